@@ -1,0 +1,87 @@
+// The engine: takes requests made of token ids, runs them in continuous batches, and streams tokens back.
+// One thread of its own drains the inbox, schedules, executes and commits; it alone touches scheduling state.
+// All public methods are thread-safe.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/config.h"
+#include "engine/request.h"
+#include "engine/weights.h"
+#include "kernels/tensor.h"
+
+namespace sessa {
+
+struct EngineOptions {
+  DType weight_dtype = DType::kBF16;      // kF32 or kBF16
+  DType state_dtype = DType::kBF16;       // kF32 or kBF16
+  int page_size = 64;                     // tokens: 16, 32 or 64
+  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB
+  int tensor_parallel_size = 1;           // 1, 2, 4 or 8
+  int num_threads = 0;                    // CPU threads a rank; 0: cores / tensor_parallel_size
+  int max_model_len = 0;                  // prompt + generated tokens; 0: max_position_embeddings
+  int max_num_seqs = 256;                 // sequences in one step
+  int max_step_tokens = 512;              // new tokens in one step
+  absl::Duration target_step_time = absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
+  int max_queued_requests = 1024;
+  int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait
+  bool enable_prefix_caching = true;
+  int max_preemptions = 4;                // of one sequence
+};
+
+// Counters since start and gauges of now, one consistent snapshot of the end of a step.
+struct EngineStats {
+  int num_running = 0, num_waiting = 0;
+  int64_t waiting_tokens = 0;
+  int page_size = 0, num_pages = 0, num_used_pages = 0;
+  int64_t num_preemptions = 0, num_recomputed_tokens = 0;
+  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
+  int64_t prompt_tokens = 0, generation_tokens = 0;
+  int64_t num_steps = 0;
+  bool draining = false;
+  absl::Status health;                    // not OK after a device fault
+  absl::Time heartbeat;                   // last pass of the engine thread's loop
+};
+
+struct StepObservation {
+  absl::Duration duration;
+  int num_tokens = 0;
+};
+
+class Engine {
+ public:
+  // Called on the engine thread after each step; must not block. Null: none.
+  using StepObserver = void (*)(void* context, const StepObservation&);
+
+  // Loads the weights, allocates the state cache, warms up and starts the threads. Errors name the tensor or option.
+  // `weights` is used only during the call.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, const ModelConfig& config,
+                                                        const WeightSource& weights,
+                                                        StepObserver observer = nullptr, void* context = nullptr);
+  ~Engine();  // cancels what is left; every sink has had its OnEnd when this returns
+
+  // INVALID_ARGUMENT (bad value, named), OUT_OF_RANGE (context length), RESOURCE_EXHAUSTED (queue full),
+  // UNAVAILABLE (draining, or a device fault). On error the sink is not called.
+  absl::StatusOr<RequestId> Submit(Request request);
+
+  // Ends the request with CANCELLED; its pages are free at the next step. Unknown or ended ids are ignored.
+  void Cancel(RequestId id);
+  // Ends one choice quietly (its stop string was seen by the server); the request ends OK when all choices have.
+  void StopChoice(RequestId id, int choice);
+
+  // Takes no more requests; waits until those accepted have ended or `deadline`, then ends the rest with UNAVAILABLE.
+  void Drain(absl::Time deadline);
+
+  EngineStats Stats() const;
+  const ModelConfig& config() const;
+  const EngineOptions& options() const;  // with the zeros filled in
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sessa

@@ -1,0 +1,36 @@
+// Views of dense row-major memory. A Tensor owns nothing: who owns the bytes is said where they are allocated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sessa {
+
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+
+constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : 2; }
+
+constexpr const char* Name(DType t) {
+  switch (t) {
+    case DType::kF32: return "f32";
+    case DType::kBF16: return "bf16";
+    case DType::kF16: return "f16";
+    case DType::kI32: return "i32";
+  }
+  return "?";
+}
+
+// A row-major float matrix [rows, cols] whose rows are `stride` floats apart; all activations are of this kind.
+struct Matrix {
+  float* data = nullptr;
+  int rows = 0;
+  int cols = 0;
+  int64_t stride = 0;
+
+  float* row(int r) const { return data + r * stride; }
+  // Columns [begin, end) of the same rows.
+  Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
+  Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
+};
+
+}  // namespace sessa
