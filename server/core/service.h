@@ -1,0 +1,104 @@
+// The core behind REST and gRPC: readiness, validation, tokenisation, submission and accounting. It exists before the
+// model is loaded, so that probes answer; SetModel makes it ready. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/core/api_keys.h"
+#include "server/core/errors.h"
+#include "server/core/generation.h"
+#include "server/core/generation_request.h"
+#include "server/core/limits.h"
+#include "server/core/metrics.h"
+#include "server/core/token_engine.h"
+
+namespace sessa {
+
+class ChatTemplate;
+class Tokenizer;
+
+struct ServedModel {
+  std::string name;
+  std::shared_ptr<TokenEngine> engine;
+  std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
+  std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
+  absl::Time created = absl::Now();
+};
+
+enum class ServiceState { kLoading, kReady, kDraining };
+
+struct ServiceOptions {
+  Limits limits;
+  ApiKeys api_keys;
+  std::string version = "0.1.0";
+  absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
+  absl::Duration retry_after = absl::Seconds(1);
+};
+
+class Service {
+ public:
+  explicit Service(ServiceOptions options);
+  ~Service();
+
+  // --- life ---
+  void SetModel(ServedModel model);  // once: loading -> ready
+  void BeginDrain();                 // readiness off, new requests UNAVAILABLE; what runs goes on
+  // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with UNAVAILABLE.
+  void Drain(absl::Time deadline);
+  ServiceState state() const;
+  bool Live() const;     // loading, or the engine is healthy and its loop turns; never a matter of load
+  bool Ready() const;    // a model is there, healthy, not draining
+  bool Started() const;  // SetModel was called
+  // Why Ready() is false; OK when it is true.
+  absl::Status Readiness() const;
+
+  // --- requests ---
+  // Each received generation request takes one ticket first, whatever becomes of it.
+  RequestTicket Begin(absl::string_view protocol) { return RequestTicket(&metrics_, protocol); }
+  absl::StatusOr<std::string> Authenticate(absl::string_view authorization) const {
+    return options_.api_keys.Tenant(authorization);
+  }
+  // Validates, tokenises and submits. On error the ticket has its outcome. `ticket` is kept until the end.
+  absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerationRequest request, const std::string& tenant,
+                                                       RequestTicket ticket);
+
+  absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
+                                                bool add_special_tokens) const;
+  // The chat template's text of `messages`.
+  absl::StatusOr<std::string> RenderChat(const std::string& model, const std::vector<RequestMessage>& messages,
+                                         bool add_generation_prompt) const;
+  absl::StatusOr<std::string> Detokenize(const std::string& model, const std::vector<int64_t>& ids,
+                                         bool skip_special_tokens) const;
+
+  // The served model when `name` is empty or its name; else UNAVAILABLE (loading) or NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(absl::string_view name) const;
+  std::string RenderMetrics();
+
+  const ServiceOptions& options() const { return options_; }
+  const Limits& limits() const { return options_.limits; }
+  Metrics& metrics() { return metrics_; }
+
+ private:
+  friend class GenerationImpl;
+  std::shared_ptr<const ServedModel> model() const;
+  absl::Status EngineHealth(const ServedModel& model) const;
+  absl::Status AdmitTenant(const std::string& tenant);
+  void LeaveTenant(const std::string& tenant);
+
+  const ServiceOptions options_;
+  Metrics metrics_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::flat_hash_map<std::string, int> tenant_requests_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sessa
