@@ -1,0 +1,149 @@
+// See generate_stream.h. Order of locks: mutex_, then what Generation takes inside; gRPC never calls back inside
+// StartWrite or Finish on the same thread, so both may be called under mutex_.
+#include "server/grpc/generate_stream.h"
+
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "server/grpc/status.h"
+
+namespace sessa {
+namespace {
+
+namespace pb = sessa::v1;
+
+pb::FinishReason ToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone: return pb::FINISH_REASON_UNSPECIFIED;
+    case FinishReason::kStop: return pb::FINISH_REASON_STOP;
+    case FinishReason::kLength: return pb::FINISH_REASON_LENGTH;
+  }
+  return pb::FINISH_REASON_UNSPECIFIED;
+}
+
+void ToProto(const Usage& usage, pb::Usage* out) {
+  out->set_prompt_tokens(usage.prompt_tokens);
+  out->set_completion_tokens(usage.completion_tokens);
+  out->set_cached_tokens(usage.cached_tokens);
+}
+
+void ToProto(TextDelta delta, pb::Delta* out) {
+  out->set_choice(delta.index);
+  out->set_text(std::move(delta.text));
+  out->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
+  for (LogprobEntry& entry : delta.logprobs) {
+    pb::TokenLogprob* logprob = out->add_logprobs();
+    logprob->set_token_id(entry.id);
+    logprob->set_token(std::move(entry.bytes));
+    if (entry.has_logprob) logprob->set_logprob(entry.logprob);
+    logprob->set_text_offset(entry.text_offset);
+    for (TopLogprob& top : entry.top) {
+      pb::TopLogprob* best = logprob->add_top();
+      best->set_token_id(top.id);
+      best->set_token(std::move(top.bytes));
+      best->set_logprob(top.logprob);
+    }
+  }
+  out->set_finish_reason(ToProto(delta.finish));
+  out->set_stop_string(std::move(delta.stop_string));
+}
+
+}  // namespace
+
+GenerateStream::GenerateStream(std::string request_id, int num_choices)
+    : request_id_(std::move(request_id)), finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
+
+void GenerateStream::Start(std::unique_ptr<Generation> generation, std::shared_ptr<WakeupQueue> wakeups,
+                           std::function<void()> on_done) {
+  self_ = shared_from_this();
+  on_done_ = std::move(on_done);
+  generation->SetNotify([wakeups = std::move(wakeups), stream = std::weak_ptr<Wakeable>(self_)] {
+    wakeups->Wake(stream);
+  });
+  {
+    absl::MutexLock lock(&mutex_);
+    generation_ = std::move(generation);
+  }
+  Pump();
+}
+
+void GenerateStream::Reject(const absl::Status& error) {
+  self_ = shared_from_this();
+  const std::shared_ptr<GenerateStream> keep = self_;
+  absl::MutexLock lock(&mutex_);
+  finished_ = true;
+  Finish(ToGrpcStatus(error));
+}
+
+void GenerateStream::Abort() {
+  absl::MutexLock lock(&mutex_);
+  if (generation_ != nullptr) generation_->Cancel();
+}
+
+void GenerateStream::OnWriteDone(bool ok) {
+  const std::shared_ptr<GenerateStream> keep = shared_from_this();
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok && generation_ != nullptr) generation_->Cancel();  // the client is gone; the events drain to the end
+    if (last_written_ && !finished_) {
+      finished_ = true;
+      Finish(grpc::Status::OK);
+    }
+  }
+  Pump();
+}
+
+void GenerateStream::Pump() {
+  // Finish lets OnDone run on another thread: this object must outlive the lock below.
+  const std::shared_ptr<GenerateStream> keep = shared_from_this();
+  absl::MutexLock lock(&mutex_);
+  if (writing_ || finished_ || last_written_ || generation_ == nullptr) return;
+  std::optional<GenerationEvent> event = generation_->TryNext();
+  if (!event.has_value()) return;  // the Generation calls its notify when there is more
+  reply_.Clear();
+  if (!Fill(*std::move(event))) return;
+  writing_ = true;
+  StartWrite(&reply_);
+}
+
+bool GenerateStream::Fill(GenerationEvent event) {
+  if (auto* prompt = std::get_if<PromptEvent>(&event)) {
+    pb::Started* started = reply_.mutable_started();
+    started->set_request_id(request_id_);
+    started->set_model(generation_->model());
+    started->set_prompt_tokens(prompt->num_tokens);
+    started->set_cached_tokens(prompt->num_cached_tokens);
+    return true;
+  }
+  if (auto* delta = std::get_if<TextDelta>(&event)) {
+    if (delta->finish != FinishReason::kNone) finish_reasons_[delta->index] = ToProto(delta->finish);
+    ToProto(std::move(*delta), reply_.mutable_delta());
+    return true;
+  }
+  const GenerationEnd& end = std::get<GenerationEnd>(event);
+  if (!end.status.ok()) {
+    finished_ = true;
+    Finish(ToGrpcStatus(end.status));
+    return false;
+  }
+  pb::Finished* finished = reply_.mutable_finished();
+  finished->mutable_finish_reasons()->Add(finish_reasons_.begin(), finish_reasons_.end());
+  ToProto(end.usage, finished->mutable_usage());
+  last_written_ = true;
+  return true;
+}
+
+void GenerateStream::OnDone() {
+  std::unique_ptr<Generation> generation;
+  {
+    absl::MutexLock lock(&mutex_);
+    generation = std::move(generation_);
+  }
+  generation.reset();  // outside the lock: it may call into the engine
+  if (on_done_) on_done_();
+  const std::shared_ptr<GenerateStream> last = std::move(self_);  // deletes this at the end, unless another thread looks
+}
+
+}  // namespace sessa

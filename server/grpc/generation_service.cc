@@ -1,0 +1,198 @@
+// See generation_service.h. Unary calls do their work on gRPC's callback thread: the longest is tokenising one message
+// of at most Limits::max_body_bytes.
+#include "server/grpc/generation_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_format.h"
+#include "kernels/tensor.h"
+#include "server/grpc/convert.h"
+#include "server/grpc/status.h"
+
+namespace sessa {
+namespace {
+
+namespace pb = sessa::v1;
+
+constexpr size_t kMaxRequestIdBytes = 128;
+
+std::string NewRequestId() {
+  absl::BitGen random;
+  return absl::StrFormat("gen-%016x%016x", absl::Uniform<uint64_t>(random), absl::Uniform<uint64_t>(random));
+}
+
+grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+// The time that the client still waits; infinite when it named no deadline.
+absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
+  return absl::FromChrono(deadline) - absl::Now();
+}
+
+}  // namespace
+
+GenerationService::GenerationService(Service* service, int num_threads)
+    : service_(service), wakeups_(std::make_shared<WakeupQueue>(num_threads)) {}
+
+absl::StatusOr<std::string> GenerationService::Tenant(const grpc::CallbackServerContext& context) const {
+  const auto& metadata = context.client_metadata();
+  const auto it = metadata.find("authorization");
+  if (it == metadata.end()) return service_->Authenticate("");
+  return service_->Authenticate(absl::string_view(it->second.data(), it->second.size()));
+}
+
+grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::CallbackServerContext* context,
+                                                                         const pb::GenerateRequest* request) {
+  RequestTicket ticket = service_->Begin("grpc");
+  const std::string id = request->request_id().empty() ? NewRequestId() : request->request_id();
+  const int num_choices = static_cast<int>(
+      std::clamp<int64_t>(request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
+  auto stream = std::make_shared<GenerateStream>(id, num_choices);
+  auto reject = [&](const absl::Status& error) {
+    ticket.Finish(error);
+    stream->Reject(error);
+    return stream.get();
+  };
+
+  const absl::StatusOr<std::string> tenant = Tenant(*context);
+  if (!tenant.ok()) return reject(tenant.status());
+  absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
+  if (!core_request.ok()) return reject(core_request.status());
+  if (id.size() > kMaxRequestIdBytes) return reject(FieldError("request_id", "must have at most 128 bytes"));
+  const absl::Duration left = TimeLeft(*context);
+  if (left <= absl::ZeroDuration()) return reject(absl::DeadlineExceededError("the deadline passed before the start"));
+  // gRPC clients state how long they wait with each call, so a far deadline is shortened rather than refused.
+  if (left != absl::InfiniteDuration()) core_request->timeout = std::min(left, service_->limits().max_timeout);
+
+  const StreamKey key(*tenant, id);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!streams_.emplace(key, stream).second) {
+      ticket.Finish(Outcome::kInvalid);
+      stream->Reject(FieldError("request_id", "is that of a request that still runs"));
+      return stream.get();
+    }
+  }
+  auto forget = [this, key] {
+    absl::MutexLock lock(&mutex_);
+    streams_.erase(key);
+  };
+  absl::StatusOr<std::unique_ptr<sessa::Generation>> generation =
+      service_->Generate(*std::move(core_request), *tenant, std::move(ticket));
+  if (!generation.ok()) {
+    forget();
+    stream->Reject(generation.status());
+    return stream.get();
+  }
+  stream->Start(*std::move(generation), wakeups_, std::move(forget));
+  return stream.get();
+}
+
+grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
+                                                      const pb::TokenizeRequest* request, pb::TokenizeReply* reply) {
+  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  std::string text = request->text();
+  bool add_special_tokens = true;
+  switch (request->input_case()) {
+    case pb::TokenizeRequest::kText: break;
+    case pb::TokenizeRequest::kChat: {
+      const bool add_prompt = !request->chat().has_add_generation_prompt() || request->chat().add_generation_prompt();
+      absl::StatusOr<std::string> rendered =
+          service_->RenderChat(request->model(), FromProto(request->chat()), add_prompt);
+      if (!rendered.ok()) return Reply(context, rendered.status());
+      text = *std::move(rendered);
+      add_special_tokens = false;  // the template writes them
+      break;
+    }
+    case pb::TokenizeRequest::INPUT_NOT_SET:
+      return Reply(context, FieldError("input", "one of text and chat must be set"));
+  }
+  if (request->has_add_special_tokens()) add_special_tokens = request->add_special_tokens();
+  auto model = service_->FindModel(request->model());
+  if (!model.ok()) return Reply(context, model.status());
+  absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(request->model(), text, add_special_tokens);
+  if (!ids.ok()) return Reply(context, ids.status());
+  reply->mutable_token_ids()->Add(ids->begin(), ids->end());
+  reply->set_max_model_len((*model)->engine->options().max_model_len);
+  return Reply(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
+                                                        const pb::DetokenizeRequest* request,
+                                                        pb::DetokenizeReply* reply) {
+  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
+  absl::StatusOr<std::string> text = service_->Detokenize(request->model(), ids, request->skip_special_tokens());
+  if (!text.ok()) return Reply(context, text.status());
+  reply->set_text(*std::move(text));
+  return Reply(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerContext* context,
+                                                          const pb::GetModelInfoRequest* request,
+                                                          pb::ModelInfo* reply) {
+  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  auto model = service_->FindModel(request->model());
+  if (!model.ok()) return Reply(context, model.status());
+  const ModelConfig& config = (*model)->engine->config();
+  const EngineOptions& options = (*model)->engine->options();
+  reply->set_name((*model)->name);
+  reply->set_server_version(service_->options().version);
+  reply->set_vocab_size(config.vocab_size);
+  reply->set_hidden_size(config.hidden_size);
+  reply->set_num_layers(config.num_layers);
+  reply->set_num_heads(config.num_heads);
+  reply->set_num_kv_heads(config.num_kv_heads);
+  reply->set_max_model_len(options.max_model_len);
+  reply->mutable_eos_token_ids()->Add(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  reply->set_weight_dtype(Name(options.weight_dtype));
+  reply->set_state_dtype(Name(options.state_dtype));
+  reply->set_page_size(options.page_size);
+  reply->set_num_pages((*model)->engine->Stats().num_pages);
+  reply->set_tensor_parallel_size(options.tensor_parallel_size);
+  reply->set_has_tokenizer((*model)->tokenizer != nullptr);
+  reply->set_has_chat_template((*model)->chat_template != nullptr);
+  return Reply(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* GenerationService::GetLoad(grpc::CallbackServerContext* context, const pb::GetLoadRequest*,
+                                                     pb::Load* reply) {
+  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  reply->set_ready(service_->Ready());
+  reply->set_draining(service_->state() == ServiceState::kDraining);
+  if (auto model = service_->FindModel(""); model.ok()) {
+    const EngineStats stats = (*model)->engine->Stats();
+    reply->set_num_running(stats.num_running);
+    reply->set_num_waiting(stats.num_waiting);
+    reply->set_waiting_tokens(stats.waiting_tokens);
+    if (stats.num_pages > 0) {
+      reply->set_state_cache_usage(static_cast<double>(stats.num_used_pages) / stats.num_pages);
+    }
+  }
+  return Reply(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* GenerationService::Abort(grpc::CallbackServerContext* context,
+                                                   const pb::AbortRequest* request, pb::AbortReply* reply) {
+  absl::StatusOr<std::string> tenant = Tenant(*context);
+  if (!tenant.ok()) return Reply(context, tenant.status());
+  std::shared_ptr<GenerateStream> stream;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = streams_.find(StreamKey(*std::move(tenant), request->request_id()));
+    if (it != streams_.end()) stream = it->second.lock();
+  }
+  reply->set_found(stream != nullptr);
+  if (stream != nullptr) stream->Abort();
+  return Reply(context, absl::OkStatus());
+}
+
+}  // namespace sessa

@@ -1,0 +1,76 @@
+// See grpc_server.h. Health is gRPC's own service (its Watch pushes each change); a thread copies core's probes into it.
+#include "server/grpc/grpc_server.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+
+namespace sessa {
+namespace {
+
+std::shared_ptr<grpc::ServerCredentials> Credentials(const GrpcServerOptions& options) {
+  if (options.tls_cert_pem.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions tls;
+  tls.pem_key_cert_pairs.push_back({options.tls_key_pem, options.tls_cert_pem});
+  return grpc::SslServerCredentials(tls);
+}
+
+// An IPv6 address needs brackets before its port.
+std::string Address(const std::string& host, int port) {
+  return absl::StrContains(host, ':') ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, Service* service) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads));
+
+  const std::string address = Address(options.host, options.port);
+  const int max_bytes = static_cast<int>(service->limits().max_body_bytes);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, Credentials(options), &result->port_);
+  builder.RegisterService(&result->generation_);
+  builder.SetMaxReceiveMessageSize(max_bytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(service->limits().max_header_bytes));
+  // A second server on the same port must fail, not share the connections.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A client that vanished without closing is found within a minute, and its pages become free.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 40'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  result->server_ = builder.BuildAndStart();
+  if (result->server_ == nullptr || result->port_ == 0) {
+    return absl::UnavailableError(absl::StrCat("gRPC cannot listen on ", address));
+  }
+  result->PublishHealth();
+  result->health_thread_ = std::thread([server = result.get(), interval = options.health_interval] {
+    while (!server->stop_health_.WaitForNotificationWithTimeout(interval)) server->PublishHealth();
+  });
+  return result;
+}
+
+GrpcServer::~GrpcServer() {
+  if (server_ != nullptr) Shutdown(absl::Now());
+}
+
+void GrpcServer::PublishHealth() {
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  const bool ready = service_->Ready();
+  health->SetServingStatus("", ready);
+  health->SetServingStatus("sessa.v1.Generation", ready);
+  health->SetServingStatus("liveness", service_->Live());
+  health->SetServingStatus("startup", service_->Started());
+}
+
+void GrpcServer::Shutdown(absl::Time deadline) {
+  if (!stop_health_.HasBeenNotified()) stop_health_.Notify();
+  if (health_thread_.joinable()) health_thread_.join();
+  server_->Shutdown(absl::ToChronoTime(deadline));
+}
+
+}  // namespace sessa

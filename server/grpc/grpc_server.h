@@ -1,0 +1,51 @@
+// The gRPC front end: sessa.v1.Generation, grpc.health.v1 with Watch, and reflection on one port. Health follows core:
+// "" and "sessa.v1.Generation" are readiness, "liveness" and "startup" the other two probes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+#include "server/core/service.h"
+#include "server/grpc/generation_service.h"
+
+namespace sessa {
+
+struct GrpcServerOptions {
+  std::string host = "127.0.0.1";
+  int port = 0;                        // 0: the system picks
+  std::string tls_cert_pem;            // both or none
+  std::string tls_key_pem;
+  int max_concurrent_streams = 4096;   // of one connection
+  int num_threads = 2;                 // that detokenise and write
+  absl::Duration health_interval = absl::Milliseconds(50);
+};
+
+class GrpcServer {
+ public:
+  // UNAVAILABLE, naming the address, when it cannot listen. `service` outlives the server.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, Service* service);
+  ~GrpcServer();
+
+  int port() const { return port_; }
+
+  // No new calls; those that run may end until `deadline`, then they are cancelled. Blocks. Idempotent.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
+  void PublishHealth();
+
+  Service* const service_;
+  GenerationService generation_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+  absl::Notification stop_health_;
+  std::thread health_thread_;
+};
+
+}  // namespace sessa

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Keeps the parts of the tree apart (design: "Parts and their direction").
+
+Fails when an include goes against server -> engine -> kernels, when anything but server, loadtest and tests uses proto,
+when anything depends on tests, when a file in engine/ or kernels/ throws or calls getenv, and when a file outgrows its
+limit. `layering_test.py ROOT` checks a tree; `layering_test.py --self-test` feeds the rules violations.
+"""
+import pathlib
+import re
+import sys
+import tempfile
+
+# What each folder may include, besides itself. A folder that is not here may not hold C++ at all.
+ALLOWED = {
+    "kernels": set(),
+    "engine": {"kernels"},
+    "proto": set(),
+    "server": {"engine", "kernels", "proto"},
+    "loadtest": {"proto"},
+    "tests": {"kernels", "engine", "proto", "server", "loadtest"},
+}
+SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
+HOST_LIMIT, KERNEL_LIMIT = 400, 500
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
+GENERATED = re.compile(r"^(sessa/v1|google/rpc|inference)/.*\.pb\.h$")
+BANNED = re.compile(r"\bthrow\b|\b(?:secure_)?getenv\s*\(")
+
+
+def code_of(text):
+    """The text with comments, string and character literals blanked, line for line."""
+    pattern = re.compile(
+        r'//[^\n]*|/\*.*?\*/|R"([^(\s]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])\'(?:\\.|[^\'\\\n])+\'', re.S)
+    return pattern.sub(lambda m: "\n" * m.group().count("\n") or " ", text)
+
+
+def folder_of_include(path):
+    if GENERATED.match(path):
+        return "proto"
+    first = path.split("/")[0]
+    return first if "/" in path and first in ALLOWED else None
+
+
+def check_file(path, text):
+    """Violations of one file; `path` is relative to the root, with slashes."""
+    found = []
+    folder = path.split("/")[0]
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        match = INCLUDE.match(line)
+        target = folder_of_include(match.group(1)) if match else None
+        if target and target != folder and target not in ALLOWED[folder]:
+            found.append(f"{path}:{number}: {folder} must not include {match.group(1)}")
+    if folder in ("engine", "kernels"):
+        for number, line in enumerate(code_of(text).split("\n"), 1):
+            match = BANNED.search(line)
+            if match:
+                found.append(f"{path}:{number}: '{match.group().strip('( ')}' is not allowed in {folder}/")
+    limit = KERNEL_LIMIT if folder == "kernels" or path.endswith((".cu", ".cuh")) else HOST_LIMIT
+    if len(lines) > limit:
+        found.append(f"{path}: {len(lines)} lines, the limit is {limit}")
+    return found
+
+
+def check_tree(root):
+    found, num_files = [], 0
+    for path in sorted(pathlib.Path(root).rglob("*")):
+        relative = path.relative_to(root).as_posix()
+        if path.suffix not in SUFFIXES or not path.is_file() or relative.split("/")[0] in ("build", ".git"):
+            continue
+        num_files += 1
+        folder = relative.split("/")[0]
+        if folder not in ALLOWED:
+            found.append(f"{relative}: no C++ belongs there; folders are {', '.join(sorted(ALLOWED))}")
+        else:
+            found += check_file(relative, path.read_text(encoding="utf-8"))
+    return found, num_files
+
+
+def self_test():
+    bad = [
+        ("kernels/a.cc", '#include "engine/request.h"\n', "must not include"),
+        ("engine/a.cc", '#  include "server/core/limits.h"\n', "must not include"),
+        ("engine/a.cc", "#include <sessa/v1/generation.pb.h>\n", "must not include"),
+        ("loadtest/a.cc", '#include "engine/engine.h"\n', "must not include"),
+        ("proto/a.h", '#include "kernels/tensor.h"\n', "must not include"),
+        ("server/a.cc", '#include "tests/reference/model.h"\n', "must not include"),
+        ("server/a.cc", '#include "loadtest/mix.h"\n', "must not include"),
+        ("engine/a.cc", "int F() {\n  throw 1;\n}\n", "a.cc:2: 'throw'"),
+        ("kernels/cpu/a.cc", 'auto* p = std::getenv("X");\n', "'getenv'"),
+        ("kernels/cpu/a.cc", "/* fine */ const char* p = secure_getenv (n);\n", "getenv"),
+        ("engine/a.cc", 'R"(quiet)"; throw 2;\n', "'throw'"),
+        ("engine/a.cc", "const int n = 1'000'000; throw n;  // it's\n", "'throw'"),
+        ("server/a.cc", "\n" * 401, "401 lines, the limit is 400"),
+        ("kernels/a.cc", "\n" * 501, "501 lines, the limit is 500"),
+        ("docs/a.cc", "\n", "no C++ belongs there"),
+    ]
+    good = [
+        ("engine/a.cc", '#include "kernels/tensor.h"\n#include <vector>\n// never throw, no getenv(\n'),
+        ("engine/b.cc", 'const char* text = "throw getenv(";\nint thrown = 0; int my_throw_count;\n/* throw\n */\n'),
+        ("server/a.cc", '#include "engine/engine.h"\n#include "sessa/v1/generation.pb.h"\nthrow 1;\n'),
+        ("tests/a.cc", '#include "server/core/limits.h"\n#include "kernels/tensor.h"\n'),
+        ("loadtest/a.cc", '#include "sessa/v1/generation.grpc.pb.h"\n'),
+        ("server/b.cc", "\n" * 400),
+        ("kernels/a.cc", "\n" * 500),
+        ("build/gen/a.cc", "\n" * 9000),
+    ]
+    failures = []
+    for path, text, expected in [(p, t, None) for p, t in good] + bad:
+        with tempfile.TemporaryDirectory() as root:
+            file = pathlib.Path(root, path)
+            file.parent.mkdir(parents=True)
+            file.write_text(text, encoding="utf-8")
+            found, _ = check_tree(root)
+        right = not found if expected is None else len(found) == 1 and expected in found[0]
+        if not right:
+            failures.append(f"{path} {text[:60]!r}: expected {expected!r}, found {found}")
+    return failures, len(good) + len(bad)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: layering_test.py ROOT | --self-test")
+    failures, count = self_test() if sys.argv[1] == "--self-test" else check_tree(sys.argv[1])
+    for failure in failures:
+        print(failure)
+    if count < 8:
+        sys.exit(f"only {count} files were looked at: is that the root of the tree?")
+    if failures:
+        sys.exit(f"{len(failures)} violations in {count} files")
+    print(f"{count} checked, no violations")
+
+
+if __name__ == "__main__":
+    main()
