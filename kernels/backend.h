@@ -1,0 +1,134 @@
+// The operations a Sessa layer is made of, on one device. Enqueued in order; Synchronize waits and reports device errors.
+// Activations are float32; weights and cached state are bf16 or f32; every accumulation is float32.
+// One thread (the rank's worker) calls a Backend.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/tensor.h"
+
+namespace sessa {
+
+// Tokens of a softmax tile of the feedback read, and the unit in which feedback state is dealt out to ranks: tile i of a
+// sequence belongs to rank i % num_ranks. Pages must divide it.
+inline constexpr int kFeedbackTile = 64;
+// Independent softmax chains of that read: tile i extends chain i % kFeedbackChains. A multiple of every rank count, so
+// that the sum's order, hence every bit of the result, is the same for 1, 2, 4 and 8 ranks.
+inline constexpr int kFeedbackChains = 8;
+
+// Device memory, zeroed, freed with the object.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(void* data, size_t size, void (*release)(void*, size_t)) : data_(data), size_(size), release_(release) {}
+  Buffer(Buffer&& o) noexcept { *this = std::move(o); }
+  Buffer& operator=(Buffer&& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(size_, o.size_);
+    std::swap(release_, o.release_);
+    return *this;
+  }
+  ~Buffer() {
+    if (data_ != nullptr) release_(data_, size_);
+  }
+  void* data() const { return data_; }
+  float* floats() const { return static_cast<float*>(data_); }
+  size_t size() const { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+  void (*release_)(void*, size_t) = nullptr;
+};
+
+// y = x W^T + b in the device's own format.
+struct LinearWeights {
+  int n = 0, k = 0;      // outputs, inputs
+  DType dtype = DType::kF32;
+  Buffer weight;
+  Buffer bias;           // [n] f32, or empty
+};
+
+struct LinearCall {
+  const LinearWeights* weights;
+  Matrix y;              // [rows, n]
+};
+
+// A rank's cached state of one layer, paged. Forward keys and values of this rank's heads for every page; feedback keys
+// and states, full width, for the pages of this rank's class only.
+struct LayerState {
+  DType dtype = DType::kF32;
+  int page_size = 0;
+  int num_kv_heads = 0, head_dim = 0, hidden_size = 0;
+  int first_feedback_page = 0, num_feedback_pages = 0;  // the page ids of this rank's class
+  Buffer k_f, v_f;       // device format
+  Buffer k_b, s;
+};
+
+// Rows of one sequence in a step: positions start, start + 1, ... at batch rows first_row, ...
+struct RowSpan {
+  int first_row = 0, num_rows = 0, start = 0;
+  const int32_t* pages = nullptr;
+};
+
+// What the feedback read of a block of rows leaves behind, exchanged between ranks. A block is at most kFeedbackTile rows
+// of one sequence within one tile; a wave is one block of each sequence. For the wave's rows r:
+//   max, sum [kFeedbackChains][rows], acc [kFeedbackChains][rows][width], p [rows][kFeedbackTile]
+// p: the unnormalised probabilities of the columns inside the block's own tile.
+struct FeedbackPartials {
+  float *max, *sum, *acc, *p;
+  int rows, width;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // RESOURCE_EXHAUSTED, with the number of bytes.
+  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null.
+  virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) = 0;
+  virtual size_t StateBytesPerPage(const LayerState& shape, bool feedback) const = 0;
+  virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
+
+  virtual void Embed(absl::Span<const int32_t> ids, const Buffer& table, DType dtype, Matrix x) = 0;  // table [V, D]
+  virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
+  virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
+  virtual void Gelu(Matrix x) = 0;
+  virtual void Multiply(Matrix a, Matrix b, Matrix y) = 0;
+  virtual void Add(Matrix a, Matrix y) = 0;                               // y += a
+  // Rotates even/odd pairs of every head by the row's angles: cos, sin [rows, head_dim / 2].
+  virtual void Rope(Matrix x, int head_dim, const float* cos, const float* sin) = 0;
+  // gamma[r] = gamma_max tanh(gamma_bias + gamma_ctx . u_r)
+  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, float gamma_bias, float gamma_max, float* gamma) = 0;
+
+  virtual void AppendForward(Matrix k, Matrix v, absl::Span<const RowSpan> spans, LayerState* state) = 0;
+  // Rows whose page is not of this rank's class are skipped.
+  virtual void AppendFeedbackKeys(Matrix k_b, absl::Span<const RowSpan> spans, LayerState* state) = 0;
+  virtual void AppendFeedbackStates(Matrix s, absl::Span<const RowSpan> spans, LayerState* state) = 0;
+
+  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query head h.
+  virtual void Attend(Matrix q, absl::Span<const int> q_to_kv, absl::Span<const RowSpan> spans, const LayerState& state,
+                      Matrix out) = 0;
+  // The chains c with c % num_ranks == rank, over all tokens whose state is cached.
+  virtual void FeedbackRead(Matrix q_b, absl::Span<const RowSpan> blocks, const LayerState& state, int rank, int num_ranks,
+                            FeedbackPartials partials) = 0;
+  // s = f + gamma r for the columns [begin, end), f and s [wave's batch rows].
+  virtual void FeedbackSolve(absl::Span<const RowSpan> blocks, const FeedbackPartials& partials, Matrix f, const float* gamma,
+                             DType state_dtype, int begin, int end, Matrix s) = 0;
+
+  virtual absl::Status Synchronize() = 0;
+};
+
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads);
+
+// Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads * head_dim],
+// k_b, s [n, D] (null: skipped). CPU layout.
+void ReadCpuState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* s);
+
+}  // namespace sessa

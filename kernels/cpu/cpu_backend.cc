@@ -1,0 +1,383 @@
+// The CPU backend: cuts each operation into independent work items for the pool; the vector loops are in simd.cc.
+// State layouts (elements): k_f [page][kv head][page_size / 16][d][16], v_f [page][kv head][page_size][d'],
+// k_b [page][page_size / 16][D][16], s [page][page_size][D'], where x' rounds up to 16.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace sessa {
+namespace {
+
+using cpu::kPanel;
+using cpu::kTile;
+using cpu::RoundUp;
+static_assert(cpu::kTile == kFeedbackTile && cpu::kGroups == kFeedbackChains);
+
+float HalfToFloat(uint16_t h) {
+  const uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
+  if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(mantissa), -24);
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+float ToFloat(const void* data, int64_t i, DType dtype) {
+  const char* p = static_cast<const char*>(data) + i * SizeOf(dtype);
+  if (dtype == DType::kF32) {
+    float f;
+    std::memcpy(&f, p, sizeof f);
+    return f;
+  }
+  uint16_t h;
+  std::memcpy(&h, p, sizeof h);
+  return dtype == DType::kBF16 ? std::bit_cast<float>(static_cast<uint32_t>(h) << 16) : HalfToFloat(h);
+}
+
+struct Layout {
+  explicit Layout(const LayerState& s)
+      : key_head(static_cast<int64_t>(s.page_size) * s.head_dim),
+        value_head(static_cast<int64_t>(s.page_size) * RoundUp(s.head_dim, kPanel)),
+        feedback_key(static_cast<int64_t>(s.page_size) * s.hidden_size),
+        feedback_value(static_cast<int64_t>(s.page_size) * RoundUp(s.hidden_size, kPanel)) {}
+  int64_t key_head, value_head;           // of one head in one page
+  int64_t feedback_key, feedback_value;   // of one page
+};
+
+char* At(const Buffer& b, int64_t element, DType dtype) { return static_cast<char*>(b.data()) + element * SizeOf(dtype); }
+
+// A key goes into lane `token` of its panel: [dim][16].
+void StoreKey(const float* key, int dim, DType dtype, char* panel, int token) {
+  if (dtype == DType::kF32) {
+    for (int i = 0; i < dim; ++i) reinterpret_cast<float*>(panel)[i * kPanel + token] = key[i];
+    return;
+  }
+  uint16_t rounded[256];
+  for (int i = 0; i < dim; i += 256) {
+    const int n = std::min(256, dim - i);
+    cpu::Store(key + i, n, dtype, rounded);
+    for (int j = 0; j < n; ++j) reinterpret_cast<uint16_t*>(panel)[(i + j) * kPanel + token] = rounded[j];
+  }
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int num_threads) : pool_(num_threads), scratch_(pool_.num_threads()) {}
+
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override {
+    bytes = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
+    madvise(p, bytes, MADV_HUGEPAGE);  // streams of weights and state: fewer TLB misses; failing is harmless
+    return Buffer(p, bytes, [](void* data, size_t size) { munmap(data, size); });
+  }
+
+  absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) override {
+    LinearWeights w;
+    w.n = n, w.k = k, w.dtype = to;
+    const int panels = RoundUp(n, kPanel) / kPanel;
+    auto memory = Allocate(static_cast<size_t>(panels) * kPanel * k * SizeOf(to));
+    if (!memory.ok()) return memory.status();
+    w.weight = *std::move(memory);
+    pool_.ParallelFor(panels, [&](int p, int thread) {
+      std::vector<float> row(k);
+      for (int j = 0; j < std::min(kPanel, n - p * kPanel); ++j) {
+        for (int i = 0; i < k; ++i) row[i] = ToFloat(weight, (p * kPanel + j) * static_cast<int64_t>(k) + i, from);
+        StoreKey(row.data(), k, to, At(w.weight, static_cast<int64_t>(p) * kPanel * k, to), j);
+      }
+    });
+    if (bias != nullptr) {
+      memory = Allocate(n * sizeof(float));
+      if (!memory.ok()) return memory.status();
+      w.bias = *std::move(memory);
+      for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias, j, from);
+    }
+    return w;
+  }
+
+  size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {
+    const Layout l(s);
+    return SizeOf(s.dtype) * (feedback ? l.feedback_key + l.feedback_value : s.num_kv_heads * (l.key_head + l.value_head));
+  }
+
+  absl::Status AllocateState(int num_pages, LayerState* s) override {
+    const Layout l(*s);
+    const int64_t heads = static_cast<int64_t>(num_pages) * s->num_kv_heads, own = s->num_feedback_pages;
+    for (auto [buffer, elements] : {std::pair{&s->k_f, heads * l.key_head}, {&s->v_f, heads * l.value_head},
+                                    {&s->k_b, own * l.feedback_key}, {&s->s, own * l.feedback_value}}) {
+      auto memory = Allocate(elements * SizeOf(s->dtype));
+      if (!memory.ok()) return memory.status();
+      *buffer = *std::move(memory);
+    }
+    return absl::OkStatus();
+  }
+
+  void Embed(absl::Span<const int32_t> ids, const Buffer& table, DType dtype, Matrix x) override {
+    for (int r = 0; r < x.rows; ++r) cpu::Load(At(table, static_cast<int64_t>(ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+  }
+
+  void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
+    ForRows(x.rows, [&](int r) { cpu::LayerNormRow(x.row(r), weight.floats(), bias.floats(), eps, x.cols, y.row(r)); });
+  }
+
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
+    if (x.rows == 0) return;
+    const float* packed = nullptr;
+    if (x.rows >= cpu::kPackedRows) {
+      const int tiles = RoundUp(x.rows, cpu::kRowTile) / cpu::kRowTile;
+      packed_.resize(static_cast<size_t>(tiles) * cpu::kRowTile * x.cols);
+      pool_.ParallelFor(tiles, [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed_.data()); });
+      packed = packed_.data();
+    }
+    // Items of four panels over all calls: small enough to share out, large enough to stream.
+    constexpr int kItem = 4;
+    int total = 0;
+    for (const LinearCall& c : calls) total += RoundUp(c.weights->n, kItem * kPanel) / (kItem * kPanel);
+    pool_.ParallelFor(total, [&](int item, int thread) {
+      const LinearCall* call = calls.data();
+      for (int n; item >= (n = RoundUp(call->weights->n, kItem * kPanel) / (kItem * kPanel)); ++call) item -= n;
+      const LinearWeights& w = *call->weights;
+      const int panels = RoundUp(w.n, kPanel) / kPanel;
+      cpu::LinearPanels(x.data, x.stride, packed, x.rows, w.k, w.weight.data(), w.dtype, w.n, w.bias.floats(), item * kItem,
+                        std::min(panels, (item + 1) * kItem), call->y.data, call->y.stride,
+                        Scratch(thread, static_cast<size_t>(w.k) * 4 * kPanel));
+    });
+  }
+
+  void Gelu(Matrix x) override {
+    ForRows(x.rows, [&](int r) { cpu::GeluRow(x.row(r), x.cols); });
+  }
+  void Multiply(Matrix a, Matrix b, Matrix y) override {
+    ForRows(y.rows, [&](int r) { cpu::MultiplyRow(a.row(r), b.row(r), y.cols, y.row(r)); });
+  }
+  void Add(Matrix a, Matrix y) override {
+    ForRows(y.rows, [&](int r) { cpu::AddRow(a.row(r), y.cols, y.row(r)); });
+  }
+
+  void Rope(Matrix x, int head_dim, const float* cos, const float* sin) override {
+    const int half = head_dim / 2;
+    ForRows(x.rows, [&](int r) {
+      const float *c = cos + r * half, *s = sin + r * half;
+      for (float* head = x.row(r); head < x.row(r) + x.cols; head += head_dim) {
+        for (int i = 0; i < half; ++i) {
+          const float a = head[2 * i], b = head[2 * i + 1];
+          head[2 * i] = a * c[i] - b * s[i];
+          head[2 * i + 1] = a * s[i] + b * c[i];
+        }
+      }
+    });
+  }
+
+  void Gamma(Matrix u, const Buffer& gamma_ctx, float gamma_bias, float gamma_max, float* gamma) override {
+    ForRows(u.rows, [&](int r) {
+      gamma[r] = gamma_max * std::tanh(gamma_bias + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
+    });
+  }
+
+  void AppendForward(Matrix k, Matrix v, absl::Span<const RowSpan> spans, LayerState* s) override {
+    const Layout l(*s);
+    const int d = s->head_dim;
+    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+      for (int h = 0; h < s->num_kv_heads; ++h) {
+        const int64_t head = page * s->num_kv_heads + h;
+        StoreKey(k.row(row) + h * d, d, s->dtype,
+                 At(s->k_f, head * l.key_head + static_cast<int64_t>(slot / kPanel) * d * kPanel, s->dtype), slot % kPanel);
+        cpu::Store(v.row(row) + h * d, d, s->dtype,
+                   At(s->v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s->dtype));
+      }
+    });
+  }
+
+  void AppendFeedbackKeys(Matrix k_b, absl::Span<const RowSpan> spans, LayerState* s) override {
+    const Layout l(*s);
+    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+      if (!Owns(*s, page)) return;
+      page -= s->first_feedback_page;
+      StoreKey(k_b.row(row), s->hidden_size, s->dtype,
+               At(s->k_b, page * l.feedback_key + static_cast<int64_t>(slot / kPanel) * s->hidden_size * kPanel, s->dtype),
+               slot % kPanel);
+    });
+  }
+
+  void AppendFeedbackStates(Matrix x, absl::Span<const RowSpan> spans, LayerState* s) override {
+    const Layout l(*s);
+    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+      if (!Owns(*s, page)) return;
+      page -= s->first_feedback_page;
+      cpu::Store(x.row(row), s->hidden_size, s->dtype,
+                 At(s->s, page * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(s->hidden_size, kPanel), s->dtype));
+    });
+  }
+
+  void Attend(Matrix q, absl::Span<const int> q_to_kv, absl::Span<const RowSpan> spans, const LayerState& s,
+              Matrix out) override {
+    const Layout l(s);
+    const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
+    // An item: one KV head and as many rows as keep (rows x its query heads) within a tile.
+    struct Item {
+      int span, first, rows, head_begin, head_end;
+    };
+    std::vector<Item> items;
+    for (int h = 0, e; h < num_heads; h = e) {
+      for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kTile;) ++e;
+      const int block = std::max(1, kTile / (e - h));
+      for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
+        for (int r = 0; r < spans[i].num_rows; r += block) {
+          items.push_back({i, r, std::min(block, spans[i].num_rows - r), h, e});
+        }
+      }
+    }
+    pool_.ParallelFor(static_cast<int>(items.size()), [&](int i, int thread) {
+      const Item& item = items[items.size() - 1 - i];  // late rows see most: start with them
+      const RowSpan& span = spans[item.span];
+      const int heads = item.head_end - item.head_begin, m = item.rows * heads, kv = q_to_kv[item.head_begin];
+      float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width));
+      float* acc = queries + kTile * d;
+      std::fill(acc, acc + m * width, 0.0f);
+      float max[kTile], sum[kTile] = {};
+      int visible[kTile];
+      std::fill(max, max + kTile, -std::numeric_limits<float>::infinity());
+      for (int r = 0; r < m; ++r) {
+        const int row = item.first + r / heads;
+        std::copy_n(q.row(span.first_row + row) + (item.head_begin + r % heads) * d, d, queries + r * d);
+        visible[r] = span.start + row + 1;
+      }
+      const int last = (visible[m - 1] + kTile - 1) / kTile;
+      cpu::AttendTiles({queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
+                       {span.pages, s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
+                        At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
+                       {max, sum, acc, width});
+      for (int r = 0; r < m; ++r) {
+        float* y = out.row(span.first_row + item.first + r / heads) + (item.head_begin + r % heads) * d;
+        const float scale = 1.0f / sum[r];
+        for (int j = 0; j < d; ++j) y[j] = acc[r * width + j] * scale;
+      }
+    });
+  }
+
+  void FeedbackRead(Matrix q_b, absl::Span<const RowSpan> blocks, const LayerState& s, int rank, int num_ranks,
+                    FeedbackPartials out) override {
+    const Layout l(s);
+    std::vector<int> first_rows;  // of each block in the wave
+    int rows = 0;
+    for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
+    const int own = kFeedbackChains / num_ranks;
+    pool_.ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
+      const int chain = item % own * num_ranks + rank, wave_row = first_rows[item / own];
+      const RowSpan& block = blocks[item / own];
+      const int tile = block.start / kTile;  // the block's own tile
+      float* max = out.max + chain * out.rows + wave_row;
+      float* sum = out.sum + chain * out.rows + wave_row;
+      float* acc = out.acc + (static_cast<int64_t>(chain) * out.rows + wave_row) * out.width;
+      std::fill(max, max + block.num_rows, -std::numeric_limits<float>::infinity());
+      std::fill(sum, sum + block.num_rows, 0.0f);
+      if (chain > tile) return;
+      std::fill(acc, acc + static_cast<int64_t>(block.num_rows) * out.width, 0.0f);
+      const bool own_chain = tile % kFeedbackChains == chain;
+      int visible[kTile];
+      for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
+      cpu::AttendArgs args{q_b.row(block.first_row), q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
+                           1.0f / std::sqrt(static_cast<float>(s.hidden_size)), visible, chain, tile, kFeedbackChains};
+      if (own_chain) {
+        args.last = tile + 1;
+        args.probabilities = out.p + static_cast<int64_t>(wave_row) * kTile;
+        args.value_limit = block.start;  // later columns are the block's own, not solved yet
+        std::fill_n(args.probabilities, block.num_rows * kTile, 0.0f);
+      }
+      cpu::AttendTiles(args,
+                       {block.pages, s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
+                        l.feedback_value, RoundUp(s.hidden_size, kPanel)},
+                       {max, sum, acc, out.width});
+    });
+  }
+
+  void FeedbackSolve(absl::Span<const RowSpan> blocks, const FeedbackPartials& in, Matrix f, const float* gamma,
+                     DType state_dtype, int begin, int end, Matrix s) override {
+    std::vector<int> first_rows;
+    int rows = 0;
+    for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
+    constexpr int kSlab = 64;  // columns of an item; columns never mix
+    const int slabs = (end - begin + kSlab - 1) / kSlab;
+    pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
+      const RowSpan& block = blocks[item / slabs];
+      const int row = first_rows[item / slabs], c = begin + item % slabs * kSlab;
+      cpu::FeedbackSolve({block.num_rows, block.start / kTile % kFeedbackChains, in.max + row, in.sum + row, in.rows,
+                          in.acc + static_cast<int64_t>(row) * in.width, static_cast<int64_t>(in.rows) * in.width, in.width,
+                          in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, f.row(block.first_row), f.stride,
+                          gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
+                         c, std::min(end, c + kSlab));
+    });
+  }
+
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+ private:
+  static bool Owns(const LayerState& s, int64_t page) {
+    return page >= s.first_feedback_page && page < s.first_feedback_page + s.num_feedback_pages;
+  }
+
+  // Rows are cheap: hand them out in batches, and keep small steps on the calling thread.
+  void ForRows(int rows, absl::FunctionRef<void(int row)> body) {
+    constexpr int kBatch = 8;
+    pool_.ParallelFor((rows + kBatch - 1) / kBatch, [&](int i, int) {
+      for (int r = i * kBatch; r < std::min(rows, (i + 1) * kBatch); ++r) body(r);
+    });
+  }
+
+  void ForTokens(absl::Span<const RowSpan> spans, int page_size, absl::FunctionRef<void(int row, int64_t page, int slot)> body) {
+    for (const RowSpan& span : spans) {
+      ForRows(span.num_rows, [&](int r) {
+        const int position = span.start + r;
+        body(span.first_row + r, span.pages[position / page_size], position % page_size);
+      });
+    }
+  }
+
+  float* Scratch(int thread, size_t floats) {
+    if (scratch_[thread].size() < floats) scratch_[thread].resize(floats);
+    return scratch_[thread].data();
+  }
+
+  ThreadPool pool_;
+  std::vector<std::vector<float>> scratch_;  // [thread]
+  std::vector<float> packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+
+void ReadCpuState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) {
+  const Layout l(s);
+  auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
+    for (int i = 0; i < dim; ++i) {
+      y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
+    }
+  };
+  for (int t = 0; t < n; ++t) {
+    const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
+    const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
+    for (int h = 0; h < kv; ++h) {
+      const int64_t head = page * kv + h;
+      if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
+      if (v_f) {
+        cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
+                  v_f + (static_cast<int64_t>(t) * kv + h) * d);
+      }
+    }
+    if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
+    if (out) {
+      cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
+                out + static_cast<int64_t>(t) * D);
+    }
+  }
+}
+
+}  // namespace sessa

@@ -1,0 +1,106 @@
+// The vector loops of the CPU backend, one call for each work item; threads are the caller's business. Built by Highway
+// for AVX2, AVX-512 and a portable fallback; the best one is chosen at run time.
+//
+// Exactness. Every product C[m][n] = sum_k A[m][k] B[k][n] here is one chain of fused multiply-adds over k = 0, 1, ..., one
+// chain for each element, whatever m, tiling or thread count: vectors run along n, never along k. That makes a row's
+// result independent of the batch it runs in, and prefill equal to decode bit for bit. The softmax chains are likewise
+// cut at absolute positions (tiles of kTile tokens), never at chunk borders.
+//
+// Memory formats. "Panels" of a matrix B [K, N]: [ceil(N / 16)][K][16], zero padded. Weights are stored so (B = W^T), and
+// so are cached keys: 16 tokens make one panel [dim][16]; hence scores are the same loop as a linear layer.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/tensor.h"
+
+namespace sessa::cpu {
+
+inline constexpr int kPanel = 16;   // columns of a panel = tokens of a key panel
+inline constexpr int kTile = 64;    // tokens of a softmax tile, cut at absolute positions
+inline constexpr int kGroups = 8;   // softmax chains of the feedback read: tile i belongs to chain i % kGroups
+inline constexpr int kRowTile = 12; // rows of a packed A tile
+
+constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
+
+// A [m, k] (row stride lda) as tiles [ceil(m / kRowTile)][k][kRowTile], zero padded. Writes tiles [first, last).
+void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed);
+
+// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). `packed` may be null when m < kPackedRows.
+// scratch: [k * 2 * kPanel] floats. c has columns for n outputs only; the padding is not written.
+inline constexpr int kPackedRows = 24;
+void LinearPanels(const float* a, int64_t lda, const float* packed, int m, int k, const void* panels, DType dtype, int n,
+                  const float* bias, int first, int last, float* c, int64_t ldc, float* scratch);
+
+void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
+void GeluRow(float* x, int n);                                   // exact form, x * Phi(x); erf to float precision
+void MultiplyRow(const float* a, const float* b, int n, float* y);
+void AddRow(const float* a, int n, float* y);                    // y += a
+float DotRow(const float* a, const float* b, int n);             // fixed order for a given n
+void Store(const float* x, int n, DType dtype, void* y);         // round to nearest even
+void Load(const void* x, int n, DType dtype, float* y);
+
+// Cached keys (panels) and values (rows) of one sequence and head.
+struct PagedState {
+  const int32_t* pages = nullptr;  // page table
+  int page_size = 0;
+  int page_offset = 0;             // subtracted from every page id (a rank that holds a part of the pages)
+  DType dtype = DType::kF32;
+  const void* keys = nullptr;      // [page][key_page_stride]: panels [page_size / 16][dim][16]
+  int64_t key_page_stride = 0;     // elements
+  const void* values = nullptr;    // [page][value_page_stride]: rows [page_size][value_row_stride]
+  int64_t value_page_stride = 0;
+  int64_t value_row_stride = 0;    // a multiple of 16, at least value_dim rounded up
+};
+
+// Running softmax of m rows: maximum, denominator and weighted sum of values, as after a prefix of the tiles of a chain.
+struct SoftmaxState {
+  float* max;     // [m], -inf at first
+  float* sum;     // [m], 0 at first
+  float* acc;     // [m][acc_stride], 0 at first
+  int64_t acc_stride;
+};
+
+// Extends `state` by the tiles first, first + step, ... < last. Row r sees the tokens at positions < visible[r].
+// q [m, dim], m <= kTile. If `probabilities` is not null, the last tile's values enter only for positions below
+// `value_limit` and that tile's unnormalised probabilities are kept there: [m][kTile] (the caller adds the rest).
+struct AttendArgs {
+  const float* q;
+  int64_t ldq;
+  int m;
+  int dim;
+  int value_dim;
+  float scale;
+  const int* visible;   // [m]
+  int first, last, step;
+  float* probabilities = nullptr;
+  int value_limit = 0;
+};
+void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state);
+
+// The in-block rows of the feedback recurrence for columns [begin, end): with the joined softmax of all chains,
+// s_t = f_t + gamma_t (base_t + w_t (acc_t + sum_{j < t in the block} p_tj s_j)), s_j rounded as the cache rounds it.
+// A row tile takes the finished rows by GEMM, then substitutes inside itself; the order over j is that of decode.
+struct SolveArgs {
+  int m;                     // rows of the block, at most kTile
+  int group;                 // the chain that the block's own tile belongs to; joined last
+  const float* max;          // [kGroups][group_stride] then row
+  const float* sum;
+  int64_t group_stride;
+  const float* acc;          // [kGroups][acc_group_stride] then [m][acc_stride]
+  int64_t acc_group_stride;
+  int64_t acc_stride;
+  const float* probabilities;  // [m][kTile]
+  int first_column;          // of the block's first token within its tile
+  const float* f;            // [m][ldf]
+  int64_t ldf;
+  const float* gamma;        // [m]
+  DType dtype;               // of the cached s
+  float* s;                  // [m][lds]
+  int64_t lds;
+};
+void FeedbackSolve(const SolveArgs& args, int begin, int end);
+
+const char* TargetName();    // of the instruction set in use
+
+}  // namespace sessa::cpu

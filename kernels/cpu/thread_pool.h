@@ -1,0 +1,40 @@
+// A fixed pool for the CPU backend: the caller works too, and an operation costs one hand-over. Workers spin for a short
+// while between operations (decode steps follow each other within microseconds) and then sleep.
+// ParallelFor is called by one thread at a time; items must be independent, their order is not defined.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace sessa {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int num_threads);  // including the caller; at least 1
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(item, thread) for each item in [0, n), thread in [0, num_threads()). Returns when all are done.
+  void ParallelFor(int n, absl::FunctionRef<void(int item, int thread)> body);
+
+ private:
+  void Work(int thread);
+  void RunItems(int thread);
+
+  std::atomic<uint32_t> generation_{0};  // odd or even does not matter; a change wakes the workers
+  std::atomic<int> next_{0};
+  std::atomic<int> busy_{0};             // workers that have not finished this generation
+  std::atomic<bool> stop_{false};
+  int num_items_ = 0;
+  const absl::FunctionRef<void(int, int)>* body_ = nullptr;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace sessa
