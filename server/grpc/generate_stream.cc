@@ -54,12 +54,12 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 GenerateStream::GenerateStream(std::string request_id, int num_choices)
     : request_id_(std::move(request_id)), finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
-void GenerateStream::Start(std::unique_ptr<Generation> generation, std::shared_ptr<WakeupQueue> wakeups,
+void GenerateStream::Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
                            std::function<void()> on_done) {
   self_ = shared_from_this();
   on_done_ = std::move(on_done);
-  generation->SetNotify([wakeups = std::move(wakeups), stream = std::weak_ptr<Wakeable>(self_)] {
-    wakeups->Wake(stream);
+  generation->SetNotify([weak_wakeups = std::weak_ptr<WakeupQueue>(wakeups), stream = std::weak_ptr<Wakeable>(self_)] {
+    if (auto wakeups = weak_wakeups.lock()) wakeups->Wake(stream);
   });
   {
     absl::MutexLock lock(&mutex_);

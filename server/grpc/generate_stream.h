@@ -24,7 +24,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   GenerateStream(std::string request_id, int num_choices);
 
   // Exactly one of these, once, before the call's handler returns. `on_done` runs when the call is over.
-  void Start(std::unique_ptr<Generation> generation, std::shared_ptr<WakeupQueue> wakeups,
+  void Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
              std::function<void()> on_done);
   void Reject(const absl::Status& error);
 

@@ -39,7 +39,7 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
 
 }  // namespace
 
-GenerationService::GenerationService(Service* service, int num_threads)
+GenerationService::GenerationService(sessa::Service* service, int num_threads)
     : service_(service), wakeups_(std::make_shared<WakeupQueue>(num_threads)) {}
 
 absl::StatusOr<std::string> GenerationService::Tenant(const grpc::CallbackServerContext& context) const {

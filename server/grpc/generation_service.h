@@ -17,7 +17,7 @@ namespace sessa {
 
 class GenerationService final : public sessa::v1::Generation::CallbackService {
  public:
-  GenerationService(Service* service, int num_threads);  // `service` outlives this
+  GenerationService(sessa::Service* service, int num_threads);  // `service` outlives this
 
   grpc::ServerWriteReactor<sessa::v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
                                                                const sessa::v1::GenerateRequest* request) override;
@@ -40,7 +40,7 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
 
   absl::StatusOr<std::string> Tenant(const grpc::CallbackServerContext& context) const;
 
-  Service* const service_;
+  sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::shared_ptr<WakeupQueue> wakeups_;
   absl::Mutex mutex_;
   absl::flat_hash_map<StreamKey, std::weak_ptr<GenerateStream>> streams_ ABSL_GUARDED_BY(mutex_);
