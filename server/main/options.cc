@@ -1,0 +1,137 @@
+// The flags; see options.h. Their help texts are the reference: sessa-server --help=main.
+#include "server/main/options.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
+ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
+ABSL_FLAG(std::string, host, "127.0.0.1", "address to listen on; 0.0.0.0 for all");
+ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
+ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
+ABSL_FLAG(std::string, api_keys_file, "", "one 'KEY' or 'KEY TENANT' a line; without: no keys are asked for");
+ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
+ABSL_FLAG(std::string, tls_key, "", "PEM private key");
+ABSL_FLAG(double, drain_seconds, 30, "after SIGTERM what runs may go on for so long; a second signal ends it");
+ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
+ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
+ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
+
+ABSL_FLAG(std::string, device, "cpu", "cpu; this build has no other");
+ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
+ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
+ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32 or bf16; auto: the checkpoint's, f32 for f16");
+ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights'");
+ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
+ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB");
+ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings");
+ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
+ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
+ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
+ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
+ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
+ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence");
+ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
+
+namespace sessa {
+namespace {
+
+absl::Status FlagError(absl::string_view flag, absl::string_view message) {
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
+}
+
+absl::Status ParseDType(absl::string_view flag, absl::string_view value, std::optional<DType>* dtype) {
+  if (value == "auto") return absl::OkStatus();
+  if (value == "f32") *dtype = DType::kF32;
+  if (value == "bf16") *dtype = DType::kBF16;
+  return dtype->has_value() ? absl::OkStatus() : FlagError(flag, absl::StrCat("'", value, "' is not auto, f32 or bf16"));
+}
+
+absl::Status CheckPort(absl::string_view flag, int port) {
+  if (port >= 0 && port <= 65535) return absl::OkStatus();
+  return FlagError(flag, absl::StrCat(port, " is not a port (0 to 65535)"));
+}
+
+// The last part of the folder's path, also when it ends in a slash or is relative.
+std::string FolderName(const std::string& dir) {
+  std::error_code error;
+  std::filesystem::path path = std::filesystem::canonical(dir, error);
+  if (error) path = std::filesystem::path(dir);
+  return path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
+}
+
+}  // namespace
+
+absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
+  absl::SetProgramUsageMessage("serves a Sessa model over REST and gRPC: sessa-server --model DIR [flags]");
+  absl::FlagsUsageConfig usage;
+  usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "server/main/options.cc"); };
+  usage.contains_helpshort_flags = usage.contains_help_flags;
+  usage.version_string = [] { return std::string("sessa-server 0.1.0\n"); };
+  absl::SetFlagsUsageConfig(usage);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'"));
+
+  MainOptions options;
+  options.model_dir = absl::GetFlag(FLAGS_model);
+  if (options.model_dir.empty()) return FlagError("model", "the checkpoint folder is needed");
+  options.served_model_name = absl::GetFlag(FLAGS_served_model_name);
+  if (options.served_model_name.empty()) options.served_model_name = FolderName(options.model_dir);
+  options.host = absl::GetFlag(FLAGS_host);
+  options.http_port = absl::GetFlag(FLAGS_http_port);
+  options.grpc_port = absl::GetFlag(FLAGS_grpc_port);
+  if (absl::Status port = CheckPort("http_port", options.http_port); !port.ok()) return port;
+  if (absl::Status port = CheckPort("grpc_port", options.grpc_port); !port.ok()) return port;
+  options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
+  options.tls_cert = absl::GetFlag(FLAGS_tls_cert);
+  options.tls_key = absl::GetFlag(FLAGS_tls_key);
+  if (options.tls_cert.empty() != options.tls_key.empty()) return FlagError("tls_cert", "goes with --tls_key");
+  // Written so that NaN fails too.
+  if (!(absl::GetFlag(FLAGS_drain_seconds) >= 0)) return FlagError("drain_seconds", "must be at least 0");
+  options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  const double timeout = absl::GetFlag(FLAGS_request_timeout_seconds);
+  if (!(timeout > 0)) return FlagError("request_timeout_seconds", "must be above 0");
+  options.limits.default_timeout = absl::Seconds(timeout);
+  options.limits.max_timeout = std::max(options.limits.max_timeout, options.limits.default_timeout);
+  options.limits.max_body_bytes = absl::GetFlag(FLAGS_max_body_bytes);
+  if (options.limits.max_body_bytes < 1024 || options.limits.max_body_bytes > (1 << 30)) {
+    return FlagError("max_body_bytes", "must be between 1 KiB and 1 GiB");
+  }
+  options.limits.max_requests_per_tenant = absl::GetFlag(FLAGS_max_requests_per_tenant);
+  if (options.limits.max_requests_per_tenant < 0) return FlagError("max_requests_per_tenant", "must be at least 0");
+
+  const std::string device = absl::GetFlag(FLAGS_device);
+  if (device == "cuda") return FlagError("device", "this build has no CUDA backend; use --device=cpu");
+  if (device != "cpu") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
+  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype);
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), &options.state_dtype));
+  if (!dtype.ok()) return dtype;
+  const double step_ms = absl::GetFlag(FLAGS_target_step_ms);
+  if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
+
+  EngineOptions& engine = options.engine;
+  engine.page_size = absl::GetFlag(FLAGS_page_size);
+  engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes);
+  engine.tensor_parallel_size = absl::GetFlag(FLAGS_tensor_parallel_size);
+  engine.num_threads = absl::GetFlag(FLAGS_threads);
+  engine.max_model_len = absl::GetFlag(FLAGS_max_model_len);
+  engine.max_num_seqs = absl::GetFlag(FLAGS_max_num_seqs);
+  engine.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  engine.target_step_time = absl::Milliseconds(step_ms);
+  engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  engine.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
+  engine.max_preemptions = absl::GetFlag(FLAGS_max_preemptions);
+  engine.enable_prefix_caching = absl::GetFlag(FLAGS_prefix_caching);
+  return options;
+}
+
+}  // namespace sessa

@@ -1,0 +1,53 @@
+// SIGTERM and SIGINT as ordinary events on a thread that waits for them: no code runs in a signal handler.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <utility>
+
+namespace sessa {
+
+class SignalThread {
+ public:
+  // Call first in main: threads started later inherit the mask. SIGPIPE is ignored: writers see EPIPE.
+  static void Block() {
+    const sigset_t signals = Signals();
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  // Calls `on_signal(1)`, `on_signal(2)`, ... on its thread, in order.
+  explicit SignalThread(std::function<void(int count)> on_signal)
+      : thread_([this, on_signal = std::move(on_signal)] {
+          const sigset_t signals = Signals();
+          for (int count = 1;;) {
+            int number = 0;
+            if (sigwait(&signals, &number) != 0) continue;
+            if (stopping_.load()) return;
+            if (number == SIGUSR2) continue;
+            on_signal(count++);
+          }
+        }) {}
+  ~SignalThread() {
+    stopping_.store(true);
+    pthread_kill(thread_.native_handle(), SIGUSR2);  // blocked everywhere, so only the sigwait above sees it
+    thread_.join();
+  }
+
+ private:
+  static sigset_t Signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (int number : {SIGTERM, SIGINT, SIGUSR2}) sigaddset(&signals, number);
+    return signals;
+  }
+
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace sessa

@@ -1,0 +1,129 @@
+"""sessa.v1.Generation of the real server through plain grpcio."""
+import json
+import unittest
+
+import grpc
+
+import grpc_client
+from grpc_client import pb
+from server_process import PROMPT, ServerProcess
+
+
+def generate(stub, text=PROMPT, **sampling):
+    sampling.setdefault("temperature", 0)
+    return list(stub.Generate(pb.GenerateRequest(text=text, sampling=pb.Sampling(**sampling)), timeout=120))
+
+
+class GrpcTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = ServerProcess("--state_dtype=f32")
+        cls.addClassCleanup(cls.server.stop)
+        cls.channel, cls.stub = grpc_client.connect(cls.server)
+        cls.addClassCleanup(cls.channel.close)
+
+    def test_stream_order_and_usage(self):
+        replies = generate(self.stub, max_tokens=12, n=2, ignore_eos=True)
+        kinds = [r.WhichOneof("event") for r in replies]
+        self.assertEqual(kinds[0], "started")
+        self.assertEqual(kinds[-1], "finished")
+        self.assertEqual(set(kinds[1:-1]), {"delta"})
+        ids = [[t for r in replies[1:-1] if r.delta.choice == c for t in r.delta.token_ids] for c in range(2)]
+        self.assertEqual(len(ids[0]), 12)
+        self.assertEqual(ids[0], ids[1])  # greedy
+        usage = replies[-1].finished.usage
+        self.assertEqual(usage.completion_tokens, 24)
+        self.assertEqual(usage.prompt_tokens, replies[0].started.prompt_tokens)
+        self.assertEqual(list(replies[-1].finished.finish_reasons), [pb.FINISH_REASON_LENGTH] * 2)
+
+    def test_text_is_that_of_rest(self):
+        replies = generate(self.stub, max_tokens=24)
+        text = "".join(r.delta.text for r in replies[1:-1])
+        status, _, body = self.server.request(
+            "POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 24, "temperature": 0})
+        self.assertEqual(status, 200, body)
+        self.assertEqual(json.loads(body)["choices"][0]["text"], text)
+
+    def test_token_ids_and_text_prompts_agree(self):
+        ids = self.stub.Tokenize(pb.TokenizeRequest(text=PROMPT)).token_ids
+        by_ids = self.stub.Generate(pb.GenerateRequest(
+            token_ids=pb.TokenIds(ids=ids), sampling=pb.Sampling(temperature=0, max_tokens=8)))
+        self.assertEqual([t for r in by_ids for t in r.delta.token_ids],
+                         [t for r in generate(self.stub, max_tokens=8) for t in r.delta.token_ids])
+
+    def test_tokenize_round_trip(self):
+        ids = self.stub.Tokenize(pb.TokenizeRequest(text=PROMPT, add_special_tokens=False)).token_ids
+        self.assertGreater(len(ids), 10)
+        self.assertEqual(self.stub.Detokenize(pb.DetokenizeRequest(token_ids=ids)).text, PROMPT)
+
+    def test_logprobs(self):
+        for reply in generate(self.stub, max_tokens=4, logprobs=3, ignore_eos=True)[1:-1]:
+            for token in reply.delta.logprobs:
+                self.assertLessEqual(token.logprob, 0)
+                self.assertEqual(len(token.top), 3)
+                self.assertEqual(token.top[0].token_id, token.token_id)  # greedy picks the best
+                self.assertAlmostEqual(token.top[0].logprob, token.logprob, places=5)
+
+    def test_model_info_and_load(self):
+        info = self.stub.GetModelInfo(pb.GetModelInfoRequest())
+        self.assertEqual((info.name, info.vocab_size, info.hidden_size), ("demo", 1024, 192))
+        self.assertEqual((info.weight_dtype, info.state_dtype), ("bf16", "f32"))
+        load = self.stub.GetLoad(pb.GetLoadRequest())
+        self.assertTrue(load.ready)
+        self.assertFalse(load.draining)
+
+    def expect_error(self, code, field, **kwargs):
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.stub.Generate(pb.GenerateRequest(**kwargs), timeout=120))
+        self.assertEqual(caught.exception.code(), code, caught.exception.details())
+        if field:
+            bad = grpc_client.detail(caught.exception, grpc_client.BadRequest)
+            self.assertEqual([v.field for v in bad.field_violations], [field])
+        return caught.exception
+
+    def test_bad_inputs(self):
+        invalid = grpc.StatusCode.INVALID_ARGUMENT
+        self.expect_error(invalid, "prompt")
+        self.expect_error(invalid, "prompt", token_ids=pb.TokenIds(ids=[1024]))
+        self.expect_error(invalid, "temperature", text="x", sampling=pb.Sampling(temperature=float("nan")))
+        self.expect_error(invalid, "top_p", text="x", sampling=pb.Sampling(top_p=0))
+        error = self.expect_error(invalid, None, text="x", sampling=pb.Sampling(max_tokens=5000))
+        self.assertEqual(grpc_client.detail(error, grpc_client.ErrorInfo).reason, "context_length_exceeded")
+        self.expect_error(grpc.StatusCode.NOT_FOUND, None, text="x", model="other")
+
+    def test_cancel_frees_the_engine(self):
+        call = self.stub.Generate(pb.GenerateRequest(
+            text=PROMPT, sampling=pb.Sampling(max_tokens=3000, ignore_eos=True)))
+        next(call)
+        call.cancel()
+        with self.assertRaises(grpc.RpcError):
+            list(call)
+        for _ in range(1000):
+            if self.server.metrics()["sessa_num_requests_in_flight"] == 0:
+                break
+        self.assertEqual(self.server.metrics()["sessa_num_requests_running"], 0)
+
+    def test_abort_by_id(self):
+        call = self.stub.Generate(pb.GenerateRequest(
+            text=PROMPT, request_id="to-abort", sampling=pb.Sampling(max_tokens=3000, ignore_eos=True)))
+        self.assertEqual(next(call).started.request_id, "to-abort")
+        self.assertTrue(self.stub.Abort(pb.AbortRequest(request_id="to-abort")).found)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.CANCELLED)
+        self.assertFalse(self.stub.Abort(pb.AbortRequest(request_id="never")).found)
+
+    def test_deadline(self):
+        call = self.stub.Generate(
+            pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=3900, ignore_eos=True)), timeout=0.3)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def test_health(self):
+        for service in ("", "sessa.v1.Generation", "liveness", "startup"):
+            self.assertEqual(grpc_client.health(self.channel, service), grpc_client.SERVING)
+
+
+if __name__ == "__main__":
+    unittest.main()

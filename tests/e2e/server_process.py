@@ -1,0 +1,94 @@
+"""Starts the real sessa-server with models/demo on ports of the system's choice, and stops it."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+
+ROOT = pathlib.Path(os.environ["SESSA_ROOT"])
+BINARY = os.environ["SESSA_SERVER_BINARY"]
+START_SECONDS = 300  # with a sanitizer on a busy machine
+
+
+class ServerProcess:
+    """One server. `ready` waits for its line; `stop` sends SIGTERM and returns (exit code, stderr)."""
+
+    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True):
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [BINARY, f"--model={model}", "--http_port=0", "--grpc_port=0", "--threads=2",
+             "--state_cache_bytes=268435456", *flags],
+            stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        self.http_address = self.grpc_address = None
+        if wait:
+            self.ready()
+
+    def ready(self):
+        watchdog = threading.Timer(START_SECONDS, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        match = re.fullmatch(r"ready http=(\S+:\d+) grpc=(\S+:\d+)\n", line)
+        if not match:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"no ready line but {line!r}; stderr:\n{self.stderr()}")
+        self.http_address, self.grpc_address = match.groups()
+
+    def stderr(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=120):
+        """The exit code; a server that does not exit is killed and fails the test."""
+        try:
+            rest = self.process.communicate(timeout=timeout)[0]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise AssertionError(f"the server did not exit; stderr:\n{self.stderr()}") from None
+        if rest:
+            raise AssertionError(f"more than one line on stdout: {rest!r}")
+        return self.process.returncode
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.signal()
+        return self.wait()
+
+    def request(self, method, path, body=None, headers=None):
+        """(status, headers, body as text) of one HTTP request; a dict body is sent as JSON."""
+        host, port = self.http_address.rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        try:
+            headers = dict(headers or {})
+            if isinstance(body, (dict, list)):
+                body = json.dumps(body)
+                headers.setdefault("Content-Type", "application/json")
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read().decode()
+        finally:
+            connection.close()
+
+    def metrics(self):
+        """{name{labels}: value} of GET /metrics."""
+        status, _, text = self.request("GET", "/metrics")
+        assert status == 200, text
+        values = {}
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                values[name] = float(value)
+        return values
+
+
+PROMPT = ("This is a story about Milo and Kira. Kira saw that the orange coin is in the drawer.\n"
+          "Question: Where is the orange coin?\nAnswer:")
