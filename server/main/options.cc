@@ -1,4 +1,4 @@
-// The flags; see options.h. Their help texts are the reference: sessa-server --help=main.
+// The flags; see options.h. Their help texts are the reference: sessa-server --help.
 #include "server/main/options.h"
 
 #include <algorithm>
