@@ -1,0 +1,142 @@
+// Opening a checkpoint folder. The shards' own headers say which tensors there are; the index is only believed where
+// they agree with it.
+#include "server/checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "server/checkpoint/config_json.h"
+
+namespace sessa {
+namespace {
+
+namespace json = boost::json;
+
+constexpr size_t kMaxJsonBytes = 64 << 20;  // an index of a million tensors is smaller
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::unique_ptr<FILE, int (*)(FILE*)> file(fopen(path.c_str(), "rb"), fclose);
+  if (file == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  std::string text;
+  char buffer[65536];
+  while (const size_t n = fread(buffer, 1, sizeof(buffer), file.get())) {
+    text.append(buffer, n);
+    if (text.size() > kMaxJsonBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": larger than 64 MiB"));
+  }
+  if (ferror(file.get())) return absl::UnavailableError(absl::StrCat(path, ": read failed"));
+  return text;
+}
+
+absl::Status Prefix(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
+bool IsPlainName(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
+}
+
+// The index's weight_map: tensor -> shard.
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
+  auto text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  const auto error = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat(path, ": ", what...)); };
+  json::error_code ec;
+  const json::value root = json::parse(*text, ec);
+  if (ec) return error("not JSON: ", ec.message());
+  const json::value* map = root.is_object() ? root.get_object().if_contains("weight_map") : nullptr;
+  if (map == nullptr || !map->is_object()) return error("weight_map is missing or not an object");
+  std::map<std::string, std::string> shards;
+  for (const auto& [key, value] : map->get_object()) {
+    const std::string tensor(key.data(), key.size());
+    if (!value.is_string()) return error("weight_map: ", tensor, " is not a string");
+    const std::string shard(value.get_string().data(), value.get_string().size());
+    if (!IsPlainName(shard)) return error("weight_map: ", tensor, " is in '", shard, "', not a plain file name");
+    shards[tensor] = shard;
+  }
+  return shards;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& dir) {
+  std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
+  checkpoint->dir_ = dir;
+  const std::string config_path = dir + "/config.json";
+  auto text = ReadFile(config_path);
+  if (!text.ok()) return text.status();
+  auto config = ParseConfigJson(*text);
+  if (!config.ok()) return Prefix(config_path, config.status());
+  checkpoint->config_ = *std::move(config);
+
+  const std::string single = dir + "/model.safetensors";
+  const std::string index_path = single + ".index.json";
+  std::error_code ec;
+  std::map<std::string, std::string> index;  // empty: one file
+  std::vector<std::string> names;
+  if (!std::filesystem::exists(single, ec) && std::filesystem::exists(index_path, ec)) {
+    auto read = ReadIndex(index_path);
+    if (!read.ok()) return read.status();
+    index = *std::move(read);
+    for (const auto& [tensor, shard] : index) names.push_back(shard);
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+  } else {
+    names.push_back("model.safetensors");
+  }
+  for (const std::string& name : names) {
+    auto file = SafetensorsFile::Open(absl::StrCat(dir, "/", name));
+    if (!file.ok()) return file.status();
+    for (const auto& [tensor, view] : (*file)->tensors()) {
+      if (!checkpoint->tensors_.emplace(tensor, &view).second) {
+        return absl::InvalidArgumentError(absl::StrCat(dir, "/", name, ": tensor ", tensor, ": is in two shards"));
+      }
+    }
+    checkpoint->files_.push_back(*std::move(file));
+  }
+  for (const auto& [tensor, shard] : index) {
+    if (!checkpoint->tensors_.contains(tensor)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(index_path, ": weight_map: tensor ", tensor, " is not in ", shard));
+    }
+  }
+  return checkpoint;
+}
+
+absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", name));
+  WeightView view;
+  switch (it->second->dtype) {
+    case FileDType::kF32: view.dtype = DType::kF32; break;
+    case FileDType::kF16: view.dtype = DType::kF16; break;
+    case FileDType::kBF16: view.dtype = DType::kBF16; break;
+    case FileDType::kI64:
+      return absl::InvalidArgumentError(absl::StrCat(dir_, ": tensor ", name, ": dtype I64 is none for weights"));
+  }
+  view.shape = it->second->shape;
+  view.data = it->second->data;
+  absl::MutexLock lock(&mutex_);
+  used_.emplace(name);
+  return view;
+}
+
+std::vector<std::string> Checkpoint::unused_tensors() const {
+  std::vector<std::string> unused;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, view] : tensors_) {
+      if (!used_.contains(name)) unused.push_back(name);
+    }
+  }
+  std::sort(unused.begin(), unused.end());
+  return unused;
+}
+
+}  // namespace sessa
