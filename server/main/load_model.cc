@@ -3,7 +3,9 @@
 
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -62,6 +64,9 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
                             Name(engine_options.weight_dtype), ", state ", Name(engine_options.state_dtype)));
   auto engine = Engine::Create(engine_options, config, **checkpoint, &Metrics::StepObserver, metrics);
   if (!engine.ok()) return engine.status();
+  if (const std::vector<std::string> unused = (*checkpoint)->unused_tensors(); !unused.empty()) {
+    progress.Say(absl::StrCat("warning: ", unused.size(), " tensors of the checkpoint are not used, the first is ", unused[0]));
+  }
   const EngineStats stats = (*engine)->Stats();
   progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size, " tokens, context up to ",
                             (*engine)->options().max_model_len));
