@@ -4,8 +4,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -93,6 +94,8 @@ class Backend {
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
   // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null.
   virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) = 0;
+  // `n` values of a table that is read by rows, as f32 or bf16.
+  virtual absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) = 0;
   virtual size_t StateBytesPerPage(const LayerState& shape, bool feedback) const = 0;
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 

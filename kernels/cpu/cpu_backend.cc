@@ -86,7 +86,7 @@ class CpuBackend final : public Backend {
     auto memory = Allocate(static_cast<size_t>(panels) * kPanel * k * SizeOf(to));
     if (!memory.ok()) return memory.status();
     w.weight = *std::move(memory);
-    pool_.ParallelFor(panels, [&](int p, int thread) {
+    pool_.ParallelFor(panels, [&](int p, int) {
       std::vector<float> row(k);
       for (int j = 0; j < std::min(kPanel, n - p * kPanel); ++j) {
         for (int i = 0; i < k; ++i) row[i] = ToFloat(weight, (p * kPanel + j) * static_cast<int64_t>(k) + i, from);
@@ -100,6 +100,16 @@ class CpuBackend final : public Backend {
       for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias, j, from);
     }
     return w;
+  }
+
+  absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
+    auto table = Allocate(n * SizeOf(to));
+    if (!table.ok()) return table.status();
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = ToFloat(data, i, from);
+      cpu::Store(&x, 1, to, At(*table, i, to));
+    }
+    return table;
   }
 
   size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -110,20 +111,21 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 }
 
 absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
-  const auto it = tensors_.find(name);
-  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", name));
+  const std::string key(name);
+  const auto it = tensors_.find(key);
+  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", key));
   WeightView view;
   switch (it->second->dtype) {
     case FileDType::kF32: view.dtype = DType::kF32; break;
     case FileDType::kF16: view.dtype = DType::kF16; break;
     case FileDType::kBF16: view.dtype = DType::kBF16; break;
     case FileDType::kI64:
-      return absl::InvalidArgumentError(absl::StrCat(dir_, ": tensor ", name, ": dtype I64 is none for weights"));
+      return absl::InvalidArgumentError(absl::StrCat(dir_, ": tensor ", key, ": dtype I64 is none for weights"));
   }
   view.shape = it->second->shape;
   view.data = it->second->data;
   absl::MutexLock lock(&mutex_);
-  used_.emplace(name);
+  used_.insert(key);
   return view;
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 namespace json = boost::json;
 
-absl::Status Bad(std::string_view key, std::string_view what) {
+absl::Status Bad(absl::string_view key, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(key, " ", what));
 }
 
@@ -83,7 +83,7 @@ class Reader {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ParseConfigJson(std::string_view text) {
+absl::StatusOr<ModelConfig> ParseConfigJson(absl::string_view text) {
   json::error_code ec;
   const json::value root = json::parse({text.data(), text.size()}, ec);
   if (ec) return absl::InvalidArgumentError(absl::StrCat("not JSON: ", ec.message()));

@@ -2,13 +2,12 @@
 // out of range; a config that is returned has passed Validate.
 #pragma once
 
-#include <string_view>
-
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/config.h"
 
 namespace sessa {
 
-absl::StatusOr<ModelConfig> ParseConfigJson(std::string_view text);
+absl::StatusOr<ModelConfig> ParseConfigJson(absl::string_view text);
 
 }  // namespace sessa

@@ -14,13 +14,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace sessa {
 namespace {
 
 namespace json = boost::json;
 
-std::string_view View(json::string_view s) { return {s.data(), s.size()}; }
+absl::string_view View(json::string_view s) { return {s.data(), s.size()}; }
 
 // A field of the header as a non-negative integer below 2^63, or -1.
 int64_t Natural(const json::value& v) {
@@ -28,14 +29,14 @@ int64_t Natural(const json::value& v) {
   return -1;
 }
 
-absl::StatusOr<TensorView> ParseEntry(const json::value& value, std::string_view data) {
+absl::StatusOr<TensorView> ParseEntry(const json::value& value, absl::string_view data) {
   const json::object* entry = value.if_object();
   if (entry == nullptr) return absl::InvalidArgumentError("entry is not an object");
   TensorView view;
 
   const json::value* dtype = entry->if_contains("dtype");
   if (dtype == nullptr || !dtype->is_string()) return absl::InvalidArgumentError("dtype is missing or not a string");
-  const std::string_view type = View(dtype->get_string());
+  const absl::string_view type = View(dtype->get_string());
   uint64_t num_bytes = 0;
   if (type == "F32") {
     view.dtype = FileDType::kF32, num_bytes = 4;
@@ -82,14 +83,14 @@ absl::StatusOr<TensorView> ParseEntry(const json::value& value, std::string_view
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::string name, std::string_view bytes) {
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::string name, absl::string_view bytes) {
   const auto error = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", what...)); };
   if (bytes.size() < 8) return error("header length: file has only ", bytes.size(), " bytes");
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | static_cast<unsigned char>(bytes[i]);
   if (header_bytes > kMaxHeaderBytes) return error("header length ", header_bytes, " is above ", kMaxHeaderBytes);
   if (header_bytes > bytes.size() - 8) return error("header length ", header_bytes, " is beyond the end of the file");
-  const std::string_view data = bytes.substr(8 + header_bytes);
+  const absl::string_view data = bytes.substr(8 + header_bytes);
 
   json::error_code ec;
   const json::value header = json::parse({bytes.data() + 8, header_bytes}, ec);
@@ -97,14 +98,14 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::str
   if (!header.is_object()) return error("header is not a JSON object");
 
   std::unique_ptr<SafetensorsFile> file(new SafetensorsFile);
-  std::vector<std::pair<const char*, std::string_view>> order;  // (first byte, name)
+  std::vector<std::pair<const char*, absl::string_view>> order;  // (first byte, name)
   for (const auto& [key, value] : header.get_object()) {
-    const std::string_view tensor = View(key);
+    const absl::string_view tensor = View(key);
     if (tensor == "__metadata__") continue;
     auto view = ParseEntry(value, data);
     if (!view.ok()) return error("tensor ", tensor, ": ", view.status().message());
     order.emplace_back(static_cast<const char*>(view->data), tensor);
-    file->tensors_.emplace(tensor, *std::move(view));
+    file->tensors_.emplace(std::string(tensor), *std::move(view));
   }
   // The format wants the tensors to cover the data part without holes or overlaps.
   std::sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
@@ -154,7 +155,7 @@ SafetensorsFile::~SafetensorsFile() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
 }
 
-const TensorView* SafetensorsFile::Find(std::string_view name) const {
+const TensorView* SafetensorsFile::Find(absl::string_view name) const {
   const auto it = tensors_.find(name);
   return it == tensors_.end() ? nullptr : &it->second;
 }

@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace sessa {
 
@@ -33,14 +33,14 @@ class SafetensorsFile {
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
 
   // The same over bytes that the caller keeps alive; `name` stands for the file in errors.
-  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Parse(std::string name, std::string_view bytes);
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Parse(std::string name, absl::string_view bytes);
 
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   // nullptr when there is none of that name.
-  const TensorView* Find(std::string_view name) const;
+  const TensorView* Find(absl::string_view name) const;
   const absl::flat_hash_map<std::string, TensorView>& tensors() const { return tensors_; }
 
  private:

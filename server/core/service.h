@@ -90,6 +90,9 @@ class Service {
   friend class GenerationImpl;
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
+  // One list of token ids for each prompt; fills request->prompts with the chat template's text.
+  absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
+                                                                  GenerationRequest* request) const;
   absl::Status AdmitTenant(const std::string& tenant);
   void LeaveTenant(const std::string& tenant);
 

@@ -1,0 +1,295 @@
+#include "engine/model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace sessa {
+namespace {
+
+// [0, n) cut into `ranks` parts of whole units.
+std::vector<int> Bounds(int n, int unit, int ranks) {
+  const int units = (n + unit - 1) / unit;
+  std::vector<int> bounds;
+  for (int r = 0; r <= ranks; ++r) bounds.push_back(std::min<int64_t>(n, static_cast<int64_t>(units) * r / ranks * unit));
+  return bounds;
+}
+
+constexpr int kColumnUnit = 16;
+
+}  // namespace
+
+// Reads tensors by name, checks shapes, and remembers the first error, so that loading reads as a list.
+class Model::Loader {
+ public:
+  Loader(const WeightSource& source, Backend* backend, DType dtype) : source_(source), backend_(backend), dtype_(dtype) {}
+
+  const absl::Status& status() const { return status_; }
+
+  WeightView View(const std::string& name, std::vector<int64_t> shape) {
+    if (!status_.ok()) return {};
+    auto view = source_.Get(name);
+    if (!view.ok()) {
+      status_ = view.status();
+      return {};
+    }
+    if (view->shape != shape) {
+      status_ = absl::InvalidArgumentError(absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(view->shape, ", "),
+                                                        "], config.json asks for [", absl::StrJoin(shape, ", "), "]"));
+      return {};
+    }
+    return *std::move(view);
+  }
+
+  // Rows [begin, end) of name.weight [n, k], and of name.bias when there is one.
+  LinearWeights Linear(const std::string& name, int n, int k, int begin, int end, bool has_bias) {
+    const WeightView w = View(absl::StrCat(name, ".weight"), {n, k});
+    const WeightView b = has_bias ? View(absl::StrCat(name, ".bias"), {n}) : WeightView{};
+    if (!status_.ok()) return {};
+    if (has_bias && b.dtype != w.dtype) {
+      status_ = absl::InvalidArgumentError(absl::StrCat("tensors ", name, ".weight and .bias differ in dtype"));
+      return {};
+    }
+    auto at = [&](const WeightView& v, int64_t row) {
+      return static_cast<const char*>(v.data) + row * SizeOf(v.dtype);
+    };
+    return Take(backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
+                                     end - begin, k, dtype_));
+  }
+
+  // A vector as float32.
+  Buffer Vector(const std::string& name, std::vector<int64_t> shape) {
+    const WeightView v = View(name, shape);
+    if (!status_.ok()) return {};
+    // As a bias: MakeLinear widens it for us.
+    const int n = static_cast<int>(shape.back());
+    return std::move(Take(backend_->MakeLinear(v.data, v.data, v.dtype, n, 1, DType::kF32)).bias);
+  }
+
+  template <class T>
+  T Take(absl::StatusOr<T> result) {
+    if (result.ok()) return *std::move(result);
+    if (status_.ok()) status_ = result.status();
+    return T();
+  }
+
+ private:
+  const WeightSource& source_;
+  Backend* const backend_;
+  const DType dtype_;
+  absl::Status status_;
+};
+
+Model::Model(const ModelConfig& config, int max_rows, Backend* backend, Communicator* communicator)
+    : config_(config), max_rows_(max_rows), backend_(backend), communicator_(communicator) {
+  const int ranks = communicator->size(), rank = communicator->rank(), d = config.head_dim();
+  column_bounds_ = Bounds(config.hidden_size, kColumnUnit, ranks);
+  vocab_bounds_ = Bounds(config.vocab_size, kColumnUnit, ranks);
+  head_bounds_ = Bounds(config.num_heads, 1, ranks);
+  for (int h : head_bounds_) head_column_bounds_.push_back(h * d);
+  const int group = config.num_heads / config.num_kv_heads, begin = head_bounds_[rank], end = head_bounds_[rank + 1];
+  first_kv_head_ = begin / group;
+  num_kv_heads_ = end > begin ? (end - 1) / group + 1 - first_kv_head_ : 0;
+  for (int h = begin; h < end; ++h) q_to_kv_.push_back(h / group - first_kv_head_);
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, const WeightSource& weights, DType weight_dtype,
+                                                   int max_rows, Backend* backend, Communicator* communicator) {
+  if (absl::Status s = config.Validate(); !s.ok()) return s;
+  std::unique_ptr<Model> m(new Model(config, max_rows, backend, communicator));
+  Loader load(weights, backend, weight_dtype);
+  const int D = config.hidden_size, V = config.vocab_size, kv = config.kv_size(), d = config.head_dim();
+  const int rank = communicator->rank();
+  const int c0 = m->column_bounds_[rank], c1 = m->column_bounds_[rank + 1];
+  const int h0 = m->head_column_bounds_[rank], h1 = m->head_column_bounds_[rank + 1];
+  const int kv0 = m->first_kv_head_ * d, kv1 = kv0 + m->num_kv_heads_ * d;
+  for (int i = 0; i < config.num_layers && load.status().ok(); ++i) {
+    const std::string p = absl::StrCat("layers.", i, ".");
+    Layer& l = m->layers_.emplace_back();
+    l.ln_weight = load.Vector(p + "ln.weight", {D});
+    l.ln_bias = load.Vector(p + "ln.bias", {D});
+    l.w_a = load.Linear(p + "W_in", 2 * D, D, c0, c1, true);
+    l.w_g = load.Linear(p + "W_in", 2 * D, D, D + c0, D + c1, true);
+    l.q = load.Linear(p + "mixer.q_proj", D, D, h0, h1, true);
+    l.k = load.Linear(p + "mixer.k_proj", kv, D, kv0, kv1, true);
+    l.v = load.Linear(p + "mixer.v_proj", kv, D, kv0, kv1, true);
+    l.q_b = load.Linear(p + "mixer.proj_fb", 2 * D, D, c0, c1, true);
+    l.k_b = load.Linear(p + "mixer.proj_fb", 2 * D, D, D + c0, D + c1, true);
+    if (config.num_heads > 1) l.out = load.Linear(p + "mixer.out_proj", D, D, c0, c1, false);
+    l.gamma_ctx = load.Vector(p + "mixer.gamma_ctx.weight", {1, D});
+    const Buffer gamma_bias = load.Vector(p + "mixer.gamma_bias", {1});
+    if (load.status().ok()) l.gamma_bias = *gamma_bias.floats();
+    l.w_out = load.Linear(p + "W_out", D, D, c0, c1, true);
+  }
+  m->norm_weight_ = load.Vector("norm.weight", {D});
+  m->norm_bias_ = load.Vector("norm.bias", {D});
+  const WeightView embed = load.View("embed.weight", {V, D});
+  m->lm_head_ = load.Linear(config.tie_word_embeddings ? "embed" : "lm_head", V, D, m->vocab_bounds_[rank],
+                            m->vocab_bounds_[rank + 1], false);
+  if (!load.status().ok()) return load.status();
+  // The embedding is read a row at a time: kept as a plain table, in the checkpoint's precision or float.
+  m->embed_dtype_ = embed.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  m->embed_ = load.Take(backend->MakeTable(embed.data, embed.dtype, static_cast<int64_t>(V) * D, m->embed_dtype_));
+  if (!load.status().ok()) return load.status();
+  if (absl::Status s = m->AllocateActivations(); !s.ok()) return s;
+  return m;
+}
+
+absl::Status Model::AllocateActivations() {
+  const size_t D = config_.hidden_size, rows = max_rows_, d = config_.head_dim();
+  const size_t width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
+  for (auto [buffer, floats] : std::initializer_list<std::pair<Buffer*, size_t>>{
+           {&x_, rows * D}, {&h_, rows * D}, {&u_, rows * D}, {&g_, rows * D}, {&q_, rows * D},
+           {&k_, rows * num_kv_heads_ * d}, {&v_, rows * num_kv_heads_ * d}, {&o_, rows * D}, {&q_b_, rows * D},
+           {&k_b_, rows * D}, {&f_, rows * D}, {&s_, rows * D}, {&sg_, rows * D}, {&gamma_, rows},
+           {&cos_, rows * (d / 2)}, {&sin_, rows * (d / 2)}, {&logit_in_, rows * D},
+           {&logits_, rows * config_.vocab_size}, {&max_, rows * kFeedbackChains}, {&sum_, rows * kFeedbackChains},
+           {&acc_, rows * kFeedbackChains * width}, {&p_, rows * kFeedbackTile}}) {
+    auto memory = backend_->Allocate(floats * sizeof(float));
+    if (!memory.ok()) return memory.status();
+    *buffer = *std::move(memory);
+  }
+  return absl::OkStatus();
+}
+
+LayerState Model::StateShape(DType dtype, int page_size, int num_pages) const {
+  LayerState s;
+  s.dtype = dtype;
+  s.page_size = page_size;
+  s.num_kv_heads = num_kv_heads_;
+  s.head_dim = config_.head_dim();
+  s.hidden_size = config_.hidden_size;
+  s.num_feedback_pages = num_pages / communicator_->size();
+  s.first_feedback_page = s.num_feedback_pages * communicator_->rank();
+  return s;
+}
+
+// Angles in float32, as the published layers compute them.
+void Model::RopeAngles(const StepPlan& plan) {
+  const int d = config_.head_dim(), half = d / 2;
+  for (int i = 0; i < half; ++i) {
+    const float inv_freq = 1.0f / std::pow(config_.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
+    for (int r = 0; r < plan.num_rows(); ++r) {
+      const float angle = static_cast<float>(plan.positions[r]) * inv_freq;
+      cos_.floats()[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      sin_.floats()[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+}
+
+Matrix Model::Forward(const StepPlan& plan, const std::vector<int>& logit_rows, StateCache* cache, ForwardTrace* trace) {
+  const int rows = plan.num_rows(), D = config_.hidden_size;
+  spans_.clear();
+  for (auto& wave : waves_) wave.clear();
+  for (const PlanSequence& s : plan.sequences) {
+    spans_.push_back({s.first_row, s.num_rows, s.start, s.pages.data()});
+    for (int done = 0, wave = 0; done < s.num_rows; ++wave) {
+      const int position = s.start + done;
+      const int n = std::min(s.num_rows - done, kFeedbackTile - position % kFeedbackTile);
+      if (wave == static_cast<int>(waves_.size())) waves_.emplace_back();
+      waves_[wave].push_back({s.first_row + done, n, position, s.pages.data()});
+      done += n;
+    }
+  }
+  if (config_.use_forward_rope) RopeAngles(plan);
+  const Matrix x = Rows(x_, rows, D);
+  backend_->Embed(plan.token_ids, embed_, embed_dtype_, x);
+  for (int i = 0; i < config_.num_layers; ++i) {
+    RunLayer(layers_[i], rows, cache->layer(i));
+    if (trace != nullptr) trace->hidden.emplace_back(x.data, x.data + static_cast<size_t>(rows) * D);
+  }
+  const int n = static_cast<int>(logit_rows.size());
+  const Matrix in = Rows(logit_in_, n, D), logits = Rows(logits_, n, config_.vocab_size);
+  for (int i = 0; i < n; ++i) {
+    backend_->LayerNorm(x.Rows(logit_rows[i], logit_rows[i] + 1), norm_weight_, norm_bias_, config_.layer_norm_eps,
+                        in.Rows(i, i + 1));
+  }
+  const int rank = communicator_->rank();
+  const LinearCall head{&lm_head_, logits.Columns(vocab_bounds_[rank], vocab_bounds_[rank + 1])};
+  backend_->Linear(in, {&head, 1});
+  communicator_->AllGatherColumns(logits, vocab_bounds_);
+  return logits;
+}
+
+// design.md, "One layer", in its order. Every matrix is full width; this rank fills its columns and the rest is gathered.
+void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
+  const int D = config_.hidden_size, d = config_.head_dim(), rank = communicator_->rank();
+  const int c0 = column_bounds_[rank], c1 = column_bounds_[rank + 1];
+  const int h0 = head_column_bounds_[rank], h1 = head_column_bounds_[rank + 1];
+  const Matrix x = Rows(x_, rows, D), h = Rows(h_, rows, D), u = Rows(u_, rows, D), g = Rows(g_, rows, D);
+  const Matrix q = Rows(q_, rows, D).Columns(h0, h1), o = Rows(o_, rows, D);
+  const Matrix k = Rows(k_, rows, num_kv_heads_ * d), v = Rows(v_, rows, num_kv_heads_ * d);
+  const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D), s = Rows(s_, rows, D);
+  const Matrix sg = Rows(sg_, rows, D);
+
+  backend_->LayerNorm(x, layer.ln_weight, layer.ln_bias, config_.layer_norm_eps, h);
+  backend_->Linear(h, {{&layer.w_a, u.Columns(c0, c1)}, {&layer.w_g, g.Columns(c0, c1)}});
+  backend_->Gelu(u.Columns(c0, c1));
+  communicator_->AllGatherColumns(u, column_bounds_);
+
+  backend_->Linear(u, {{&layer.q, q}, {&layer.k, k}, {&layer.v, v}, {&layer.q_b, q_b.Columns(c0, c1)},
+                       {&layer.k_b, k_b.Columns(c0, c1)}});
+  communicator_->AllGatherColumns(q_b, column_bounds_);
+  communicator_->AllGatherColumns(k_b, column_bounds_);
+  backend_->Gamma(u, layer.gamma_ctx, layer.gamma_bias, config_.gamma_max, gamma_.floats());
+  if (config_.use_forward_rope) {
+    backend_->Rope(q, d, cos_.floats(), sin_.floats());
+    backend_->Rope(k, d, cos_.floats(), sin_.floats());
+  }
+  backend_->AppendForward(k, v, spans_, state);
+  backend_->AppendFeedbackKeys(k_b, spans_, state);
+  backend_->Attend(q, q_to_kv_, spans_, *state, o.Columns(h0, h1));
+  communicator_->AllGatherColumns(o, head_column_bounds_);
+  if (config_.num_heads > 1) {
+    const LinearCall out{&layer.out, f.Columns(c0, c1)};
+    backend_->Linear(o, {&out, 1});
+  }
+  Feedback(layer, rows, state);
+
+  backend_->Multiply(s.Columns(c0, c1), g.Columns(c0, c1), sg.Columns(c0, c1));
+  communicator_->AllGatherColumns(sg, column_bounds_);
+  const LinearCall w_out{&layer.w_out, h.Columns(c0, c1)};
+  backend_->Linear(sg, {&w_out, 1});
+  backend_->Add(h.Columns(c0, c1), x.Columns(c0, c1));
+  communicator_->AllGatherColumns(x, column_bounds_);
+}
+
+// (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states from the cache,
+// then solves its own triangle. A decode step is a block of one row.
+void Model::Feedback(const Layer& layer, int rows, LayerState* state) {
+  const int D = config_.hidden_size, rank = communicator_->rank(), ranks = communicator_->size();
+  const int width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
+  const Matrix q_b = Rows(q_b_, rows, D), s = Rows(s_, rows, D);
+  const Matrix f = config_.num_heads > 1 ? Rows(f_, rows, D) : Rows(o_, rows, D);
+  std::vector<Communicator::Segment> by_chain, values, triangle;
+  for (const std::vector<RowSpan>& wave : waves_) {
+    if (wave.empty()) break;
+    int n = 0;
+    for (const RowSpan& block : wave) n += block.num_rows;
+    const FeedbackPartials partials{max_.floats(), sum_.floats(), acc_.floats(), p_.floats(), n, width};
+    backend_->FeedbackRead(q_b, wave, *state, rank, ranks, partials);
+    if (ranks > 1) {  // a few rows of partials for each chain, whatever the context length
+      by_chain.clear(), values.clear(), triangle.clear();
+      for (int64_t c = 0; c < kFeedbackChains; ++c) {
+        by_chain.push_back({c * n, (c + 1) * n, static_cast<int>(c) % ranks});
+        values.push_back({c * n * width, (c + 1) * n * width, static_cast<int>(c) % ranks});
+      }
+      int64_t row = 0;
+      for (const RowSpan& b : wave) {
+        triangle.push_back({row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
+        row += b.num_rows;
+      }
+      communicator_->AllGatherSegments(partials.max, by_chain);
+      communicator_->AllGatherSegments(partials.sum, by_chain);
+      communicator_->AllGatherSegments(partials.acc, values);
+      communicator_->AllGatherSegments(partials.p, triangle);
+    }
+    backend_->FeedbackSolve(wave, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank], column_bounds_[rank + 1], s);
+    if (ranks > 1) communicator_->AllGatherColumns(s, column_bounds_);
+    backend_->AppendFeedbackStates(s, wave, state);
+  }
+}
+
+}  // namespace sessa

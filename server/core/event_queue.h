@@ -1,0 +1,132 @@
+// The bounded queue between the engine's thread and one request's reader, and the sink that fills it. Thread-safe.
+// Only tokens count against the bound: a prompt's and an end's event always find room.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "server/core/metrics.h"
+
+namespace sessa {
+
+struct RawEvent {
+  int prompt_index = 0;
+  std::variant<PromptInfo, TokenUpdate, RequestEnd> what;
+};
+
+class EventQueue {
+ public:
+  explicit EventQueue(int max_tokens) : max_tokens_(max_tokens) {}
+
+  // False: the reader is gone, or (for a token) the bound is reached; nothing was put in.
+  bool Push(RawEvent event) {
+    std::function<void()> notify;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return false;
+      if (std::holds_alternative<TokenUpdate>(event.what)) {
+        if (overflowed_ || num_tokens_ >= max_tokens_) {
+          overflowed_ = true;
+          return false;
+        }
+        ++num_tokens_;
+      }
+      events_.push_back(std::move(event));
+      if (armed_) {
+        armed_ = false;
+        notify = notify_;
+      }
+    }
+    if (notify) notify();  // outside the lock: it may take locks of its own
+    return true;
+  }
+
+  // None: empty, and the next Push will notify.
+  std::optional<RawEvent> TryPop() {
+    absl::MutexLock lock(&mutex_);
+    if (events_.empty()) {
+      armed_ = true;
+      return std::nullopt;
+    }
+    RawEvent event = std::move(events_.front());
+    events_.pop_front();
+    if (std::holds_alternative<TokenUpdate>(event.what)) --num_tokens_;
+    return event;
+  }
+
+  // Waits until there is an event; false at the deadline.
+  bool Wait(absl::Time deadline) {
+    absl::MutexLock lock(&mutex_);
+    return mutex_.AwaitWithDeadline(absl::Condition(
+        +[](EventQueue* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) { return !self->events_.empty(); }, this), deadline);
+  }
+
+  void SetNotify(std::function<void()> notify) {
+    absl::MutexLock lock(&mutex_);
+    notify_ = std::move(notify);
+  }
+
+  void Close() {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    notify_ = nullptr;
+    events_.clear();
+  }
+
+  bool overflowed() const {
+    absl::MutexLock lock(&mutex_);
+    return overflowed_;
+  }
+
+ private:
+  const int max_tokens_;
+  mutable absl::Mutex mutex_;
+  std::deque<RawEvent> events_ ABSL_GUARDED_BY(mutex_);
+  int num_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool armed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<void()> notify_ ABSL_GUARDED_BY(mutex_);
+};
+
+// One prompt's sink. The engine's thread calls it; `metrics` outlives the engine.
+class PromptSink final : public TokenSink {
+ public:
+  PromptSink(std::shared_ptr<EventQueue> queue, Metrics* metrics, int prompt_index, int n)
+      : queue_(std::move(queue)), metrics_(metrics), prompt_index_(prompt_index), last_token_(n, absl::InfinitePast()) {}
+
+  void OnPrompt(const PromptInfo& info) override {
+    metrics_->OnPromptTokens(info.num_tokens);
+    queue_->Push({prompt_index_, info});
+  }
+
+  bool OnToken(TokenUpdate update) override {
+    const absl::Time now = absl::Now();
+    absl::Time& last = last_token_[update.choice];
+    if (last != absl::InfinitePast()) metrics_->OnInterToken(now - last);
+    last = now;
+    return queue_->Push({prompt_index_, std::move(update)});
+  }
+
+  void OnEnd(const RequestEnd& end) override {
+    metrics_->OnEnd(end);
+    queue_->Push({prompt_index_, end});
+  }
+
+ private:
+  const std::shared_ptr<EventQueue> queue_;
+  Metrics* const metrics_;
+  const int prompt_index_;
+  std::vector<absl::Time> last_token_;  // [n], the engine's thread only
+};
+
+}  // namespace sessa

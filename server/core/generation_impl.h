@@ -1,0 +1,71 @@
+// The Generation that Service hands out; see generation.h for the contract. The reader's state: one Choice for each
+// prompt and choice, finished exactly once, and one end for each prompt's engine request.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/core/event_queue.h"
+#include "server/core/generation.h"
+#include "server/core/generation_request.h"
+#include "server/core/service.h"
+#include "server/core/text_stream.h"
+#include "server/tokenizer/detokenizer.h"
+
+namespace sessa {
+
+class GenerationImpl final : public Generation {
+ public:
+  // `service` outlives this. `ids` are the prompts' engine requests, whose sinks fill `queue`.
+  GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
+                 std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
+                 std::vector<RequestId> ids, std::string tenant, RequestTicket ticket);
+  ~GenerationImpl() override;
+
+  std::optional<GenerationEvent> TryNext() override;
+  std::optional<GenerationEvent> Next(absl::Time deadline) override;
+  void SetNotify(std::function<void()> notify) override { queue_->SetNotify(std::move(notify)); }
+  void Cancel() override;
+  const std::vector<std::vector<int32_t>>& prompt_token_ids() const override { return prompts_; }
+  const std::string& model() const override { return model_->name; }
+  Usage usage() const override { return usage_; }
+
+ private:
+  struct Choice {
+    std::unique_ptr<Detokenizer> detokenizer;  // null: no tokenizer
+    std::unique_ptr<StopMatcher> stops;
+    int64_t code_points = 0;                   // of the choice's text so far, held back or not
+    int64_t num_tokens = 0;
+    bool finished = false;
+  };
+
+  void HandlePrompt(int prompt_index, const PromptInfo& info);
+  void HandleToken(int prompt_index, const TokenUpdate& update);
+  void HandleEnd(const RequestEnd& end);
+  void Echo(int prompt_index, const PromptInfo& info);
+  LogprobEntry Entry(int32_t id, const TokenLogprobs* logprobs, int64_t text_offset) const;
+  TopLogprob Top(int32_t id, float logprob) const;
+  void Finish();
+
+  Service* const service_;
+  const std::shared_ptr<const ServedModel> model_;
+  const GenerationRequest request_;
+  const std::vector<std::vector<int32_t>> prompts_;
+  const std::shared_ptr<EventQueue> queue_;
+  const std::vector<RequestId> ids_;
+  const std::string tenant_;
+  RequestTicket ticket_;
+
+  std::vector<Choice> choices_;  // [prompts * n]
+  std::deque<GenerationEvent> ready_;
+  Usage usage_;
+  size_t num_ended_ = 0;  // of ids_
+  bool done_ = false;     // GenerationEnd was made
+  bool any_length_ = false;
+  absl::Status error_;    // the first prompt's that failed
+};
+
+}  // namespace sessa

@@ -1,0 +1,245 @@
+// The core of the server; see service.h.
+#include "server/core/service.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/core/event_queue.h"
+#include "server/core/generation_impl.h"
+#include "server/core/text_stream.h"
+#include "server/tokenizer/chat_template.h"
+#include "server/tokenizer/tokenizer.h"
+
+namespace sessa {
+namespace {
+
+ModelFacts FactsOf(const ServedModel& model) {
+  return {model.name, model.engine->config().vocab_size, model.engine->options().max_model_len, model.tokenizer != nullptr};
+}
+
+uint64_t RandomSeed() {
+  // Below 2^53, so that a client can read it back from JSON and repeat the request.
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  return generator() >> 11;
+}
+
+}  // namespace
+
+Service::Service(ServiceOptions options) : options_(std::move(options)) {}
+
+Service::~Service() = default;
+
+void Service::SetModel(ServedModel model) {
+  absl::MutexLock lock(&mutex_);
+  model_ = std::make_shared<const ServedModel>(std::move(model));
+}
+
+void Service::BeginDrain() {
+  absl::MutexLock lock(&mutex_);
+  draining_ = true;
+}
+
+void Service::Drain(absl::Time deadline) {
+  BeginDrain();
+  if (auto served = model()) served->engine->Drain(deadline);
+}
+
+std::shared_ptr<const ServedModel> Service::model() const {
+  absl::MutexLock lock(&mutex_);
+  return model_;
+}
+
+ServiceState Service::state() const {
+  absl::MutexLock lock(&mutex_);
+  return draining_ ? ServiceState::kDraining : model_ == nullptr ? ServiceState::kLoading : ServiceState::kReady;
+}
+
+absl::Status Service::EngineHealth(const ServedModel& served) const {
+  const EngineStats stats = served.engine->Stats();
+  if (!stats.health.ok()) return stats.health;
+  // An idle engine sleeps in its inbox; only one with work must show a beat.
+  if (stats.num_running + stats.num_waiting > 0 && absl::Now() - stats.heartbeat > options_.watchdog) {
+    return absl::UnavailableError(absl::StrCat("the engine's loop has not turned for ",
+                                               absl::FormatDuration(absl::Now() - stats.heartbeat)));
+  }
+  return absl::OkStatus();
+}
+
+bool Service::Live() const {
+  auto served = model();
+  return served == nullptr || EngineHealth(*served).ok();
+}
+
+absl::Status Service::Readiness() const {
+  const ServiceState now = state();
+  if (now == ServiceState::kLoading) {
+    return UnavailableError("The model is still loading.", "loading", options_.retry_after);
+  }
+  if (now == ServiceState::kDraining) {
+    return UnavailableError("The server is shutting down.", "draining", options_.retry_after);
+  }
+  absl::Status health = EngineHealth(*model());
+  if (!health.ok()) {
+    return UnavailableError(absl::StrCat("The engine has failed: ", health.message()), "unavailable", options_.retry_after);
+  }
+  return absl::OkStatus();
+}
+
+bool Service::Ready() const { return Readiness().ok(); }
+bool Service::Started() const { return model() != nullptr; }
+
+absl::StatusOr<std::shared_ptr<const ServedModel>> Service::FindModel(absl::string_view name) const {
+  auto served = model();
+  if (served == nullptr) return UnavailableError("The model is still loading.", "loading", options_.retry_after);
+  if (!name.empty() && name != served->name) return ModelNotFoundError(name);
+  return served;
+}
+
+absl::Status Service::AdmitTenant(const std::string& tenant) {
+  absl::MutexLock lock(&mutex_);
+  int& running = tenant_requests_[tenant];
+  if (options_.limits.max_requests_per_tenant > 0 && running >= options_.limits.max_requests_per_tenant) {
+    return TenantLimitError(absl::StrCat("This API key has ", running, " requests running, the most it may have."));
+  }
+  ++running;
+  return absl::OkStatus();
+}
+
+void Service::LeaveTenant(const std::string& tenant) {
+  absl::MutexLock lock(&mutex_);
+  auto it = tenant_requests_.find(tenant);
+  if (--it->second == 0) tenant_requests_.erase(it);
+}
+
+absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const ServedModel& served,
+                                                                         GenerationRequest* request) const {
+  if (request->is_chat) {
+    auto text = RenderChat(served.name, request->messages, request->add_generation_prompt);
+    if (!text.ok()) return text.status();
+    request->prompts = {*std::move(text)};
+  }
+  // A chat template writes its special tokens itself.
+  const bool add_special = request->add_special_tokens.value_or(!request->is_chat);
+  const char* param = request->is_chat ? "messages" : "prompt";
+  std::vector<std::vector<int32_t>> prompts;
+  for (PromptInput& prompt : request->prompts) {
+    std::vector<int32_t> ids;
+    if (const auto* text = std::get_if<std::string>(&prompt)) {
+      auto encoded = served.tokenizer->Encode(*text, add_special);
+      if (!encoded.ok()) return FieldError(param, encoded.status().message());
+      ids = *std::move(encoded);
+    } else {
+      ids = std::move(std::get<std::vector<int32_t>>(prompt));
+    }
+    if (request->truncate_prompt_tokens.has_value() && ids.size() > *request->truncate_prompt_tokens) {
+      ids.erase(ids.begin(), ids.end() - *request->truncate_prompt_tokens);
+    }
+    if (ids.empty()) return FieldError(param, "holds no token; the model needs at least one");
+    prompts.push_back(std::move(ids));
+  }
+  return prompts;
+}
+
+absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest request, const std::string& tenant,
+                                                              RequestTicket ticket) {
+  auto fail = [&ticket](const absl::Status& status) {
+    ticket.Finish(status);
+    return status;
+  };
+  if (absl::Status ready = Readiness(); !ready.ok()) return fail(ready);
+  std::shared_ptr<const ServedModel> served = model();
+  const ModelFacts facts = FactsOf(*served);
+  if (absl::Status valid = ValidateRequest(request, facts, options_.limits); !valid.ok()) return fail(valid);
+  auto prompts = EncodePrompts(*served, &request);
+  if (!prompts.ok()) return fail(prompts.status());
+
+  const uint64_t seed = RandomSeed();
+  std::vector<Request> requests(prompts->size());
+  auto queue = std::make_shared<EventQueue>(options_.limits.max_queued_events);
+  const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
+  int64_t total_tokens = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Request& r = requests[i];
+    absl::Status fits = ToSampling(request, facts, static_cast<int>((*prompts)[i].size()), seed, &r.sampling);
+    if (!fits.ok()) return fail(fits);
+    total_tokens += request.n * r.sampling.max_tokens;
+    r.prompt = (*prompts)[i];
+    r.n = static_cast<int>(request.n);
+    r.deadline = deadline;
+    r.tenant = tenant;
+    r.priority = static_cast<int>(request.priority);
+    r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n);
+  }
+  if (total_tokens > options_.limits.max_total_tokens) {
+    return fail(FieldError(request.is_chat ? "max_completion_tokens" : "max_tokens",
+                           absl::StrCat("prompts * n * max_tokens is ", total_tokens, ", at most ",
+                                        options_.limits.max_total_tokens, " are served")));
+  }
+  if (absl::Status admitted = AdmitTenant(tenant); !admitted.ok()) return fail(admitted);
+
+  // All or none: when one prompt is refused, those before it are taken back.
+  std::vector<RequestId> ids;
+  for (Request& r : requests) {
+    absl::StatusOr<RequestId> id = served->engine->Submit(std::move(r));
+    if (!id.ok()) {
+      queue->Close();
+      for (RequestId taken : ids) served->engine->Cancel(taken);
+      LeaveTenant(tenant);
+      return fail(id.status());
+    }
+    ids.push_back(*id);
+  }
+  return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
+                                          std::move(queue), std::move(ids), tenant, std::move(ticket));
+}
+
+absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model, const std::string& text,
+                                                       bool add_special_tokens) const {
+  auto served = FindModel(model);
+  if (!served.ok()) return served.status();
+  if ((*served)->tokenizer == nullptr) return FieldError("prompt", "this model has no tokenizer");
+  auto ids = (*served)->tokenizer->Encode(text, add_special_tokens);
+  if (!ids.ok()) return FieldError("prompt", ids.status().message());
+  return ids;
+}
+
+absl::StatusOr<std::string> Service::RenderChat(const std::string& model, const std::vector<RequestMessage>& messages,
+                                                bool add_generation_prompt) const {
+  auto served = FindModel(model);
+  if (!served.ok()) return served.status();
+  if ((*served)->chat_template == nullptr) return FieldError("messages", "this model has no chat template");
+  std::vector<ChatMessage> chat;
+  for (const RequestMessage& message : messages) chat.push_back({message.role, message.content});
+  auto text = (*served)->chat_template->Render(chat, add_generation_prompt);
+  if (!text.ok()) return FieldError("messages", text.status().message());
+  return text;
+}
+
+absl::StatusOr<std::string> Service::Detokenize(const std::string& model, const std::vector<int64_t>& ids,
+                                                bool skip_special_tokens) const {
+  auto served = FindModel(model);
+  if (!served.ok()) return served.status();
+  if ((*served)->tokenizer == nullptr) return FieldError("tokens", "this model has no tokenizer");
+  const int vocab_size = (*served)->engine->config().vocab_size;
+  std::vector<int32_t> tokens;
+  for (int64_t id : ids) {
+    if (id < 0 || id >= vocab_size) {
+      return FieldError("tokens", absl::StrCat("token id ", id, " is not in [0, ", vocab_size, ")"));
+    }
+    tokens.push_back(static_cast<int32_t>(id));
+  }
+  auto text = (*served)->tokenizer->Decode(tokens, skip_special_tokens);
+  if (!text.ok()) return FieldError("tokens", text.status().message());
+  return text;
+}
+
+std::string Service::RenderMetrics() {
+  auto served = model();
+  if (served == nullptr) return metrics_.Render(nullptr, "", false);
+  const EngineStats stats = served->engine->Stats();
+  return metrics_.Render(&stats, served->name, Ready());
+}
+
+}  // namespace sessa

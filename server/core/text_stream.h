@@ -1,0 +1,42 @@
+// Stop strings in a stream of text, and small helpers on UTF-8. Invariant: what comes out depends on the text alone,
+// not on how it was cut; only a possible beginning of a stop string is held back.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace sessa {
+
+class StopMatcher {
+ public:
+  // `include`: the matched stop string is part of the text.
+  StopMatcher(std::vector<std::string> stops, bool include) : stops_(std::move(stops)), include_(include) {}
+
+  // Text that may be shown now. The stop string whose last byte comes first ends the text (of two that end together,
+  // the longer); after that stopped() is true and nothing more comes out.
+  std::string Push(absl::string_view text);
+  // Text that is not searched (before min_tokens).
+  std::string PassThrough(absl::string_view text);
+  // What was held back, at the end of the text.
+  std::string Flush();
+
+  bool stopped() const { return stopped_; }
+  const std::string& matched() const { return matched_; }  // Requires: stopped()
+
+ private:
+  std::vector<std::string> stops_;
+  bool include_;
+  bool stopped_ = false;
+  std::string pending_;  // a proper prefix of a stop string
+  std::string matched_;
+};
+
+int64_t CountCodePoints(absl::string_view utf8);
+bool IsValidUtf8(absl::string_view text);
+// The text of a token for log-probabilities: itself when it is valid UTF-8, else "bytes:\xe2\x82".
+std::string PrintableToken(absl::string_view bytes);
+
+}  // namespace sessa
