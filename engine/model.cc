@@ -246,7 +246,7 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
     const LinearCall out{&layer.out, f.Columns(c0, c1)};
     backend_->Linear(o, {&out, 1});
   }
-  Feedback(layer, rows, state);
+  Feedback(rows, state);
 
   backend_->Multiply(s.Columns(c0, c1), g.Columns(c0, c1), sg.Columns(c0, c1));
   communicator_->AllGatherColumns(sg, column_bounds_);
@@ -258,7 +258,7 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
 
 // (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states from the cache,
 // then solves its own triangle. A decode step is a block of one row.
-void Model::Feedback(const Layer& layer, int rows, LayerState* state) {
+void Model::Feedback(int rows, LayerState* state) {
   const int D = config_.hidden_size, rank = communicator_->rank(), ranks = communicator_->size();
   const int width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
   const Matrix q_b = Rows(q_b_, rows, D), s = Rows(s_, rows, D);

@@ -50,7 +50,7 @@ class Model {
   Matrix Rows(const Buffer& buffer, int rows, int cols) const { return {buffer.floats(), rows, cols, cols}; }
   void RopeAngles(const StepPlan& plan);
   void RunLayer(const Layer& layer, int rows, LayerState* state);
-  void Feedback(const Layer& layer, int rows, LayerState* state);
+  void Feedback(int rows, LayerState* state);
 
   const ModelConfig config_;
   const int max_rows_;

@@ -1,0 +1,119 @@
+#include "tests/engine/model_harness.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+namespace sessa {
+
+absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelConfig& config, const WeightSource& weights,
+                                                                   const Options& options) {
+  auto harness = std::make_unique<ModelHarness>();
+  harness->config_ = config;
+  harness->options_ = options;
+  const int R = options.ranks;
+  // A sequence's pages come from the classes in turn, a tile at a time: leave room for the uneven rest.
+  const int num_pages = (options.max_tokens / options.page_size + 64 * R) / R * R;
+  auto communicators = MakeThreadCommunicators(R);
+  for (int r = 0; r < R; ++r) {
+    Rank& rank = harness->ranks_.emplace_back();
+    rank.backend = MakeCpuBackend(options.num_threads);
+    rank.communicator = std::move(communicators[r]);
+    auto model = Model::Load(config, weights, options.weight_dtype, options.max_rows, rank.backend.get(),
+                             rank.communicator.get());
+    if (!model.ok()) return model.status();
+    rank.model = *std::move(model);
+    auto cache = StateCache::Create(rank.model->StateShape(options.state_dtype, options.page_size, num_pages),
+                                    config.num_layers, num_pages, rank.backend.get());
+    if (!cache.ok()) return cache.status();
+    rank.cache = std::make_unique<StateCache>(*std::move(cache));
+    auto& free = harness->free_pages_.emplace_back();
+    // Taken from the back, and every other one first: neighbours in a sequence are not neighbours in memory.
+    const int first = num_pages / R * r, last = num_pages / R * (r + 1);
+    for (int parity : {0, 1}) {
+      for (int p = first; p < last; ++p) {
+        if (p % 2 == parity) free.push_back(p);
+      }
+    }
+  }
+  return harness;
+}
+
+int ModelHarness::AddSequence(std::vector<int32_t> tokens) {
+  Sequence& s = sequences_.emplace_back();
+  s.tokens = std::move(tokens);
+  s.hidden.resize(config_.num_layers);
+  return static_cast<int>(sequences_.size()) - 1;
+}
+
+absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
+  StepPlan plan;
+  for (const Piece& piece : pieces) {
+    Sequence& s = sequences_[piece.sequence];
+    PlanSequence p;
+    p.sequence_id = piece.sequence;
+    p.first_row = plan.num_rows();
+    p.num_rows = piece.num_rows;
+    p.start = s.num_computed;
+    for (int i = 0; i < piece.num_rows; ++i) {
+      plan.token_ids.push_back(s.tokens[s.num_computed + i]);
+      plan.positions.push_back(s.num_computed + i);
+    }
+    s.num_computed += piece.num_rows;
+    while (static_cast<int>(s.pages.size()) * options_.page_size < s.num_computed) {
+      const int token = static_cast<int>(s.pages.size()) * options_.page_size;
+      auto& free = free_pages_[token / kFeedbackTile % options_.ranks];
+      if (free.empty()) return absl::ResourceExhaustedError("harness: max_tokens is too small");
+      s.pages.push_back(free.back());
+      free.pop_back();
+    }
+    p.pages = s.pages;
+    plan.sequences.push_back(std::move(p));
+  }
+  std::vector<int> rows(plan.num_rows());
+  for (int i = 0; i < plan.num_rows(); ++i) rows[i] = i;
+  ForwardTrace trace;
+  std::vector<Matrix> logits(ranks_.size());
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    threads.emplace_back([&, r] {
+      Rank& rank = ranks_[r];
+      logits[r] = rank.model->Forward(plan, rows, rank.cache.get(), r == 0 && options_.keep_hidden ? &trace : nullptr);
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  const int V = config_.vocab_size, D = config_.hidden_size;
+  const size_t bytes = static_cast<size_t>(plan.num_rows()) * V * sizeof(float);
+  for (size_t r = 1; r < ranks_.size(); ++r) {
+    if (std::memcmp(logits[0].data, logits[r].data, bytes) != 0) return absl::InternalError("ranks disagree on the logits");
+  }
+  for (const PlanSequence& p : plan.sequences) {
+    Sequence& s = sequences_[p.sequence_id];
+    s.logits.insert(s.logits.end(), logits[0].row(p.first_row), logits[0].row(p.first_row) + int64_t{p.num_rows} * V);
+    for (size_t l = 0; l < trace.hidden.size(); ++l) {
+      const float* x = trace.hidden[l].data() + int64_t{p.first_row} * D;
+      s.hidden[l].insert(s.hidden[l].end(), x, x + int64_t{p.num_rows} * D);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelHarness::Finish(int sequence, int chunk) {
+  Sequence& s = sequences_[sequence];
+  while (s.num_computed < static_cast<int>(s.tokens.size())) {
+    const int n = std::min<int>(chunk, s.tokens.size() - s.num_computed);
+    if (absl::Status status = Step({{sequence, n}}); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+ModelHarness::State ModelHarness::ReadState(int sequence, int layer) {
+  const Sequence& s = sequences_[sequence];
+  const size_t n = s.num_computed, kv = config_.kv_size(), D = config_.hidden_size;
+  State state{std::vector<float>(n * kv), std::vector<float>(n * kv), std::vector<float>(n * D), std::vector<float>(n * D)};
+  ReadCpuState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n), state.k_f.data(), state.v_f.data(),
+               state.k_b.data(), state.s.data());
+  return state;
+}
+
+}  // namespace sessa

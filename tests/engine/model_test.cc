@@ -1,0 +1,303 @@
+// The model through its real kernels and paged state: against the published outputs, against the oracle at other sizes,
+// and against itself, bit for bit, however the rows are cut, batched and dealt out to ranks.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "server/checkpoint/checkpoint.h"
+#include "tests/engine/model_harness.h"
+#include "tests/reference/random_model.h"
+#include "tests/reference/reference_model.h"
+
+namespace sessa {
+namespace {
+
+// Largest error relative to the largest expected value, or to `largest` when that is more.
+template <class E>
+double Error(const std::vector<E>& expected, const std::vector<float>& actual, double largest = 0) {
+  if (expected.size() != actual.size()) return INFINITY;
+  double error = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (!std::isfinite(actual[i])) return INFINITY;
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+    error = std::max(error, std::abs(static_cast<double>(expected[i]) - actual[i]));
+  }
+  return error / largest;
+}
+
+// A published folder: its checkpoint, inputs and expected tensors.
+struct Folder {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<SafetensorsFile> expected;
+  int B = 0, T = 0;
+  std::vector<std::vector<int32_t>> ids;
+
+  explicit Folder(const std::string& name) {
+    const std::string dir = absl::StrCat(SESSA_REFERENCE_DATA, "/", name);
+    checkpoint = Checkpoint::Open(dir).value();
+    expected = SafetensorsFile::Open(dir + "/expected.safetensors").value();
+    const TensorView* view = expected->Find("input_ids");
+    B = view->shape[0], T = view->shape[1];
+    for (int b = 0; b < B; ++b) {
+      std::vector<int64_t> wide(T);
+      std::memcpy(wide.data(), static_cast<const char*>(view->data) + int64_t{8} * b * T, 8 * T);
+      ids.emplace_back(wide.begin(), wide.end());
+    }
+  }
+  // Of the tensor over all b, what the tolerances are relative to.
+  double Largest(const std::string& tensor) const {
+    double largest = 0;
+    for (int b = 0; b < B; ++b) {
+      for (float x : Expected(tensor, b)) largest = std::max(largest, std::abs(double{x}));
+    }
+    return largest;
+  }
+  // Row b; empty when the folder has no such tensor.
+  std::vector<float> Expected(const std::string& tensor, int b) const {
+    const TensorView* view = expected->Find(tensor);
+    if (view == nullptr) return {};
+    std::vector<float> values(view->num_bytes / 4 / B);
+    std::memcpy(values.data(), static_cast<const char*>(view->data) + b * values.size() * 4, values.size() * 4);
+    return values;
+  }
+};
+
+std::unique_ptr<ModelHarness> Harness(const ModelConfig& config, const WeightSource& weights, ModelHarness::Options options) {
+  auto harness = ModelHarness::Create(config, weights, options);
+  EXPECT_TRUE(harness.ok()) << harness.status();
+  return *std::move(harness);
+}
+
+class PublishedTest : public testing::TestWithParam<const char*> {
+ protected:
+  void ExpectAgreement(const Folder& folder, ModelHarness* harness, int sequence, int b, double tolerance) {
+    const ModelConfig& config = folder.checkpoint->config();
+    const auto expect = [&](const std::string& tensor, const std::vector<float>& actual) {
+      EXPECT_LE(Error(folder.Expected(tensor, b), actual, folder.Largest(tensor)), tolerance) << tensor;
+    };
+    for (int l = 0; l < config.num_layers; ++l) {
+      expect(absl::StrCat("hidden.", l), harness->hidden(sequence, l));
+      const std::string cache = absl::StrCat("cache.", l);
+      if (folder.expected->Find(cache + ".s") == nullptr) continue;  // `long` comes without the cache
+      const ModelHarness::State state = harness->ReadState(sequence, l);
+      expect(cache + ".k_f", state.k_f);
+      expect(cache + ".v_f", state.v_f);
+      expect(cache + ".k_b", state.k_b);
+      expect(cache + ".s", state.s);
+    }
+    expect("logits", harness->logits(sequence));
+  }
+};
+
+TEST_P(PublishedTest, WholeChunkedAndTokenByToken) {
+  const Folder folder(GetParam());
+  const ModelConfig& config = folder.checkpoint->config();
+  std::vector<float> whole;
+  for (int page_size : {16, 64}) {
+    for (int chunk : {folder.T, 1, page_size - 1, page_size, page_size + 1, 100}) {
+      SCOPED_TRACE(absl::StrCat("page ", page_size, " chunk ", chunk));
+      auto harness = Harness(config, *folder.checkpoint, {.page_size = page_size, .max_rows = folder.T});
+      const int sequence = harness->AddSequence(folder.ids[0]);
+      ASSERT_TRUE(harness->Finish(sequence, chunk).ok());
+      ExpectAgreement(folder, harness.get(), sequence, 0, 1e-5);
+      if (whole.empty()) whole = harness->logits(sequence);
+      EXPECT_EQ(whole, harness->logits(sequence)) << "bits differ";
+    }
+  }
+}
+
+TEST_P(PublishedTest, ReducedPrecision) {
+  const Folder folder(GetParam());
+  for (DType state : {DType::kF32, DType::kBF16}) {
+    std::vector<float> whole;
+    for (int chunk : {folder.T, 1, 33}) {
+      SCOPED_TRACE(absl::StrCat(Name(state), " chunk ", chunk));
+      auto harness = Harness(folder.checkpoint->config(), *folder.checkpoint,
+                             {.weight_dtype = DType::kBF16, .state_dtype = state, .max_rows = folder.T});
+      const int sequence = harness->AddSequence(folder.ids[0]);
+      ASSERT_TRUE(harness->Finish(sequence, chunk).ok());
+      // The weights are exact in bf16.
+      ExpectAgreement(folder, harness.get(), sequence, 0, state == DType::kF32 ? 1e-5 : 5e-3);
+      if (whole.empty()) whole = harness->logits(sequence);
+      EXPECT_EQ(whole, harness->logits(sequence)) << "bits differ";
+    }
+  }
+}
+
+TEST_P(PublishedTest, BatchIsAlone) {
+  const Folder folder(GetParam());
+  const ModelConfig& config = folder.checkpoint->config();
+  auto alone = Harness(config, *folder.checkpoint, {.max_rows = folder.T});
+  auto batch = Harness(config, *folder.checkpoint, {.max_rows = folder.T, .num_threads = 2});
+  std::vector<int> left;
+  for (int b = 0; b < folder.B; ++b) {
+    ASSERT_TRUE(alone->Finish(alone->AddSequence(folder.ids[b]), folder.T).ok());
+    ExpectAgreement(folder, alone.get(), b, b, 1e-5);
+    batch->AddSequence(folder.ids[b]);
+    left.push_back(folder.T);
+  }
+  // A stranger with other lengths beside them.
+  batch->AddSequence(std::vector<int32_t>(folder.ids[0].rbegin(), folder.ids[0].rend() - 7));
+  left.push_back(folder.T - 7);
+  std::mt19937 random(7);
+  for (bool any = true; any;) {
+    any = false;
+    std::vector<ModelHarness::Piece> pieces;
+    for (size_t i = 0; i < left.size(); ++i) {
+      const int n = std::min<int>(left[i], random() % 40);
+      if (n > 0) pieces.push_back({static_cast<int>(i), n});
+      left[i] -= n;
+      any |= left[i] > 0;
+    }
+    if (pieces.empty()) continue;
+    ASSERT_TRUE(batch->Step(pieces).ok());
+  }
+  for (int b = 0; b < folder.B; ++b) EXPECT_EQ(alone->logits(b), batch->logits(b)) << "bits differ";
+}
+
+TEST_P(PublishedTest, RanksGiveTheSameBits) {
+  const Folder folder(GetParam());
+  for (DType state : {DType::kF32, DType::kBF16}) {
+    std::vector<float> one;
+    for (int ranks : {1, 2, 4, 8}) {
+      for (int page_size : {16, 64}) {
+        auto harness = Harness(folder.checkpoint->config(), *folder.checkpoint,
+                               {.ranks = ranks, .state_dtype = state, .page_size = page_size});
+        const int sequence = harness->AddSequence(folder.ids[0]);
+        ASSERT_TRUE(harness->Step({{sequence, 3}}).ok());
+        const absl::Status finished = harness->Finish(sequence, 61);
+        ASSERT_TRUE(finished.ok()) << finished;
+        if (one.empty()) one = harness->logits(sequence);
+        EXPECT_EQ(one, harness->logits(sequence)) << ranks << " ranks, pages of " << page_size;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, PublishedTest, testing::Values("mha", "gqa", "one_head", "no_rope", "long"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// Sizes that are no multiple of anything the kernels like.
+TEST(ModelTest, AgreesWithOracleAtOddSizes) {
+  for (auto [D, H, K, V, L] : {std::array{6, 3, 1, 5, 2}, std::array{40, 2, 2, 33, 1}, std::array{72, 6, 3, 17, 2},
+                               std::array{130, 1, 1, 257, 1}, std::array{24, 12, 4, 100, 3}}) {
+    SCOPED_TRACE(absl::StrCat("D ", D, " H ", H));
+    ModelConfig config;
+    config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = V, config.num_layers = L;
+    config.tie_word_embeddings = L % 2 == 0;
+    config.eos_token_ids = {0};
+    ASSERT_TRUE(config.Validate().ok()) << config.Validate();
+    const auto weights = RandomModel(config, 11 + D);
+    std::mt19937 random(D);
+    std::vector<int32_t> ids(150);
+    for (int32_t& id : ids) id = random() % V;
+    const auto oracle = ReferenceModel(config, *weights).Forward(ids);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    for (int ranks : {1, 4}) {
+      auto harness = Harness(config, *weights, {.ranks = ranks, .num_threads = 2});
+      ASSERT_TRUE(harness->Finish(harness->AddSequence(ids), 37).ok());
+      EXPECT_LE(Error(oracle->logits, harness->logits(0)), 2e-5);
+      EXPECT_LE(Error(oracle->layers[L - 1].hidden, harness->hidden(0, L - 1)), 2e-5);
+    }
+  }
+}
+
+class MapWeights final : public WeightSource {
+ public:
+  void Set(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
+    tensors_[name] = {std::move(shape), std::move(values)};
+  }
+  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+    const auto it = tensors_.find(std::string(name));
+    if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
+    return WeightView{DType::kF32, it->second.first, it->second.second.data()};
+  }
+
+ private:
+  std::map<std::string, std::pair<std::vector<int64_t>, std::vector<float>>> tensors_;
+};
+
+// One layer whose f is 1 in channel 0 at tokens with id 1 and 0 elsewhere, whose feedback attention is uniform (q_b = 0) and
+// whose gamma is c: the impulse response of design.md, section 2, in closed form.
+constexpr int kImpulseD = 16;
+MapWeights ImpulseWeights(const ModelConfig& config, float c) {
+  const int D = kImpulseD;
+  MapWeights w;
+  std::vector<float> embed(2 * D);
+  for (int i = 0; i < D; ++i) embed[i] = i % 2 == 0 ? 1 : -1, embed[D + i] = -embed[i];
+  const auto matrix = [&](int n, std::initializer_list<std::tuple<int, int, float>> entries) {
+    std::vector<float> m(n * D);
+    for (auto [row, column, value] : entries) m[row * D + column] = value;
+    return m;
+  };
+  const auto linear = [&](const std::string& name, int n, std::vector<float> weight, std::vector<float> bias = {}) {
+    bias.resize(n);
+    w.Set(name + ".weight", {n, D}, std::move(weight));
+    w.Set(name + ".bias", {n}, std::move(bias));
+  };
+  w.Set("embed.weight", {2, D}, embed);
+  w.Set("norm.weight", {D}, std::vector<float>(D, 1));
+  w.Set("norm.bias", {D}, std::vector<float>(D));
+  w.Set("layers.0.ln.weight", {D}, std::vector<float>(D, 1));
+  w.Set("layers.0.ln.bias", {D}, std::vector<float>(D));
+  linear("layers.0.W_in", 2 * D, matrix(2 * D, {{0, 0, 10}, {1, 0, -10}}));              // u_0 marks id 0, u_1 marks id 1
+  linear("layers.0.mixer.q_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // equal ids attract, others repel,
+  linear("layers.0.mixer.k_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // beyond exp's range
+  linear("layers.0.mixer.v_proj", D, matrix(D, {{0, 1, 0.1f}}));
+  linear("layers.0.mixer.proj_fb", 2 * D, matrix(2 * D, {{D, 0, 1}, {D + 1, 1, 1}}));    // q_b = 0, k_b whatever
+  w.Set("layers.0.mixer.gamma_ctx.weight", {1, D}, std::vector<float>(D));
+  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / config.gamma_max)});
+  linear("layers.0.W_out", D, std::vector<float>(D * D));
+  return w;
+}
+
+TEST(ModelTest, ImpulseDecaysAsAPowerLawOver100000Tokens) {
+  constexpr int kTokens = 100000, kImpulse = 37;
+  ModelConfig config;
+  config.hidden_size = kImpulseD, config.num_heads = 1, config.num_kv_heads = 1, config.vocab_size = 2, config.num_layers = 1;
+  config.use_forward_rope = false;
+  config.max_position_embeddings = kTokens;
+  const double c = 0.7;
+  const MapWeights weights = ImpulseWeights(config, c);
+  auto harness = Harness(config, weights, {.page_size = 64, .max_rows = 1024, .max_tokens = kTokens, .num_threads = 2});
+  std::vector<int32_t> ids(kTokens);
+  ids[kImpulse] = 1;
+  const int sequence = harness->AddSequence(ids);
+  ASSERT_TRUE(harness->Finish(sequence, 1001).ok());
+  const ModelHarness::State state = harness->ReadState(sequence, 0);
+  const double impulse = state.s[kImpulse * kImpulseD];
+  ASSERT_NEAR(impulse, 1, 1e-4);
+  double worst = 0;
+  for (int t = kImpulse + 1; t < kTokens; ++t) {
+    // The sum S of s up to t grows by (1 + c / t): s_t = (c / t) S_{t-1}, a ratio of gamma functions.
+    const double tau = kImpulse;
+    const double S = std::exp(std::lgamma(t + c) - std::lgamma(t) + std::lgamma(tau + 1) - std::lgamma(tau + 1 + c));
+    const double expected = impulse * c / t * S;
+    worst = std::max(worst, std::abs(state.s[t * kImpulseD] - expected) / expected);
+  }
+  EXPECT_LE(worst, 1e-4);
+  for (int t = 0; t < kImpulse; ++t) ASSERT_EQ(std::abs(state.s[t * kImpulseD]) < 1e-6, true);
+}
+
+TEST(ModelTest, LoadNamesTheTensorThatIsWrong) {
+  ModelConfig config;
+  config.hidden_size = kImpulseD, config.num_heads = 1, config.num_kv_heads = 1, config.vocab_size = 2, config.num_layers = 1;
+  config.max_position_embeddings = 16;
+  MapWeights weights = ImpulseWeights(config, 0.5);
+  weights.Set("layers.0.mixer.v_proj.weight", {kImpulseD, 3}, std::vector<float>(3 * kImpulseD));
+  auto harness = ModelHarness::Create(config, weights, {});
+  EXPECT_EQ(harness.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(harness.status().message().find("layers.0.mixer.v_proj.weight has shape [16, 3]"), std::string::npos)
+      << harness.status();
+  config.num_layers = 2;
+  harness = ModelHarness::Create(config, ImpulseWeights(config, 0.5), {});
+  EXPECT_EQ(harness.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(harness.status().message().find("layers.1.ln.weight"), std::string::npos) << harness.status();
+}
+
+}  // namespace
+}  // namespace sessa

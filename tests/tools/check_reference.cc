@@ -1,0 +1,127 @@
+// check-reference: runs the model of a folder like those of tests/reference/data through the engine's model and kernels and
+// prints, for each expected tensor, the largest error relative to that tensor's largest value. Exit 1 beyond the tolerance.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "server/checkpoint/checkpoint.h"
+#include "tests/engine/model_harness.h"
+
+ABSL_FLAG(std::string, weight_dtype, "f32", "f32 or bf16");
+ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
+ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
+ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
+ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
+ABSL_FLAG(double, tolerance, 0, "relative; 0: 1e-5, or 5e-3 with bf16 state");
+
+namespace sessa {
+namespace {
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "check-reference: %s\n", status.ToString().c_str());
+  return 2;
+}
+
+int Run(const std::string& dir) {
+  ModelHarness::Options options;
+  for (auto [flag, dtype] : {std::pair{absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype},
+                             std::pair{absl::GetFlag(FLAGS_state_dtype), &options.state_dtype}}) {
+    if (flag != "f32" && flag != "bf16") return Fail(absl::InvalidArgumentError("dtypes are f32 and bf16"));
+    *dtype = flag == "f32" ? DType::kF32 : DType::kBF16;
+  }
+  options.page_size = absl::GetFlag(FLAGS_page_size);
+  if (options.page_size != 16 && options.page_size != 32 && options.page_size != 64) {
+    return Fail(absl::InvalidArgumentError("--page_size must be 16, 32 or 64"));
+  }
+  options.ranks = absl::GetFlag(FLAGS_tensor_parallel_size);
+  if (options.ranks != 1 && options.ranks != 2 && options.ranks != 4 && options.ranks != 8) {
+    return Fail(absl::InvalidArgumentError("--tensor_parallel_size must be 1, 2, 4 or 8"));
+  }
+  if (absl::GetFlag(FLAGS_chunk) < 0) return Fail(absl::InvalidArgumentError("--chunk must not be negative"));
+  double tolerance = absl::GetFlag(FLAGS_tolerance);
+  if (tolerance <= 0) tolerance = options.state_dtype == DType::kF32 ? 1e-5 : 5e-3;
+
+  auto checkpoint = Checkpoint::Open(dir);
+  if (!checkpoint.ok()) return Fail(checkpoint.status());
+  auto expected = SafetensorsFile::Open(dir + "/expected.safetensors");
+  if (!expected.ok()) return Fail(expected.status());
+  const ModelConfig& config = (*checkpoint)->config();
+  const TensorView* ids = (*expected)->Find("input_ids");
+  if (ids == nullptr || ids->dtype != FileDType::kI64 || ids->shape.size() != 2 || ids->shape[1] < 1) {
+    return Fail(absl::InvalidArgumentError("expected.safetensors: input_ids [B, T] of int64 is missing"));
+  }
+  const int B = ids->shape[0], T = ids->shape[1];
+  const int chunk = absl::GetFlag(FLAGS_chunk) > 0 ? std::min(absl::GetFlag(FLAGS_chunk), T) : T;
+  options.max_rows = chunk;
+  options.max_tokens = B * T;
+  auto harness = ModelHarness::Create(config, **checkpoint, options);
+  if (!harness.ok()) return Fail(harness.status());
+  std::map<std::string, std::vector<float>> actual;
+  const auto append = [&](const std::string& name, const std::vector<float>& values) {
+    actual[name].insert(actual[name].end(), values.begin(), values.end());
+  };
+  for (int b = 0; b < B; ++b) {
+    std::vector<int64_t> wide(T);
+    std::memcpy(wide.data(), static_cast<const char*>(ids->data) + int64_t{8} * b * T, 8 * T);
+    for (int64_t id : wide) {
+      if (id < 0 || id >= config.vocab_size) return Fail(absl::OutOfRangeError("input_ids: id beyond vocab_size"));
+    }
+    const int sequence = (*harness)->AddSequence({wide.begin(), wide.end()});
+    if (absl::Status status = (*harness)->Finish(sequence, chunk); !status.ok()) return Fail(status);
+    append("logits", (*harness)->logits(sequence));
+    for (int l = 0; l < config.num_layers; ++l) {
+      append(absl::StrCat("hidden.", l), (*harness)->hidden(sequence, l));
+      if (options.ranks > 1) continue;
+      const ModelHarness::State state = (*harness)->ReadState(sequence, l);
+      append(absl::StrCat("cache.", l, ".k_f"), state.k_f);
+      append(absl::StrCat("cache.", l, ".v_f"), state.v_f);
+      append(absl::StrCat("cache.", l, ".k_b"), state.k_b);
+      append(absl::StrCat("cache.", l, ".s"), state.s);
+    }
+  }
+  bool ok = true;
+  int compared = 0;
+  for (const auto& [name, values] : actual) {
+    const TensorView* view = (*expected)->Find(name);
+    if (view == nullptr) continue;
+    if (view->dtype != FileDType::kF32 || view->num_bytes != values.size() * sizeof(float)) {
+      return Fail(absl::InvalidArgumentError(absl::StrCat("expected.safetensors: ", name, " has a wrong size or dtype")));
+    }
+    std::vector<float> want(values.size());
+    std::memcpy(want.data(), view->data, view->num_bytes);
+    double largest = 0, error = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      largest = std::max(largest, std::abs(double{want[i]}));
+      const double difference = std::abs(double{want[i]} - values[i]);
+      error = std::isnan(difference) ? INFINITY : std::max(error, difference);
+    }
+    const bool good = error <= tolerance * largest;
+    ok &= good;
+    ++compared;
+    std::printf("%-16s %.2e%s\n", name.c_str(), error / largest, good ? "" : "  BEYOND TOLERANCE");
+  }
+  std::printf("%s: %d tensors, tolerance %.0e, weights %s, state %s, chunk %d, page %d, ranks %d\n", ok ? "ok" : "FAILED",
+              compared, tolerance, Name(options.weight_dtype), Name(options.state_dtype), chunk, options.page_size,
+              options.ranks);
+  return ok && compared > 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace sessa
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("sessa-check-reference DIR [flags]");
+  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  if (arguments.size() != 2) {
+    std::fprintf(stderr, "usage: sessa-check-reference DIR [flags]; --help lists them\n");
+    return 2;
+  }
+  return sessa::Run(arguments[1]);
+}
