@@ -1,0 +1,52 @@
+// How long a step will take: a line through what steps took lately. The Scheduler cuts prefill chunks by it,
+// so chunk sizes depend on measured time and vary from run to run. Results do not: the kernels give the same
+// bits for any chunking.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "engine/step_plan.h"
+
+namespace sessa {
+
+// What the time of a step is made of.
+struct StepFeatures {
+  int64_t rows = 0;             // all: the weights' work
+  int64_t decode_context = 0;   // tokens read by sequences with one row: memory traffic
+  int64_t prefill_context = 0;  // sum over the rows of chunks of the tokens each attends to: arithmetic
+
+  void AddDecode(int position) { ++rows, decode_context += position + 1; }
+  void AddPrefill(int64_t start, int64_t num_rows) {
+    rows += num_rows;
+    prefill_context += num_rows * start + num_rows * (num_rows + 1) / 2;
+  }
+};
+
+StepFeatures FeaturesOf(const StepPlan& plan);
+
+// A non-negative linear model, fitted online: relative least squares over the last ~40 steps (exponential
+// forgetting), held near its last values in directions that these steps say nothing about; one wild
+// measurement is clipped. It starts pessimistic, so that the first chunks are small. Deterministic in its
+// observations. Not thread-safe.
+class CostModel {
+ public:
+  absl::Duration Predict(const StepFeatures& features) const;
+  // Steps without rows and durations <= 0 are ignored.
+  void Observe(const StepFeatures& features, absl::Duration duration);
+  // The most rows, at most max_rows, of one prefill from position `start` that can join a step of `features`
+  // and keep it within `limit` as predicted. 0 when none.
+  int MaxPrefillRows(const StepFeatures& features, int start, int max_rows, absl::Duration limit) const;
+
+ private:
+  static constexpr int kSize = 4;
+  using Vector = std::array<double, kSize>;
+  static Vector Terms(const StepFeatures& features);  // seconds of each term under the initial coefficients
+
+  Vector coefficients_ = {1, 1, 1, 1};   // relative to the initial ones; >= 0
+  std::array<Vector, kSize> gram_ = {};  // forgetting sums of phi phi^T and of phi
+  Vector moment_ = {};
+};
+
+}  // namespace sessa

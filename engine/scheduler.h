@@ -1,0 +1,199 @@
+// Decides what each step computes and what its results mean: owns every Sequence, the waiting queue and the
+// PagePool. Continuous batching in three calls: Schedule builds a StepPlan, the engine executes it, Commit
+// books the results and says what happened as events. It reads no clock, calls no sink and is deterministic
+// in its calls, but for chunk sizes when ObserveStep is fed with measured times; results do not depend on
+// chunking (the kernels give the same bits).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "engine/cost_model.h"
+#include "engine/page_pool.h"
+#include "engine/request.h"
+#include "engine/sequence.h"
+#include "engine/step_plan.h"
+#include "engine/waiting_queue.h"
+
+namespace sessa {
+
+struct SchedulerOptions {
+  int page_size = 64;
+  int num_pages = 0;
+  int num_classes = 1;  // tensor_parallel_size
+  int max_num_seqs = 256;
+  int max_step_tokens = 512;
+  int max_model_len = 0;                                      // prompt + generated tokens
+  absl::Duration target_step_time = absl::Milliseconds(100);  // InfiniteDuration: only max_step_tokens counts
+  bool enable_prefix_caching = true;
+  int max_preemptions = 4;         // of one sequence; 0: none ever, pages are reserved at admission
+  int max_queued_requests = 1024;  // requests that wait; max_queued_tokens is checked by the engine
+  std::vector<int32_t> eos_token_ids;
+};
+
+// Something to tell a request's sink. For each request: PromptInfo at most once, before its first token;
+// tokens in order; RequestEnd exactly once and last. Holds the sink, as the request itself may be gone.
+struct SchedulerEvent {
+  RequestId request_id = 0;
+  std::shared_ptr<TokenSink> sink;
+  std::variant<PromptInfo, TokenUpdate, RequestEnd> what;
+};
+
+struct SchedulerStats {
+  int num_running = 0;         // requests with at least one sequence that holds pages
+  int num_waiting = 0;         // the other live requests
+  int64_t waiting_tokens = 0;  // their prompts
+  int num_pages = 0, num_used_pages = 0;
+  int64_t num_preemptions = 0, num_recomputed_tokens = 0;
+  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens; each request's first look-up
+  int64_t prompt_tokens = 0, generation_tokens = 0;
+  int64_t num_steps = 0;
+};
+
+// Rules of a step. (1) Every running sequence that is one token behind gets its row, oldest first. (2) What
+// is left of max_step_tokens and of the predicted target_step_time goes to prompts, begun or waiting, in the
+// order of waiting_queue.h, several a step; at least kMinPrefillTokens a step whenever there are that many to
+// compute and pages for them, so that a prompt always moves. (3) Waiting sequences are admitted while their
+// tokens (less the prefix hit) and one page more fit beside what the running ones will need for theirs; the
+// first that does not fit stops admission, so that a large one is not passed over for ever.
+//
+// When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
+// freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
+// urgent ones; where it is itself the newest, it skips the step instead. After max_preemptions it is
+// protected: never preempted again.
+//
+// Why this cannot lock up. Let need(s) be the pages, by class, of s at its maximal length. (a) Add refuses s
+// when need(s) exceeds the pool. (b) A sequence becomes protected while it waits, and protected ones are
+// admitted only while the sum of need over the protected running ones, with it, is within the pool. So once
+// all unprotected ones are preempted, each protected one finds its pages. (c) Order running sequences:
+// protected first, then by priority and age. The first one always gets a page: if protected by (b), else all
+// others are preemptible and by (a) it fits alone. So every step with work computes at least one row;
+// preemptions are bounded; hence everything ends. With nothing running, (a) and (b) admit the first waiting
+// one.
+//
+// n > 1: one choice computes the prompt, the others wait for it and then find its full pages in the prefix
+// index (without prefix caching they compute it themselves).
+class Scheduler {
+ public:
+  static constexpr int kMinPrefillTokens = 16;
+
+  // Requires: num_pages >= num_classes >= 1, page_size 16, 32 or 64, max_model_len >= 2, the other limits >=
+  // 1 (max_preemptions >= 0).
+  explicit Scheduler(const SchedulerOptions& options);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Takes the request in; `now` is its arrival. On error nothing has changed, there will be no event, and the
+  // caller tells the sink. RESOURCE_EXHAUSTED: it can never fit the pool, or the queue is full.
+  // INVALID_ARGUMENT, OUT_OF_RANGE (prompt of max_model_len or more), ALREADY_EXISTS (id): values that
+  // Engine::Submit should have refused.
+  absl::Status Add(RequestId id, Request request, absl::Time now);
+
+  // The next step; without rows when there is nothing to run. Valid until the next call of Commit or
+  // AbortAll. Requires: the last plan with rows was committed or aborted.
+  const StepPlan& Schedule(absl::Time now);
+
+  // Books the results of the plan that Schedule returned last. Appends to `events` (not null, as everywhere
+  // below). A missing token where one was to be sampled ends the request with INTERNAL. Requires: one result
+  // for each sequence.
+  void Commit(const StepPlan& plan, absl::Span<const SequenceResult> results, absl::Time now,
+              std::vector<SchedulerEvent>* events);
+
+  // How long the plan took to execute; call before its Commit. Optional: without it predictions stay
+  // pessimistic.
+  void ObserveStep(const StepPlan& plan, absl::Duration duration) {
+    cost_model_.Observe(FeaturesOf(plan), duration);
+  }
+
+  // The three below must not be called between a Schedule that gave rows and its Commit. Pages are free at
+  // once. Unknown and ended ids and choices are ignored.
+  void Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events,
+              absl::Status status = absl::CancelledError("the request was cancelled"));
+  void StopChoice(RequestId id, int choice, absl::Time now,
+                  std::vector<SchedulerEvent>* events);  // no token event
+  // Ends what has reached its deadline with DEADLINE_EXCEEDED.
+  void Expire(absl::Time now, std::vector<SchedulerEvent>* events);
+
+  // Ends all requests with `status`, in the order of their ids; drops a plan that was not committed. At any
+  // time.
+  void AbortAll(const absl::Status& status, absl::Time now, std::vector<SchedulerEvent>* events);
+
+  bool has_work() const { return !requests_.empty(); }  // then Schedule gives rows
+  absl::Time NextDeadline() const;                      // InfiniteFuture when none
+  SchedulerStats Stats() const;
+  const PagePool& pool() const { return pool_; }
+  PagePool* mutable_pool_for_testing() { return &pool_; }
+  const CostModel& cost_model() const { return cost_model_; }
+  // The live sequence, or null. For tests.
+  const Sequence* FindSequence(uint64_t sequence_id) const;
+
+  // INTERNAL, saying what, when the bookkeeping contradicts itself, the pool's included. For tests:
+  // O(everything).
+  absl::Status CheckInvariants() const;
+
+ private:
+  struct RequestState;
+
+  // scheduler.cc: building a plan
+  bool IsProtected(const Sequence& s) const { return s.num_preemptions >= options_.max_preemptions; }
+  bool Before(const Sequence& a, const Sequence& b) const;  // age order of running sequences, as in (c) above
+  int MaxTokensInCache(const Sequence& s) const {
+    return s.max_size - 1;
+  }  // the last token's state is never needed
+  void PlanDecodes();
+  void PlanPrefills(absl::Time now);
+  bool TryAdmit(Sequence* s, absl::Time now);
+  bool FitsBesideRunning(const Sequence& s) const;
+  int GrowPages(Sequence* s, int num_rows);  // rows, of those wanted, that have pages now; may preempt
+  Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
+  void Preempt(Sequence* s);
+  void PlanRows(Sequence* s, int num_rows);
+  void EmitPlan();
+
+  // scheduler_commit.cc: what results mean
+  RequestState* FindRequest(RequestId id) const;
+  void CommitSequence(const PlanSequence& planned, const SequenceResult& result, absl::Time now,
+                      std::vector<SchedulerEvent>* events);
+  void RegisterPages(Sequence* s, const RequestState& request);
+  FinishReason FinishAfter(const Sequence& s) const;
+  void FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events);
+  void Unblock(Sequence* s, RequestState* request, bool resumed);
+  void SetRunning(Sequence* s, bool running);  // status, running_ and the counts of requests
+  void FreePages(Sequence* s);
+  void EndSequence(RequestState* request, int choice);
+  void EndRequest(RequestState* request, absl::Status status, absl::Time now,
+                  std::vector<SchedulerEvent>* events);
+
+  const SchedulerOptions options_;
+  const int min_prefill_tokens_;  // kMinPrefillTokens, or less where max_step_tokens is tiny
+  const int max_running_;         // max_num_seqs, but so that all decode and min_prefill_tokens_ fit a step
+  PagePool pool_;
+  CostModel cost_model_;
+  TenantLedger tenants_;
+  WaitingQueue waiting_;
+  std::map<RequestId, std::unique_ptr<RequestState>> requests_;
+  absl::flat_hash_map<uint64_t, Sequence*> sequences_;  // live ones by id
+  std::vector<Sequence*> running_;
+  std::set<std::pair<absl::Time, RequestId>> deadlines_;  // finite ones
+  uint64_t next_sequence_id_ = 1;
+
+  StepPlan plan_;
+  std::vector<Sequence*> planned_;  // in plan order; those preempted since have planned_rows 0
+  StepFeatures planned_features_;
+  int planned_rows_ = 0;
+  bool in_flight_ = false;  // plan_ has rows that wait for Commit
+
+  SchedulerStats stats_;  // the gauges of pages are filled in by Stats()
+};
+
+}  // namespace sessa

@@ -1,0 +1,51 @@
+// One choice of one request on its way through the engine: its tokens, how many of them have their state in
+// the cache, and the pages that hold it. Prefill, decode, a cache hit and recompute after preemption are one
+// rule: num_computed catches up with tokens.size(). Owned by the Scheduler.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/request.h"
+
+namespace sessa {
+
+struct Tenant;
+
+enum class SequenceStatus {
+  kBlocked,  // a sibling computes the prompt first; no tokens yet
+  kWaiting,  // in the waiting queue; holds no pages
+  kRunning,  // holds pages; may have rows in each step
+};
+
+struct Sequence {
+  uint64_t id = 0;  // grows with arrival, then with the choice: the order of age
+  RequestId request_id = 0;
+  int choice = 0;
+  int priority = 0;  // lower first
+  Tenant* tenant = nullptr;
+  const SamplingParams* sampling = nullptr;
+  uint64_t seed = 0;
+  absl::Time arrival;
+
+  SequenceStatus status = SequenceStatus::kBlocked;
+  std::vector<int32_t> tokens;  // prompt and generated so far
+  int prompt_size = 0;
+  int max_size = 0;            // tokens.size() never grows beyond: prompt + max_tokens, max_model_len
+  int num_computed = 0;        // tokens [0, num_computed) have their state in `pages`
+  int max_computed = 0;        // the most that num_computed ever was: rows below it are recomputed
+  std::vector<int32_t> pages;  // by logical index
+  int num_registered = 0;      // pages [0, num_registered) are in the prefix index and must not be written
+
+  int num_preemptions = 0;
+  bool resumed = false;   // its request had rows before: goes ahead of new ones of its priority
+  int planned_rows = 0;   // in the plan being built or executed
+  int64_t queue_key = 0;  // WaitingQueue's
+
+  int num_tokens() const { return static_cast<int>(tokens.size()); }
+  int num_remaining() const { return num_tokens() - num_computed; }
+  int num_generated() const { return num_tokens() - prompt_size; }
+};
+
+}  // namespace sessa
