@@ -82,7 +82,8 @@ void Sampler::Penalize(const SamplingParams& params, absl::Span<const int32_t> t
 }
 
 int32_t Sampler::Best() const {
-  return static_cast<int32_t>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
+  const auto best = std::max_element(scores_.begin(), scores_.end());
+  return *best == kNever ? -1 : static_cast<int32_t>(best - scores_.begin());
 }
 
 int32_t Sampler::Draw(const SamplingParams& params, uint64_t seed, uint64_t counter) {
@@ -93,7 +94,7 @@ int32_t Sampler::Draw(const SamplingParams& params, uint64_t seed, uint64_t coun
     candidates_.emplace_back(scores_[id], static_cast<int32_t>(id));
     best = std::max(best, scores_[id]);
   }
-  if (candidates_.empty()) return Best();
+  if (candidates_.empty()) return -1;
   if (params.top_k > 0 && params.top_k < static_cast<int>(candidates_.size())) {
     std::nth_element(candidates_.begin(), candidates_.begin() + params.top_k, candidates_.end(), kBetter);
     candidates_.resize(params.top_k);

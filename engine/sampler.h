@@ -19,7 +19,7 @@ class Sampler {
   Sampler(int vocab_size, std::vector<int32_t> eos_token_ids);
 
   // logits [V]; tokens: prompt_size prompt tokens, then those generated. Of equal candidates the lowest id wins. A NaN is
-  // never chosen. Requires: what params allows is not empty.
+  // never chosen; -1 when nothing that params allows is a number.
   int32_t Sample(absl::Span<const float> logits, const SamplingParams& params, absl::Span<const int32_t> tokens,
                  int prompt_size, uint64_t seed);
 

@@ -37,7 +37,7 @@ struct SchedulerOptions {
   bool enable_prefix_caching = true;
   int max_preemptions = 4;         // of one sequence; 0: none ever, pages are reserved at admission
   int max_queued_requests = 1024;  // requests that wait; max_queued_tokens is checked by the engine
-  std::vector<int32_t> eos_token_ids;
+  std::vector<int32_t> eos_token_ids = {};
 };
 
 // Something to tell a request's sink. For each request: PromptInfo at most once, before its first token;
@@ -93,10 +93,13 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
+  // Whether the request could ever run: OUT_OF_RANGE for a prompt of max_model_len or more, RESOURCE_EXHAUSTED when one of
+  // its sequences could not have its pages even alone. Reads constants only: any thread may call it at any time.
+  absl::Status CheckFits(const Request& request) const;
+
   // Takes the request in; `now` is its arrival. On error nothing has changed, there will be no event, and the
-  // caller tells the sink. RESOURCE_EXHAUSTED: it can never fit the pool, or the queue is full.
-  // INVALID_ARGUMENT, OUT_OF_RANGE (prompt of max_model_len or more), ALREADY_EXISTS (id): values that
-  // Engine::Submit should have refused.
+  // caller tells the sink. The errors of CheckFits; RESOURCE_EXHAUSTED when the queue is full; INVALID_ARGUMENT,
+  // ALREADY_EXISTS (id): values that Engine::Submit should have refused.
   absl::Status Add(RequestId id, Request request, absl::Time now);
 
   // The next step; without rows when there is nothing to run. Valid until the next call of Commit or
@@ -152,8 +155,10 @@ class Scheduler {
   }  // the last token's state is never needed
   void PlanDecodes();
   void PlanPrefills(absl::Time now);
+  int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
   bool TryAdmit(Sequence* s, absl::Time now);
   bool FitsBesideRunning(const Sequence& s) const;
+  int MaxPages(const Sequence& s) const { return pool_.PagesFor(MaxTokensInCache(s)); }
   int GrowPages(Sequence* s, int num_rows);  // rows, of those wanted, that have pages now; may preempt
   Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
   void Preempt(Sequence* s);
@@ -169,7 +174,7 @@ class Scheduler {
   void FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events);
   void Unblock(Sequence* s, RequestState* request, bool resumed);
   void SetRunning(Sequence* s, bool running);  // status, running_ and the counts of requests
-  void FreePages(Sequence* s);
+  void FreePages(Sequence* s);  // and what was computed
   void EndSequence(RequestState* request, int choice);
   void EndRequest(RequestState* request, absl::Status status, absl::Time now,
                   std::vector<SchedulerEvent>* events);
@@ -191,6 +196,7 @@ class Scheduler {
   std::vector<Sequence*> planned_;  // in plan order; those preempted since have planned_rows 0
   StepFeatures planned_features_;
   int planned_rows_ = 0;
+  bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
   bool in_flight_ = false;  // plan_ has rows that wait for Commit
 
   SchedulerStats stats_;  // the gauges of pages are filled in by Stats()

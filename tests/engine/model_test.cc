@@ -4,11 +4,11 @@
 
 #include <cmath>
 #include <cstring>
-#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "server/checkpoint/checkpoint.h"
+#include "tests/engine/impulse_model.h"
 #include "tests/engine/model_harness.h"
 #include "tests/reference/random_model.h"
 #include "tests/reference/reference_model.h"
@@ -206,87 +206,8 @@ TEST(ModelTest, AgreesWithOracleAtOddSizes) {
   }
 }
 
-class MapWeights final : public WeightSource {
- public:
-  void Set(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
-    tensors_[name] = {std::move(shape), std::move(values)};
-  }
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
-    const auto it = tensors_.find(std::string(name));
-    if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
-    return WeightView{DType::kF32, it->second.first, it->second.second.data()};
-  }
-
- private:
-  std::map<std::string, std::pair<std::vector<int64_t>, std::vector<float>>> tensors_;
-};
-
-// One layer whose f is 1 in channel 0 at tokens with id 1 and 0 elsewhere, whose feedback attention is uniform (q_b = 0) and
-// whose gamma is c: the impulse response of design.md, section 2, in closed form.
-constexpr int kImpulseD = 16;
-MapWeights ImpulseWeights(const ModelConfig& config, float c) {
-  const int D = kImpulseD;
-  MapWeights w;
-  std::vector<float> embed(2 * D);
-  for (int i = 0; i < D; ++i) embed[i] = i % 2 == 0 ? 1 : -1, embed[D + i] = -embed[i];
-  const auto matrix = [&](int n, std::initializer_list<std::tuple<int, int, float>> entries) {
-    std::vector<float> m(n * D);
-    for (auto [row, column, value] : entries) m[row * D + column] = value;
-    return m;
-  };
-  const auto linear = [&](const std::string& name, int n, std::vector<float> weight, std::vector<float> bias = {}) {
-    bias.resize(n);
-    w.Set(name + ".weight", {n, D}, std::move(weight));
-    w.Set(name + ".bias", {n}, std::move(bias));
-  };
-  w.Set("embed.weight", {2, D}, embed);
-  w.Set("norm.weight", {D}, std::vector<float>(D, 1));
-  w.Set("norm.bias", {D}, std::vector<float>(D));
-  w.Set("layers.0.ln.weight", {D}, std::vector<float>(D, 1));
-  w.Set("layers.0.ln.bias", {D}, std::vector<float>(D));
-  linear("layers.0.W_in", 2 * D, matrix(2 * D, {{0, 0, 10}, {1, 0, -10}}));              // u_0 marks id 0, u_1 marks id 1
-  linear("layers.0.mixer.q_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // equal ids attract, others repel,
-  linear("layers.0.mixer.k_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // beyond exp's range
-  linear("layers.0.mixer.v_proj", D, matrix(D, {{0, 1, 0.1f}}));
-  linear("layers.0.mixer.proj_fb", 2 * D, matrix(2 * D, {{D, 0, 1}, {D + 1, 1, 1}}));    // q_b = 0, k_b whatever
-  w.Set("layers.0.mixer.gamma_ctx.weight", {1, D}, std::vector<float>(D));
-  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / config.gamma_max)});
-  linear("layers.0.W_out", D, std::vector<float>(D * D));
-  return w;
-}
-
-TEST(ModelTest, ImpulseDecaysAsAPowerLawOver100000Tokens) {
-  constexpr int kTokens = 100000, kImpulse = 37;
-  ModelConfig config;
-  config.hidden_size = kImpulseD, config.num_heads = 1, config.num_kv_heads = 1, config.vocab_size = 2, config.num_layers = 1;
-  config.use_forward_rope = false;
-  config.max_position_embeddings = kTokens;
-  const double c = 0.7;
-  const MapWeights weights = ImpulseWeights(config, c);
-  auto harness = Harness(config, weights, {.page_size = 64, .max_rows = 1024, .max_tokens = kTokens, .num_threads = 2});
-  std::vector<int32_t> ids(kTokens);
-  ids[kImpulse] = 1;
-  const int sequence = harness->AddSequence(ids);
-  ASSERT_TRUE(harness->Finish(sequence, 1001).ok());
-  const ModelHarness::State state = harness->ReadState(sequence, 0);
-  const double impulse = state.s[kImpulse * kImpulseD];
-  ASSERT_NEAR(impulse, 1, 1e-4);
-  double worst = 0;
-  for (int t = kImpulse + 1; t < kTokens; ++t) {
-    // The sum S of s up to t grows by (1 + c / t): s_t = (c / t) S_{t-1}, a ratio of gamma functions.
-    const double tau = kImpulse;
-    const double S = std::exp(std::lgamma(t + c) - std::lgamma(t) + std::lgamma(tau + 1) - std::lgamma(tau + 1 + c));
-    const double expected = impulse * c / t * S;
-    worst = std::max(worst, std::abs(state.s[t * kImpulseD] - expected) / expected);
-  }
-  EXPECT_LE(worst, 1e-4);
-  for (int t = 0; t < kImpulse; ++t) ASSERT_EQ(std::abs(state.s[t * kImpulseD]) < 1e-6, true);
-}
-
 TEST(ModelTest, LoadNamesTheTensorThatIsWrong) {
-  ModelConfig config;
-  config.hidden_size = kImpulseD, config.num_heads = 1, config.num_kv_heads = 1, config.vocab_size = 2, config.num_layers = 1;
-  config.max_position_embeddings = 16;
+  ModelConfig config = ImpulseConfig(16);
   MapWeights weights = ImpulseWeights(config, 0.5);
   weights.Set("layers.0.mixer.v_proj.weight", {kImpulseD, 3}, std::vector<float>(3 * kImpulseD));
   auto harness = ModelHarness::Create(config, weights, {});

@@ -1,0 +1,315 @@
+// The loop of design.md, "One step, readable aloud": drain the inbox, schedule, execute, commit, deliver.
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <limits>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/check_request.h"
+#include "engine/engine_options.h"
+#include "engine/mutex.h"
+#include "engine/scheduler.h"
+#include "engine/worker.h"
+
+namespace sessa {
+namespace {
+
+SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& config, int num_pages) {
+  SchedulerOptions s;
+  s.page_size = o.page_size;
+  s.num_pages = num_pages;
+  s.num_classes = o.tensor_parallel_size;
+  s.max_num_seqs = o.max_num_seqs;
+  s.max_step_tokens = o.max_step_tokens;
+  s.max_model_len = o.max_model_len;
+  s.target_step_time = o.target_step_time;
+  s.enable_prefix_caching = o.enable_prefix_caching;
+  s.max_preemptions = o.max_preemptions;
+  s.max_queued_requests = std::numeric_limits<int>::max();  // Submit has refused what is too much
+  s.eos_token_ids = config.eos_token_ids;
+  return s;
+}
+
+// What other threads want, in the order of their calls.
+struct Command {
+  enum class Kind { kAdd, kCancel, kStopChoice } kind;
+  RequestId id = 0;
+  Request request = {};
+  int choice = 0;
+};
+
+}  // namespace
+
+class Engine::Impl {
+ public:
+  Impl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers, StepObserver observer, void* context)
+      : options_(options), config_(config), workers_(std::move(workers)), observer_(observer), context_(context),
+        scheduler_(SchedulerOptionsOf(options, config, workers_->num_pages())) {
+    stats_.page_size = options.page_size;
+    stats_.num_pages = workers_->num_pages();
+    stats_.heartbeat = absl::Now();
+  }
+
+  ~Impl() {
+    {
+      MutexLock lock(&mutex_);
+      stop_ = true;
+    }
+    wake_.notify_one();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  // One row through the whole model, so that the first request finds code and memory warm.
+  absl::Status WarmUp() {
+    SamplingParams greedy;
+    greedy.temperature = 0;
+    const std::vector<int32_t> tokens = {0};
+    StepPlan plan;
+    plan.token_ids = {0};
+    plan.positions = {0};
+    PlanSequence& s = plan.sequences.emplace_back();
+    s.num_rows = 1;
+    s.pages = {0};
+    s.sample = true;
+    s.sampling = &greedy;
+    s.tokens = &tokens;
+    s.prompt_size = 1;
+    if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
+    if (results_[0].token < 0) return absl::InvalidArgumentError("the weights give logits that are not numbers");
+    return absl::OkStatus();
+  }
+
+  void Start() {
+    thread_ = std::thread([this] { Run(); });
+  }
+
+  absl::StatusOr<RequestId> Submit(Request request) {
+    if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
+    if (absl::Status fits = scheduler_.CheckFits(request); !fits.ok()) return fits;
+    const int64_t tokens = static_cast<int64_t>(request.prompt.size());
+    RequestId id = 0;
+    {
+      MutexLock lock(&mutex_);
+      if (!stats_.health.ok()) return stats_.health;
+      if (draining_) return absl::UnavailableError("the server is shutting down");
+      if (stats_.num_waiting + unseen_requests_ >= options_.max_queued_requests) {
+        return absl::ResourceExhaustedError(absl::StrCat("max_queued_requests: ", options_.max_queued_requests, " requests wait already"));
+      }
+      // An empty queue takes any prompt: it could never wait in a smaller one.
+      const int64_t waiting = stats_.waiting_tokens + unseen_tokens_;
+      if (waiting > 0 && waiting + tokens > options_.max_queued_tokens) {
+        return absl::ResourceExhaustedError(absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
+      }
+      id = next_id_++;
+      ++num_live_;
+      ++unseen_requests_;
+      unseen_tokens_ += tokens;
+      inbox_.push_back({Command::Kind::kAdd, id, std::move(request)});
+    }
+    wake_.notify_one();
+    return id;
+  }
+
+  void Send(Command command) {
+    {
+      MutexLock lock(&mutex_);
+      inbox_.push_back(std::move(command));
+    }
+    wake_.notify_one();
+  }
+
+  void Drain(absl::Time deadline) {
+    MutexLock lock(&mutex_);
+    draining_ = true;
+    stats_.draining = true;
+    drain_deadline_ = std::min(drain_deadline_, deadline);  // a second call may hasten the first
+    wake_.notify_one();
+    while (num_live_ > 0) {
+      if (drain_deadline_ == absl::InfiniteFuture()) {
+        idle_.wait(mutex_);
+      } else if (idle_.wait_until(mutex_, absl::ToChronoTime(drain_deadline_)) == std::cv_status::timeout) {
+        abort_ = true;
+        wake_.notify_one();
+        while (num_live_ > 0) idle_.wait(mutex_);
+      }
+    }
+  }
+
+  EngineStats Stats() const {
+    MutexLock lock(&mutex_);
+    EngineStats stats = stats_;
+    stats.num_waiting += unseen_requests_;
+    stats.waiting_tokens += unseen_tokens_;
+    return stats;
+  }
+
+  const ModelConfig& config() const { return config_; }
+  const EngineOptions& options() const { return options_; }
+
+ private:
+  void Run() {
+    std::vector<Command> commands;
+    std::vector<SchedulerEvent> events;
+    for (bool stop = false; !stop;) {
+      bool abort = false;
+      {
+        MutexLock lock(&mutex_);
+        while (inbox_.empty() && !stop_ && !abort_ && !scheduler_.has_work()) wake_.wait(mutex_);
+        commands.swap(inbox_);
+        stop = stop_;
+        abort = std::exchange(abort_, false);
+      }
+      const absl::Time now = absl::Now();
+      for (Command& command : commands) Apply(std::move(command), now, &events);
+      scheduler_.Expire(now, &events);
+      if (abort) scheduler_.AbortAll(absl::UnavailableError("the server is shutting down"), now, &events);
+      if (stop) scheduler_.AbortAll(absl::CancelledError("the engine is closed"), now, &events);
+      Step(&events);
+      Publish(commands);
+      commands.clear();
+      Deliver(&events);
+    }
+  }
+
+  void Apply(Command command, absl::Time now, std::vector<SchedulerEvent>* events) {
+    switch (command.kind) {
+      case Command::Kind::kCancel:
+        return scheduler_.Cancel(command.id, now, events);
+      case Command::Kind::kStopChoice:
+        return scheduler_.StopChoice(command.id, command.choice, now, events);
+      case Command::Kind::kAdd:
+        break;
+    }
+    seen_tokens_ += static_cast<int64_t>(command.request.prompt.size());
+    std::shared_ptr<TokenSink> sink = command.request.sink;
+    absl::Status added = health_.ok() ? scheduler_.Add(command.id, std::move(command.request), now) : health_;
+    if (added.ok()) return;
+    RequestEnd end;
+    end.status = std::move(added);
+    end.arrival = end.finished = now;
+    end.scheduled = end.first_token = absl::InfinitePast();
+    events->push_back({command.id, std::move(sink), std::move(end)});
+  }
+
+  void Step(std::vector<SchedulerEvent>* events) {
+    const absl::Time begin = absl::Now();
+    const StepPlan& plan = scheduler_.Schedule(begin);
+    if (plan.num_rows() == 0) return;
+    health_ = workers_->Execute(plan, &results_);
+    const absl::Time end = absl::Now();
+    if (!health_.ok()) return scheduler_.AbortAll(health_, end, events);
+    scheduler_.ObserveStep(plan, end - begin);
+    if (observer_ != nullptr) observer_(context_, {end - begin, plan.num_rows()});
+    scheduler_.Commit(plan, results_, end, events);
+  }
+
+  // Before the events are delivered: who sees an end sees it counted.
+  void Publish(const std::vector<Command>& commands) {
+    const SchedulerStats s = scheduler_.Stats();
+    MutexLock lock(&mutex_);
+    for (const Command& command : commands) {
+      if (command.kind == Command::Kind::kAdd) --unseen_requests_;
+    }
+    unseen_tokens_ -= std::exchange(seen_tokens_, 0);
+    stats_.num_running = s.num_running;
+    stats_.num_waiting = s.num_waiting;
+    stats_.waiting_tokens = s.waiting_tokens;
+    stats_.num_used_pages = s.num_used_pages;
+    stats_.num_preemptions = s.num_preemptions;
+    stats_.num_recomputed_tokens = s.num_recomputed_tokens;
+    stats_.prefix_cache_queries = s.prefix_cache_queries;
+    stats_.prefix_cache_hits = s.prefix_cache_hits;
+    stats_.prompt_tokens = s.prompt_tokens;
+    stats_.generation_tokens = s.generation_tokens;
+    stats_.num_steps = s.num_steps;
+    stats_.health = health_;
+    stats_.heartbeat = absl::Now();
+  }
+
+  void Deliver(std::vector<SchedulerEvent>* events) {
+    int num_ended = 0;
+    std::vector<RequestId> refused;
+    for (SchedulerEvent& event : *events) {
+      if (auto* prompt = std::get_if<PromptInfo>(&event.what)) {
+        event.sink->OnPrompt(*prompt);
+      } else if (auto* token = std::get_if<TokenUpdate>(&event.what)) {
+        if (!event.sink->OnToken(std::move(*token))) refused.push_back(event.request_id);
+      } else {
+        event.sink->OnEnd(std::get<RequestEnd>(event.what));
+        ++num_ended;
+      }
+    }
+    events->clear();
+    if (num_ended == 0 && refused.empty()) return;
+    MutexLock lock(&mutex_);
+    for (RequestId id : refused) inbox_.push_back({Command::Kind::kCancel, id});
+    num_live_ -= num_ended;
+    if (num_live_ == 0) idle_.notify_all();
+  }
+
+  const EngineOptions options_;
+  const ModelConfig config_;
+  const std::unique_ptr<Workers> workers_;
+  const StepObserver observer_;
+  void* const context_;
+  Scheduler scheduler_;  // the engine thread's, but for CheckFits
+  std::vector<SequenceResult> results_;
+  absl::Status health_;
+  int64_t seen_tokens_ = 0;  // prompt tokens taken from the inbox since the last Publish
+
+  mutable Mutex mutex_;
+  std::condition_variable_any wake_, idle_;
+  std::vector<Command> inbox_ ABSL_GUARDED_BY(mutex_);
+  RequestId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  int num_live_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted, and OnEnd has not returned
+  int unseen_requests_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted, and not in stats_ yet
+  int64_t unseen_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool abort_ ABSL_GUARDED_BY(mutex_) = false;  // end everything now: the drain's deadline has passed
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time drain_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& given, const ModelConfig& config, const WeightSource& weights,
+                                                       StepObserver observer, void* context) {
+  if (absl::Status valid = config.Validate(); !valid.ok()) return valid;
+  absl::StatusOr<EngineOptions> options = CompleteOptions(given, config);
+  if (!options.ok()) return options.status();
+  WorkerOptions w;
+  w.weight_dtype = options->weight_dtype;
+  w.state_dtype = options->state_dtype;
+  w.num_ranks = options->tensor_parallel_size;
+  w.num_threads = options->num_threads;
+  w.max_rows = options->max_step_tokens;
+  w.page_size = options->page_size;
+  w.state_cache_bytes = options->state_cache_bytes;
+  const int64_t pages_of_one = (options->max_model_len + options->page_size - 1) / options->page_size;
+  w.max_pages = static_cast<int>(std::min<int64_t>(pages_of_one * options->max_num_seqs + options->tensor_parallel_size,
+                                                   std::numeric_limits<int>::max() / options->page_size));
+  auto workers = Workers::Create(w, config, weights);
+  if (!workers.ok()) return workers.status();
+  auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
+  if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
+  impl->Start();
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+absl::StatusOr<RequestId> Engine::Submit(Request request) { return impl_->Submit(std::move(request)); }
+void Engine::Cancel(RequestId id) { impl_->Send({Command::Kind::kCancel, id}); }
+void Engine::StopChoice(RequestId id, int choice) { impl_->Send({Command::Kind::kStopChoice, id, {}, choice}); }
+void Engine::Drain(absl::Time deadline) { impl_->Drain(deadline); }
+EngineStats Engine::Stats() const { return impl_->Stats(); }
+const ModelConfig& Engine::config() const { return impl_->config(); }
+const EngineOptions& Engine::options() const { return impl_->options(); }
+
+}  // namespace sessa

@@ -1,0 +1,70 @@
+// The checks and defaults of EngineOptions.
+#include "engine/engine_options.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace sessa {
+namespace {
+
+constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
+
+// The number in a file of one number, or -1 ("max", no such file).
+int64_t ReadNumber(const char* path) {
+  std::ifstream file(path);
+  std::string word;
+  int64_t value = -1;
+  return file >> word && absl::SimpleAtoi(word, &value) ? value : -1;
+}
+
+// Bytes that this process may still take: the machine's, and its container's (cgroup v2).
+int64_t FreeMemory() {
+  int64_t free = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  for (int64_t kib; meminfo >> key >> kib; meminfo.ignore(64, '\n')) {
+    if (key == "MemAvailable:") free = kib * 1024;
+  }
+  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max"), used = ReadNumber("/sys/fs/cgroup/memory.current");
+  return limit >= 0 && used >= 0 ? std::min(free, std::max<int64_t>(0, limit - used)) : free;
+}
+
+absl::Status Bad(const char* option, const std::string& message) {
+  return absl::InvalidArgumentError(absl::StrCat(option, ": ", message));
+}
+
+}  // namespace
+
+absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
+  const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
+  if (!is_float(o.weight_dtype)) return Bad("weight_dtype", "must be f32 or bf16");
+  if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
+  if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64) return Bad("page_size", "must be 16, 32 or 64");
+  const int ranks = o.tensor_parallel_size;
+  if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8) return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");
+  if (o.num_threads < 0 || o.num_threads > 1024) return Bad("num_threads", "must be in [0, 1024]");
+  if (o.num_threads == 0) o.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks);
+  if (o.max_model_len < 0 || o.max_model_len == 1) return Bad("max_model_len", "must be at least 2, or 0 for the model's");
+  if (o.max_model_len > config.max_position_embeddings) {
+    return Bad("max_model_len", absl::StrCat("the model was made for ", config.max_position_embeddings, " positions, got ", o.max_model_len));
+  }
+  if (o.max_model_len == 0) o.max_model_len = std::max(2, config.max_position_embeddings);
+  if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536]");
+  if (o.max_step_tokens < 1 || o.max_step_tokens > 65536) return Bad("max_step_tokens", "must be in [1, 65536]");
+  if (o.target_step_time <= absl::ZeroDuration()) return Bad("target_step_time", "must be above 0");
+  if (o.max_queued_requests < 1) return Bad("max_queued_requests", "must be at least 1");
+  if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");
+  if (o.max_preemptions < 0) return Bad("max_preemptions", "must be at least 0");
+  if (o.state_cache_bytes < 0) return Bad("state_cache_bytes", "must be at least 0");
+  if (o.state_cache_bytes == 0) o.state_cache_bytes = std::min(kDefaultCacheBytes, FreeMemory() / 4);
+  return o;
+}
+
+}  // namespace sessa

@@ -1,0 +1,269 @@
+// Building a plan; what its results mean is in scheduler_commit.cc.
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/base/macros.h"
+#include "absl/strings/str_cat.h"
+#include "engine/request_state.h"
+
+namespace sessa {
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options),
+      min_prefill_tokens_(std::clamp(options.max_step_tokens / 2, 1, kMinPrefillTokens)),
+      max_running_(std::clamp(options.max_step_tokens - min_prefill_tokens_, 1, options.max_num_seqs)),
+      pool_(options.num_pages, options.page_size, options.num_classes) {
+  ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 && options.max_step_tokens >= 1);
+}
+
+Scheduler::~Scheduler() = default;
+
+absl::Status Scheduler::CheckFits(const Request& request) const {
+  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+  if (prompt >= options_.max_model_len) {
+    return absl::OutOfRangeError(absl::StrCat("the prompt has ", prompt, " tokens; prompt and answer together have at most ",
+                                              options_.max_model_len));
+  }
+  const int64_t longest = std::min<int64_t>(prompt + request.sampling.max_tokens, options_.max_model_len);
+  const int pages = pool_.PagesFor(static_cast<int>(longest) - 1);
+  for (int c = 0; c < pool_.num_classes(); ++c) {
+    if (pool_.CountOfClass(pages, c) > pool_.class_capacity(c)) {
+      return absl::ResourceExhaustedError(absl::StrCat("prompt and max_tokens come to ", longest, " tokens; the state cache holds ",
+                                                       static_cast<int64_t>(pool_.num_pages()) * pool_.page_size(), " in all"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
+  if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
+  if (request.n < 1) return absl::InvalidArgumentError("n must be at least 1");
+  if (request.sampling.max_tokens < 1) return absl::InvalidArgumentError("max_tokens must be at least 1");
+  if (requests_.contains(id)) return absl::AlreadyExistsError(absl::StrCat("request ", id, " is alive"));
+  if (stats_.num_waiting >= options_.max_queued_requests) {
+    return absl::ResourceExhaustedError(absl::StrCat(stats_.num_waiting, " requests wait already"));
+  }
+  if (absl::Status fits = CheckFits(request); !fits.ok()) return fits;
+
+  auto state = std::make_unique<RequestState>();
+  state->id = id;
+  state->request = std::move(request);
+  state->tenant = tenants_.Arrive(state->request.tenant);
+  state->end.arrival = now;
+  state->end.scheduled = state->end.first_token = absl::InfinitePast();
+  state->prompt.num_tokens = static_cast<int>(state->request.prompt.size());
+  const Request& r = state->request;
+  for (int i = 0; i < r.n; ++i) {
+    auto s = std::make_unique<Sequence>();
+    s->id = next_sequence_id_++;
+    s->request_id = id;
+    s->choice = i;
+    s->priority = r.priority;
+    s->tenant = state->tenant;
+    s->sampling = &r.sampling;
+    s->seed = r.sampling.seed + static_cast<uint64_t>(i);
+    s->arrival = now;
+    s->prompt_size = state->prompt.num_tokens;
+    s->max_size = static_cast<int>(
+        std::min<int64_t>(static_cast<int64_t>(s->prompt_size) + r.sampling.max_tokens, options_.max_model_len));
+    sequences_[s->id] = s.get();
+    state->choices.push_back(std::move(s));
+  }
+  state->num_live = r.n;
+  if (r.deadline != absl::InfiniteFuture()) deadlines_.insert({r.deadline, id});
+  ++stats_.num_waiting;
+  stats_.waiting_tokens += state->prompt.num_tokens;
+  Unblock(state->choices[0].get(), state.get(), /*resumed=*/false);
+  requests_.emplace(id, std::move(state));
+  return absl::OkStatus();
+}
+
+const StepPlan& Scheduler::Schedule(absl::Time now) {
+  ABSL_HARDENING_ASSERT(!in_flight_);
+  planned_.clear();
+  planned_features_ = {};
+  planned_rows_ = 0;
+  preempted_ = false;
+  std::sort(running_.begin(), running_.end(), [this](const Sequence* a, const Sequence* b) { return Before(*a, *b); });
+  PlanDecodes();
+  PlanPrefills(now);
+  EmitPlan();
+  in_flight_ = plan_.num_rows() > 0;
+  return plan_;
+}
+
+bool Scheduler::Before(const Sequence& a, const Sequence& b) const {
+  return std::tuple(!IsProtected(a), a.priority, a.id) < std::tuple(!IsProtected(b), b.priority, b.id);
+}
+
+void Scheduler::PlanDecodes() {
+  const std::vector<Sequence*> running = running_;  // preemption takes from running_
+  for (Sequence* s : running) {
+    if (s->status == SequenceStatus::kRunning && s->num_remaining() == 1 && GrowPages(s, 1) == 1) PlanRows(s, 1);
+  }
+}
+
+int Scheduler::PrefillRows(const Sequence& s, bool first) const {
+  const int room = std::min(s.num_remaining(), options_.max_step_tokens - planned_rows_);
+  const int least = std::min(s.num_remaining(), min_prefill_tokens_);
+  const int rows = cost_model_.MaxPrefillRows(planned_features_, s.num_computed, room, options_.target_step_time);
+  if (rows >= least) return rows;
+  return first ? std::min(room, least) : 0;
+}
+
+void Scheduler::PlanPrefills(absl::Time now) {
+  std::vector<std::pair<PrefillRank, Sequence*>> begun;
+  for (Sequence* s : running_) {
+    if (s->num_remaining() > 1) begun.emplace_back(RankOf(*s), s);
+  }
+  std::sort(begun.begin(), begun.end());
+  bool first = true, admitting = true;
+  for (auto next = begun.begin(); planned_rows_ < options_.max_step_tokens;) {
+    Sequence* waiting = admitting && !preempted_ ? waiting_.Front() : nullptr;
+    Sequence* s = waiting;
+    if (next != begun.end() && (waiting == nullptr || next->first < RankOf(*waiting))) s = (next++)->second;
+    if (s == nullptr) return;
+    if (s != waiting && s->status != SequenceStatus::kRunning) continue;  // preempted for one before it
+    if (PrefillRows(*s, first) == 0) return;
+    if (s == waiting && !TryAdmit(s, now)) {
+      admitting = false;
+      continue;
+    }
+    const int rows = GrowPages(s, PrefillRows(*s, first));  // anew: a prefix hit has changed what is left
+    if (rows == 0) continue;
+    PlanRows(s, rows);
+    first = false;
+  }
+}
+
+bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
+  if (static_cast<int>(running_.size()) >= max_running_) return false;
+  RequestState* request = FindRequest(s->request_id);
+  if (options_.enable_prefix_caching && !request->NeedsPromptRows()) {
+    // The last token's row is always computed: it gives the next token.
+    s->pages = pool_.Lookup(s->tokens, s->tenant->name, s->num_tokens() - 1);
+  }
+  if (!FitsBesideRunning(*s)) {
+    pool_.Release(s->pages);
+    s->pages.clear();
+    return false;
+  }
+  waiting_.Remove(s);
+  SetRunning(s, true);
+  s->num_registered = static_cast<int>(s->pages.size());
+  s->num_computed = s->num_registered * options_.page_size;
+  s->max_computed = std::max(s->max_computed, s->num_computed);
+  if (request->end.scheduled == absl::InfinitePast()) request->end.scheduled = now;
+  if (!request->looked_up && options_.enable_prefix_caching) {
+    request->looked_up = true;
+    request->prompt.num_cached_tokens = s->num_computed;
+    stats_.prefix_cache_queries += s->num_tokens();
+    stats_.prefix_cache_hits += s->num_computed;
+  }
+  return true;
+}
+
+// `s` holds its prefix hit already. Rule (3) and rule (b) of the header, for each class of pages.
+bool Scheduler::FitsBesideRunning(const Sequence& s) const {
+  const int held = static_cast<int>(s.pages.size());
+  const int wanted = std::min(pool_.PagesFor(s.num_tokens()) + 1, MaxPages(s));
+  for (int c = 0; c < pool_.num_classes(); ++c) {
+    int needed = pool_.CountOfClass(wanted, c) - pool_.CountOfClass(held, c);
+    int reserved = pool_.CountOfClass(MaxPages(s), c);
+    for (const Sequence* r : running_) {
+      const int r_held = static_cast<int>(r->pages.size());
+      const int r_wanted = std::max(r_held, pool_.PagesFor(r->num_tokens()));
+      needed += pool_.CountOfClass(r_wanted, c) - pool_.CountOfClass(r_held, c);
+      if (IsProtected(*r)) reserved += pool_.CountOfClass(MaxPages(*r), c);
+    }
+    if (needed > pool_.class_free(c)) return false;
+    if (IsProtected(s) && reserved > pool_.class_capacity(c)) return false;
+  }
+  return true;
+}
+
+// Others are preempted for the first missing page only: a chunk may as well be shorter.
+int Scheduler::GrowPages(Sequence* s, int num_rows) {
+  const int wanted = pool_.PagesFor(s->num_computed + num_rows);
+  while (static_cast<int>(s->pages.size()) < wanted) {
+    const int index = static_cast<int>(s->pages.size());
+    int32_t page = pool_.Allocate(index);
+    while (page < 0 && index * options_.page_size <= s->num_computed) {
+      Sequence* victim = Victim(*s);
+      if (victim == nullptr) break;
+      Preempt(victim);
+      page = pool_.Allocate(index);
+    }
+    if (page < 0) break;
+    s->pages.push_back(page);
+  }
+  return std::min(num_rows, static_cast<int>(s->pages.size()) * options_.page_size - s->num_computed);
+}
+
+Sequence* Scheduler::Victim(const Sequence& for_whom) const {
+  Sequence* last = nullptr;
+  for (Sequence* r : running_) {
+    if (!IsProtected(*r) && Before(for_whom, *r) && (last == nullptr || Before(*last, *r))) last = r;
+  }
+  return last;
+}
+
+void Scheduler::Preempt(Sequence* s) {
+  preempted_ = true;
+  planned_rows_ -= s->planned_rows;  // its share of planned_features_ stays: the step is a little shorter
+  s->planned_rows = 0;
+  FreePages(s);
+  SetRunning(s, false);
+  ++s->num_preemptions;
+  ++stats_.num_preemptions;
+  ++FindRequest(s->request_id)->end.num_preemptions;
+  s->resumed = true;
+  s->status = SequenceStatus::kWaiting;
+  waiting_.Push(s);
+}
+
+void Scheduler::PlanRows(Sequence* s, int num_rows) {
+  s->planned_rows = num_rows;
+  planned_.push_back(s);
+  planned_rows_ += num_rows;
+  if (num_rows == 1) {
+    planned_features_.AddDecode(s->num_computed);
+  } else {
+    planned_features_.AddPrefill(s->num_computed, num_rows);
+  }
+}
+
+void Scheduler::EmitPlan() {
+  plan_.token_ids.clear();
+  plan_.positions.clear();
+  std::erase_if(planned_, [](const Sequence* s) { return s->planned_rows == 0; });
+  plan_.sequences.resize(planned_.size());
+  for (size_t i = 0; i < planned_.size(); ++i) {
+    Sequence* s = planned_[i];
+    PlanSequence& p = plan_.sequences[i];
+    p.sequence_id = s->id;
+    p.first_row = plan_.num_rows();
+    p.num_rows = std::exchange(s->planned_rows, 0);
+    p.start = s->num_computed;
+    p.pages.assign(s->pages.begin(), s->pages.begin() + pool_.PagesFor(p.start + p.num_rows));
+    p.sample = p.start + p.num_rows == s->num_tokens();
+    p.first_logprob_row = -1;
+    p.sampling = s->sampling;
+    p.tokens = &s->tokens;
+    p.prompt_size = s->prompt_size;
+    p.seed = s->seed;
+    const RequestState* request = FindRequest(s->request_id);
+    if (request->NeedsPromptRows()) {
+      const int known = static_cast<int>(request->prompt.logprobs.size());  // rows [0, known) gave theirs
+      if (p.start + p.num_rows > known && known + 1 < s->prompt_size) p.first_logprob_row = std::max(0, known - p.start);
+    }
+    for (int position = p.start; position < p.start + p.num_rows; ++position) {
+      plan_.token_ids.push_back(s->tokens[position]);
+      plan_.positions.push_back(position);
+    }
+  }
+}
+
+}  // namespace sessa

@@ -1,0 +1,246 @@
+// What the results of a step mean, and how sequences and requests end.
+#include <algorithm>
+#include <utility>
+
+#include "absl/base/macros.h"
+#include "absl/strings/str_cat.h"
+#include "engine/request_state.h"
+
+namespace sessa {
+
+void Scheduler::Commit(const StepPlan& plan, absl::Span<const SequenceResult> results, absl::Time now,
+                       std::vector<SchedulerEvent>* events) {
+  ABSL_HARDENING_ASSERT(in_flight_ && &plan == &plan_ && results.size() == plan.sequences.size());
+  in_flight_ = false;
+  ++stats_.num_steps;
+  for (size_t i = 0; i < results.size(); ++i) CommitSequence(plan.sequences[i], results[i], now, events);
+}
+
+void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult& result, absl::Time now,
+                               std::vector<SchedulerEvent>* events) {
+  const auto found = sequences_.find(planned.sequence_id);
+  if (found == sequences_.end()) return;  // its request ended by a sibling's error just now
+  Sequence* s = found->second;
+  RequestState* request = FindRequest(s->request_id);
+  const int end = planned.start + planned.num_rows;
+  const int recomputed = std::clamp(s->max_computed - planned.start, 0, planned.num_rows);
+  stats_.num_recomputed_tokens += recomputed;
+  tenants_.Charge(request->tenant, planned.num_rows - recomputed);  // a preemption is not the tenant's doing
+  s->num_computed = end;
+  s->max_computed = std::max(s->max_computed, end);
+  if (options_.enable_prefix_caching) RegisterPages(s, *request);
+  if (planned.first_logprob_row >= 0) {
+    std::vector<TokenLogprobs>& all = request->prompt.logprobs;
+    all.insert(all.end(), result.prompt_logprobs.begin(), result.prompt_logprobs.end());
+  }
+  if (!planned.sample) return;
+  if (result.token < 0) {
+    EndRequest(request, absl::InternalError("the model's logits are not numbers"), now, events);
+    return;
+  }
+  if (!request->prompt_done) FinishPrompt(request, events);
+  s->tokens.push_back(result.token);
+  ++stats_.generation_tokens;
+  ++request->end.num_generated_tokens;
+  if (request->end.first_token == absl::InfinitePast()) request->end.first_token = now;
+  const FinishReason finish = FinishAfter(*s);
+  events->push_back({request->id, request->request.sink, TokenUpdate{s->choice, result.token, result.logprobs, finish}});
+  if (finish == FinishReason::kNone) return;
+  EndSequence(request, s->choice);
+  if (request->num_live == 0) EndRequest(request, absl::OkStatus(), now, events);
+}
+
+void Scheduler::RegisterPages(Sequence* s, const RequestState& request) {
+  for (int size = options_.page_size; (s->num_registered + 1) * size <= s->num_computed; ++s->num_registered) {
+    const int i = s->num_registered;
+    const auto tokens = absl::MakeConstSpan(s->tokens).subspan(static_cast<size_t>(i) * size, size);
+    s->pages[i] = pool_.Register(s->pages[i], i == 0 ? -1 : s->pages[i - 1], tokens, request.tenant->name);
+  }
+}
+
+FinishReason Scheduler::FinishAfter(const Sequence& s) const {
+  const auto holds = [&s](const std::vector<int32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), s.tokens.back()) != ids.end();
+  };
+  if (!s.sampling->ignore_eos && holds(options_.eos_token_ids)) return FinishReason::kStop;
+  if (holds(s.sampling->stop_token_ids)) return FinishReason::kStop;
+  return s.num_tokens() >= s.max_size ? FinishReason::kLength : FinishReason::kNone;
+}
+
+void Scheduler::FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events) {
+  request->prompt_done = true;
+  stats_.prompt_tokens += request->prompt.num_tokens;
+  events->push_back({request->id, request->request.sink, std::move(request->prompt)});
+  for (auto& s : request->choices) {
+    if (s != nullptr && s->status == SequenceStatus::kBlocked) Unblock(s.get(), request, /*resumed=*/true);
+  }
+}
+
+void Scheduler::Unblock(Sequence* s, RequestState* request, bool resumed) {
+  s->tokens.reserve(s->max_size);
+  s->tokens = request->request.prompt;
+  s->resumed = resumed;
+  s->status = SequenceStatus::kWaiting;
+  waiting_.Push(s);
+}
+
+void Scheduler::SetRunning(Sequence* s, bool running) {
+  RequestState* request = FindRequest(s->request_id);
+  const bool was = request->num_running > 0;
+  if (running) {
+    s->status = SequenceStatus::kRunning;
+    running_.push_back(s);
+    ++request->num_running;
+  } else {
+    running_.erase(std::find(running_.begin(), running_.end(), s));
+    --request->num_running;
+  }
+  const bool is = request->num_running > 0;
+  if (was == is) return;
+  stats_.num_running += is ? 1 : -1;
+  stats_.num_waiting -= is ? 1 : -1;
+  const int64_t prompt = static_cast<int64_t>(request->request.prompt.size());
+  stats_.waiting_tokens -= is ? prompt : -prompt;
+}
+
+void Scheduler::FreePages(Sequence* s) {
+  pool_.Release(s->pages);
+  s->pages.clear();
+  s->num_registered = s->num_computed = 0;
+}
+
+void Scheduler::EndSequence(RequestState* request, int choice) {
+  Sequence* s = request->choices[choice].get();
+  if (s->status == SequenceStatus::kRunning) {
+    FreePages(s);
+    SetRunning(s, false);
+  } else if (s->status == SequenceStatus::kWaiting) {
+    waiting_.Remove(s);
+  }
+  sequences_.erase(s->id);
+  request->choices[choice].reset();
+  --request->num_live;
+}
+
+void Scheduler::EndRequest(RequestState* request, absl::Status status, absl::Time now,
+                           std::vector<SchedulerEvent>* events) {
+  for (size_t i = 0; i < request->choices.size(); ++i) {
+    if (request->choices[i] != nullptr) EndSequence(request, static_cast<int>(i));
+  }
+  request->end.status = std::move(status);
+  request->end.finished = now;
+  events->push_back({request->id, request->request.sink, std::move(request->end)});
+  --stats_.num_waiting;  // without sequences it waits
+  stats_.waiting_tokens -= static_cast<int64_t>(request->request.prompt.size());
+  deadlines_.erase({request->request.deadline, request->id});
+  tenants_.Leave(request->tenant);
+  requests_.erase(request->id);
+}
+
+Scheduler::RequestState* Scheduler::FindRequest(RequestId id) const {
+  const auto it = requests_.find(id);
+  return it == requests_.end() ? nullptr : it->second.get();
+}
+
+void Scheduler::Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events, absl::Status status) {
+  ABSL_HARDENING_ASSERT(!in_flight_);
+  if (RequestState* request = FindRequest(id)) EndRequest(request, std::move(status), now, events);
+}
+
+void Scheduler::StopChoice(RequestId id, int choice, absl::Time now, std::vector<SchedulerEvent>* events) {
+  ABSL_HARDENING_ASSERT(!in_flight_);
+  RequestState* request = FindRequest(id);
+  if (request == nullptr || choice < 0 || choice >= static_cast<int>(request->choices.size())) return;
+  if (request->choices[choice] == nullptr) return;
+  const bool computed_prompt = request->choices[choice]->status != SequenceStatus::kBlocked && !request->prompt_done;
+  EndSequence(request, choice);
+  if (request->num_live == 0) {
+    EndRequest(request, absl::OkStatus(), now, events);
+  } else if (computed_prompt) {  // then another has to
+    const auto next = std::find_if(request->choices.begin(), request->choices.end(), [](auto& s) { return s != nullptr; });
+    Unblock(next->get(), request, /*resumed=*/true);
+  }
+}
+
+void Scheduler::Expire(absl::Time now, std::vector<SchedulerEvent>* events) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Cancel(deadlines_.begin()->second, now, events, absl::DeadlineExceededError("the request's deadline has passed"));
+  }
+}
+
+void Scheduler::AbortAll(const absl::Status& status, absl::Time now, std::vector<SchedulerEvent>* events) {
+  in_flight_ = false;
+  while (!requests_.empty()) EndRequest(requests_.begin()->second.get(), status, now, events);
+}
+
+absl::Time Scheduler::NextDeadline() const {
+  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+}
+
+SchedulerStats Scheduler::Stats() const {
+  SchedulerStats stats = stats_;
+  stats.num_pages = pool_.num_pages();
+  stats.num_used_pages = pool_.num_used_pages();
+  return stats;
+}
+
+const Sequence* Scheduler::FindSequence(uint64_t sequence_id) const {
+  const auto it = sequences_.find(sequence_id);
+  return it == sequences_.end() ? nullptr : it->second;
+}
+
+absl::Status Scheduler::CheckInvariants() const {
+  if (absl::Status pool = pool_.CheckInvariants(); !pool.ok()) return pool;
+  std::vector<int> references(pool_.num_pages());
+  int running = 0, waiting = 0, num_running = 0, num_waiting = 0;
+  int64_t waiting_tokens = 0;
+  for (const auto& [id, request] : requests_) {
+    const auto fail = [id = id](const char* what) {
+      return absl::InternalError(absl::StrCat("request ", id, ": ", what));
+    };
+    int live = 0, live_running = 0;
+    for (const auto& s : request->choices) {
+      if (s == nullptr) continue;
+      ++live;
+      if (FindSequence(s->id) != s.get()) return fail("a sequence is not found by its id");
+      if (s->status != SequenceStatus::kRunning && (!s->pages.empty() || s->num_computed != 0)) return fail("pages without running");
+      if (s->status == SequenceStatus::kBlocked && request->prompt_done) return fail("blocked for ever");
+      if (s->status == SequenceStatus::kWaiting) {
+        ++waiting;
+        if (!waiting_.Contains(*s)) return fail("waits, but not in the queue");
+      }
+      if (s->status != SequenceStatus::kRunning) continue;
+      ++live_running;
+      if (std::count(running_.begin(), running_.end(), s.get()) != 1) return fail("not among the running ones");
+      if (s->num_remaining() < 1 || s->num_tokens() > s->max_size) return fail("its counts of tokens disagree");
+      if (pool_.PagesFor(s->num_computed) > static_cast<int>(s->pages.size())) return fail("tokens without pages");
+      for (size_t i = 0; i < s->pages.size(); ++i) {
+        ++references[s->pages[i]];
+        if (pool_.ClassOfPage(s->pages[i]) != pool_.ClassOfIndex(static_cast<int>(i))) return fail("a page of the wrong class");
+        const bool registered = static_cast<int>(i) < s->num_registered;
+        if (registered != pool_.is_indexed(s->pages[i])) return fail("an open page that others can find, or a lost one");
+        if (!registered && pool_.num_references(s->pages[i]) != 1) return fail("an open page is shared");
+      }
+    }
+    if (live != request->num_live || live == 0 || live_running != request->num_running) return fail("its counts disagree");
+    running += live_running;
+    if (live_running > 0) {
+      ++num_running;
+    } else {
+      ++num_waiting;
+      waiting_tokens += static_cast<int64_t>(request->request.prompt.size());
+    }
+  }
+  for (int page = 0; page < pool_.num_pages(); ++page) {
+    if (references[page] != pool_.num_references(page)) {
+      return absl::InternalError(absl::StrCat("page ", page, ": its references are not those of live sequences"));
+    }
+  }
+  if (running != static_cast<int>(running_.size()) || waiting != static_cast<int>(waiting_.size()) ||
+      num_running != stats_.num_running || num_waiting != stats_.num_waiting || waiting_tokens != stats_.waiting_tokens) {
+    return absl::InternalError("the gauges disagree with the live requests");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sessa

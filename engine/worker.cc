@@ -1,0 +1,198 @@
+#include "engine/worker.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model.h"
+#include "engine/mutex.h"
+#include "engine/sampler.h"
+#include "kernels/backend.h"
+#include "kernels/communicator.h"
+
+namespace sessa {
+namespace {
+
+struct Rank {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> communicator;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<StateCache> cache;
+  Matrix logits;
+  absl::Status status;
+};
+
+}  // namespace
+
+class Workers::Impl {
+ public:
+  Impl(const WorkerOptions& options, const ModelConfig& config)
+      : options_(options), ranks_(options.num_ranks), sampler_(config.vocab_size, config.eos_token_ids) {}
+
+  ~Impl() {
+    {
+      MutexLock lock(&mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
+    auto communicators = MakeThreadCommunicators(options_.num_ranks);
+    int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
+    for (int i = 0; i < options_.num_ranks; ++i) {
+      Rank& rank = ranks_[i];
+      rank.backend = MakeCpuBackend(options_.num_threads);
+      rank.communicator = std::move(communicators[i]);
+      auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(), rank.communicator.get());
+      if (!model.ok()) return model.status();
+      rank.model = *std::move(model);
+      const LayerState shape = rank.model->StateShape(options_.state_dtype, options_.page_size, 0);
+      page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/false));
+      if (i == 0) page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
+    }
+    page_bytes *= config.num_layers;
+    const int64_t pages = std::min<int64_t>(options_.state_cache_bytes / page_bytes, options_.max_pages);
+    num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
+    if (num_pages_ == 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", options_.state_cache_bytes, " bytes hold no page for each rank; a page of ",
+                                                       options_.page_size, " tokens takes ", page_bytes));
+    }
+    for (Rank& rank : ranks_) {
+      auto cache = StateCache::Create(rank.model->StateShape(options_.state_dtype, options_.page_size, num_pages_), config.num_layers,
+                                      num_pages_, rank.backend.get());
+      if (!cache.ok()) return cache.status();
+      rank.cache = std::make_unique<StateCache>(*std::move(cache));
+    }
+    for (int i = 1; i < options_.num_ranks; ++i) threads_.emplace_back([this, i] { Work(i); });
+    return absl::OkStatus();
+  }
+
+  absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
+    if (!health_.ok()) return health_;
+    CollectLogitRows(plan);
+    if (!threads_.empty()) {
+      MutexLock lock(&mutex_);
+      plan_ = &plan;
+      busy_ = static_cast<int>(threads_.size());
+      ++generation_;
+    }
+    wake_.notify_all();
+    Forward(&ranks_[0], plan);
+    if (!threads_.empty()) {
+      MutexLock lock(&mutex_);
+      while (busy_ > 0) done_.wait(mutex_);
+    }
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      if (ranks_[i].status.ok()) continue;
+      health_ = absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
+      return health_;
+    }
+    Sample(plan, results);
+    return absl::OkStatus();
+  }
+
+  int num_pages() const { return num_pages_; }
+  StateCache* cache(int rank) { return ranks_[rank].cache.get(); }
+
+ private:
+  void Work(int rank) {
+    for (uint64_t seen = 0;;) {
+      const StepPlan* plan = nullptr;
+      {
+        MutexLock lock(&mutex_);
+        while (generation_ == seen && !stop_) wake_.wait(mutex_);
+        if (stop_) return;
+        seen = generation_;
+        plan = plan_;
+      }
+      Forward(&ranks_[rank], *plan);
+      bool last = false;
+      {
+        MutexLock lock(&mutex_);
+        last = --busy_ == 0;
+      }
+      if (last) done_.notify_one();
+    }
+  }
+
+  void Forward(Rank* rank, const StepPlan& plan) {
+    rank->logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
+    rank->status = rank->backend->Synchronize();
+  }
+
+  static int NumPromptLogprobs(const PlanSequence& s) {
+    return s.first_logprob_row < 0 ? 0 : std::max(0, std::min(s.num_rows, s.prompt_size - 1 - s.start) - s.first_logprob_row);
+  }
+
+  // For each sequence the rows of its prompt's log-probabilities, then the sampled one (one row may be both).
+  void CollectLogitRows(const StepPlan& plan) {
+    logit_rows_.clear();
+    for (const PlanSequence& s : plan.sequences) {
+      for (int i = 0; i < NumPromptLogprobs(s); ++i) logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
+      if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
+    }
+  }
+
+  // Every rank has all logits, so rank 0's are enough.
+  void Sample(const StepPlan& plan, std::vector<SequenceResult>* results) {
+    results->resize(plan.sequences.size());
+    int row = 0;
+    const auto next_row = [&] {
+      const Matrix& logits = ranks_[0].logits;
+      const Matrix one = logits.Rows(row, row + 1);
+      ++row;
+      return absl::Span<const float>(one.data, one.cols);
+    };
+    for (size_t i = 0; i < plan.sequences.size(); ++i) {
+      const PlanSequence& s = plan.sequences[i];
+      SequenceResult& result = (*results)[i];
+      result = {};
+      const int top = std::max(0, s.sampling->num_logprobs);
+      for (int k = 0; k < NumPromptLogprobs(s); ++k) {
+        const int32_t next = (*s.tokens)[s.start + s.first_logprob_row + k + 1];
+        result.prompt_logprobs.push_back(sampler_.Logprobs(next_row(), next, top));
+      }
+      if (!s.sample) continue;
+      const auto logits = next_row();
+      result.token = sampler_.Sample(logits, *s.sampling, *s.tokens, s.prompt_size, s.seed);
+      if (result.token >= 0 && s.sampling->num_logprobs >= 0) {
+        result.logprobs = sampler_.Logprobs(logits, result.token, s.sampling->num_logprobs);
+      }
+    }
+  }
+
+  const WorkerOptions options_;
+  std::vector<Rank> ranks_;
+  Sampler sampler_;
+  int num_pages_ = 0;
+  std::vector<int> logit_rows_;  // of the plan in execution
+  absl::Status health_;
+
+  Mutex mutex_;
+  std::condition_variable_any wake_, done_;
+  const StepPlan* plan_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  uint64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;
+  int busy_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;  // of ranks 1, 2, ...
+};
+
+Workers::Workers(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Workers::~Workers() = default;
+
+absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const WorkerOptions& options, const ModelConfig& config,
+                                                         const WeightSource& weights) {
+  auto impl = std::make_unique<Impl>(options, config);
+  if (absl::Status loaded = impl->Load(config, weights); !loaded.ok()) return loaded;
+  return std::unique_ptr<Workers>(new Workers(std::move(impl)));
+}
+
+absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) { return impl_->Execute(plan, results); }
+int Workers::num_pages() const { return impl_->num_pages(); }
+StateCache* Workers::cache_for_testing(int rank) { return impl_->cache(rank); }
+
+}  // namespace sessa

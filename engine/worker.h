@@ -1,0 +1,49 @@
+// The tensor-parallel ranks: each a Backend, a Communicator, a Model and a StateCache on a thread of its own (rank 0 uses
+// the caller's). Executes one plan at a time on all of them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/config.h"
+#include "engine/state_cache.h"
+#include "engine/step_plan.h"
+#include "engine/weights.h"
+#include "kernels/tensor.h"
+
+namespace sessa {
+
+struct WorkerOptions {
+  DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
+  int num_ranks = 1;
+  int num_threads = 1;             // of each rank, its own included
+  int max_rows = 512;              // of one step
+  int page_size = 64;
+  int max_pages = 0;               // more could never be used
+  int64_t state_cache_bytes = 0;   // over all ranks
+};
+
+class Workers {
+ public:
+  // Loads every rank's weights and allocates its pages: as many as state_cache_bytes pays for, a multiple of num_ranks.
+  // RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
+  static absl::StatusOr<std::unique_ptr<Workers>> Create(const WorkerOptions& options, const ModelConfig& config,
+                                                         const WeightSource& weights);
+  ~Workers();
+
+  // Forward on all ranks, then samples. A device error is sticky: every later call returns it.
+  // Not thread-safe: the engine thread calls it.
+  absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
+
+  int num_pages() const;
+  StateCache* cache_for_testing(int rank);
+
+ private:
+  class Impl;
+  explicit Workers(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sessa

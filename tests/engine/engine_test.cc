@@ -1,0 +1,290 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "tests/engine/engine_fixture.h"
+#include "tests/reference/reference_model.h"
+
+namespace sessa {
+namespace {
+
+using EngineTest = EngineFixture;
+
+TEST_F(EngineTest, GreedyTokensAreTheOracles) {
+  auto engine = Make(SmallOptions());
+  const auto result = Submit(engine.get(), MakeRequest(RandomPrompt(37), 12, 0))->WaitForEnd();
+  ASSERT_TRUE(result.end.status.ok());
+  ReferenceModel oracle(config_, *weights_);
+  auto tokens = RandomPrompt(37);
+  for (int32_t token : result.tokens[0]) {
+    const auto output = oracle.Forward(tokens);
+    ASSERT_TRUE(output.ok());
+    const double* logits = output->logits.data() + (tokens.size() - 1) * config_.vocab_size;
+    ASSERT_EQ(std::max_element(logits, logits + config_.vocab_size) - logits, token);
+    tokens.push_back(token);
+  }
+  EXPECT_EQ(result.finish[0], FinishReason::kLength);
+  EXPECT_EQ(result.end.num_generated_tokens, 12);
+  EXPECT_LE(result.end.arrival, result.end.scheduled);
+  EXPECT_LE(result.end.scheduled, result.end.first_token);
+  EXPECT_LE(result.end.first_token, result.end.finished);
+}
+
+TEST_F(EngineTest, EosStopIdsAndMinTokens) {
+  auto engine = Make(SmallOptions());
+  Request request = MakeRequest(RandomPrompt(10), 20, 0);
+  request.sampling.ignore_eos = false;
+  request.sampling.allowed_token_ids = {7, 39};
+  request.sampling.logit_bias = {{39, 1000.0f}};
+  using Tokens = std::vector<int32_t>;
+  auto result = Submit(engine.get(), request)->WaitForEnd();
+  EXPECT_EQ(result.tokens[0], Tokens{39});
+  EXPECT_EQ(result.finish[0], FinishReason::kStop);
+  request.sampling.min_tokens = 3;
+  EXPECT_EQ(Submit(engine.get(), request)->WaitForEnd().tokens[0], (Tokens{7, 7, 7, 39}));
+  request.sampling.ignore_eos = true;
+  result = Submit(engine.get(), request)->WaitForEnd();
+  EXPECT_EQ(result.tokens[0], Tokens(20, 39));
+  EXPECT_EQ(result.finish[0], FinishReason::kLength);
+  request.sampling.stop_token_ids = {39};
+  result = Submit(engine.get(), request)->WaitForEnd();
+  EXPECT_EQ(result.tokens[0], (Tokens{7, 7, 7, 39}));
+  EXPECT_EQ(result.finish[0], FinishReason::kStop);
+}
+
+TEST_F(EngineTest, StopsAtTheContextsEdge) {
+  auto engine = Make(SmallOptions());
+  const auto result = Submit(engine.get(), MakeRequest(RandomPrompt(505), 100))->WaitForEnd();
+  EXPECT_EQ(result.tokens[0].size(), 7u);
+  EXPECT_EQ(result.finish[0], FinishReason::kLength);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(512), 1)).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(Submit(engine.get(), MakeRequest(RandomPrompt(511), 1))->WaitForEnd().tokens[0].size(), 1u);
+}
+
+TEST_F(EngineTest, CancelAndStopChoiceFreeThePages) {
+  auto engine = Make(SmallOptions());
+  RequestId cancelled = 0, stopped = 0;
+  auto a = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480), &cancelled);
+  auto b = Submit(engine.get(), MakeRequest(RandomPrompt(30, 2), 480, 1, 5, 2), &stopped);
+  a->WaitForTokens(1);
+  b->WaitForTokens(2);
+  engine->Cancel(cancelled);
+  engine->Cancel(cancelled);
+  engine->Cancel(12345);
+  EXPECT_EQ(a->WaitForEnd().end.status.code(), absl::StatusCode::kCancelled);
+  engine->StopChoice(stopped, 0);
+  engine->StopChoice(stopped, 1);
+  engine->StopChoice(stopped, 1);
+  EXPECT_TRUE(b->WaitForEnd().end.status.ok());
+  EXPECT_EQ(engine->Stats().num_used_pages, 0);
+  EXPECT_EQ(engine->Stats().num_running, 0);
+}
+
+TEST_F(EngineTest, DeadlineAndSlowReader) {
+  auto engine = Make(SmallOptions());
+  Request late = MakeRequest(RandomPrompt(30), 480);
+  late.deadline = absl::Now() - absl::Seconds(1);
+  EXPECT_EQ(Submit(engine.get(), late)->WaitForEnd().end.status.code(), absl::StatusCode::kDeadlineExceeded);
+  Request slow = MakeRequest(RandomPrompt(30), 480);
+  auto sink = std::make_shared<CollectingSink>(1, 3);
+  slow.sink = sink;
+  ASSERT_TRUE(engine->Submit(slow).ok());
+  const auto& result = sink->WaitForEnd();
+  EXPECT_EQ(result.end.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(result.num_tokens, 480);
+}
+
+TEST_F(EngineTest, QueueLimits) {
+  EngineOptions o = SmallOptions();
+  o.max_num_seqs = 1;
+  o.max_queued_requests = 2;
+  o.max_queued_tokens = 50;
+  auto engine = Make(o);
+  RequestId id = 0;
+  auto running = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480), &id);
+  running->WaitForTokens(1);
+  auto first = Submit(engine.get(), MakeRequest(RandomPrompt(30), 1));
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(21), 1)).code(), absl::StatusCode::kResourceExhausted);
+  auto second = Submit(engine.get(), MakeRequest(RandomPrompt(20), 1));
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(1), 1)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(engine->Stats().num_waiting, 2);
+  EXPECT_EQ(engine->Stats().waiting_tokens, 50);
+  engine->Cancel(id);
+  EXPECT_TRUE(first->WaitForEnd().end.status.ok());
+  EXPECT_TRUE(second->WaitForEnd().end.status.ok());
+  EXPECT_EQ(engine->Stats().num_waiting, 0);
+}
+
+TEST_F(EngineTest, DrainLetsFinishThenEndsTheRest) {
+  auto engine = Make(SmallOptions());
+  auto quick = Submit(engine.get(), MakeRequest(RandomPrompt(30), 5));
+  engine->Drain(absl::InfiniteFuture());
+  EXPECT_TRUE(quick->ended());
+  EXPECT_TRUE(engine->Stats().draining);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(3), 1)).code(), absl::StatusCode::kUnavailable);
+
+  engine = Make(SmallOptions());
+  auto slow = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480));
+  auto fast = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480, 1, 6, 8));
+  std::thread first([&] { engine->Drain(absl::Now() + absl::Hours(1)); });
+  engine->Drain(absl::Now());  // hastens the first
+  first.join();
+  for (const auto& sink : {slow, fast}) {
+    ASSERT_TRUE(sink->ended());
+    EXPECT_EQ(sink->WaitForEnd().end.status.code(), absl::StatusCode::kUnavailable);
+  }
+}
+
+TEST_F(EngineTest, DestructorEndsEveryRequest) {
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  auto engine = Make(SmallOptions());
+  for (int i = 0; i < 20; ++i) sinks.push_back(Submit(engine.get(), MakeRequest(RandomPrompt(30, i), 480)));
+  engine.reset();
+  for (const auto& sink : sinks) {
+    ASSERT_TRUE(sink->ended());
+    EXPECT_EQ(sink->WaitForEnd().end.status.code(), absl::StatusCode::kCancelled);
+  }
+}
+
+TEST_F(EngineTest, ManyThreads) {
+  EngineOptions o = SmallOptions();
+  o.tensor_parallel_size = 2;
+  auto engine = Make(o);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&engine, t] {
+      for (int i = 0; i < 12; ++i) {
+        RequestId id = 0;
+        auto sink = Submit(engine.get(), MakeRequest(RandomPrompt(10 + i, t), 10, 1, i, 1 + i % 2), &id);
+        if (i % 3 == 1) engine->Cancel(id);
+        if (i % 3 == 2) engine->StopChoice(id, 0);
+        engine->Stats();
+        sink->WaitForEnd();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(engine->Stats().num_used_pages, 0);
+}
+
+TEST_F(EngineTest, EveryBadValueIsNamed) {
+  auto engine = Make(SmallOptions());
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  struct Case {
+    const char* field;
+    void (*spoil)(Request*, float nan, float inf);
+  };
+  const Case cases[] = {
+      {"prompt", [](Request* r, float, float) { r->prompt.clear(); }},
+      {"prompt", [](Request* r, float, float) { r->prompt[1] = 40; }},
+      {"prompt", [](Request* r, float, float) { r->prompt[1] = -1; }},
+      {"n", [](Request* r, float, float) { r->n = 0; }},
+      {"n", [](Request* r, float, float) { r->n = 129; }},
+      {"max_tokens", [](Request* r, float, float) { r->sampling.max_tokens = 0; }},
+      {"min_tokens", [](Request* r, float, float) { r->sampling.min_tokens = 11; }},
+      {"min_tokens", [](Request* r, float, float) { r->sampling.min_tokens = -1; }},
+      {"temperature", [](Request* r, float nan, float) { r->sampling.temperature = nan; }},
+      {"temperature", [](Request* r, float, float inf) { r->sampling.temperature = inf; }},
+      {"temperature", [](Request* r, float, float) { r->sampling.temperature = -0.1f; }},
+      {"top_p", [](Request* r, float, float) { r->sampling.top_p = 0; }},
+      {"top_p", [](Request* r, float nan, float) { r->sampling.top_p = nan; }},
+      {"top_p", [](Request* r, float, float) { r->sampling.top_p = 1.01f; }},
+      {"min_p", [](Request* r, float, float) { r->sampling.min_p = -0.01f; }},
+      {"top_k", [](Request* r, float, float) { r->sampling.top_k = -1; }},
+      {"presence_penalty", [](Request* r, float, float) { r->sampling.presence_penalty = 2.1f; }},
+      {"frequency_penalty", [](Request* r, float, float) { r->sampling.frequency_penalty = -2.1f; }},
+      {"repetition_penalty", [](Request* r, float, float) { r->sampling.repetition_penalty = 0; }},
+      {"num_logprobs", [](Request* r, float, float) { r->sampling.num_logprobs = 41; }},
+      {"stop_token_ids", [](Request* r, float, float) { r->sampling.stop_token_ids = {40}; }},
+      {"allowed_token_ids", [](Request* r, float, float) { r->sampling.allowed_token_ids = {-1}; }},
+      {"logit_bias", [](Request* r, float, float) { r->sampling.logit_bias = {{40, 1.0f}}; }},
+      {"logit_bias", [](Request* r, float nan, float) { r->sampling.logit_bias = {{4, nan}}; }},
+      {"min_tokens", [](Request* r, float, float) {
+         r->sampling.allowed_token_ids = {7, 8};
+         r->sampling.stop_token_ids = {8, 7};
+         r->sampling.min_tokens = 1;
+       }},
+  };
+  for (const Case& c : cases) {
+    Request request = MakeRequest(RandomPrompt(5), 10);
+    c.spoil(&request, nan, inf);
+    const absl::Status status = SubmitError(engine.get(), std::move(request));
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.field;
+    EXPECT_EQ(status.message().substr(0, strlen(c.field)), c.field) << status;
+  }
+  Request huge = MakeRequest(RandomPrompt(5), std::numeric_limits<int>::max());
+  huge.n = 2;
+  EXPECT_TRUE(Submit(engine.get(), huge)->WaitForEnd().end.status.ok());  // cut at the context's edge
+}
+
+TEST_F(EngineTest, BadOptionsAreNamed) {
+  struct Case {
+    const char* option;
+    void (*spoil)(EngineOptions*);
+  };
+  const Case cases[] = {
+      {"weight_dtype", [](EngineOptions* o) { o->weight_dtype = DType::kF16; }},
+      {"page_size", [](EngineOptions* o) { o->page_size = 48; }},
+      {"tensor_parallel_size", [](EngineOptions* o) { o->tensor_parallel_size = 3; }},
+      {"num_threads", [](EngineOptions* o) { o->num_threads = -1; }},
+      {"max_model_len", [](EngineOptions* o) { o->max_model_len = 513; }},
+      {"max_model_len", [](EngineOptions* o) { o->max_model_len = 1; }},
+      {"max_num_seqs", [](EngineOptions* o) { o->max_num_seqs = 0; }},
+      {"max_step_tokens", [](EngineOptions* o) { o->max_step_tokens = 0; }},
+      {"target_step_time", [](EngineOptions* o) { o->target_step_time = absl::ZeroDuration(); }},
+      {"max_queued_requests", [](EngineOptions* o) { o->max_queued_requests = 0; }},
+      {"max_queued_tokens", [](EngineOptions* o) { o->max_queued_tokens = 0; }},
+      {"max_preemptions", [](EngineOptions* o) { o->max_preemptions = -1; }},
+      {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = -1; }},
+      {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = 1000; }},
+  };
+  for (const Case& c : cases) {
+    EngineOptions options = SmallOptions();
+    c.spoil(&options);
+    const auto engine = Engine::Create(options, config_, *weights_);
+    ASSERT_FALSE(engine.ok()) << c.option;
+    EXPECT_EQ(engine.status().message().substr(0, strlen(c.option)), c.option) << engine.status();
+  }
+  EngineOptions defaults = SmallOptions();
+  defaults.state_cache_bytes = 0;
+  defaults.num_threads = 0;
+  auto engine = Make(defaults);
+  EXPECT_GT(engine->options().state_cache_bytes, 0);
+  EXPECT_GE(engine->options().num_threads, 1);
+  EXPECT_EQ(engine->options().max_model_len, 512);
+}
+
+TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {
+  class Spoiled final : public WeightSource {
+   public:
+    explicit Spoiled(const WeightSource& good) : good_(good), nan_(40 * 48, std::numeric_limits<float>::quiet_NaN()) {}
+    absl::StatusOr<WeightView> Get(std::string_view name) const override {
+      auto view = good_.Get(name);
+      if (view.ok() && name == "embed.weight") view->data = nan_.data();
+      return view;
+    }
+    const WeightSource& good_;
+    std::vector<float> nan_;
+  };
+  const auto engine = Engine::Create(SmallOptions(), config_, Spoiled(*weights_));
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument) << engine.status();
+}
+
+TEST_F(EngineTest, StepsAreObserved) {
+  int64_t tokens = 0;
+  auto engine = Engine::Create(SmallOptions(), config_, *weights_, [](void* sum, const StepObservation& step) {
+    *static_cast<int64_t*>(sum) += step.num_tokens;
+    EXPECT_GT(step.duration, absl::ZeroDuration());
+  }, &tokens);
+  ASSERT_TRUE(engine.ok());
+  Submit(engine->get(), MakeRequest(RandomPrompt(30), 5))->WaitForEnd();
+  engine->reset();
+  EXPECT_EQ(tokens, 34);
+}
+
+}  // namespace
+}  // namespace sessa

@@ -1,0 +1,77 @@
+// A stand-in for the model under the Scheduler: what it "computes" for a token is a hash of the whole prefix, kept in
+// pages as the real state is, so that a page used for the wrong prefix, a stale one or one written by two is seen at once.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/step_plan.h"
+#include "gtest/gtest.h"
+
+namespace sessa {
+
+class FakeModel {
+ public:
+  static constexpr int kVocab = 32;
+  static constexpr int kEos = 31;
+
+  FakeModel(int num_pages, int page_size) : page_size_(page_size), state_(num_pages * page_size) {}
+
+  static uint64_t Extend(uint64_t prefix, int32_t token) {
+    uint64_t x = (prefix ^ static_cast<uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;
+    return x ^ (x >> 29);
+  }
+  static int32_t Next(uint64_t prefix, uint64_t seed) { return static_cast<int32_t>(Extend(prefix ^ seed, 7) >> 20) & (kVocab - 1); }
+
+  // What choice `choice` of a request must give when nobody disturbs it.
+  static std::vector<int32_t> Expected(const std::vector<int32_t>& prompt, const SamplingParams& sampling, int choice,
+                                       int max_model_len) {
+    uint64_t prefix = 0;
+    for (int32_t token : prompt) prefix = Extend(prefix, token);
+    std::vector<int32_t> out;
+    while (static_cast<int>(out.size()) < sampling.max_tokens && static_cast<int>(prompt.size() + out.size()) < max_model_len) {
+      out.push_back(Next(prefix, sampling.seed + choice));
+      if (out.back() == kEos && !sampling.ignore_eos) break;
+      prefix = Extend(prefix, out.back());
+    }
+    return out;
+  }
+
+  std::vector<SequenceResult> Execute(const StepPlan& plan) {
+    std::vector<SequenceResult> results;
+    int rows = 0;
+    for (const PlanSequence& s : plan.sequences) {
+      EXPECT_EQ(s.first_row, rows);
+      EXPECT_GE(s.num_rows, 1);
+      rows += s.num_rows;
+      uint64_t prefix = 0;
+      for (int i = 0; i < s.start + s.num_rows; ++i) {
+        prefix = Extend(prefix, (*s.tokens)[i]);
+        uint64_t& slot = state_[s.pages[i / page_size_] * page_size_ + i % page_size_];
+        if (i < s.start) {
+          EXPECT_EQ(slot, prefix) << "sequence " << s.sequence_id << " position " << i;
+          continue;
+        }
+        const int row = s.first_row + i - s.start;
+        EXPECT_EQ(plan.token_ids[row], (*s.tokens)[i]);
+        EXPECT_EQ(plan.positions[row], i);
+        slot = prefix;
+      }
+      SequenceResult& result = results.emplace_back();
+      if (s.sample) result.token = Next(prefix, s.seed);
+      if (s.first_logprob_row >= 0) {
+        for (int i = s.start + s.first_logprob_row; i < s.start + s.num_rows && i + 1 < s.prompt_size; ++i) {
+          result.prompt_logprobs.push_back({static_cast<float>(i), {}});
+        }
+      }
+    }
+    EXPECT_EQ(rows, plan.num_rows());
+    return results;
+  }
+
+ private:
+  const int page_size_;
+  std::vector<uint64_t> state_;  // [num_pages, page_size]
+};
+
+}  // namespace sessa

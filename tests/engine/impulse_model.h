@@ -1,0 +1,77 @@
+// Weights set by hand: a model whose state has a closed form.
+#pragma once
+
+#include <cmath>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/config.h"
+#include "engine/weights.h"
+
+namespace sessa {
+
+class MapWeights final : public WeightSource {
+ public:
+  void Set(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
+    tensors_[name] = {std::move(shape), std::move(values)};
+  }
+  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+    const auto it = tensors_.find(std::string(name));
+    if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
+    return WeightView{DType::kF32, it->second.first, it->second.second.data()};
+  }
+
+ private:
+  std::map<std::string, std::pair<std::vector<int64_t>, std::vector<float>>> tensors_;
+};
+
+// One layer whose f is 1 in channel 0 at tokens with id 1 and 0 elsewhere, whose feedback attention is uniform (q_b = 0) and
+// whose gamma is c: the impulse response of design.md, section 2, in closed form.
+inline constexpr int kImpulseD = 16;
+inline ModelConfig ImpulseConfig(int max_tokens) {
+  ModelConfig config;
+  config.hidden_size = kImpulseD;
+  config.num_heads = config.num_kv_heads = config.num_layers = 1;
+  config.vocab_size = 2;
+  config.use_forward_rope = false;
+  config.max_position_embeddings = max_tokens;
+  return config;
+}
+
+inline MapWeights ImpulseWeights(const ModelConfig& config, float c) {
+  const int D = kImpulseD;
+  MapWeights w;
+  std::vector<float> embed(2 * D);
+  for (int i = 0; i < D; ++i) embed[i] = i % 2 == 0 ? 1 : -1, embed[D + i] = -embed[i];
+  const auto matrix = [&](int n, std::initializer_list<std::tuple<int, int, float>> entries) {
+    std::vector<float> m(n * D);
+    for (auto [row, column, value] : entries) m[row * D + column] = value;
+    return m;
+  };
+  const auto linear = [&](const std::string& name, int n, std::vector<float> weight, std::vector<float> bias = {}) {
+    bias.resize(n);
+    w.Set(name + ".weight", {n, D}, std::move(weight));
+    w.Set(name + ".bias", {n}, std::move(bias));
+  };
+  w.Set("embed.weight", {2, D}, embed);
+  w.Set("norm.weight", {D}, std::vector<float>(D, 1));
+  w.Set("norm.bias", {D}, std::vector<float>(D));
+  w.Set("layers.0.ln.weight", {D}, std::vector<float>(D, 1));
+  w.Set("layers.0.ln.bias", {D}, std::vector<float>(D));
+  linear("layers.0.W_in", 2 * D, matrix(2 * D, {{0, 0, 10}, {1, 0, -10}}));              // u_0 marks id 0, u_1 marks id 1
+  linear("layers.0.mixer.q_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // equal ids attract, others repel,
+  linear("layers.0.mixer.k_proj", D, matrix(D, {{0, 0, -3}, {0, 1, 3}}));                // beyond exp's range
+  linear("layers.0.mixer.v_proj", D, matrix(D, {{0, 1, 0.1f}}));
+  linear("layers.0.mixer.proj_fb", 2 * D, matrix(2 * D, {{D, 0, 1}, {D + 1, 1, 1}}));    // q_b = 0, k_b whatever
+  w.Set("layers.0.mixer.gamma_ctx.weight", {1, D}, std::vector<float>(D));
+  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / config.gamma_max)});
+  linear("layers.0.W_out", D, std::vector<float>(D * D));
+  return w;
+}
+
+}  // namespace sessa

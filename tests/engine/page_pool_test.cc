@@ -1,0 +1,180 @@
+#include "engine/page_pool.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/cost_model.h"
+#include "gtest/gtest.h"
+
+namespace sessa {
+namespace {
+
+std::vector<int32_t> Tokens(int n, int first = 0) {
+  std::vector<int32_t> tokens(n);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+// Allocates, registers and returns the pages of tokens' full pages, as a sequence would.
+std::vector<int32_t> Fill(PagePool* pool, const std::vector<int32_t>& tokens, const char* salt = "") {
+  std::vector<int32_t> pages;
+  for (int i = 0; (i + 1) * pool->page_size() <= static_cast<int>(tokens.size()); ++i) {
+    const int32_t page = pool->Allocate(i);
+    if (page < 0) break;
+    pages.push_back(pool->Register(page, i == 0 ? -1 : pages[i - 1],
+                                   absl::MakeConstSpan(tokens).subspan(i * pool->page_size(), pool->page_size()), salt));
+  }
+  return pages;
+}
+
+TEST(PagePoolTest, HitCoversFullPagesOnly) {
+  PagePool pool(8, 16, 1);
+  const auto tokens = Tokens(100);
+  const auto pages = Fill(&pool, tokens);
+  ASSERT_EQ(pages.size(), 6u);
+  pool.Release(pages);
+  EXPECT_EQ(pool.num_used_pages(), 0);
+  for (auto [max_tokens, expected] : {std::pair{100, 6}, {96, 6}, {95, 5}, {17, 1}, {16, 1}, {15, 0}, {0, 0}}) {
+    const auto hit = pool.Lookup(tokens, "", max_tokens);
+    EXPECT_EQ(static_cast<int>(hit.size()), expected) << max_tokens;
+    EXPECT_TRUE(std::equal(hit.begin(), hit.end(), pages.begin()));
+    EXPECT_EQ(pool.num_used_pages(), expected);
+    ASSERT_TRUE(pool.CheckInvariants().ok());
+    pool.Release(hit);
+  }
+}
+
+TEST(PagePoolTest, SaltAndEveryTokenCount) {
+  PagePool pool(8, 16, 1);
+  const auto tokens = Tokens(32);
+  pool.Release(Fill(&pool, tokens, "a"));
+  EXPECT_TRUE(pool.Lookup(tokens, "b", 32).empty());
+  EXPECT_TRUE(pool.Lookup(tokens, "", 32).empty());
+  auto other = tokens;
+  other[31] += 1;
+  const auto hit = pool.Lookup(other, "a", 32);
+  EXPECT_EQ(hit.size(), 1u);
+  pool.Release(hit);
+}
+
+// With one bit of hash nearly everything collides: slower, never wrong.
+TEST(PagePoolTest, CollisionsGiveNoWrongHit) {
+  PagePool pool(64, 16, 1);
+  pool.SetHashMaskForTesting(1);
+  std::vector<std::vector<int32_t>> prompts, pages;
+  for (int i = 0; i < 10; ++i) {
+    prompts.push_back(Tokens(48, i));
+    pages.push_back(Fill(&pool, prompts.back()));
+    ASSERT_TRUE(pool.CheckInvariants().ok()) << pool.CheckInvariants();
+  }
+  for (int i = 0; i < 10; ++i) {
+    const auto hit = pool.Lookup(prompts[i], "", 48);
+    EXPECT_EQ(hit, pages[i]);
+    pool.Release(hit);
+    pool.Release(pages[i]);
+  }
+  EXPECT_TRUE(pool.CheckInvariants().ok()) << pool.CheckInvariants();
+}
+
+TEST(PagePoolTest, TheSamePrefixIsKeptOnce) {
+  PagePool pool(8, 16, 1);
+  const auto tokens = Tokens(32);
+  const auto first = Fill(&pool, tokens), second = Fill(&pool, tokens);
+  EXPECT_EQ(first, second);
+  EXPECT_EQ(pool.num_used_pages(), 2);
+  EXPECT_EQ(pool.num_references(first[0]), 2);
+  pool.Release(first);
+  pool.Release(second);
+  EXPECT_TRUE(pool.CheckInvariants().ok());
+}
+
+TEST(PagePoolTest, ReusesEmptyPagesThenTheOldestTail) {
+  PagePool pool(6, 16, 1);
+  const auto a = Tokens(32), b = Tokens(32, 100);
+  const auto pages_a = Fill(&pool, a), pages_b = Fill(&pool, b);
+  pool.Release(pages_a);
+  pool.Release(pages_b);
+  const int32_t empty1 = pool.Allocate(0), empty2 = pool.Allocate(0);
+  EXPECT_EQ(pool.num_indexed_pages(), 4);  // the empty ones went first
+  EXPECT_EQ(pool.Allocate(0), pages_a[1]);  // then the tail of what was released longest ago
+  auto hit = pool.Lookup(a, "", 32);
+  EXPECT_EQ(hit.size(), 1u);
+  pool.Release(hit);  // a's head is the newest now
+  EXPECT_EQ(pool.Allocate(0), pages_b[1]);
+  EXPECT_EQ(pool.Allocate(0), pages_b[0]);
+  EXPECT_EQ(pool.Allocate(0), pages_a[0]);
+  EXPECT_EQ(pool.Allocate(0), -1);
+  EXPECT_EQ(pool.num_indexed_pages(), 0);
+  EXPECT_NE(empty1, empty2);
+  EXPECT_TRUE(pool.CheckInvariants().ok());
+}
+
+TEST(PagePoolTest, ALostHeadTakesItsTailAlong) {
+  PagePool pool(2, 16, 2);  // one page of each class, so the tail is free, yet the head is the one reused
+  EXPECT_EQ(pool.class_capacity(1), 1);
+  PagePool one(4, 64, 2);
+  const auto tokens = Tokens(192);
+  const auto pages = Fill(&one, tokens);
+  ASSERT_EQ(pages.size(), 3u);
+  EXPECT_EQ(one.ClassOfPage(pages[0]), 0);
+  EXPECT_EQ(one.ClassOfPage(pages[1]), 1);
+  EXPECT_EQ(one.ClassOfPage(pages[2]), 0);
+  one.Release(pages);
+  EXPECT_GE(one.Allocate(0), 0);  // pages[2]
+  EXPECT_GE(one.Allocate(0), 0);  // pages[0], and pages[1] of the other class can never be found again
+  EXPECT_EQ(one.num_indexed_pages(), 0);
+  EXPECT_TRUE(one.CheckInvariants().ok()) << one.CheckInvariants();
+}
+
+TEST(PagePoolTest, ClassesFollowTiles) {
+  for (int page_size : {16, 32, 64}) {
+    for (int classes : {1, 2, 4, 8}) {
+      PagePool pool(classes * 8, page_size, classes);
+      for (int n = 0; n < 200; ++n) {
+        int total = 0;
+        for (int c = 0; c < classes; ++c) {
+          int count = 0;
+          for (int i = 0; i < n; ++i) count += pool.ClassOfIndex(i) == c;
+          ASSERT_EQ(pool.CountOfClass(n, c), count);
+          total += count;
+        }
+        ASSERT_EQ(total, n);
+      }
+    }
+  }
+}
+
+TEST(CostModelTest, LearnsALine) {
+  CostModel model;
+  const auto truth = [](const StepFeatures& f) {
+    return absl::Microseconds(300 + 40.0 * f.rows + 0.5 * f.decode_context + 0.02 * f.prefill_context);
+  };
+  const auto features = [](int decodes, int context, int start, int rows) {
+    StepFeatures f;
+    for (int i = 0; i < decodes; ++i) f.AddDecode(context);
+    if (rows > 0) f.AddPrefill(start, rows);
+    return f;
+  };
+  EXPECT_GT(model.Predict(features(0, 0, 0, 512)), absl::Milliseconds(300));  // pessimistic
+  for (int i = 0; i < 300; ++i) {
+    const StepFeatures f = features(i % 7, 100 * (i % 11), 64 * (i % 5), 32 * (i % 13));
+    absl::Duration took = truth(f) * (1 + 0.02 * ((i * 7919) % 11 - 5) / 5);
+    if (i == 150) took = absl::Seconds(10);  // somebody else's burst
+    model.Observe(f, took);
+  }
+  for (auto f : {features(4, 500, 0, 0), features(0, 0, 128, 256), features(6, 900, 256, 128)}) {
+    EXPECT_NEAR(absl::FDivDuration(model.Predict(f), truth(f)), 1, 0.1);
+  }
+  const StepFeatures decodes = features(6, 900, 0, 0);
+  const int rows = model.MaxPrefillRows(decodes, 1000, 100000, absl::Milliseconds(50));
+  StepFeatures with = decodes, beyond = decodes;
+  with.AddPrefill(1000, rows);
+  beyond.AddPrefill(1000, rows + 1);
+  EXPECT_LE(model.Predict(with), absl::Milliseconds(50));
+  EXPECT_GT(model.Predict(beyond), absl::Milliseconds(50));
+  EXPECT_EQ(model.MaxPrefillRows(decodes, 0, 100, absl::ZeroDuration()), 0);
+  EXPECT_EQ(model.MaxPrefillRows(decodes, 0, 100, absl::InfiniteDuration()), 100);
+}
+
+}  // namespace
+}  // namespace sessa

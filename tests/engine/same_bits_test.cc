@@ -1,0 +1,113 @@
+// The same bits, however a request is cut, batched, cached, preempted or dealt out to ranks: every log-probability of the
+// model's own distribution is compared with ==.
+#include <tuple>
+
+#include "tests/engine/engine_fixture.h"
+
+namespace sessa {
+namespace {
+
+// Alone, whole prompt in one step, no cache, one rank: what everything else is compared with.
+class SameBitsTest : public EngineFixture {
+ protected:
+  static void ExpectSameBits(const CollectingSink::Result& a, const CollectingSink::Result& b) {
+    ASSERT_EQ(a.tokens, b.tokens);
+    for (size_t c = 0; c < a.logprobs.size(); ++c) {
+      for (size_t i = 0; i < a.logprobs[c].size(); ++i) {
+        ASSERT_EQ(a.logprobs[c][i].logprob, b.logprobs[c][i].logprob) << "choice " << c << " token " << i;
+        ASSERT_EQ(a.logprobs[c][i].top, b.logprobs[c][i].top) << "choice " << c << " token " << i;
+      }
+    }
+  }
+
+  CollectingSink::Result Alone(const Request& request) {
+    EngineOptions o = SmallOptions();
+    o.enable_prefix_caching = false;
+    o.max_step_tokens = 512;
+    o.target_step_time = absl::InfiniteDuration();
+    auto engine = Make(o);
+    return Submit(engine.get(), request)->WaitForEnd();
+  }
+};
+
+TEST_F(SameBitsTest, ChunksBatchesAndRanks) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) requests.push_back(MakeRequest(RandomPrompt(20 + 31 * i, i), 20 - i, i % 2 ? 1.0f : 0.0f, i, 1 + i % 3));
+  std::vector<CollectingSink::Result> alone;
+  for (const Request& r : requests) alone.push_back(Alone(r));
+  for (auto [ranks, page_size, chunk] : {std::tuple{1, 16, 17}, {2, 16, 64}, {4, 64, 100}, {8, 32, 33}}) {
+    EngineOptions o = SmallOptions();
+    o.tensor_parallel_size = ranks;
+    o.page_size = page_size;
+    o.max_step_tokens = chunk;
+    auto engine = Make(o);
+    std::vector<std::shared_ptr<CollectingSink>> sinks;
+    for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      SCOPED_TRACE(testing::Message() << ranks << " ranks, request " << i);
+      ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+    }
+  }
+}
+
+TEST_F(SameBitsTest, PrefixHitAroundThePageEdge) {
+  for (DType state : {DType::kF32, DType::kBF16}) {
+    EngineOptions o = SmallOptions();
+    o.state_dtype = state;
+    auto engine = Make(o), cold = Make(o);
+    Submit(engine.get(), MakeRequest(RandomPrompt(100), 1))->WaitForEnd();
+    for (auto [length, cached] : {std::pair{15, 0}, {16, 0}, {17, 16}, {63, 48}, {64, 48}, {65, 64}, {100, 96}}) {
+      auto prompt = RandomPrompt(100);
+      prompt.resize(length);
+      const Request request = MakeRequest(prompt, 10);
+      const auto hit = Submit(engine.get(), request)->WaitForEnd();
+      EXPECT_EQ(hit.prompt.num_cached_tokens, cached) << length;
+      Request other = request;
+      other.tenant = std::to_string(length);  // its own salt: never a hit
+      const auto none = Submit(cold.get(), other)->WaitForEnd();
+      EXPECT_EQ(none.prompt.num_cached_tokens, 0);
+      ExpectSameBits(hit, none);
+    }
+    EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
+  }
+}
+
+TEST_F(SameBitsTest, PreemptedIsUninterrupted) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 4; ++i) requests.push_back(MakeRequest(RandomPrompt(40, i), 90, 1, i));
+  std::vector<CollectingSink::Result> alone;
+  for (const Request& r : requests) alone.push_back(Alone(r));
+  for (bool caching : {true, false}) {
+    EngineOptions o = SmallOptions();
+    o.enable_prefix_caching = caching;
+    o.state_cache_bytes = 41 * o.state_cache_bytes / (2 * Make(o)->Stats().num_pages);
+    auto engine = Make(o);
+    ASSERT_EQ(engine->Stats().num_pages, 20);  // each needs 9 at its end
+    std::vector<std::shared_ptr<CollectingSink>> sinks;
+    for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
+    for (size_t i = 0; i < sinks.size(); ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+    EXPECT_GT(engine->Stats().num_preemptions, 0);
+    EXPECT_GT(engine->Stats().num_recomputed_tokens, 0);
+    EXPECT_EQ(engine->Stats().num_used_pages, 0);
+  }
+}
+
+TEST_F(SameBitsTest, PromptLogprobsInChunks) {
+  Request request = MakeRequest(RandomPrompt(75), 2);
+  request.sampling.prompt_logprobs = true;
+  request.sampling.num_logprobs = 5;
+  const auto alone = Alone(request);
+  EngineOptions o = SmallOptions();
+  o.max_step_tokens = 19;
+  auto engine = Make(o);
+  const auto chunked = Submit(engine.get(), request)->WaitForEnd();
+  ASSERT_EQ(alone.prompt.logprobs.size(), 74u);
+  ASSERT_EQ(chunked.prompt.logprobs.size(), 74u);
+  for (int i = 0; i < 74; ++i) {
+    EXPECT_EQ(chunked.prompt.logprobs[i].logprob, alone.prompt.logprobs[i].logprob);
+    EXPECT_EQ(chunked.prompt.logprobs[i].top, alone.prompt.logprobs[i].top);
+  }
+}
+
+}  // namespace
+}  // namespace sessa
