@@ -1,0 +1,100 @@
+#include "tests/bench/limits.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "kernels/cpu/thread_pool.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tests/bench/limits.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sessa {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Eight independent sums: enough loads in flight for one core.
+float ReadAll(const float* data, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+  for (int64_t i = 0; i + 8 * lanes <= n; i += 8 * lanes) {
+    s0 = hn::Add(s0, hn::Load(d, data + i)), s1 = hn::Add(s1, hn::Load(d, data + i + lanes));
+    s2 = hn::Add(s2, hn::Load(d, data + i + 2 * lanes)), s3 = hn::Add(s3, hn::Load(d, data + i + 3 * lanes));
+    s4 = hn::Add(s4, hn::Load(d, data + i + 4 * lanes)), s5 = hn::Add(s5, hn::Load(d, data + i + 5 * lanes));
+    s6 = hn::Add(s6, hn::Load(d, data + i + 6 * lanes)), s7 = hn::Add(s7, hn::Load(d, data + i + 7 * lanes));
+  }
+  s0 = hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7)));
+  return hn::GetLane(hn::SumOfLanes(d, s0));
+}
+
+// Twelve chains: latency 4 x two ports, and some to spare. Returns the FLOPs.
+double RunFma(int64_t iterations, float* sink) {
+  const hn::ScalableTag<float> d;
+  const auto a = hn::Set(d, 1.0f - 1e-7f), b = hn::Set(d, 1e-7f);
+  const auto start = [&d](float x) { return hn::Set(d, x); };  // all different: equal chains would be merged into one
+  auto c0 = start(1), c1 = start(2), c2 = start(3), c3 = start(4), c4 = start(5), c5 = start(6), c6 = start(7);
+  auto c7 = start(8), c8 = start(9), c9 = start(10), c10 = start(11), c11 = start(12);
+  for (int64_t i = 0; i < iterations; ++i) {
+    c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b), c3 = hn::MulAdd(c3, a, b);
+    c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b), c7 = hn::MulAdd(c7, a, b);
+    c8 = hn::MulAdd(c8, a, b), c9 = hn::MulAdd(c9, a, b), c10 = hn::MulAdd(c10, a, b), c11 = hn::MulAdd(c11, a, b);
+  }
+  const auto sum = hn::Add(hn::Add(hn::Add(hn::Add(c0, c1), hn::Add(c2, c3)), hn::Add(hn::Add(c4, c5), hn::Add(c6, c7))),
+                           hn::Add(hn::Add(c8, c9), hn::Add(c10, c11)));
+  *sink = hn::GetLane(hn::SumOfLanes(d, sum));
+  return 2.0 * 12 * static_cast<double>(hn::Lanes(d)) * static_cast<double>(iterations);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sessa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sessa {
+namespace {
+
+HWY_EXPORT(ReadAll);
+HWY_EXPORT(RunFma);
+
+// The median rate of `passes` runs of `body`, each of which does `work`.
+template <class Body>
+double MedianRate(int passes, double work, Body body) {
+  std::vector<double> rates;
+  for (int i = 0; i < passes; ++i) {
+    const absl::Time begin = absl::Now();
+    body();
+    rates.push_back(work / absl::ToDoubleSeconds(absl::Now() - begin));
+  }
+  std::nth_element(rates.begin(), rates.begin() + passes / 2, rates.end());
+  return rates[passes / 2];
+}
+
+}  // namespace
+
+MachineLimits MeasureLimits(int num_threads) {
+  constexpr int64_t kFloats = int64_t{128} << 20, kIterations = 5'000'000;
+  ThreadPool pool(num_threads);
+  std::vector<float> data(kFloats, 1.0f), sinks(num_threads * 16);
+  MachineLimits limits;
+  limits.read_bytes = MedianRate(7, kFloats * 4.0, [&] {
+    pool.ParallelFor(num_threads, [&](int item, int) {
+      const int64_t share = kFloats / num_threads / 1024 * 1024;
+      sinks[item * 16] = HWY_DYNAMIC_DISPATCH(ReadAll)(data.data() + item * share, share);
+    });
+  });
+  const double flops = HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, sinks.data());
+  limits.fma_flops = MedianRate(7, flops * num_threads, [&] {
+    pool.ParallelFor(num_threads, [&](int item, int) { HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, &sinks[item * 16]); });
+  });
+  return limits;
+}
+
+}  // namespace sessa
+#endif  // HWY_ONCE
