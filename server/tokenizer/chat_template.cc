@@ -1,0 +1,74 @@
+#include "server/tokenizer/chat_template.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include <boost/json/value.hpp>
+#include "server/tokenizer/files.h"
+#include "server/tokenizer/jinja_eval.h"
+#include "server/tokenizer/jinja_parser.h"
+
+namespace sessa {
+namespace {
+
+namespace json = boost::json;
+
+// chat_template of tokenizer_config.json; empty when there is none.
+absl::StatusOr<std::string> SourceOf(const json::value& config) {
+  const json::value* source = config.is_object() ? config.as_object().if_contains("chat_template") : nullptr;
+  if (source == nullptr || source->is_null()) return "";
+  if (source->is_string()) return std::string(source->as_string());
+  if (source->is_array()) {
+    for (const json::value& item : source->as_array()) {
+      const json::object* named = item.if_object();
+      const json::value* name = named != nullptr ? named->if_contains("name") : nullptr;
+      const json::value* text = named != nullptr ? named->if_contains("template") : nullptr;
+      if (name != nullptr && name->is_string() && name->as_string() == "default" && text != nullptr && text->is_string()) {
+        return std::string(text->as_string());
+      }
+    }
+  }
+  return absl::InvalidArgumentError("tokenizer_config.json.chat_template: must be a string, or a list with one named default");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source, std::string bos_token, std::string eos_token) {
+  auto statements = jinja::Parse(source);
+  if (!statements.ok()) return statements.status();
+  std::unique_ptr<ChatTemplate> t(new ChatTemplate);
+  t->statements_ = *std::move(statements);
+  t->bos_token_ = std::move(bos_token);
+  t->eos_token_ = std::move(eos_token);
+  return t;
+}
+
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir) {
+  if (!std::filesystem::exists(dir + "/tokenizer.json")) return nullptr;
+  std::string bos, eos, source;
+  if (auto text = ReadTextFile(dir + "/tokenizer_config.json"); text.ok()) {
+    auto config = ParseJsonFile(*text, dir + "/tokenizer_config.json");
+    if (!config.ok()) return config.status();
+    for (auto [key, token] : {std::pair{"bos_token", &bos}, {"eos_token", &eos}}) {
+      auto name = TokenOfConfig(*config, key);
+      if (!name.ok()) return name.status();
+      *token = *std::move(name);
+    }
+    auto of_config = SourceOf(*config);
+    if (!of_config.ok()) return of_config.status();
+    source = *std::move(of_config);
+  }
+  if (auto text = ReadTextFile(dir + "/chat_template.jinja"); text.ok()) source = *std::move(text);
+  return FromSource(source.empty() ? std::string(kDefault) : source, std::move(bos), std::move(eos));
+}
+
+absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
+  json::array list;
+  for (const ChatMessage& m : messages) list.push_back(json::object{{"role", m.role}, {"content", m.content}});
+  const json::object context{{"messages", std::move(list)}, {"add_generation_prompt", add_generation_prompt},
+                             {"bos_token", bos_token_}, {"eos_token", eos_token_}};
+  return jinja::Evaluate(statements_, context);
+}
+
+}  // namespace sessa

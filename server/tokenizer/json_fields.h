@@ -1,0 +1,79 @@
+// Reading a JSON object of tokenizer.json with errors that name the key. The first error is kept; later calls return
+// defaults.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include <boost/json/value.hpp>
+
+namespace sessa {
+
+class JsonFields {
+ public:
+  // `path`: how errors call the object. `json` outlives this.
+  JsonFields(const boost::json::value& json, std::string path) : object_(json.if_object()), path_(std::move(path)) {
+    if (object_ == nullptr) Fail("", "must be an object");
+  }
+
+  JsonFields(boost::json::value&&, std::string) = delete;
+
+  // Null when it is absent or null.
+  const boost::json::value* Find(std::string_view key) const {
+    if (object_ == nullptr) return nullptr;
+    const boost::json::value* v = object_->if_contains(boost::json::string_view(key.data(), key.size()));
+    return v == nullptr || v->is_null() ? nullptr : v;
+  }
+  std::string String(std::string_view key) {
+    const boost::json::value* v = Find(key);
+    if (v != nullptr && v->is_string()) return std::string(v->as_string());
+    Fail(key, "must be a string");
+    return "";
+  }
+  std::string String(std::string_view key, std::string fallback) { return Find(key) == nullptr ? std::move(fallback) : String(key); }
+  bool Bool(std::string_view key, bool fallback) {
+    const boost::json::value* v = Find(key);
+    if (v == nullptr) return fallback;
+    if (!v->is_bool()) Fail(key, "must be true or false");
+    return v->is_bool() && v->as_bool();
+  }
+  // In [0, 2^31).
+  int32_t Id(std::string_view key) {
+    const boost::json::value* v = Find(key);
+    if (v != nullptr && v->is_int64() && v->as_int64() >= 0 && v->as_int64() <= 0x7fffffff) return static_cast<int32_t>(v->as_int64());
+    Fail(key, "must be a token id");
+    return 0;
+  }
+  const boost::json::array* Array(std::string_view key) {
+    const boost::json::value* v = Find(key);
+    if (v == nullptr || !v->is_array()) Fail(key, "must be a list");
+    return v == nullptr ? nullptr : v->if_array();
+  }
+  const boost::json::object* Object(std::string_view key) {
+    const boost::json::value* v = Find(key);
+    if (v == nullptr || !v->is_object()) Fail(key, "must be an object");
+    return v == nullptr ? nullptr : v->if_object();
+  }
+  // Refuses what would be ignored: anything but null, false, "" and 0.
+  void Refuse(std::string_view key) {
+    const boost::json::value* v = Find(key);
+    if (v == nullptr || (v->is_bool() && !v->as_bool()) || (v->is_string() && v->as_string().empty())) return;
+    if (v->is_number() && v->to_number<double>() == 0) return;
+    Fail(key, "is not supported");
+  }
+  void Fail(std::string_view key, std::string_view what) {
+    if (!status_.ok()) return;
+    status_ = absl::InvalidArgumentError(absl::StrCat(path_, key.empty() ? "" : ".", std::string(key), ": ", std::string(what)));
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const boost::json::object* object_;
+  const std::string path_;
+  absl::Status status_;
+};
+
+}  // namespace sessa

@@ -1,0 +1,66 @@
+// Text to token ids and back: a byte-level BPE tokenizer as Hugging Face's `tokenizers` library describes it in
+// tokenizer.json, with the same ids. Constant after loading, thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/tokenizer/added_tokens.h"
+#include "server/tokenizer/bpe.h"
+#include "server/tokenizer/normalizer.h"
+#include "server/tokenizer/pre_tokenizer.h"
+
+namespace sessa {
+
+class Tokenizer {
+ public:
+  // From DIR/tokenizer.json and, where it is there, DIR/tokenizer_config.json. Null without tokenizer.json: such a model is
+  // served with token ids alone. INVALID_ARGUMENT names file and key.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
+  // `config_json` may be empty.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json, std::string_view config_json);
+
+  // add_special_tokens: what the post-processor's template or add_bos_token and add_eos_token put around the text.
+  // INVALID_ARGUMENT for ill-formed UTF-8.
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const;
+
+  // Ids without a token are left out; ill-formed UTF-8 becomes U+FFFD.
+  absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids, bool skip_special) const;
+
+  // The bytes that a token stands for; empty for ids without one.
+  std::string_view TokenBytes(int32_t id) const;
+  bool IsSpecial(int32_t id) const { return Known(id) && tokens_[id].special; }
+  // Of the token as tokenizer.json writes it.
+  std::optional<int32_t> IdOf(std::string_view token) const;
+  int vocab_size() const { return static_cast<int>(tokens_.size()); }
+  const std::string& bos_token() const { return bos_token_; }  // empty: none
+  const std::string& eos_token() const { return eos_token_; }
+
+ private:
+  friend class TokenizerParser;
+  struct Token {
+    std::string bytes;
+    bool known = false, special = false;
+  };
+  Tokenizer() = default;
+  bool Known(int32_t id) const { return id >= 0 && id < static_cast<int32_t>(tokens_.size()) && tokens_[id].known; }
+  absl::Status EncodePiece(std::string_view text, std::vector<int32_t>* ids) const;
+
+  std::vector<Token> tokens_;  // by id
+  absl::flat_hash_map<std::string, int32_t> ids_;
+  std::unique_ptr<Bpe> bpe_;
+  Normalizer normalizer_;
+  std::optional<PreTokenizer> pre_tokenizer_;
+  AddedTokenMatcher raw_added_, normalized_added_;
+  std::vector<int32_t> prefix_, suffix_;  // special tokens around a text
+  std::string bos_token_, eos_token_;
+};
+
+}  // namespace sessa

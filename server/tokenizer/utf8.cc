@@ -1,0 +1,44 @@
+#include "server/tokenizer/utf8.h"
+
+namespace sessa {
+
+size_t FindInvalidUtf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t begin = i;
+    UChar32 c = 0;
+    U8_NEXT(text.data(), i, text.size(), c);
+    if (c < 0) return begin;
+  }
+  return std::string_view::npos;
+}
+
+std::string RepairUtf8(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size());
+  for (size_t i = 0; i < bytes.size();) {
+    const size_t begin = i;
+    UChar32 c = 0;
+    U8_NEXT(bytes.data(), i, bytes.size(), c);
+    if (c < 0) {
+      out += "\xEF\xBF\xBD";
+    } else {
+      out.append(bytes, begin, i - begin);
+    }
+  }
+  return out;
+}
+
+size_t CompleteUtf8(std::string_view bytes) {
+  size_t length = bytes.size();
+  U8_TRUNCATE_IF_INCOMPLETE(bytes.data(), size_t{0}, length);
+  return length;
+}
+
+void AppendUtf8(char32_t c, std::string* out) {
+  char buffer[U8_MAX_LENGTH];
+  int32_t n = 0;
+  U8_APPEND_UNSAFE(buffer, n, static_cast<UChar32>(c));
+  out->append(buffer, n);
+}
+
+}  // namespace sessa

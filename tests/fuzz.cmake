@@ -1,0 +1,13 @@
+# sessa_add_fuzz_target(NAME SOURCE SEEDS LIBRARY...): with SESSA_FUZZ a libFuzzer program, build/fuzz/NAME; without, the same
+# source under tests/fuzz_main.cc as a test of a few seconds. SEEDS: a folder of inputs.
+function(sessa_add_fuzz_target name source seeds)
+  add_executable(${name} ${source})
+  target_link_libraries(${name} PRIVATE ${ARGN})
+  if(SESSA_FUZZ)
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  else()
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/fuzz_main.cc)
+    add_test(NAME ${name} COMMAND ${name} ${seeds})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()
