@@ -5,7 +5,6 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -50,17 +49,17 @@ class EventQueue {
     return true;
   }
 
-  // None: empty, and the next Push will notify.
-  std::optional<RawEvent> TryPop() {
+  // False: empty, and the next Push will notify.
+  bool TryPop(RawEvent* event) {
     absl::MutexLock lock(&mutex_);
     if (events_.empty()) {
       armed_ = true;
-      return std::nullopt;
+      return false;
     }
-    RawEvent event = std::move(events_.front());
+    *event = std::move(events_.front());
     events_.pop_front();
-    if (std::holds_alternative<TokenUpdate>(event.what)) --num_tokens_;
-    return event;
+    if (std::holds_alternative<TokenUpdate>(event->what)) --num_tokens_;
+    return true;
   }
 
   // Waits until there is an event; false at the deadline.
@@ -106,7 +105,7 @@ class PromptSink final : public TokenSink {
 
   void OnPrompt(const PromptInfo& info) override {
     metrics_->OnPromptTokens(info.num_tokens);
-    queue_->Push({prompt_index_, info});
+    queue_->Push(RawEvent{prompt_index_, info});
   }
 
   bool OnToken(TokenUpdate update) override {
@@ -114,12 +113,12 @@ class PromptSink final : public TokenSink {
     absl::Time& last = last_token_[update.choice];
     if (last != absl::InfinitePast()) metrics_->OnInterToken(now - last);
     last = now;
-    return queue_->Push({prompt_index_, std::move(update)});
+    return queue_->Push(RawEvent{prompt_index_, std::move(update)});
   }
 
   void OnEnd(const RequestEnd& end) override {
     metrics_->OnEnd(end);
-    queue_->Push({prompt_index_, end});
+    queue_->Push(RawEvent{prompt_index_, end});
   }
 
  private:

@@ -37,14 +37,14 @@ void GenerationImpl::Cancel() {
 std::optional<GenerationEvent> GenerationImpl::TryNext() {
   while (ready_.empty()) {
     if (done_) return std::nullopt;
-    std::optional<RawEvent> raw = queue_->TryPop();
-    if (!raw.has_value()) return std::nullopt;
-    if (auto* prompt = std::get_if<PromptInfo>(&raw->what)) {
-      HandlePrompt(raw->prompt_index, *prompt);
-    } else if (auto* token = std::get_if<TokenUpdate>(&raw->what)) {
-      HandleToken(raw->prompt_index, *token);
+    RawEvent raw;
+    if (!queue_->TryPop(&raw)) return std::nullopt;
+    if (auto* prompt = std::get_if<PromptInfo>(&raw.what)) {
+      HandlePrompt(raw.prompt_index, *prompt);
+    } else if (auto* token = std::get_if<TokenUpdate>(&raw.what)) {
+      HandleToken(raw.prompt_index, *token);
     } else {
-      HandleEnd(std::get<RequestEnd>(raw->what));
+      HandleEnd(std::get<RequestEnd>(raw.what));
     }
   }
   GenerationEvent event = std::move(ready_.front());

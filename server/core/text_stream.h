@@ -35,7 +35,6 @@ class StopMatcher {
 };
 
 int64_t CountCodePoints(absl::string_view utf8);
-bool IsValidUtf8(absl::string_view text);
 // The text of a token for log-probabilities: itself when it is valid UTF-8, else "bytes:\xe2\x82".
 std::string PrintableToken(absl::string_view bytes);
 

@@ -33,12 +33,14 @@ class GrpcServer {
 
   int port() const { return port_; }
 
+  // Copies core's probes into grpc.health.v1 now; otherwise a thread does so every health_interval. Thread-safe.
+  void PublishHealth();
+
   // No new calls; those that run may end until `deadline`, then they are cancelled. Blocks. Idempotent.
   void Shutdown(absl::Time deadline);
 
  private:
   GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
-  void PublishHealth();
 
   Service* const service_;
   GenerationService generation_;

@@ -120,6 +120,7 @@ absl::Status Run(const MainOptions& options) {
     if (!events.model.ok()) return events.model.status();
     service.SetModel(*std::move(events.model));
   }
+  servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
   std::printf("ready http=%s:%d grpc=%s:%d\n", options.host.c_str(), servers->rest->port(), options.host.c_str(),
               servers->grpc->port());
   std::fflush(stdout);

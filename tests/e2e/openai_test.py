@@ -111,7 +111,7 @@ class OpenAiTest(unittest.TestCase):
         stream.close()
         for _ in range(2000):
             metrics = self.server.metrics()
-            if metrics["sessa_num_requests_in_flight"] == 0:
+            if metrics["sessa_num_requests_in_flight"] == 0 and metrics["sessa_num_requests_running"] == 0:
                 break
         self.assertEqual(metrics["sessa_num_requests_in_flight"], 0)
         self.assertEqual(metrics["sessa_num_requests_running"], 0)

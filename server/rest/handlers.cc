@@ -1,0 +1,224 @@
+// See handlers.h.
+#include "server/rest/handlers.h"
+
+#include <cstdio>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/rest/json_writer.h"
+#include "server/rest/request_json.h"
+#include "server/rest/status_json.h"
+#include "server/rest/web_page.h"
+
+namespace sessa {
+namespace {
+
+bool IsJson(const std::string& content_type) {
+  const std::string type(absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))));
+  return absl::EqualsIgnoreCase(type, "application/json");
+}
+
+void AddIgnored(const std::vector<std::string>& ignored,
+                std::vector<std::pair<std::string, std::string>>* headers) {
+  if (!ignored.empty()) headers->emplace_back("X-Sessa-Ignored-Fields", IgnoredFieldsHeader(ignored));
+}
+
+Reply JsonReply(std::string body) {
+  Reply reply;
+  reply.body = std::move(body);
+  return reply;
+}
+
+}  // namespace
+
+std::optional<Reply> Handlers::Judge(Exchange* x) const {
+  const RequestHead& head = x->head;
+  std::optional<Route> route = FindRoute(head.path);
+  if (!route.has_value()) return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", head.path, "'."));
+  x->route = *std::move(route);
+  const bool allowed = x->route.is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
+  if (!allowed) {
+    Reply reply = ErrorReply(405, "method_not_allowed",
+                             absl::StrCat("'", head.path, "' takes ", x->route.is_post ? "POST" : "GET", " only."));
+    reply.headers.emplace_back("Allow", x->route.is_post ? "POST" : "GET, HEAD");
+    return reply;
+  }
+  if (x->route.generates) x->ticket = service_->Begin(x->route.is_kserve() ? "kserve" : "rest");
+  if (!x->route.is_open) {
+    absl::StatusOr<std::string> tenant = service_->Authenticate(head.authorization);
+    if (!tenant.ok()) {
+      x->ticket.Finish(tenant.status());
+      return ErrorReply(tenant.status());
+    }
+    x->tenant = *std::move(tenant);
+  }
+  std::optional<Reply> refused;
+  if (head.version >= 11 && !head.has_host) {
+    refused = ErrorReply(400, "bad_request", "The Host header is missing.");
+  } else if (x->route.is_post && !IsJson(head.content_type)) {
+    refused = ErrorReply(415, "unsupported_media_type", "Send 'Content-Type: application/json'.");
+  } else if (head.content_length > service_->limits().max_body_bytes) {
+    refused = ErrorReply(413, "request_too_large", absl::StrCat("The body has ", head.content_length, " bytes, at most ",
+                                                                service_->limits().max_body_bytes, " are taken."));
+  }
+  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid);
+  return refused;
+}
+
+Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
+  try {
+    return Dispatch(x, body);
+  } catch (const std::exception& e) {  // Boost.JSON and the standard library when memory is short
+    std::fprintf(stderr, "rest: %s: %s\n", x->head.path.c_str(), e.what());
+  }
+  x->ticket.Finish(Outcome::kError);
+  return ErrorReply(absl::InternalError("The server failed on this request."));
+}
+
+Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const {
+  switch (x->route.endpoint) {
+    case Endpoint::kPage: {
+      Reply page;
+      page.content_type = "text/html; charset=utf-8";
+      page.body = WebPage();
+      // The page brings its own script and style and talks to this server alone.
+      page.headers.emplace_back("Content-Security-Policy",
+                                "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
+                                "script-src 'unsafe-inline'; frame-ancestors 'none'");
+      return page;
+    }
+    case Endpoint::kLive:
+    case Endpoint::kKserveLive:
+      return Probe(service_->Live() ? absl::OkStatus()
+                                    : UnavailableError("The engine has failed.", "unavailable", absl::Seconds(1)),
+                   x->route.endpoint);
+    case Endpoint::kStartup:
+      return Probe(service_->Started() ? absl::OkStatus()
+                                       : UnavailableError("The model is still loading.", "loading", absl::Seconds(1)),
+                   x->route.endpoint);
+    case Endpoint::kReady:
+    case Endpoint::kHealth:
+    case Endpoint::kKserveReady: return Probe(service_->Readiness(), x->route.endpoint);
+    case Endpoint::kMetrics: {
+      Reply metrics = JsonReply(service_->RenderMetrics());
+      metrics.content_type = "text/plain; version=0.0.4; charset=utf-8";
+      return metrics;
+    }
+    case Endpoint::kVersion: return JsonReply(VersionJson(*service_));
+    case Endpoint::kLimits: return JsonReply(LimitsJson(*service_));
+    case Endpoint::kModels:
+    case Endpoint::kModel:
+    case Endpoint::kKserveModel:
+    case Endpoint::kKserveModelReady: return Model(x->route);
+    case Endpoint::kTokenize: return Tokenize(body);
+    case Endpoint::kDetokenize: return Detokenize(body);
+    case Endpoint::kCompletions:
+    case Endpoint::kChat:
+    case Endpoint::kKserveGenerate:
+    case Endpoint::kKserveGenerateStream: return Generate(x, body);
+  }
+  return ErrorReply(absl::InternalError("an endpoint without a handler"));
+}
+
+Reply Handlers::Probe(const absl::Status& status, Endpoint endpoint) const {
+  if (!status.ok()) return ErrorReply(status);
+  switch (endpoint) {
+    case Endpoint::kKserveLive: return JsonReply("{\"live\":true}");
+    case Endpoint::kKserveReady: return JsonReply("{\"ready\":true}");
+    default: return JsonReply("{\"status\":\"ok\"}");
+  }
+}
+
+Reply Handlers::Model(const Route& route) const {
+  auto model = service_->FindModel(route.model);
+  if (!model.ok()) return ErrorReply(model.status());
+  switch (route.endpoint) {
+    case Endpoint::kModels: return JsonReply(ModelListJson(**model));
+    case Endpoint::kKserveModel: return JsonReply(KserveModelJson(**model));
+    case Endpoint::kKserveModelReady: return Probe(service_->Readiness(), Endpoint::kKserveReady);
+    default: return JsonReply(ModelJson(**model));
+  }
+}
+
+Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const {
+  const Endpoint endpoint = x->route.endpoint;
+  const bool kserve = x->route.is_kserve();
+  absl::StatusOr<ParsedGeneration> parsed =
+      endpoint == Endpoint::kCompletions ? ParseCompletion(body, limits())
+      : endpoint == Endpoint::kChat      ? ParseChatCompletion(body, limits())
+                                         : ParseKserveGenerate(body, limits(), endpoint == Endpoint::kKserveGenerateStream);
+  if (!parsed.ok()) {
+    x->ticket.Finish(parsed.status());
+    return ErrorReply(parsed.status());
+  }
+  GenerationRequest& request = parsed->request;
+  if (kserve) request.model = x->route.model;
+
+  AnswerOptions answer;
+  answer.api = kserve ? Api::kKserve : request.is_chat ? Api::kChat : Api::kCompletions;
+  answer.id = kserve ? parsed->kserve_id : absl::StrCat(request.is_chat ? "chatcmpl-" : "cmpl-", x->head.request_id);
+  answer.created = absl::ToUnixSeconds(absl::Now());
+  answer.n = static_cast<int>(request.n);
+  answer.logprobs = request.logprobs >= 0;
+  answer.return_token_ids = request.return_token_ids;
+  answer.include_usage = request.include_usage;
+  answer.details = parsed->details;
+  const bool stream = request.stream;
+  std::vector<std::pair<std::string, std::string>> headers;
+  AddIgnored(parsed->ignored, &headers);
+
+  absl::StatusOr<std::unique_ptr<Generation>> generation =
+      service_->Generate(std::move(request), x->tenant, std::move(x->ticket));
+  if (!generation.ok()) {
+    Reply reply = ErrorReply(generation.status());
+    for (auto& header : headers) reply.headers.push_back(std::move(header));
+    return reply;
+  }
+  answer.model = (*generation)->model();
+  if (answer.return_token_ids) answer.prompts = (*generation)->prompt_token_ids();
+  return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream, std::move(headers));
+}
+
+Reply Handlers::Tokenize(const std::string& body) const {
+  absl::StatusOr<ParsedTokenize> parsed = ParseTokenize(body, limits());
+  if (!parsed.ok()) return ErrorReply(parsed.status());
+  auto model = service_->FindModel(parsed->model);
+  if (!model.ok()) return ErrorReply(model.status());
+  std::string text = std::move(parsed->prompt);
+  if (parsed->is_chat) {
+    absl::StatusOr<std::string> rendered =
+        service_->RenderChat(parsed->model, parsed->messages, parsed->add_generation_prompt);
+    if (!rendered.ok()) return ErrorReply(rendered.status());
+    text = *std::move(rendered);
+  }
+  // A chat template writes its special tokens itself.
+  const bool add_special = parsed->add_special_tokens.value_or(!parsed->is_chat);
+  absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(parsed->model, text, add_special);
+  if (!ids.ok()) return ErrorReply(ids.status());
+  Reply reply;
+  JsonWriter json(&reply.body);
+  json.BeginObject().Key("count").Int(static_cast<int64_t>(ids->size()));
+  json.Key("max_model_len").Int((*model)->engine->options().max_model_len).Key("tokens").BeginArray();
+  for (int32_t id : *ids) json.Int(id);
+  json.EndArray().EndObject();
+  AddIgnored(parsed->ignored, &reply.headers);
+  return reply;
+}
+
+Reply Handlers::Detokenize(const std::string& body) const {
+  absl::StatusOr<ParsedDetokenize> parsed = ParseDetokenize(body, limits());
+  if (!parsed.ok()) return ErrorReply(parsed.status());
+  absl::StatusOr<std::string> text =
+      service_->Detokenize(parsed->model, parsed->tokens, parsed->skip_special_tokens);
+  if (!text.ok()) return ErrorReply(text.status());
+  Reply reply;
+  JsonWriter json(&reply.body);
+  json.BeginObject().Key("prompt").String(*text).EndObject();
+  AddIgnored(parsed->ignored, &reply.headers);
+  return reply;
+}
+
+}  // namespace sessa

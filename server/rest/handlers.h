@@ -1,0 +1,53 @@
+// What each endpoint does, apart from sockets: a head is judged before its body is read, a whole request becomes a
+// reply or an accepted generation. Thread-safe; the Exchange belongs to the caller.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "absl/time/time.h"
+#include "server/core/service.h"
+#include "server/rest/generation_call.h"
+#include "server/rest/http_message.h"
+#include "server/rest/router.h"
+
+namespace sessa {
+
+// One request on its way through: filled by Judge, used up by Handle.
+struct Exchange {
+  RequestHead head;
+  Route route;
+  RequestTicket ticket;   // of a generation request, until core has it
+  std::string tenant;
+  absl::Time start = absl::Now();
+};
+
+class Handlers {
+ public:
+  explicit Handlers(Service* service) : service_(service) {}  // outlives this
+
+  // 400, 404, 405, 401, 415, 413, or none: read the body. Takes the ticket of a generation request.
+  std::optional<Reply> Judge(Exchange* exchange) const;
+  // Marks the exchange as refused for `code` before it came to Handle (413 while reading, 408, a client that left).
+  void Abandon(Exchange* exchange, Outcome outcome) const { exchange->ticket.Finish(outcome); }
+
+  using Result = std::variant<Reply, std::unique_ptr<GenerationCall>>;
+  // Requires: Judge gave none. Never throws.
+  Result Handle(Exchange* exchange, const std::string& body) const;
+
+  const Limits& limits() const { return service_->limits(); }
+
+ private:
+  Result Dispatch(Exchange* exchange, const std::string& body) const;
+  Result Generate(Exchange* exchange, const std::string& body) const;
+  Reply Probe(const absl::Status& status, Endpoint endpoint) const;
+  Reply Model(const Route& route) const;
+  Reply Tokenize(const std::string& body) const;
+  Reply Detokenize(const std::string& body) const;
+
+  Service* const service_;
+};
+
+}  // namespace sessa

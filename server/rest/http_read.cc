@@ -1,0 +1,53 @@
+// See http_read.h.
+#include "server/rest/http_read.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "boost/beast/http/error.hpp"
+
+namespace sessa {
+namespace {
+
+namespace http = boost::beast::http;
+
+absl::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
+
+}  // namespace
+
+RequestHead HeadOf(const RequestParser& parser) {
+  const auto& message = parser.get();
+  RequestHead head;
+  head.method = std::string(message.method_string());
+  const absl::string_view target = View(message.target());
+  const absl::string_view path = target.substr(0, target.find('?'));
+  if (!PercentDecode(path, &head.path)) head.path = std::string(path);
+  head.version = static_cast<int>(message.version());
+  head.keep_alive = parser.keep_alive();
+  head.has_host = message.count(http::field::host) > 0;
+  head.has_body = !parser.is_done();
+  head.expects_continue = absl::EqualsIgnoreCase(View(message[http::field::expect]), "100-continue");
+  if (const auto length = parser.content_length(); length.has_value()) {
+    head.content_length = static_cast<int64_t>(std::min<uint64_t>(*length, INT64_MAX));
+  }
+  head.content_type = std::string(message[http::field::content_type]);
+  head.authorization = std::string(message[http::field::authorization]);
+  head.request_id = ChooseRequestId(View(message["X-Request-Id"]));
+  return head;
+}
+
+std::optional<Reply> ReplyToReadError(boost::system::error_code ec, bool timed_out, const Limits& limits) {
+  if (timed_out) return ErrorReply(408, "request_timeout", "The request took too long to arrive.");
+  if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
+    return ErrorReply(431, "headers_too_large", absl::StrCat("The header is larger than ", limits.max_header_bytes, " bytes."));
+  }
+  if (ec == http::error::body_limit) {
+    return ErrorReply(413, "request_too_large", absl::StrCat("The body is larger than ", limits.max_body_bytes, " bytes."));
+  }
+  const bool is_http = ec.category() == make_error_code(http::error::bad_method).category();
+  if (!is_http || ec == http::error::end_of_stream || ec == http::error::partial_message) return std::nullopt;
+  return ErrorReply(400, "bad_request", absl::StrCat("The request is not valid HTTP: ", ec.message(), "."));
+}
+
+}  // namespace sessa

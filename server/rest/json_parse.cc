@@ -1,0 +1,160 @@
+// See json_parse.h. The handler keeps its own path of keys and indexes beside Boost.JSON's stack of values.
+#include "server/rest/json_parse.h"
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "boost/json/basic_parser_impl.hpp"
+#include "boost/json/value_stack.hpp"
+#include "server/core/errors.h"
+
+namespace sessa {
+namespace {
+
+namespace json = boost::json;
+using ErrorCode = boost::json::error_code;
+
+constexpr size_t kMaxPathBytes = 200;
+
+class TreeHandler {
+ public:
+  static constexpr size_t max_object_size = json::object::max_size();
+  static constexpr size_t max_array_size = json::array::max_size();
+  static constexpr size_t max_key_size = json::string::max_size();
+  static constexpr size_t max_string_size = json::string::max_size();
+
+  bool on_document_begin(ErrorCode&) {
+    stack_.reset();
+    return true;
+  }
+  bool on_document_end(ErrorCode&) { return true; }
+  bool on_object_begin(ErrorCode&) {
+    BeginValue();
+    frames_.push_back({.is_object = true});
+    return true;
+  }
+  bool on_object_end(size_t n, ErrorCode&) {
+    frames_.pop_back();
+    stack_.push_object(n);
+    return true;
+  }
+  bool on_array_begin(ErrorCode&) {
+    BeginValue();
+    frames_.emplace_back();
+    return true;
+  }
+  bool on_array_end(size_t n, ErrorCode&) {
+    frames_.pop_back();
+    stack_.push_array(n);
+    return true;
+  }
+  bool on_key_part(json::string_view part, size_t, ErrorCode&) {
+    key_.append(part.data(), part.size());
+    stack_.push_chars(part);
+    return true;
+  }
+  bool on_key(json::string_view part, size_t, ErrorCode& ec) {
+    key_.append(part.data(), part.size());
+    stack_.push_key(part);
+    Frame& frame = frames_.back();
+    frame.key.swap(key_);
+    key_.clear();
+    return frame.keys.insert(frame.key).second || Fail("is there twice", ec);
+  }
+  bool on_string_part(json::string_view part, size_t, ErrorCode&) {
+    stack_.push_chars(part);
+    return true;
+  }
+  bool on_string(json::string_view part, size_t, ErrorCode&) {
+    BeginValue();
+    stack_.push_string(part);
+    return true;
+  }
+  bool on_number_part(json::string_view, ErrorCode&) { return true; }
+  bool on_int64(int64_t value, json::string_view, ErrorCode&) {
+    BeginValue();
+    stack_.push_int64(value);
+    return true;
+  }
+  bool on_uint64(uint64_t value, json::string_view, ErrorCode&) {
+    BeginValue();
+    stack_.push_uint64(value);
+    return true;
+  }
+  bool on_double(double value, json::string_view, ErrorCode& ec) {
+    BeginValue();
+    if (!std::isfinite(value)) return Fail("is a number out of range", ec);
+    stack_.push_double(value);
+    return true;
+  }
+  bool on_bool(bool value, ErrorCode&) {
+    BeginValue();
+    stack_.push_bool(value);
+    return true;
+  }
+  bool on_null(ErrorCode&) {
+    BeginValue();
+    stack_.push_null();
+    return true;
+  }
+  bool on_comment_part(json::string_view, ErrorCode&) { return true; }
+  bool on_comment(json::string_view, ErrorCode&) { return true; }
+
+  const absl::Status& status() const { return status_; }
+  json::value Release() { return stack_.release(); }
+
+ private:
+  struct Frame {
+    bool is_object = false;
+    int64_t index = -1;                     // of the array's current value
+    std::string key = {};                   // of the object's current value
+    absl::flat_hash_set<std::string> keys = {};
+  };
+
+  void BeginValue() {
+    if (!frames_.empty() && !frames_.back().is_object) ++frames_.back().index;
+  }
+  bool Fail(const char* problem, ErrorCode& ec) {
+    std::string path;
+    for (const Frame& frame : frames_) {
+      if (frame.is_object) {
+        absl::StrAppend(&path, path.empty() ? "" : ".", frame.key);
+      } else {
+        absl::StrAppend(&path, "[", frame.index, "]");
+      }
+    }
+    if (path.size() > kMaxPathBytes) path = "a key";  // never cut inside a character
+    status_ = FieldError(path.empty() ? "body" : path, problem, "invalid_json");
+    ec = json::error::syntax;
+    return false;
+  }
+
+  json::value_stack stack_;
+  std::vector<Frame> frames_;
+  std::string key_;
+  absl::Status status_;
+};
+
+absl::Status JsonError(const std::string& message) {
+  return Annotate(absl::InvalidArgumentError(absl::StrCat("The body is not valid JSON: ", message)), "", "invalid_json");
+}
+
+}  // namespace
+
+absl::StatusOr<json::value> ParseJson(const std::string& text, int max_depth) {
+  json::parse_options options;
+  options.max_depth = max_depth;
+  json::basic_parser<TreeHandler> parser(options);
+  ErrorCode ec;
+  const size_t used = parser.write_some(false, text.data(), text.size(), ec);
+  if (!parser.handler().status().ok()) return parser.handler().status();
+  if (ec == json::error::too_deep) return JsonError(absl::StrCat("it is nested deeper than ", max_depth, " levels."));
+  if (ec) return JsonError(absl::StrCat(ec.message(), " near byte ", used, "."));
+  if (used < text.size()) return JsonError(absl::StrCat("extra text after byte ", used, "."));
+  return parser.handler().Release();
+}
+
+}  // namespace sessa

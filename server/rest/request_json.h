@@ -1,0 +1,47 @@
+// Bodies of the REST API to core's requests. Only form is judged here (types, what cannot be expressed in
+// GenerationRequest); values are ValidateRequest's. Pure functions: no engine, no sockets; fuzzed by json_fuzz.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/core/generation_request.h"
+#include "server/core/limits.h"
+
+namespace sessa {
+
+struct ParsedGeneration {
+  GenerationRequest request;
+  std::vector<std::string> ignored;  // paths of fields that are not known
+  std::string kserve_id;             // KServe: the client's own id, given back
+  bool details = false;              // KServe: finish reason and log-probabilities in the reply
+};
+
+absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const Limits& limits);
+absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, const Limits& limits);
+// `stream`: generate_stream was asked for.
+absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits, bool stream);
+
+struct ParsedTokenize {
+  std::string model;
+  bool is_chat = false;
+  std::string prompt;
+  std::vector<RequestMessage> messages;
+  bool add_generation_prompt = true;
+  std::optional<bool> add_special_tokens;
+  std::vector<std::string> ignored;
+};
+absl::StatusOr<ParsedTokenize> ParseTokenize(const std::string& body, const Limits& limits);
+
+struct ParsedDetokenize {
+  std::string model;
+  std::vector<int64_t> tokens;
+  bool skip_special_tokens = false;
+  std::vector<std::string> ignored;
+};
+absl::StatusOr<ParsedDetokenize> ParseDetokenize(const std::string& body, const Limits& limits);
+
+}  // namespace sessa

@@ -1,0 +1,24 @@
+// Pieces that several bodies share; for request_json*.cc alone.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "boost/json/value.hpp"
+#include "server/core/generation_request.h"
+#include "server/rest/fields.h"
+
+namespace sessa {
+
+// The body's value, which is an object.
+absl::StatusOr<boost::json::value> ParseBody(const std::string& body, const Limits& limits);
+
+// Sampling fields, the same in every generation body.
+void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* request);
+// stream, stream_options, user and what else is the same in OpenAI's two bodies.
+void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* request);
+// A chat's messages; absent: leaves `out` empty.
+void ReadMessages(Fields& fields, ReadLog* log, std::vector<RequestMessage>* out);
+
+}  // namespace sessa

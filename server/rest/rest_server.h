@@ -1,0 +1,47 @@
+// The REST front end: HTTP/1.1 with keep-alive, and TLS when a certificate is given, on one port. A few threads read,
+// parse, tokenise and write; each connection lives on its own strand, so a connection's code runs on one at a time.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/core/service.h"
+
+namespace sessa {
+
+struct RestServerOptions {
+  std::string host = "127.0.0.1";  // an address, or a name
+  int port = 0;                    // 0: the system picks
+  std::string tls_cert_file;       // PEM; both or none
+  std::string tls_key_file;
+  int num_threads = 4;
+  int max_connections = 4096;      // beyond it a connection is answered 503 and closed
+  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests; above the usual 60 s of load balancers
+  absl::Duration header_timeout = absl::Seconds(15);  // also the TLS handshake's
+  absl::Duration body_timeout = absl::Seconds(60);
+  absl::Duration write_timeout = absl::Seconds(60);   // for each 64 KiB
+  bool access_log = false;         // a line on stderr for each generation request
+};
+
+class RestServer {
+ public:
+  // UNAVAILABLE, naming the address, when it cannot listen; INVALID_ARGUMENT for a bad certificate. `service` outlives
+  // the server.
+  static absl::StatusOr<std::unique_ptr<RestServer>> Start(const RestServerOptions& options, Service* service);
+  ~RestServer();
+
+  int port() const;
+
+  // No new connections or requests; replies that are under way may end until `deadline`, then their connections are
+  // closed and their generations cancelled. Blocks. Idempotent.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  class Impl;
+  explicit RestServer(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sessa

@@ -1,0 +1,87 @@
+// See status_json.h.
+#include "server/rest/status_json.h"
+
+#include "server/rest/json_writer.h"
+
+namespace sessa {
+namespace {
+
+void WriteModel(const ServedModel& model, JsonWriter* json) {
+  const ModelConfig& config = model.engine->config();
+  json->BeginObject().Key("id").String(model.name).Key("object").String("model");
+  json->Key("created").Int(absl::ToUnixSeconds(model.created)).Key("owned_by").String("sessa");
+  json->Key("max_model_len").Int(model.engine->options().max_model_len);
+  json->Key("vocab_size").Int(config.vocab_size).Key("hidden_size").Int(config.hidden_size);
+  json->Key("num_layers").Int(config.num_layers);
+  json->Key("has_tokenizer").Bool(model.tokenizer != nullptr);
+  json->Key("has_chat_template").Bool(model.chat_template != nullptr).EndObject();
+}
+
+void WriteKserveTensor(const char* name, JsonWriter* json) {
+  json->BeginArray().BeginObject().Key("name").String(name).Key("datatype").String("BYTES");
+  json->Key("shape").BeginArray().Int(1).EndArray().EndObject().EndArray();
+}
+
+}  // namespace
+
+std::string ModelJson(const ServedModel& model) {
+  std::string out;
+  JsonWriter json(&out);
+  WriteModel(model, &json);
+  return out;
+}
+
+std::string ModelListJson(const ServedModel& model) {
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("object").String("list").Key("data").BeginArray();
+  WriteModel(model, &json);
+  json.EndArray().EndObject();
+  return out;
+}
+
+std::string KserveModelJson(const ServedModel& model) {
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("name").String(model.name).Key("versions").BeginArray().String("1").EndArray();
+  json.Key("platform").String("sessa").Key("inputs");
+  WriteKserveTensor("text_input", &json);
+  json.Key("outputs");
+  WriteKserveTensor("text_output", &json);
+  json.EndObject();
+  return out;
+}
+
+std::string LimitsJson(const Service& service) {
+  const Limits& limits = service.limits();
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject();
+  json.Key("max_body_bytes").Int(limits.max_body_bytes).Key("max_header_bytes").Int(limits.max_header_bytes);
+  json.Key("max_prompts").Int(limits.max_prompts).Key("max_messages").Int(limits.max_messages);
+  json.Key("max_n").Int(limits.max_n).Key("max_total_tokens").Int(limits.max_total_tokens);
+  json.Key("max_stop").Int(limits.max_stop).Key("max_stop_bytes").Int(limits.max_stop_bytes);
+  json.Key("max_stop_token_ids").Int(limits.max_stop_token_ids).Key("max_logit_bias").Int(limits.max_logit_bias);
+  json.Key("max_allowed_token_ids").Int(limits.max_allowed_token_ids).Key("max_logprobs").Int(limits.max_logprobs);
+  json.Key("max_json_depth").Int(limits.max_json_depth).Key("max_queued_events").Int(limits.max_queued_events);
+  json.Key("max_requests_per_tenant").Int(limits.max_requests_per_tenant);
+  json.Key("default_timeout_seconds").Number(absl::ToDoubleSeconds(limits.default_timeout));
+  json.Key("max_timeout_seconds").Number(absl::ToDoubleSeconds(limits.max_timeout));
+  if (auto model = service.FindModel(""); model.ok()) {
+    const EngineOptions& engine = (*model)->engine->options();
+    json.Key("max_model_len").Int(engine.max_model_len).Key("max_num_seqs").Int(engine.max_num_seqs);
+    json.Key("max_queued_requests").Int(engine.max_queued_requests);
+    json.Key("max_queued_tokens").Int(engine.max_queued_tokens);
+  }
+  json.EndObject();
+  return out;
+}
+
+std::string VersionJson(const Service& service) {
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("version").String(service.options().version).EndObject();
+  return out;
+}
+
+}  // namespace sessa

@@ -1,0 +1,16 @@
+// Bodies of the endpoints that only report: models, limits, versions.
+#pragma once
+
+#include <string>
+
+#include "server/core/service.h"
+
+namespace sessa {
+
+std::string ModelJson(const ServedModel& model);       // OpenAI's object
+std::string ModelListJson(const ServedModel& model);
+std::string KserveModelJson(const ServedModel& model);
+std::string LimitsJson(const Service& service);        // with the model's when one is loaded
+std::string VersionJson(const Service& service);
+
+}  // namespace sessa
