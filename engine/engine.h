@@ -15,7 +15,7 @@
 namespace sessa {
 
 struct EngineOptions {
-  DType weight_dtype = DType::kBF16;      // kF32 or kBF16
+  DType weight_dtype = DType::kBF16;      // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;       // kF32 or kBF16
   int page_size = 64;                     // tokens: 16, 32 or 64
   int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB

@@ -44,7 +44,7 @@ absl::Status Bad(const char* option, const std::string& message) {
 
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  if (!is_float(o.weight_dtype)) return Bad("weight_dtype", "must be f32 or bf16");
+  if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8) return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
   if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64) return Bad("page_size", "must be 16, 32 or 64");
   const int ranks = o.tensor_parallel_size;

@@ -55,8 +55,12 @@ class Model::Loader {
     auto at = [&](const WeightView& v, int64_t row) {
       return static_cast<const char*>(v.data) + row * SizeOf(v.dtype);
     };
-    return Take(backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
-                                     end - begin, k, dtype_));
+    auto linear = backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
+                                       end - begin, k, dtype_);
+    if (absl::IsInvalidArgument(linear.status())) {
+      linear = absl::InvalidArgumentError(absl::StrCat("tensor ", name, ".weight: ", linear.status().message()));
+    }
+    return Take(std::move(linear));
   }
 
   // A vector as float32.

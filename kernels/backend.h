@@ -52,6 +52,7 @@ struct LinearWeights {
   int n = 0, k = 0;      // outputs, inputs
   DType dtype = DType::kF32;
   Buffer weight;
+  Buffer scale;          // int8 alone: of groups of weights
   Buffer bias;           // [n] f32, or empty
 };
 
@@ -92,7 +93,9 @@ class Backend {
 
   // RESOURCE_EXHAUSTED, with the number of bytes.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
-  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null.
+  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null. `to`: f32, bf16, or int8,
+  // weights alone, each group of 64 along k with a bf16 scale of its own (symmetric, rounded to nearest);
+  // INVALID_ARGUMENT when a weight to quantise is not finite.
   virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) = 0;
   // `n` values of a table that is read by rows, as f32 or bf16.
   virtual absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) = 0;

@@ -6,9 +6,9 @@
 
 namespace sessa {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8 };
 
-constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : 2; }
+constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : t == DType::kI8 ? 1 : 2; }
 
 constexpr const char* Name(DType t) {
   switch (t) {
@@ -16,6 +16,7 @@ constexpr const char* Name(DType t) {
     case DType::kBF16: return "bf16";
     case DType::kF16: return "f16";
     case DType::kI32: return "i32";
+    case DType::kI8: return "int8";
   }
   return "?";
 }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -86,13 +87,28 @@ class CpuBackend final : public Backend {
     auto memory = Allocate(static_cast<size_t>(panels) * kPanel * k * SizeOf(to));
     if (!memory.ok()) return memory.status();
     w.weight = *std::move(memory);
+    const int64_t groups = (k + cpu::kScaleGroup - 1) / cpu::kScaleGroup;
+    if (to == DType::kI8) {
+      memory = Allocate(panels * groups * kPanel * SizeOf(DType::kBF16));
+      if (!memory.ok()) return memory.status();
+      w.scale = *std::move(memory);
+    }
+    std::atomic<bool> finite{true};
     pool_.ParallelFor(panels, [&](int p, int) {
-      std::vector<float> row(k);
-      for (int j = 0; j < std::min(kPanel, n - p * kPanel); ++j) {
-        for (int i = 0; i < k; ++i) row[i] = ToFloat(weight, (p * kPanel + j) * static_cast<int64_t>(k) + i, from);
-        StoreKey(row.data(), k, to, At(w.weight, static_cast<int64_t>(p) * kPanel * k, to), j);
+      const int num_rows = std::min(kPanel, n - p * kPanel);
+      std::vector<float> rows(static_cast<size_t>(num_rows) * k);
+      for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
+      char* panel = At(w.weight, static_cast<int64_t>(p) * kPanel * k, to);
+      if (to == DType::kI8) {
+        if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
+        if (!finite) return;
+        cpu::QuantizePanel(rows.data(), k, num_rows, k, reinterpret_cast<int8_t*>(panel),
+                           At(w.scale, p * groups * kPanel, DType::kBF16));
+        return;
       }
+      for (int j = 0; j < num_rows; ++j) StoreKey(rows.data() + static_cast<int64_t>(j) * k, k, to, panel, j);
     });
+    if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
     if (bias != nullptr) {
       memory = Allocate(n * sizeof(float));
       if (!memory.ok()) return memory.status();
@@ -139,13 +155,7 @@ class CpuBackend final : public Backend {
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
     if (x.rows == 0) return;
-    const float* packed = nullptr;
-    if (x.rows >= cpu::kPackedRows) {
-      const int tiles = RoundUp(x.rows, cpu::kRowTile) / cpu::kRowTile;
-      packed_.resize(static_cast<size_t>(tiles) * cpu::kRowTile * x.cols);
-      pool_.ParallelFor(tiles, [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed_.data()); });
-      packed = packed_.data();
-    }
+    const float* a = Packed(x, {{0, x.rows, 0, nullptr}});
     // Items of four panels over all calls: small enough to share out, large enough to stream.
     constexpr int kItem = 4;
     int total = 0;
@@ -155,9 +165,9 @@ class CpuBackend final : public Backend {
       for (int n; item >= (n = RoundUp(call->weights->n, kItem * kPanel) / (kItem * kPanel)); ++call) item -= n;
       const LinearWeights& w = *call->weights;
       const int panels = RoundUp(w.n, kPanel) / kPanel;
-      cpu::LinearPanels(x.data, x.stride, packed, x.rows, w.k, w.weight.data(), w.dtype, w.n, w.bias.floats(), item * kItem,
+      cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), item * kItem,
                         std::min(panels, (item + 1) * kItem), call->y.data, call->y.stride,
-                        Scratch(thread, static_cast<size_t>(w.k) * 4 * kPanel));
+                        Scratch(thread, cpu::LinearScratch(x.rows)));
     });
   }
 
@@ -248,8 +258,9 @@ class CpuBackend final : public Backend {
       const Item& item = items[items.size() - 1 - i];  // late rows see most: start with them
       const RowSpan& span = spans[item.span];
       const int heads = item.head_end - item.head_begin, m = item.rows * heads, kv = q_to_kv[item.head_begin];
-      float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width));
+      float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width) + cpu::PackedSize(kTile, d));
       float* acc = queries + kTile * d;
+      float* packed = acc + kTile * width;
       std::fill(acc, acc + m * width, 0.0f);
       float max[kTile], sum[kTile] = {};
       int visible[kTile];
@@ -259,8 +270,9 @@ class CpuBackend final : public Backend {
         std::copy_n(q.row(span.first_row + row) + (item.head_begin + r % heads) * d, d, queries + r * d);
         visible[r] = span.start + row + 1;
       }
+      if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       const int last = (visible[m - 1] + kTile - 1) / kTile;
-      cpu::AttendTiles({queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
+      cpu::AttendTiles({m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
                        {span.pages, s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
                         At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
                        {max, sum, acc, width});
@@ -279,6 +291,12 @@ class CpuBackend final : public Backend {
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
     const int own = kFeedbackChains / num_ranks;
+    const float* queries = Packed(q_b, blocks);
+    std::vector<const float*> q;  // of each block
+    for (const RowSpan& b : blocks) {
+      q.push_back(b.num_rows > cpu::kFewRows ? queries : q_b.row(b.first_row));
+      if (b.num_rows > cpu::kFewRows) queries += cpu::PackedSize(b.num_rows, q_b.cols);
+    }
     pool_.ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
       const int chain = item % own * num_ranks + rank, wave_row = first_rows[item / own];
       const RowSpan& block = blocks[item / own];
@@ -293,7 +311,7 @@ class CpuBackend final : public Backend {
       const bool own_chain = tile % kFeedbackChains == chain;
       int visible[kTile];
       for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
-      cpu::AttendArgs args{q_b.row(block.first_row), q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
+      cpu::AttendArgs args{q[item / own], q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
                            1.0f / std::sqrt(static_cast<float>(s.hidden_size)), visible, chain, tile, kFeedbackChains};
       if (own_chain) {
         args.last = tile + 1;
@@ -313,7 +331,7 @@ class CpuBackend final : public Backend {
     std::vector<int> first_rows;
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
-    constexpr int kSlab = 64;  // columns of an item; columns never mix
+    constexpr int kSlab = 256;  // columns of an item; columns never mix
     const int slabs = (end - begin + kSlab - 1) / kSlab;
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
@@ -348,6 +366,30 @@ class CpuBackend final : public Backend {
         body(span.first_row + r, span.pages[position / page_size], position % page_size);
       });
     }
+  }
+
+  // The rows of x as cpu::PackRows leaves them, span after span; of a span of few rows, nothing. x itself when there is
+  // nothing to pack. Valid until the next call.
+  const float* Packed(Matrix x, absl::Span<const RowSpan> spans) {
+    struct Tile {
+      const RowSpan* span;
+      int tile;
+      int64_t to;
+    };
+    std::vector<Tile> tiles;
+    int64_t size = 0;
+    for (const RowSpan& span : spans) {
+      if (span.num_rows <= cpu::kFewRows) continue;
+      for (int t = 0; t < cpu::NumRowTiles(span.num_rows); ++t) tiles.push_back({&span, t, size});
+      size += cpu::PackedSize(span.num_rows, x.cols);
+    }
+    if (tiles.empty()) return x.data;
+    if (static_cast<int64_t>(packed_.size()) < size) packed_.resize(size);
+    pool_.ParallelFor(static_cast<int>(tiles.size()), [&](int i, int) {
+      const Tile& t = tiles[i];
+      cpu::PackRows(x.row(t.span->first_row), x.stride, t.span->num_rows, x.cols, t.tile, t.tile + 1, packed_.data() + t.to);
+    });
+    return packed_.data();
   }
 
   float* Scratch(int thread, size_t floats) {

@@ -29,8 +29,8 @@ ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key;
 ABSL_FLAG(std::string, device, "cpu", "cpu; this build has no other");
 ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
 ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
-ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32 or bf16; auto: the checkpoint's, f32 for f16");
-ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights'");
+ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
+ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB");
 ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings");
@@ -49,11 +49,15 @@ absl::Status FlagError(absl::string_view flag, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
 }
 
-absl::Status ParseDType(absl::string_view flag, absl::string_view value, std::optional<DType>* dtype) {
+absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8, std::optional<DType>* dtype) {
   if (value == "auto") return absl::OkStatus();
-  if (value == "f32") *dtype = DType::kF32;
-  if (value == "bf16") *dtype = DType::kBF16;
-  return dtype->has_value() ? absl::OkStatus() : FlagError(flag, absl::StrCat("'", value, "' is not auto, f32 or bf16"));
+  for (DType known : {DType::kF32, DType::kBF16, DType::kI8}) {
+    if (value == Name(known) && (known != DType::kI8 || allow_int8)) {
+      *dtype = known;
+      return absl::OkStatus();
+    }
+  }
+  return FlagError(flag, absl::StrCat("'", value, "' is not auto, f32", allow_int8 ? ", bf16 or int8" : " or bf16"));
 }
 
 absl::Status CheckPort(absl::string_view flag, int port) {
@@ -112,8 +116,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   const std::string device = absl::GetFlag(FLAGS_device);
   if (device == "cuda") return FlagError("device", "this build has no CUDA backend; use --device=cpu");
   if (device != "cpu") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
-  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype);
-  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), &options.state_dtype));
+  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true, &options.weight_dtype);
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false, &options.state_dtype));
   if (!dtype.ok()) return dtype;
   const double step_ms = absl::GetFlag(FLAGS_target_step_ms);
   if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
