@@ -106,7 +106,7 @@ class Engine::Impl {
         return absl::ResourceExhaustedError(absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
       }
       id = next_id_++;
-      ++num_live_;
+      if (num_live_++ == 0) stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
       unseen_tokens_ += tokens;
       inbox_.push_back({Command::Kind::kAdd, id, std::move(request)});

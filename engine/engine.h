@@ -42,7 +42,7 @@ struct EngineStats {
   int64_t num_steps = 0;
   bool draining = false;
   absl::Status health;                    // not OK after a device fault
-  absl::Time heartbeat;                   // last pass of the engine thread's loop
+  absl::Time heartbeat;                   // last pass of the loop, or when a request woke it; old while it sleeps idle
 };
 
 struct StepObservation {

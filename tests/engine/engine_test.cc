@@ -286,5 +286,22 @@ TEST_F(EngineTest, StepsAreObserved) {
   EXPECT_EQ(tokens, 34);
 }
 
+// Who looks while the first step after an idle time runs must not take the engine for stuck.
+TEST_F(EngineTest, TheBeatIsDueFromTheFirstRequestOn) {
+  struct Seen {
+    std::unique_ptr<Engine> engine;
+    absl::Time heartbeat = absl::InfinitePast();  // during the first step
+  } seen;
+  auto engine = Engine::Create(SmallOptions(), config_, *weights_, [](void* context, const StepObservation&) {
+    auto* s = static_cast<Seen*>(context);
+    if (s->heartbeat == absl::InfinitePast()) s->heartbeat = s->engine->Stats().heartbeat;
+  }, &seen);
+  ASSERT_TRUE(engine.ok());
+  seen.engine = *std::move(engine);
+  const absl::Time submitted = absl::Now();
+  Submit(seen.engine.get(), MakeRequest(RandomPrompt(30), 2))->WaitForEnd();
+  EXPECT_GE(seen.heartbeat, submitted);
+}
+
 }  // namespace
 }  // namespace sessa
