@@ -20,7 +20,7 @@ struct EngineOptions {
   int page_size = 64;                     // tokens: 16, 32 or 64
   int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB
   int tensor_parallel_size = 1;           // 1, 2, 4 or 8
-  int num_threads = 0;                    // CPU threads a rank; 0: cores / tensor_parallel_size
+  int num_threads = 0;                    // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
   int max_model_len = 0;                  // prompt + generated; 0: max_position_embeddings, or what the cache holds
   int max_num_seqs = 256;                 // sequences in one step
   int max_step_tokens = 512;              // new tokens in one step

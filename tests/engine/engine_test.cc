@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "engine/engine_options.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/reference/reference_model.h"
 
@@ -256,6 +257,13 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
   EXPECT_GT(engine->options().state_cache_bytes, 0);
   EXPECT_GE(engine->options().num_threads, 1);
   EXPECT_EQ(engine->options().max_model_len, 512);
+}
+
+TEST(EngineOptionsTest, CoresOfAContainersQuota) {
+  for (auto [line, cores] : {std::pair{"max 100000", 0}, {"200000 100000", 2}, {"150000 100000", 2}, {"50000 100000", 1},
+                             {"9223372036854775807 1", 1024}, {"", 0}, {"200000", 0}, {"-1 100000", 0}, {"1 0", 0}}) {
+    EXPECT_EQ(CoresOfQuota(line), cores) << line;
+  }
 }
 
 TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {
