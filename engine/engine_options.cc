@@ -7,9 +7,11 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace sessa {
 namespace {
@@ -36,11 +38,29 @@ int64_t FreeMemory() {
   return limit >= 0 && used >= 0 ? std::min(free, std::max<int64_t>(0, limit - used)) : free;
 }
 
+// Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that would spend the
+// quota by spinning and then stand still for the rest of each period.
+int Cores() {
+  const int machine = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string line;
+  const int quota = std::getline(file, line) ? CoresOfQuota(line) : 0;
+  return quota > 0 ? std::min(machine, quota) : machine;
+}
+
 absl::Status Bad(const char* option, const std::string& message) {
   return absl::InvalidArgumentError(absl::StrCat(option, ": ", message));
 }
 
 }  // namespace
+
+int CoresOfQuota(absl::string_view cpu_max) {
+  const std::vector<absl::string_view> words = absl::StrSplit(cpu_max, ' ', absl::SkipEmpty());
+  int64_t quota = 0, period = 0;
+  if (words.size() != 2 || !absl::SimpleAtoi(words[0], &quota) || !absl::SimpleAtoi(words[1], &period)) return 0;
+  if (quota <= 0 || period <= 0) return 0;
+  return static_cast<int>(std::min<int64_t>(quota / period + (quota % period > 0 ? 1 : 0), 1024));
+}
 
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
@@ -50,7 +70,7 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   const int ranks = o.tensor_parallel_size;
   if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8) return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");
   if (o.num_threads < 0 || o.num_threads > 1024) return Bad("num_threads", "must be in [0, 1024]");
-  if (o.num_threads == 0) o.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks);
+  if (o.num_threads == 0) o.num_threads = std::max(1, Cores() / ranks);
   if (o.max_model_len < 0 || o.max_model_len == 1) return Bad("max_model_len", "must be at least 2, or 0 for the model's");
   if (o.max_model_len > config.max_position_embeddings) {
     return Bad("max_model_len", absl::StrCat("the model was made for ", config.max_position_embeddings, " positions, got ", o.max_model_len));

@@ -21,7 +21,7 @@ struct WorkerOptions {
   int num_threads = 1;             // of each rank, its own included
   int max_rows = 512;              // of one step
   int page_size = 64;
-  int max_pages = 0;               // more could never be used
+  int max_pages = 0;               // more would be of no use
   int64_t state_cache_bytes = 0;   // over all ranks
 };
 

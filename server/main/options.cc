@@ -33,13 +33,13 @@ ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32, bf16 or int8 (quantised
 ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB");
-ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings");
+ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache holds");
 ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
 ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
 ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
-ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence");
+ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence; 0: none ever, its pages are reserved when it starts");
 ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
 
 namespace sessa {
