@@ -298,6 +298,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
                                                    std::numeric_limits<int>::max() / options->page_size));
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
+  options->state_cache_bytes = (*workers)->state_cache_bytes();
   auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();

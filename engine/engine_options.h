@@ -5,7 +5,8 @@
 
 namespace sessa {
 
-// The options with zeros replaced by their defaults on this machine. INVALID_ARGUMENT, naming the option.
+// The options with zeros replaced by their defaults on this machine, but for state_cache_bytes, which Workers knows once the
+// weights are loaded. INVALID_ARGUMENT, naming the option.
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config);
 
 }  // namespace sessa

@@ -52,7 +52,7 @@ TEST(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
     scheduler.Commit(plan, results, absl::Now(), &events);
   }
   std::vector<float> s(kTokens * kImpulseD);
-  ReadCpuState(*(*workers)->cache_for_testing(0)->layer(0), pages.data(), kTokens, nullptr, nullptr, nullptr, s.data());
+  (*workers)->ReadStateForTesting(0, pages, kTokens, s.data());
 
   const double impulse = s[kImpulse * kImpulseD];
   ASSERT_NEAR(impulse, 1, 1e-4);
