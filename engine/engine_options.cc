@@ -1,8 +1,6 @@
 // The checks and defaults of EngineOptions.
 #include "engine/engine_options.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -15,28 +13,6 @@
 
 namespace sessa {
 namespace {
-
-constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
-
-// The number in a file of one number, or -1 ("max", no such file).
-int64_t ReadNumber(const char* path) {
-  std::ifstream file(path);
-  std::string word;
-  int64_t value = -1;
-  return file >> word && absl::SimpleAtoi(word, &value) ? value : -1;
-}
-
-// Bytes that this process may still take: the machine's, and its container's (cgroup v2).
-int64_t FreeMemory() {
-  int64_t free = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  for (int64_t kib; meminfo >> key >> kib; meminfo.ignore(64, '\n')) {
-    if (key == "MemAvailable:") free = kib * 1024;
-  }
-  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max"), used = ReadNumber("/sys/fs/cgroup/memory.current");
-  return limit >= 0 && used >= 0 ? std::min(free, std::max<int64_t>(0, limit - used)) : free;
-}
 
 // Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that would spend the
 // quota by spinning and then stand still for the rest of each period.
@@ -83,7 +59,6 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");
   if (o.max_preemptions < 0) return Bad("max_preemptions", "must be at least 0");
   if (o.state_cache_bytes < 0) return Bad("state_cache_bytes", "must be at least 0");
-  if (o.state_cache_bytes == 0) o.state_cache_bytes = std::min(kDefaultCacheBytes, FreeMemory() / 4);
   return o;
 }
 

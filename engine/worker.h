@@ -22,7 +22,7 @@ struct WorkerOptions {
   int max_rows = 512;              // of one step
   int page_size = 64;
   int max_pages = 0;               // more would be of no use
-  int64_t state_cache_bytes = 0;   // over all ranks
+  int64_t state_cache_bytes = 0;   // over all ranks; 0: a quarter of the machine's free memory, at most 4 GiB
 };
 
 class Workers {
@@ -38,7 +38,8 @@ class Workers {
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
 
   int num_pages() const;
-  StateCache* cache_for_testing(int rank);
+  int64_t state_cache_bytes() const;  // the budget, also when the options left it open
+  void ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s);  // of rank 0: s [n, D]
 
  private:
   class Impl;

@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
+#include "kernels/convert.h"
+#include "kernels/cpu/free_memory.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -22,25 +23,6 @@ using cpu::kPanel;
 using cpu::kTile;
 using cpu::RoundUp;
 static_assert(cpu::kTile == kFeedbackTile && cpu::kGroups == kFeedbackChains);
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
-  if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(mantissa), -24);
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
-float ToFloat(const void* data, int64_t i, DType dtype) {
-  const char* p = static_cast<const char*>(data) + i * SizeOf(dtype);
-  if (dtype == DType::kF32) {
-    float f;
-    std::memcpy(&f, p, sizeof f);
-    return f;
-  }
-  uint16_t h;
-  std::memcpy(&h, p, sizeof h);
-  return dtype == DType::kBF16 ? std::bit_cast<float>(static_cast<uint32_t>(h) << 16) : HalfToFloat(h);
-}
 
 struct Layout {
   explicit Layout(const LayerState& s)
@@ -79,6 +61,9 @@ class CpuBackend final : public Backend {
     madvise(p, bytes, MADV_HUGEPAGE);  // streams of weights and state: fewer TLB misses; failing is harmless
     return Buffer(p, bytes, [](void* data, size_t size) { munmap(data, size); });
   }
+  int64_t FreeBytes() const override { return FreeMemory(); }
+  void CopyIn(const void* host, size_t bytes, void* device) override { std::memcpy(device, host, bytes); }
+  void CopyOut(const void* device, size_t bytes, void* host) override { std::memcpy(host, device, bytes); }
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) override {
     LinearWeights w;
@@ -145,8 +130,25 @@ class CpuBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  void Embed(absl::Span<const int32_t> ids, const Buffer& table, DType dtype, Matrix x) override {
-    for (int r = 0; r < x.rows; ++r) cpu::Load(At(table, static_cast<int64_t>(ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+  void BeginStep(const StepRows& rows) override {
+    step_ = &rows;
+    const int d = rows.head_dim, half = d / 2, n = static_cast<int>(rows.positions.size());
+    cos_.resize(static_cast<size_t>(n) * half);
+    sin_.resize(cos_.size());
+    for (int i = 0; i < half; ++i) {
+      const float inv_freq = 1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
+      for (int r = 0; r < n; ++r) {
+        const float angle = static_cast<float>(rows.positions[r]) * inv_freq;
+        cos_[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+        sin_[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      }
+    }
+  }
+
+  void Embed(const Buffer& table, DType dtype, Matrix x) override {
+    for (int r = 0; r < x.rows; ++r) {
+      cpu::Load(At(table, static_cast<int64_t>(step_->token_ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+    }
   }
 
   void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
@@ -155,7 +157,7 @@ class CpuBackend final : public Backend {
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
     if (x.rows == 0) return;
-    const float* a = Packed(x, {{0, x.rows, 0, nullptr}});
+    const float* a = Packed(x, {{0, x.rows, 0, {}}});
     // Items of four panels over all calls: small enough to share out, large enough to stream.
     constexpr int kItem = 4;
     int total = 0;
@@ -181,10 +183,10 @@ class CpuBackend final : public Backend {
     ForRows(y.rows, [&](int r) { cpu::AddRow(a.row(r), y.cols, y.row(r)); });
   }
 
-  void Rope(Matrix x, int head_dim, const float* cos, const float* sin) override {
-    const int half = head_dim / 2;
+  void Rope(Matrix x) override {
+    const int head_dim = step_->head_dim, half = head_dim / 2;
     ForRows(x.rows, [&](int r) {
-      const float *c = cos + r * half, *s = sin + r * half;
+      const float *c = cos_.data() + r * half, *s = sin_.data() + r * half;
       for (float* head = x.row(r); head < x.row(r) + x.cols; head += head_dim) {
         for (int i = 0; i < half; ++i) {
           const float a = head[2 * i], b = head[2 * i + 1];
@@ -195,16 +197,20 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Gamma(Matrix u, const Buffer& gamma_ctx, float gamma_bias, float gamma_max, float* gamma) override {
+  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) override {
     ForRows(u.rows, [&](int r) {
-      gamma[r] = gamma_max * std::tanh(gamma_bias + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
+      gamma[r] = gamma_max * std::tanh(*gamma_bias.floats() + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
     });
   }
 
-  void AppendForward(Matrix k, Matrix v, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void GatherLogitRows(Matrix x, Matrix y) override {
+    for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_->logit_rows[i]), y.cols, y.row(i));
+  }
+
+  void AppendForward(Matrix k, Matrix v, LayerState* s) override {
     const Layout l(*s);
     const int d = s->head_dim;
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
         StoreKey(k.row(row) + h * d, d, s->dtype,
@@ -215,9 +221,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void AppendFeedbackKeys(Matrix k_b, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void AppendFeedbackKeys(Matrix k_b, LayerState* s) override {
     const Layout l(*s);
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       StoreKey(k_b.row(row), s->hidden_size, s->dtype,
@@ -226,9 +232,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void AppendFeedbackStates(Matrix x, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const Layout l(*s);
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->waves[wave], s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       cpu::Store(x.row(row), s->hidden_size, s->dtype,
@@ -236,9 +242,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Attend(Matrix q, absl::Span<const int> q_to_kv, absl::Span<const RowSpan> spans, const LayerState& s,
-              Matrix out) override {
+  void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& s, Matrix out) override {
     const Layout l(s);
+    const std::vector<RowSpan>& spans = step_->spans;
     const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
     // An item: one KV head and as many rows as keep (rows x its query heads) within a tile.
     struct Item {
@@ -273,7 +279,7 @@ class CpuBackend final : public Backend {
       if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       const int last = (visible[m - 1] + kTile - 1) / kTile;
       cpu::AttendTiles({m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
-                       {span.pages, s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
+                       {span.pages.data(), s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
                         At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
                        {max, sum, acc, width});
       for (int r = 0; r < m; ++r) {
@@ -284,9 +290,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void FeedbackRead(Matrix q_b, absl::Span<const RowSpan> blocks, const LayerState& s, int rank, int num_ranks,
-                    FeedbackPartials out) override {
+  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks, FeedbackPartials out) override {
     const Layout l(s);
+    const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;  // of each block in the wave
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
@@ -320,14 +326,15 @@ class CpuBackend final : public Backend {
         std::fill_n(args.probabilities, block.num_rows * kTile, 0.0f);
       }
       cpu::AttendTiles(args,
-                       {block.pages, s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
+                       {block.pages.data(), s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
                         l.feedback_value, RoundUp(s.hidden_size, kPanel)},
                        {max, sum, acc, out.width});
     });
   }
 
-  void FeedbackSolve(absl::Span<const RowSpan> blocks, const FeedbackPartials& in, Matrix f, const float* gamma,
-                     DType state_dtype, int begin, int end, Matrix s) override {
+  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype, int begin, int end,
+                     Matrix s) override {
+    const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
@@ -342,6 +349,32 @@ class CpuBackend final : public Backend {
                           gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
                          c, std::min(end, c + kSlab));
     });
+  }
+
+  void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) override {
+    const Layout l(s);
+    auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
+      for (int i = 0; i < dim; ++i) {
+        y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
+      }
+    };
+    for (int t = 0; t < n; ++t) {
+      const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
+      const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
+      for (int h = 0; h < kv; ++h) {
+        const int64_t head = page * kv + h;
+        if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
+        if (v_f) {
+          cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
+                    v_f + (static_cast<int64_t>(t) * kv + h) * d);
+        }
+      }
+      if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
+      if (out) {
+        cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
+                  out + static_cast<int64_t>(t) * D);
+      }
+    }
   }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
@@ -398,6 +431,8 @@ class CpuBackend final : public Backend {
   }
 
   ThreadPool pool_;
+  const StepRows* step_ = nullptr;
+  std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<float> packed_;
 };
@@ -405,31 +440,5 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> MakeCpuBackend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
-
-void ReadCpuState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) {
-  const Layout l(s);
-  auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
-    for (int i = 0; i < dim; ++i) {
-      y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
-    }
-  };
-  for (int t = 0; t < n; ++t) {
-    const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
-    const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
-    for (int h = 0; h < kv; ++h) {
-      const int64_t head = page * kv + h;
-      if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
-      if (v_f) {
-        cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
-                  v_f + (static_cast<int64_t>(t) * kv + h) * d);
-      }
-    }
-    if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
-    if (out) {
-      cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
-                out + static_cast<int64_t>(t) * D);
-    }
-  }
-}
 
 }  // namespace sessa

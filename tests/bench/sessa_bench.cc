@@ -130,13 +130,21 @@ struct PagedLayer {
     const int kv = state.num_kv_heads * state.head_dim;
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
     for (int start = 0; start < t; start += 64) {
-      const RowSpan span{0, std::min(64, t - start), start, pages.data()};
-      const Matrix narrow{rows.data(), span.num_rows, kv, kv}, wide{rows.data(), span.num_rows, D, D};
-      backend->AppendForward(narrow, narrow, {&span, 1}, &state);
-      backend->AppendFeedbackKeys(wide, {&span, 1}, &state);
-      backend->AppendFeedbackStates(wide, {&span, 1}, &state);
+      const int n = std::min(64, t - start);
+      const Matrix narrow{rows.data(), n, kv, kv}, wide{rows.data(), n, D, D};
+      Begin(backend, n, start);
+      backend->AppendForward(narrow, narrow, &state);
+      backend->AppendFeedbackKeys(wide, &state);
+      backend->AppendFeedbackStates(wide, 0, &state);
     }
   }
+  // A step of `rows` rows, one block, at position `start`.
+  void Begin(Backend* backend, int rows, int start) {
+    step.spans = {{0, rows, start, pages}};
+    step.waves = {step.spans};
+    backend->BeginStep(step);
+  }
+  StepRows step;
   LayerState state;
   std::vector<int32_t> pages;
 };
@@ -155,9 +163,9 @@ void BM_FeedbackRead(benchmark::State& state, int rows, int D, int t) {
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   Partials partials(rows, D);
-  const RowSpan block{0, rows, t, layer.pages.data()};
+  layer.Begin(backend.get(), rows, t);
   Measured measured(state);
-  for (auto _ : state) backend->FeedbackRead({q.data(), rows, D, D}, {&block, 1}, layer.state, 0, 1, partials.view);
+  for (auto _ : state) backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
@@ -170,11 +178,11 @@ void BM_FeedbackSolve(benchmark::State& state, int D) {
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f), f = q, s = q;
   const std::vector<float> gamma(rows, 0.5f);
   Partials partials(rows, D);
-  const RowSpan block{0, rows, 64, layer.pages.data()};
-  backend->FeedbackRead({q.data(), rows, D, D}, {&block, 1}, layer.state, 0, 1, partials.view);
+  layer.Begin(backend.get(), rows, 64);
+  backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
   Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve({&block, 1}, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D, {s.data(), rows, D, D});
+    backend->FeedbackSolve(0, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D, {s.data(), rows, D, D});
   }
   measured.Report(0, 1.0 * rows * rows * D);
 }
@@ -187,9 +195,9 @@ void BM_Attend(benchmark::State& state, int rows, int D, int t) {
   std::vector<float> out(q.size());
   std::vector<int> q_to_kv;
   for (int h = 0; h < D / 64; ++h) q_to_kv.push_back(h / 4);
-  const RowSpan span{0, rows, t, layer.pages.data()};
+  layer.Begin(backend.get(), rows, t);
   Measured measured(state);
-  for (auto _ : state) backend->Attend({q.data(), rows, D, D}, q_to_kv, {&span, 1}, layer.state, {out.data(), rows, D, D});
+  for (auto _ : state) backend->Attend({q.data(), rows, D, D}, q_to_kv, layer.state, {out.data(), rows, D, D});
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 
