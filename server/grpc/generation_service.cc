@@ -167,7 +167,7 @@ grpc::ServerUnaryReactor* GenerationService::GetLoad(grpc::CallbackServerContext
                                                      pb::Load* reply) {
   if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
   reply->set_ready(service_->Ready());
-  reply->set_draining(service_->state() == ServiceState::kDraining);
+  reply->set_draining(service_->Ending());
   if (auto model = service_->FindModel(""); model.ok()) {
     const EngineStats stats = (*model)->engine->Stats();
     reply->set_num_running(stats.num_running);

@@ -18,7 +18,7 @@ struct MainOptions {
   int http_port = 0, grpc_port = 0;   // 0: the system picks
   std::string api_keys_file;          // empty: no keys
   std::string tls_cert, tls_key;      // paths; both or none
-  absl::Duration drain;
+  absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
   EngineOptions engine;               // but for the dtypes
   Limits limits;
