@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/core/access_log.h"
 #include "server/core/api_keys.h"
 #include "server/core/errors.h"
 #include "server/core/generation.h"
@@ -41,6 +42,7 @@ struct ServiceOptions {
   std::string version = "0.1.0";
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
+  AccessLogFormat access_log = AccessLogFormat::kOff;
 };
 
 class Service {

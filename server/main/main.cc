@@ -77,6 +77,7 @@ struct Events {
 absl::Status Run(const MainOptions& options) {
   ServiceOptions service_options;
   service_options.limits = options.limits;
+  service_options.access_log = options.access_log;
   if (!options.api_keys_file.empty()) {
     absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys_file);
     if (!keys.ok()) return keys.status();
