@@ -7,12 +7,20 @@
 #include "server/tokenizer/tokenizer.h"
 
 namespace sessa {
+namespace {
+
+// A gRPC client's own timer ends the call at the deadline too, and its cancellation may come a little before ours.
+constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
+
+}  // namespace
 
 GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
                                std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                               std::vector<RequestId> ids, std::string tenant, RequestTicket ticket)
+                               std::vector<RequestId> ids, absl::Time deadline, std::string tenant,
+                               RequestTicket ticket)
     : service_(service), model_(std::move(model)), request_(std::move(request)), prompts_(std::move(prompts)),
-      queue_(std::move(queue)), ids_(std::move(ids)), tenant_(std::move(tenant)), ticket_(std::move(ticket)) {
+      queue_(std::move(queue)), ids_(std::move(ids)), deadline_(deadline), tenant_(std::move(tenant)),
+      ticket_(std::move(ticket)) {
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
     if (model_->tokenizer != nullptr) {
@@ -26,7 +34,9 @@ GenerationImpl::~GenerationImpl() {
   queue_->Close();
   if (done_) return;
   Cancel();
-  ticket_.Finish(queue_->overflowed() ? Outcome::kSlowReader : Outcome::kCancelled);
+  ticket_.Finish(queue_->overflowed() ? Outcome::kSlowReader
+                 : DeadlinePassed()   ? Outcome::kDeadline
+                                      : Outcome::kCancelled);
   service_->LeaveTenant(tenant_);
 }
 
@@ -163,14 +173,24 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
 void GenerationImpl::HandleEnd(const RequestEnd& end) {
   ++num_ended_;
   if (!end.status.ok() && error_.ok()) {
-    error_ = end.status;
-    if (queue_->overflowed()) {
-      error_ = Annotate(absl::CancelledError("The reader was too slow: its queue of tokens reached its bound."), "",
-                        "slow_reader");
-    }
+    error_ = Explain(end.status);
     Cancel();  // the other prompts: half an answer is none
   }
   if (num_ended_ == ids_.size()) Finish();
+}
+
+bool GenerationImpl::DeadlinePassed() const { return absl::Now() + kDeadlineSlack >= deadline_; }
+
+absl::Status GenerationImpl::Explain(const absl::Status& end) const {
+  if (queue_->overflowed()) {
+    return Annotate(absl::CancelledError("The reader was too slow: its queue of tokens reached its bound."), "",
+                    "slow_reader");
+  }
+  if (absl::IsCancelled(end) && DeadlinePassed()) return absl::DeadlineExceededError("The request's deadline has passed.");
+  if (absl::IsUnavailable(end) && service_->state() == ServiceState::kDraining && model_->engine->Stats().health.ok()) {
+    return UnavailableError(end.message(), "draining", service_->options().retry_after);
+  }
+  return end;
 }
 
 void GenerationImpl::Finish() {

@@ -22,7 +22,7 @@ class GenerationImpl final : public Generation {
   // `service` outlives this. `ids` are the prompts' engine requests, whose sinks fill `queue`.
   GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
                  std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                 std::vector<RequestId> ids, std::string tenant, RequestTicket ticket);
+                 std::vector<RequestId> ids, absl::Time deadline, std::string tenant, RequestTicket ticket);
   ~GenerationImpl() override;
 
   std::optional<GenerationEvent> TryNext() override;
@@ -48,6 +48,9 @@ class GenerationImpl final : public Generation {
   void Echo(int prompt_index, const PromptInfo& info);
   LogprobEntry Entry(int32_t id, const TokenLogprobs* logprobs, int64_t text_offset) const;
   TopLogprob Top(int32_t id, float logprob) const;
+  // What the client is told, and what is counted, of the engine's end.
+  absl::Status Explain(const absl::Status& end) const;
+  bool DeadlinePassed() const;
   void Finish();
 
   Service* const service_;
@@ -56,6 +59,7 @@ class GenerationImpl final : public Generation {
   const std::vector<std::vector<int32_t>> prompts_;
   const std::shared_ptr<EventQueue> queue_;
   const std::vector<RequestId> ids_;
+  const absl::Time deadline_;
   const std::string tenant_;
   RequestTicket ticket_;
 

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
 
-absl::Status CheckInt(const char* param, int64_t value, int64_t low, int64_t high) {
+absl::Status CheckInt(absl::string_view param, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return FieldError(param, absl::StrCat("must be between ", low, " and ", high, ", got ", value));
 }
@@ -104,7 +104,7 @@ absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, 
   if (static_cast<float>(r.top_p) <= 0) return FieldError("top_p", "is too small");
   if (static_cast<float>(r.repetition_penalty) <= 0) return FieldError("repetition_penalty", "is too small");
   if (r.logprobs != -1) {
-    SESSA_RETURN_IF_ERROR(CheckInt(r.is_chat ? "top_logprobs" : "logprobs", r.logprobs, 0, limits.max_logprobs));
+    SESSA_RETURN_IF_ERROR(CheckInt(r.logprobs_name, r.logprobs, 0, limits.max_logprobs));
   }
   if (r.logit_bias.size() > limits.max_logit_bias) {
     return FieldError("logit_bias", absl::StrCat("at most ", limits.max_logit_bias, " entries"));
@@ -128,9 +128,9 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
   if (r.best_of.has_value() && *r.best_of != r.n) {
     return FieldError("best_of", "is only served when it equals n", "unsupported_field");
   }
-  const char* max_tokens_name = r.is_chat ? "max_completion_tokens" : "max_tokens";
   if (r.is_chat && r.echo) return FieldError("echo", "is for /v1/completions only", "unsupported_field");
   if (r.max_tokens.has_value()) {
+    const std::string& max_tokens_name = r.max_tokens_name;
     SESSA_RETURN_IF_ERROR(CheckInt(max_tokens_name, *r.max_tokens, r.echo ? 0 : 1, kMaxInt));
     if (*r.max_tokens >= model.max_model_len) {
       return ContextLengthError(max_tokens_name, absl::StrCat("This model's context is ", model.max_model_len,
@@ -143,7 +143,7 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
   }
   SESSA_RETURN_IF_ERROR(CheckInt("min_tokens", r.min_tokens, 0, kMaxInt));
   if (r.max_tokens.has_value() && *r.max_tokens > 0 && r.min_tokens > *r.max_tokens) {
-    return FieldError("min_tokens", absl::StrCat("must not exceed ", max_tokens_name));
+    return FieldError("min_tokens", absl::StrCat("must not exceed ", r.max_tokens_name));
   }
   SESSA_RETURN_IF_ERROR(CheckStops(r, model, limits));
   SESSA_RETURN_IF_ERROR(CheckSampling(r, model, limits));

@@ -32,6 +32,7 @@ struct GenerationRequest {
   bool add_generation_prompt = true;        // chat
 
   std::optional<int64_t> max_tokens;        // none: 16 for completions, what fits for chat; 0 only with echo
+  std::string max_tokens_name = "max_tokens";  // what this client calls it, for errors
   int64_t min_tokens = 0;
   int64_t n = 1;
   std::optional<int64_t> best_of;           // only n is served
@@ -52,6 +53,7 @@ struct GenerationRequest {
   bool ignore_eos = false;
   bool echo = false;
   int64_t logprobs = -1;                    // -1: none; n: the token's own and the n best
+  std::string logprobs_name = "logprobs";   // what this client calls it, for errors
   bool stream = false;
   bool include_usage = false;               // stream_options.include_usage
   std::optional<int64_t> truncate_prompt_tokens;  // keep the last so many

@@ -22,7 +22,10 @@ struct Limits {
   int max_allowed_token_ids = 65536;
   int max_logprobs = 20;
   int max_json_depth = 16;
-  int max_queued_events = 2048;          // tokens that wait for one request's reader; beyond, it is cancelled
+  // Tokens that wait for the reader of one stream; beyond, it is cancelled. A stream of many choices gets room for
+  // kMinQueuedEvents of each, since a step may bring one for every choice.
+  int max_queued_events = 2048;
+  static constexpr int kMinQueuedEvents = 64;
   int max_requests_per_tenant = 0;       // running at once; 0: no limit of its own
   absl::Duration default_timeout = absl::Minutes(10);  // of a request that names none
   absl::Duration max_timeout = absl::Hours(1);

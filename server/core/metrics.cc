@@ -140,7 +140,8 @@ std::string Metrics::Render(const EngineStats* stats, const std::string& model, 
     all.push_back(Family(name, help, MetricType::Counter, value, {}));
   };
   gauge("sessa_ready", "1 when requests are taken.", ready ? 1 : 0);
-  gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - ended());
+  const int64_t num_ended = ended();  // before received(): a request that comes between them is in flight, not below zero
+  gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
   if (stats != nullptr) {
     gauge("sessa_num_requests_running", "Sequences that run.", stats->num_running);
     gauge("sessa_num_requests_waiting", "Sequences that wait.", stats->num_waiting);

@@ -2,6 +2,7 @@
 #include "server/core/service.h"
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -25,6 +26,22 @@ uint64_t RandomSeed() {
   return generator() >> 11;
 }
 
+// A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it (max_total_tokens).
+int QueueBound(const GenerationRequest& request, size_t num_prompts, const Limits& limits) {
+  if (!request.stream) return std::numeric_limits<int>::max();
+  return std::max(limits.max_queued_events, static_cast<int>(num_prompts * request.n) * Limits::kMinQueuedEvents);
+}
+
+// The engine's own refusals in the API's words: its messages open with the field's name.
+absl::Status NameField(absl::Status refused, bool is_chat) {
+  if (refused.code() == absl::StatusCode::kInvalidArgument) {
+    const absl::string_view message = refused.message();
+    return Annotate(refused, message.substr(0, message.find(':')), "");
+  }
+  if (refused.code() == absl::StatusCode::kOutOfRange) return Annotate(refused, is_chat ? "messages" : "prompt", "");
+  return refused;
+}
+
 }  // namespace
 
 Service::Service(ServiceOptions options) : options_(std::move(options)) {}
@@ -34,6 +51,11 @@ Service::~Service() = default;
 void Service::SetModel(ServedModel model) {
   absl::MutexLock lock(&mutex_);
   model_ = std::make_shared<const ServedModel>(std::move(model));
+}
+
+void Service::BeginSettle() {
+  absl::MutexLock lock(&mutex_);
+  settling_ = true;
 }
 
 void Service::BeginDrain() {
@@ -53,7 +75,9 @@ std::shared_ptr<const ServedModel> Service::model() const {
 
 ServiceState Service::state() const {
   absl::MutexLock lock(&mutex_);
-  return draining_ ? ServiceState::kDraining : model_ == nullptr ? ServiceState::kLoading : ServiceState::kReady;
+  if (draining_) return ServiceState::kDraining;
+  if (model_ == nullptr) return ServiceState::kLoading;
+  return settling_ ? ServiceState::kSettling : ServiceState::kReady;
 }
 
 absl::Status Service::EngineHealth(const ServedModel& served) const {
@@ -72,12 +96,12 @@ bool Service::Live() const {
   return served == nullptr || EngineHealth(*served).ok();
 }
 
-absl::Status Service::Readiness() const {
+absl::Status Service::CheckState(bool settling_is_fine) const {
   const ServiceState now = state();
   if (now == ServiceState::kLoading) {
     return UnavailableError("The model is still loading.", "loading", options_.retry_after);
   }
-  if (now == ServiceState::kDraining) {
+  if (now == ServiceState::kDraining || (now == ServiceState::kSettling && !settling_is_fine)) {
     return UnavailableError("The server is shutting down.", "draining", options_.retry_after);
   }
   absl::Status health = EngineHealth(*model());
@@ -85,6 +109,13 @@ absl::Status Service::Readiness() const {
     return UnavailableError(absl::StrCat("The engine has failed: ", health.message()), "unavailable", options_.retry_after);
   }
   return absl::OkStatus();
+}
+
+absl::Status Service::Readiness() const { return CheckState(/*settling_is_fine=*/false); }
+
+bool Service::Ending() const {
+  const ServiceState now = state();
+  return now == ServiceState::kSettling || now == ServiceState::kDraining;
 }
 
 bool Service::Ready() const { return Readiness().ok(); }
@@ -148,7 +179,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     ticket.Finish(status);
     return status;
   };
-  if (absl::Status ready = Readiness(); !ready.ok()) return fail(ready);
+  if (absl::Status open = CheckState(/*settling_is_fine=*/true); !open.ok()) return fail(open);
   std::shared_ptr<const ServedModel> served = model();
   const ModelFacts facts = FactsOf(*served);
   if (absl::Status valid = ValidateRequest(request, facts, options_.limits); !valid.ok()) return fail(valid);
@@ -157,7 +188,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
 
   const uint64_t seed = RandomSeed();
   std::vector<Request> requests(prompts->size());
-  auto queue = std::make_shared<EventQueue>(options_.limits.max_queued_events);
+  auto queue = std::make_shared<EventQueue>(QueueBound(request, requests.size(), options_.limits));
   const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
   int64_t total_tokens = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -173,8 +204,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n);
   }
   if (total_tokens > options_.limits.max_total_tokens) {
-    return fail(FieldError(request.is_chat ? "max_completion_tokens" : "max_tokens",
-                           absl::StrCat("prompts * n * max_tokens is ", total_tokens, ", at most ",
+    return fail(FieldError(request.max_tokens_name,
+                           absl::StrCat("prompts * n * ", request.max_tokens_name, " is ", total_tokens, ", at most ",
                                         options_.limits.max_total_tokens, " are served")));
   }
   if (absl::Status admitted = AdmitTenant(tenant); !admitted.ok()) return fail(admitted);
@@ -187,12 +218,12 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
       queue->Close();
       for (RequestId taken : ids) served->engine->Cancel(taken);
       LeaveTenant(tenant);
-      return fail(id.status());
+      return fail(NameField(id.status(), request.is_chat));
     }
     ids.push_back(*id);
   }
   return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
-                                          std::move(queue), std::move(ids), tenant, std::move(ticket));
+                                          std::move(queue), std::move(ids), deadline, tenant, std::move(ticket));
 }
 
 absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model, const std::string& text,

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/core/access_log.h"
 #include "server/core/api_keys.h"
 #include "server/core/errors.h"
 #include "server/core/generation.h"
@@ -33,7 +34,7 @@ struct ServedModel {
   absl::Time created = absl::Now();
 };
 
-enum class ServiceState { kLoading, kReady, kDraining };
+enum class ServiceState { kLoading, kReady, kSettling, kDraining };
 
 struct ServiceOptions {
   Limits limits;
@@ -41,6 +42,7 @@ struct ServiceOptions {
   std::string version = "0.1.0";
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
+  AccessLogFormat access_log = AccessLogFormat::kOff;
 };
 
 class Service {
@@ -50,6 +52,8 @@ class Service {
 
   // --- life ---
   void SetModel(ServedModel model);  // once: loading -> ready
+  // Readiness off, requests are taken still: until balancers have seen it, they send some.
+  void BeginSettle();
   void BeginDrain();                 // readiness off, new requests UNAVAILABLE; what runs goes on
   // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with UNAVAILABLE.
   void Drain(absl::Time deadline);
@@ -59,6 +63,7 @@ class Service {
   bool Started() const;  // SetModel was called
   // Why Ready() is false; OK when it is true.
   absl::Status Readiness() const;
+  bool Ending() const;   // settling or draining
 
   // --- requests ---
   // Each received generation request takes one ticket first, whatever becomes of it.
@@ -90,6 +95,7 @@ class Service {
   friend class GenerationImpl;
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
+  absl::Status CheckState(bool settling_is_fine) const;
   // One list of token ids for each prompt; fills request->prompts with the chat template's text.
   absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
                                                                   GenerationRequest* request) const;
@@ -100,6 +106,7 @@ class Service {
   Metrics metrics_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
+  bool settling_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<std::string, int> tenant_requests_ ABSL_GUARDED_BY(mutex_);
 };

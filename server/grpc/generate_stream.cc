@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "server/core/errors.h"
 #include "server/grpc/status.h"
 
 namespace sessa {
@@ -51,8 +52,8 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 
 }  // namespace
 
-GenerateStream::GenerateStream(std::string request_id, int num_choices)
-    : request_id_(std::move(request_id)), finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
+GenerateStream::GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log)
+    : request_id_(std::move(request_id)), access_log_(access_log), finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
 void GenerateStream::Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
                            std::function<void()> on_done) {
@@ -72,8 +73,13 @@ void GenerateStream::Reject(const absl::Status& error) {
   self_ = shared_from_this();
   const std::shared_ptr<GenerateStream> keep = self_;
   absl::MutexLock lock(&mutex_);
+  End(error);
+}
+
+void GenerateStream::End(const absl::Status& status) {
   finished_ = true;
-  Finish(ToGrpcStatus(error));
+  status_ = status;
+  Finish(ToGrpcStatus(status));
 }
 
 void GenerateStream::Abort() {
@@ -87,10 +93,7 @@ void GenerateStream::OnWriteDone(bool ok) {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
     if (!ok && generation_ != nullptr) generation_->Cancel();  // the client is gone; the events drain to the end
-    if (last_written_ && !finished_) {
-      finished_ = true;
-      Finish(grpc::Status::OK);
-    }
+    if (last_written_ && !finished_) End(absl::OkStatus());
   }
   Pump();
 }
@@ -124,8 +127,7 @@ bool GenerateStream::Fill(GenerationEvent event) {
   }
   const GenerationEnd& end = std::get<GenerationEnd>(event);
   if (!end.status.ok()) {
-    finished_ = true;
-    Finish(ToGrpcStatus(end.status));
+    End(end.status);
     return false;
   }
   pb::Finished* finished = reply_.mutable_finished();
@@ -140,6 +142,10 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     generation = std::move(generation_);
+    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_, start_, absl::Now()};
+    if (generation != nullptr) record.usage = generation->usage();
+    if (!status_.ok()) record.error = Describe(status_).code;
+    WriteAccess(record, access_log_);
   }
   generation.reset();  // outside the lock: it may call into the engine
   if (on_done_) on_done_();

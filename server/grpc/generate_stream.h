@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/core/access_log.h"
 #include "server/core/generation.h"
 #include "server/grpc/wakeup_queue.h"
 #include "sessa/v1/generation.pb.h"
@@ -21,7 +22,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
                              public Wakeable,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  GenerateStream(std::string request_id, int num_choices);
+  GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log);
 
   // Exactly one of these, once, before the call's handler returns. `on_done` runs when the call is over.
   void Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
@@ -38,10 +39,13 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
  private:
   void Pump();
+  void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True when reply_ was filled; false when the stream was finished instead.
   bool Fill(GenerationEvent event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string request_id_;
+  const AccessLogFormat access_log_;
+  const absl::Time start_ = absl::Now();
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 
@@ -49,6 +53,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish was called
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);    // what Finish was called with
   bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<sessa::v1::FinishReason> finish_reasons_ ABSL_GUARDED_BY(mutex_);
   sessa::v1::GenerateReply reply_;  // gRPC's while writing_

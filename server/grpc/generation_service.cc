@@ -55,7 +55,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   const std::string id = request->request_id().empty() ? NewRequestId() : request->request_id();
   const int num_choices = static_cast<int>(
       std::clamp<int64_t>(request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
-  auto stream = std::make_shared<GenerateStream>(id, num_choices);
+  auto stream = std::make_shared<GenerateStream>(id, num_choices, service_->options().access_log);
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
     stream->Reject(error);
@@ -167,7 +167,7 @@ grpc::ServerUnaryReactor* GenerationService::GetLoad(grpc::CallbackServerContext
                                                      pb::Load* reply) {
   if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
   reply->set_ready(service_->Ready());
-  reply->set_draining(service_->state() == ServiceState::kDraining);
+  reply->set_draining(service_->Ending());
   if (auto model = service_->FindModel(""); model.ok()) {
     const EngineStats stats = (*model)->engine->Stats();
     reply->set_num_running(stats.num_running);

@@ -59,12 +59,21 @@ GrpcServer::~GrpcServer() {
 }
 
 void GrpcServer::PublishHealth() {
-  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  // The lock spans looking and publishing: else one that looked earlier could publish later, and stale news would stay.
+  absl::MutexLock lock(&health_mutex_);
   const bool ready = service_->Ready();
-  health->SetServingStatus("", ready);
-  health->SetServingStatus("sessa.v1.Generation", ready);
-  health->SetServingStatus("liveness", service_->Live());
-  health->SetServingStatus("startup", service_->Started());
+  Publish("", ready);
+  Publish("sessa.v1.Generation", ready);
+  Publish("liveness", service_->Live());
+  Publish("startup", service_->Started());
+}
+
+void GrpcServer::Publish(const std::string& name, bool serving) {
+  const auto [it, is_new] = published_.try_emplace(name, serving);
+  // gRPC's service sends every status that is set to all watchers, new or not; Watch promises changes alone.
+  if (!is_new && it->second == serving) return;
+  it->second = serving;
+  server_->GetHealthCheckService()->SetServingStatus(name, serving);
 }
 
 void GrpcServer::Shutdown(absl::Time deadline) {

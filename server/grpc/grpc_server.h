@@ -6,7 +6,10 @@
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
@@ -42,10 +45,14 @@ class GrpcServer {
  private:
   GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
 
+  void Publish(const std::string& name, bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
+
   Service* const service_;
   GenerationService generation_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  absl::Mutex health_mutex_;
+  absl::flat_hash_map<std::string, bool> published_ ABSL_GUARDED_BY(health_mutex_);
   absl::Notification stop_health_;
   std::thread health_thread_;
 };

@@ -77,6 +77,7 @@ struct Events {
 absl::Status Run(const MainOptions& options) {
   ServiceOptions service_options;
   service_options.limits = options.limits;
+  service_options.access_log = options.access_log;
   if (!options.api_keys_file.empty()) {
     absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys_file);
     if (!keys.ok()) return keys.status();
@@ -129,6 +130,14 @@ absl::Status Run(const MainOptions& options) {
     absl::MutexLock lock(&events.mutex);
     auto signalled = [&events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 0; };
     events.mutex.Await(absl::Condition(&signalled));
+  }
+  service.BeginSettle();
+  servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
+  if (options.settle > absl::ZeroDuration()) {
+    std::fprintf(stderr, "not ready any more; requests are taken for %s\n", absl::FormatDuration(options.settle).c_str());
+    absl::MutexLock lock(&events.mutex);
+    auto hastened = [&events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 1; };
+    events.mutex.AwaitWithTimeout(absl::Condition(&hastened), options.settle);
   }
   std::fprintf(stderr, "draining: %d sequences run; at most %s, a second signal ends them\n",
                service.FindModel("").ok() ? (*service.FindModel(""))->engine->Stats().num_running : 0,

@@ -21,7 +21,10 @@ ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
 ABSL_FLAG(std::string, api_keys_file, "", "one 'KEY' or 'KEY TENANT' a line; without: no keys are asked for");
 ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
-ABSL_FLAG(double, drain_seconds, 30, "after SIGTERM what runs may go on for so long; a second signal ends it");
+ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
+ABSL_FLAG(double, settle_seconds, 0,
+          "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
+ABSL_FLAG(double, drain_seconds, 30, "after that what runs may go on for so long; a second signal ends it");
 ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
 ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
 ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
@@ -99,8 +102,16 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.tls_cert = absl::GetFlag(FLAGS_tls_cert);
   options.tls_key = absl::GetFlag(FLAGS_tls_key);
   if (options.tls_cert.empty() != options.tls_key.empty()) return FlagError("tls_cert", "goes with --tls_key");
+  const std::string access_log = absl::GetFlag(FLAGS_access_log);
+  if (access_log == "text") options.access_log = AccessLogFormat::kText;
+  if (access_log == "json") options.access_log = AccessLogFormat::kJson;
+  if (options.access_log == AccessLogFormat::kOff && access_log != "off") {
+    return FlagError("access_log", absl::StrCat("'", access_log, "' is not off, text or json"));
+  }
   // Written so that NaN fails too.
   if (!(absl::GetFlag(FLAGS_drain_seconds) >= 0)) return FlagError("drain_seconds", "must be at least 0");
+  if (!(absl::GetFlag(FLAGS_settle_seconds) >= 0)) return FlagError("settle_seconds", "must be at least 0");
+  options.settle = absl::Seconds(absl::GetFlag(FLAGS_settle_seconds));
   options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
   const double timeout = absl::GetFlag(FLAGS_request_timeout_seconds);
   if (!(timeout > 0)) return FlagError("request_timeout_seconds", "must be above 0");

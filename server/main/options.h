@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/core/access_log.h"
 #include "server/core/limits.h"
 
 namespace sessa {
@@ -18,7 +19,8 @@ struct MainOptions {
   int http_port = 0, grpc_port = 0;   // 0: the system picks
   std::string api_keys_file;          // empty: no keys
   std::string tls_cert, tls_key;      // paths; both or none
-  absl::Duration drain;
+  AccessLogFormat access_log = AccessLogFormat::kOff;
+  absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
   EngineOptions engine;               // but for the dtypes
   Limits limits;

@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "server/core/generation.h"
-#include "server/rest/json_writer.h"
+#include "server/core/json_writer.h"
 
 namespace sessa {
 

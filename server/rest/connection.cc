@@ -17,7 +17,6 @@
 #include "boost/asio/write.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http/read.hpp"
-#include "server/rest/access_log.h"
 #include "server/rest/http_read.h"
 
 namespace sessa {
@@ -258,7 +257,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // The whole answer is written.
   void Answered() {
-    LogAccess(status_);
+    context_->handlers.LogAccess(*exchange_, status_, call_.get());
     last_queued_ = reply_sent_ = false;
     if (!keep_alive_) stopping_ = true;
     NextRequest();
@@ -270,7 +269,6 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       stopping_ = true;  // all is generated: what can be written still is
       return;
     }
-    LogAccess(499);
     Close();  // drops the call, which cancels
   }
 
@@ -285,10 +283,6 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       if (self->state_ == State::kClosed) return;
       ec ? self->Close() : next();
     });
-  }
-
-  void LogAccess(int status) const {
-    if (context_->options.access_log && exchange_->route.generates) WriteAccessLine(*exchange_, status, call_.get());
   }
 
   // ---- ending ----
@@ -312,7 +306,10 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     StopReadTimer();
     ++write_epoch_;
     write_timer_.cancel();
-    if (exchange_.has_value()) context_->handlers.Abandon(&*exchange_, Outcome::kCancelled);
+    if (exchange_.has_value()) {  // not answered to its end
+      context_->handlers.Abandon(&*exchange_, Outcome::kCancelled);
+      context_->handlers.LogAccess(*exchange_, 499, call_.get());
+    }
     call_.reset();
     Lowest(stream_).close(ignored_);
   }

@@ -8,7 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "server/rest/json_writer.h"
+#include "server/core/json_writer.h"
 #include "server/rest/request_json.h"
 #include "server/rest/status_json.h"
 #include "server/rest/web_page.h"
@@ -66,6 +66,17 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
   }
   if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid);
   return refused;
+}
+
+void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* call) const {
+  const AccessLogFormat format = service_->options().access_log;
+  if (format == AccessLogFormat::kOff || !x.route.generates) return;
+  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id, x.start, absl::Now()};
+  if (call != nullptr) {
+    record.usage = call->usage();
+    if (call->ended() && !call->status().ok()) record.error = Describe(call->status()).code;
+  }
+  WriteAccess(record, format);
 }
 
 Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {

@@ -37,6 +37,9 @@ class Handlers {
   // Requires: Judge gave none. Never throws.
   Result Handle(Exchange* exchange, const std::string& body) const;
 
+  // The access log's line of a generation request that was answered with `status`; `call` null: it was refused.
+  void LogAccess(const Exchange& exchange, int status, const GenerationCall* call) const;
+
   const Limits& limits() const { return service_->limits(); }
 
  private:

@@ -7,7 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "server/rest/json_writer.h"
+#include "server/core/json_writer.h"
 
 namespace sessa {
 namespace {

@@ -39,6 +39,7 @@ class TreeHandler {
   bool on_object_end(size_t n, ErrorCode&) {
     frames_.pop_back();
     stack_.push_object(n);
+    EndValue();
     return true;
   }
   bool on_array_begin(ErrorCode&) {
@@ -49,6 +50,7 @@ class TreeHandler {
   bool on_array_end(size_t n, ErrorCode&) {
     frames_.pop_back();
     stack_.push_array(n);
+    EndValue();
     return true;
   }
   bool on_key_part(json::string_view part, size_t, ErrorCode&) {
@@ -61,6 +63,7 @@ class TreeHandler {
     stack_.push_key(part);
     Frame& frame = frames_.back();
     frame.key.swap(key_);
+    frame.in_value = true;
     key_.clear();
     return frame.keys.insert(frame.key).second || Fail("is there twice", ec);
   }
@@ -71,44 +74,56 @@ class TreeHandler {
   bool on_string(json::string_view part, size_t, ErrorCode&) {
     BeginValue();
     stack_.push_string(part);
+    EndValue();
     return true;
   }
   bool on_number_part(json::string_view, ErrorCode&) { return true; }
   bool on_int64(int64_t value, json::string_view, ErrorCode&) {
     BeginValue();
     stack_.push_int64(value);
+    EndValue();
     return true;
   }
   bool on_uint64(uint64_t value, json::string_view, ErrorCode&) {
     BeginValue();
     stack_.push_uint64(value);
+    EndValue();
     return true;
   }
   bool on_double(double value, json::string_view, ErrorCode& ec) {
     BeginValue();
     if (!std::isfinite(value)) return Fail("is a number out of range", ec);
     stack_.push_double(value);
+    EndValue();
     return true;
   }
   bool on_bool(bool value, ErrorCode&) {
     BeginValue();
     stack_.push_bool(value);
+    EndValue();
     return true;
   }
   bool on_null(ErrorCode&) {
     BeginValue();
     stack_.push_null();
+    EndValue();
     return true;
   }
   bool on_comment_part(json::string_view, ErrorCode&) { return true; }
   bool on_comment(json::string_view, ErrorCode&) { return true; }
 
   const absl::Status& status() const { return status_; }
+  // The path of the value that is being read; empty between values.
+  std::string Where() const {
+    if (frames_.empty() || !frames_.back().in_value) return "";
+    return Path();
+  }
   json::value Release() { return stack_.release(); }
 
  private:
   struct Frame {
     bool is_object = false;
+    bool in_value = false;                  // of an object: after a key, before its value's end
     int64_t index = -1;                     // of the array's current value
     std::string key = {};                   // of the object's current value
     absl::flat_hash_set<std::string> keys = {};
@@ -117,7 +132,10 @@ class TreeHandler {
   void BeginValue() {
     if (!frames_.empty() && !frames_.back().is_object) ++frames_.back().index;
   }
-  bool Fail(const char* problem, ErrorCode& ec) {
+  void EndValue() {
+    if (!frames_.empty()) frames_.back().in_value = false;
+  }
+  std::string Path() const {
     std::string path;
     for (const Frame& frame : frames_) {
       if (frame.is_object) {
@@ -126,7 +144,10 @@ class TreeHandler {
         absl::StrAppend(&path, "[", frame.index, "]");
       }
     }
-    if (path.size() > kMaxPathBytes) path = "a key";  // never cut inside a character
+    return path.size() > kMaxPathBytes ? "a key" : path;  // never cut inside a character
+  }
+  bool Fail(const char* problem, ErrorCode& ec) {
+    const std::string path = Path();
     status_ = FieldError(path.empty() ? "body" : path, problem, "invalid_json");
     ec = json::error::syntax;
     return false;
@@ -138,8 +159,8 @@ class TreeHandler {
   absl::Status status_;
 };
 
-absl::Status JsonError(const std::string& message) {
-  return Annotate(absl::InvalidArgumentError(absl::StrCat("The body is not valid JSON: ", message)), "", "invalid_json");
+absl::Status JsonError(const std::string& message, const std::string& path = "") {
+  return Annotate(absl::InvalidArgumentError(absl::StrCat("The body is not valid JSON: ", message)), path, "invalid_json");
 }
 
 }  // namespace
@@ -152,7 +173,11 @@ absl::StatusOr<json::value> ParseJson(const std::string& text, int max_depth) {
   const size_t used = parser.write_some(false, text.data(), text.size(), ec);
   if (!parser.handler().status().ok()) return parser.handler().status();
   if (ec == json::error::too_deep) return JsonError(absl::StrCat("it is nested deeper than ", max_depth, " levels."));
-  if (ec) return JsonError(absl::StrCat(ec.message(), " near byte ", used, "."));
+  if (ec) {  // also NaN and Infinity, which JSON has no word for
+    const std::string path = parser.handler().Where();
+    return JsonError(absl::StrCat(ec.message(), " near byte ", used, path.empty() ? "" : absl::StrCat(", the value of ", path), "."),
+                     path);
+  }
   if (used < text.size()) return JsonError(absl::StrCat("extra text after byte ", used, "."));
   return parser.handler().Release();
 }

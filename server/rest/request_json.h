@@ -1,5 +1,5 @@
 // Bodies of the REST API to core's requests. Only form is judged here (types, what cannot be expressed in
-// GenerationRequest); values are ValidateRequest's. Pure functions: no engine, no sockets; fuzzed by json_fuzz.
+// GenerationRequest); values are ValidateRequest's. Pure functions: no engine, no sockets; fuzzed by rest_json_fuzz.
 #pragma once
 
 #include <cstdint>

@@ -97,6 +97,7 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
   Fields fields(value->get_object(), "", &log);
   ReadCommon(fields, &log, &r);
   ReadSampling(fields, &log, &r);
+  if (fields.Find("max_completion_tokens") != nullptr) r.max_tokens_name = "max_completion_tokens";
   fields.Read("max_completion_tokens", &r.max_tokens);  // goes before max_tokens, its old name
   ReadMessages(fields, &log, &r.messages);
   fields.Read("add_generation_prompt", &r.add_generation_prompt);
@@ -111,6 +112,7 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
     log.Fail(FieldError("top_logprobs", "is only allowed with \"logprobs\": true"));
   }
   if (logprobs) r.logprobs = top_logprobs.value_or(0);
+  r.logprobs_name = "top_logprobs";
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
   parsed.ignored = std::move(log.ignored);

@@ -22,7 +22,6 @@ struct RestServerOptions {
   absl::Duration header_timeout = absl::Seconds(15);  // also the TLS handshake's
   absl::Duration body_timeout = absl::Seconds(60);
   absl::Duration write_timeout = absl::Seconds(60);   // for each 64 KiB
-  bool access_log = false;         // a line on stderr for each generation request
 };
 
 class RestServer {

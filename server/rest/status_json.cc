@@ -1,7 +1,7 @@
 // See status_json.h.
 #include "server/rest/status_json.h"
 
-#include "server/rest/json_writer.h"
+#include "server/core/json_writer.h"
 
 namespace sessa {
 namespace {

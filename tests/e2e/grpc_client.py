@@ -1,4 +1,5 @@
 """The stubs of proto/, generated when first imported; the health service is spoken by hand (one string, one enum)."""
+import atexit
 import pathlib
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from grpc_tools import protoc
 from server_process import ROOT
 
 _generated = tempfile.TemporaryDirectory()
+atexit.register(_generated.cleanup)
 _proto = ROOT / "proto"
 _args = ["protoc", f"-I{_proto}", f"-I{pathlib.Path(grpc_tools.__file__).parent / '_proto'}",
          f"--python_out={_generated.name}", f"--grpc_python_out={_generated.name}",

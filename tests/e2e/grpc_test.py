@@ -6,7 +6,7 @@ import grpc
 
 import grpc_client
 from grpc_client import pb
-from server_process import PROMPT, ServerProcess
+from server_process import PROMPT, ServerProcess, wait_until
 
 
 def generate(stub, text=PROMPT, **sampling):
@@ -98,9 +98,8 @@ class GrpcTest(unittest.TestCase):
         call.cancel()
         with self.assertRaises(grpc.RpcError):
             list(call)
-        for _ in range(1000):
-            if self.server.metrics()["sessa_num_requests_in_flight"] == 0:
-                break
+        wait_until(lambda: self.server.metrics()["sessa_num_requests_in_flight"] == 0)
+        wait_until(lambda: self.server.metrics()["sessa_state_cache_usage_ratio"] == 0)
         self.assertEqual(self.server.metrics()["sessa_num_requests_running"], 0)
 
     def test_abort_by_id(self):
@@ -119,6 +118,29 @@ class GrpcTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             list(call)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def test_chat_and_its_field_names(self):
+        chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Where is the coin?")])
+        replies = list(self.stub.Generate(pb.GenerateRequest(chat=chat, sampling=pb.Sampling(max_tokens=4)), timeout=120))
+        self.assertEqual(replies[-1].WhichOneof("event"), "finished")
+        self.expect_error(grpc.StatusCode.INVALID_ARGUMENT, "max_tokens", chat=chat, sampling=pb.Sampling(max_tokens=0))
+        self.expect_error(grpc.StatusCode.INVALID_ARGUMENT, "logprobs", chat=chat, sampling=pb.Sampling(logprobs=21))
+
+    def test_deltas_are_the_text_of_their_tokens(self):
+        for seed in range(8):
+            replies = generate(self.stub, "naïve 🐝 数据", temperature=2, seed=seed, max_tokens=64, ignore_eos=True)
+            ids = [t for r in replies for t in r.delta.token_ids]
+            self.assertEqual(len(ids), 64)
+            whole = self.stub.Detokenize(pb.DetokenizeRequest(token_ids=ids, skip_special_tokens=True)).text
+            self.assertEqual("".join(r.delta.text for r in replies), whole)
+
+    def test_reflection_lists_the_services(self):
+        # ServerReflectionRequest{list_services: "*"} by hand: one string in, the names somewhere in what comes out.
+        call = self.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                                          request_serializer=None, response_deserializer=None)
+        reply = next(call(iter([b"\x3a\x01*"]), timeout=120))
+        for name in (b"sessa.v1.Generation", b"grpc.health.v1.Health"):
+            self.assertIn(name, reply)
 
     def test_health(self):
         for service in ("", "sessa.v1.Generation", "liveness", "startup"):

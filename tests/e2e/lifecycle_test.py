@@ -1,7 +1,10 @@
-"""The life of the process: bad options, probes, drain on SIGTERM, a second signal, API keys."""
+"""The life of the process: bad options, probes, settling and drain on SIGTERM, a second signal, TLS, API keys."""
+import http.client
 import json
 import pathlib
 import signal
+import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -11,7 +14,7 @@ import grpc
 
 import grpc_client
 from grpc_client import pb
-from server_process import BINARY, PROMPT, ROOT, ServerProcess
+from server_process import BINARY, PROMPT, ROOT, ServerProcess, events_of, wait_until
 
 
 def long_request(stub, max_tokens):
@@ -39,6 +42,8 @@ class LifecycleTest(unittest.TestCase):
             ([demo, "--http_port=70000"], "--http_port"),
             ([demo, "--tls_cert=x"], "--tls_key"),
             ([demo, "--api_keys_file=/nowhere"], "/nowhere"),
+            ([demo, "--access_log=xml"], "--access_log"),
+            ([demo, "--settle_seconds=-1"], "--settle_seconds"),
             ([demo, "extra"], "extra"),
         ]
         for flags, expected in cases:
@@ -99,16 +104,144 @@ class LifecycleTest(unittest.TestCase):
 
         reader = threading.Thread(target=read)
         reader.start()
-        while server.metrics()["sessa_generation_tokens_total"] < 5:
-            pass
+        wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] >= 5)
         server.signal(signal.SIGTERM)
         reader.join()
         status, _, body = result["reply"]
-        events = [line[6:] for line in body.split("\n") if line.startswith("data: ")]
+        events = events_of(body)
         self.assertEqual(status, 200)
         self.assertEqual(events[-1], "[DONE]")
         self.assertIn("error", json.loads(events[-2]))
         self.assertEqual(server.wait(), 0)
+
+    def whole_request_during_sigterm(self, drain_seconds, max_tokens):
+        server, _, _ = self.start(f"--drain_seconds={drain_seconds}")
+        result = {}
+
+        def read():
+            result["reply"] = server.request("POST", "/v1/completions", {
+                "prompt": PROMPT, "max_tokens": max_tokens, "ignore_eos": True})
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] >= 5)
+        server.signal(signal.SIGTERM)
+        reader.join()
+        self.assertEqual(server.wait(), 0)
+        return result["reply"]
+
+    def test_sigterm_finishes_whole_answers(self):
+        status, headers, body = self.whole_request_during_sigterm(100, 600)
+        self.assertEqual(status, 200)
+        self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 600)
+        self.assertEqual(headers["Content-Length"], str(len(body.encode())))
+
+    def test_a_whole_answer_that_is_drained_away_is_an_error(self):
+        status, headers, body = self.whole_request_during_sigterm(0.2, 3900)
+        self.assertEqual(status, 503)
+        self.assertEqual(json.loads(body)["error"]["code"], "draining")
+        self.assertEqual(headers["Retry-After"], "1")
+
+    def test_while_draining_requests_are_refused_and_probes_answer(self):
+        server, channel, stub = self.start("--drain_seconds=1000")
+        call = long_request(stub, 3900)
+        next(call)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: server.request("GET", "/readyz")[0] == 503)
+        self.assertEqual([server.request("GET", p)[0] for p in ("/livez", "/startupz", "/health")], [200, 200, 503])
+        self.assertEqual(grpc_client.health(channel), grpc_client.NOT_SERVING)
+        self.assertEqual(grpc_client.health(channel, "liveness"), grpc_client.SERVING)
+        self.assertTrue(stub.GetLoad(pb.GetLoadRequest()).draining)
+        wait_until(lambda: server.request("POST", "/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 503)
+        status, headers, body = server.request("POST", "/v1/completions", {"prompt": "x"})
+        self.assertEqual((status, json.loads(body)["error"]["code"]), (503, "draining"))
+        self.assertEqual(headers["Retry-After"], "1")
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(long_request(stub, 1))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
+        self.assertIsNotNone(grpc_client.detail(caught.exception, grpc_client.RetryInfo))
+        call.cancel()
+        self.assertEqual(server.wait(), 0)
+
+    def test_settling_takes_requests(self):
+        server, channel, stub = self.start("--settle_seconds=1000")
+        watch = grpc_client.health(channel, watch=True)
+        self.assertEqual(next(watch), grpc_client.SERVING)
+        server.signal(signal.SIGTERM)
+        self.assertEqual(next(watch), grpc_client.NOT_SERVING)
+        self.assertEqual(server.request("GET", "/readyz")[0], 503)
+        self.assertEqual(server.request("POST", "/v1/completions", {"prompt": "x", "max_tokens": 1})[0], 200)
+        self.assertEqual(list(long_request(stub, 3))[-1].WhichOneof("event"), "finished")
+        server.signal(signal.SIGTERM)  # hastens
+        self.assertEqual(server.wait(), 0)
+
+    def test_silent_clients_do_not_hold_up_the_end(self):
+        server, _, stub = self.start()
+        host, port = server.http_address.rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as idle, socket.create_connection((host, int(port))) as half:
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                         b"Content-Length: 100\r\n\r\n{")
+            stub.GetLoad(pb.GetLoadRequest())  # an open gRPC connection
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.wait(30), 0)
+            self.assertEqual((idle.recv(1), half.recv(1)), (b"", b""))
+
+    def test_sigterm_while_loading(self):
+        for _ in range(5):
+            server = ServerProcess(wait=False)
+            self.addCleanup(server.stop)
+            wait_until(lambda: "opening" in server.stderr())
+            server.signal(signal.SIGTERM)
+            server.process.communicate(timeout=60)  # it may have come to its ready line
+            self.assertEqual(server.process.returncode, 0)
+
+    def test_access_log(self):
+        server, _, stub = self.start("--access_log=json")
+        server.request("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True},
+                       {"X-Request-Id": "mine"})
+        server.request("POST", "/v1/completions", {"prompt": PROMPT, "temperature": -1})
+        list(long_request(stub, 2))
+        call = long_request(stub, 3900)
+        next(call)
+        call.cancel()
+        lines = lambda: [json.loads(line) for line in server.stderr().splitlines() if line.startswith("{")]
+        wait_until(lambda: len(lines()) == 4)
+        whole, refused, stream, cancelled = lines()
+        self.assertEqual((whole["protocol"], whole["endpoint"], whole["status"], whole["request_id"]),
+                         ("rest", "/v1/completions", "200", "mine"))
+        self.assertEqual(whole["completion_tokens"], 3)
+        self.assertEqual(refused["status"], "400")
+        self.assertNotIn("completion_tokens", refused)
+        self.assertEqual((stream["protocol"], stream["status"], stream["completion_tokens"]), ("grpc", "OK", 2))
+        self.assertEqual((cancelled["status"], cancelled["error"]), ("CANCELLED", "cancelled"))
+
+    def test_tls(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = pathlib.Path(folder, "cert.pem"), pathlib.Path(folder, "key.pem")
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key,
+                            "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+                           check=True, capture_output=True)
+            server = ServerProcess(f"--tls_cert={cert}", f"--tls_key={key}")
+            self.addCleanup(server.stop)
+            host, port = server.http_address.rsplit(":", 1)
+            context = ssl.create_default_context(cafile=str(cert))
+            connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=120)
+            for stream in (True, False, True):  # one connection
+                connection.request("POST", "/v1/completions", json.dumps(
+                    {"prompt": PROMPT, "max_tokens": 5, "stream": stream}), {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                body = reply.read().decode()
+                self.assertEqual(reply.status, 200, body)
+                self.assertEqual(body.endswith("data: [DONE]\n\n"), stream)
+            connection.close()
+            credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+            with grpc.secure_channel(server.grpc_address, credentials) as channel:
+                self.assertEqual(grpc_client.health(channel), grpc_client.SERVING)
+            for bad in ([f"--tls_cert={key}", f"--tls_key={key}"], [f"--tls_cert={cert}", f"--tls_key={cert}"]):
+                done = subprocess.run([BINARY, f"--model={ROOT / 'models' / 'demo'}", "--http_port=0", "--grpc_port=0",
+                                       *bad], capture_output=True, text=True, timeout=120)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(str(folder), done.stderr.splitlines()[-1])
 
     def test_api_keys(self):
         with tempfile.TemporaryDirectory() as folder:

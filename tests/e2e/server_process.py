@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 
 ROOT = pathlib.Path(os.environ["SESSA_ROOT"])
 BINARY = os.environ["SESSA_SERVER_BINARY"]
@@ -15,7 +16,7 @@ START_SECONDS = 300  # with a sanitizer on a busy machine
 
 
 class ServerProcess:
-    """One server. `ready` waits for its line; `stop` sends SIGTERM and returns (exit code, stderr)."""
+    """One server. The constructor waits for its line, `stop` ends it and closes what it left open."""
 
     def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True):
         self.errors = tempfile.TemporaryFile("w+")
@@ -35,8 +36,10 @@ class ServerProcess:
         match = re.fullmatch(r"ready http=(\S+:\d+) grpc=(\S+:\d+)\n", line)
         if not match:
             self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"no ready line but {line!r}; stderr:\n{self.stderr()}")
+            self.process.communicate()
+            errors = self.stderr()
+            self.errors.close()
+            raise AssertionError(f"no ready line but {line!r}; stderr:\n{errors}")
         self.http_address, self.grpc_address = match.groups()
 
     def stderr(self):
@@ -59,9 +62,13 @@ class ServerProcess:
         return self.process.returncode
 
     def stop(self):
+        """SIGTERM if it still runs; the exit code. May be called again."""
         if self.process.poll() is None:
             self.signal()
-        return self.wait()
+        try:
+            return self.process.returncode if self.process.stdout.closed else self.wait()
+        finally:
+            self.errors.close()
 
     def request(self, method, path, body=None, headers=None):
         """(status, headers, body as text) of one HTTP request; a dict body is sent as JSON."""
@@ -88,6 +95,20 @@ class ServerProcess:
                 name, value = line.rsplit(" ", 1)
                 values[name] = float(value)
         return values
+
+
+def events_of(body):
+    """What follows `data: ` in a stream's body, in order."""
+    return [event.removeprefix("data: ") for event in body.split("\n\n") if event]
+
+
+def wait_until(condition, seconds=60):
+    """Looks until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("it did not come to that in time")
+        time.sleep(0.01)
 
 
 PROMPT = ("This is a story about Milo and Kira. Kira saw that the orange coin is in the drawer.\n"

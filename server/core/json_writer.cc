@@ -1,5 +1,5 @@
 // See json_writer.h.
-#include "server/rest/json_writer.h"
+#include "server/core/json_writer.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,0 +1,201 @@
+"""Clients that leave, wait too long or read too slowly, a full queue, and what the metrics say of all of them."""
+import concurrent.futures
+import json
+import re
+import socket
+import unittest
+
+import grpc
+
+import grpc_client
+from grpc_client import pb
+from server_process import PROMPT, ServerProcess, events_of, wait_until
+
+COUNTERS = ["prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total", "prompt_tokens_total",
+            "generation_tokens_total", "requests_total", "requests_received_total"]
+GAUGES = ["num_requests_running", "num_requests_waiting", "state_cache_usage_ratio", "state_cache_info"]
+HISTOGRAMS = ["time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
+              "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
+              "request_prompt_tokens", "request_generation_tokens", "iteration_tokens", "step_duration_seconds"]
+LONG = {"prompt": PROMPT, "max_tokens": 3900, "ignore_eos": True}
+
+
+def outcomes(metrics):
+    return {re.search(r'outcome="(\w+)"', k).group(1): v for k, v in metrics.items() if k.startswith("sessa_requests_total{")}
+
+
+def received(metrics):
+    return sum(v for k, v in metrics.items() if k.startswith("sessa_requests_received_total"))
+
+
+class ClientsTest(unittest.TestCase):
+    def start(self, *flags):
+        server = ServerProcess(*flags)
+        self.addCleanup(server.stop)
+        return server
+
+    def connect(self, server, body, receive_buffer=None):
+        """A raw connection that has sent a completion and not read its answer."""
+        client = socket.socket()
+        self.addCleanup(client.close)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        host, port = server.http_address.rsplit(":", 1)
+        client.settimeout(120)
+        client.connect((host, int(port)))
+        body = json.dumps(body).encode()
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                       b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        return client
+
+    def wait_for_rest(self, server):
+        """All ended, all pages free."""
+        wait_until(lambda: server.metrics()["sessa_num_requests_in_flight"] == 0)
+        wait_until(lambda: server.metrics()["sessa_state_cache_usage_ratio"] == 0)
+        metrics = server.metrics()
+        self.assertEqual((metrics["sessa_num_requests_running"], metrics["sessa_num_requests_waiting"]), (0, 0))
+        return metrics
+
+    def test_a_client_that_leaves_frees_its_pages(self):
+        server = self.start()
+        for stream in (True, False):
+            client = self.connect(server, LONG | {"stream": stream})
+            tokens = server.metrics()["sessa_generation_tokens_total"]
+            wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] > tokens)
+            self.assertGreater(server.metrics()["sessa_state_cache_usage_ratio"], 0)
+            client.close()
+            self.wait_for_rest(server)
+        self.assertEqual(outcomes(server.metrics())["cancelled"], 2)
+
+    def test_a_reader_that_is_too_slow_is_cancelled(self):
+        server = self.start()
+        client = self.connect(server, LONG | {"stream": True, "n": 4, "logprobs": 20}, receive_buffer=4096)
+        wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] > 100)
+        wait_until(lambda: server.metrics()["sessa_num_requests_running"] == 0)
+        self.assertLess(server.metrics()["sessa_generation_tokens_total"], 4 * 3900)
+        self.assertEqual(server.metrics()["sessa_state_cache_usage_ratio"], 0, "it holds no pages while it is not read")
+        data = b""
+        while part := client.recv(1 << 16):  # and then it hears why
+            data += part
+        self.assertTrue(data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"), data[-100:])
+        self.assertIn(b'"code":"slow_reader"', data[-2000:])
+        self.assertEqual(outcomes(self.wait_for_rest(server))["slow_reader"], 1)
+
+    def test_outcomes_sum_to_the_requests_received(self):
+        server = self.start("--max_num_seqs=1", "--max_queued_requests=1")
+        channel, stub = grpc_client.connect(server)
+        self.addCleanup(channel.close)
+
+        def status(body):
+            return server.request("POST", "/v1/completions", body)[0]
+
+        self.assertEqual(status({"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True}), 200)
+        self.assertEqual(status({"prompt": PROMPT, "max_tokens": 400}), 200)
+        self.assertEqual(status({"prompt": PROMPT, "temperature": -1}), 400)
+        self.assertEqual(status({"prompt": PROMPT, "model": "other"}), 404)
+        self.assertEqual(server.request("POST", "/v1/completions", "{", {"Content-Type": "text/plain"})[0], 415)
+        self.assertEqual(status(LONG | {"timeout": 0.1}), 504)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=3900, ignore_eos=True)),
+                               timeout=0.3))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.wait_for_rest(server)
+
+        # One runs, one waits, one more is refused; then both leave.
+        running = self.connect(server, LONG | {"stream": True})
+        wait_until(lambda: server.metrics()["sessa_num_requests_running"] == 1)
+        waiting = self.connect(server, LONG | {"stream": True})
+        wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 1)
+        status_code, headers, body = server.request("POST", "/v1/completions", {"prompt": "x"})
+        self.assertEqual((status_code, headers["Retry-After"]), (503, "1"))
+        self.assertEqual(json.loads(body)["error"]["code"], "overloaded")
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(stub.Generate(pb.GenerateRequest(text="x"), timeout=120))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        waiting.close()
+        running.close()
+        self.wait_for_rest(server)
+
+        # What comes while draining.
+        last = self.connect(server, LONG | {"stream": True})
+        wait_until(lambda: server.metrics()["sessa_num_requests_running"] == 1)
+        server.signal()
+        wait_until(lambda: server.request("GET", "/readyz")[0] == 503)
+        wait_until(lambda: status({"prompt": "x", "max_tokens": 1}) == 503)
+        before = server.metrics()
+        last.close()
+        self.assertEqual(before["sessa_num_requests_in_flight"], 1)
+        counts = outcomes(before)
+        self.assertEqual(sum(counts.values()) + 1, received(before))
+        self.assertGreaterEqual(counts.pop("unavailable") + counts.pop("rejected"), 3)
+        self.assertEqual(counts, {"length": 1, "stop": 1, "invalid": 2, "not_found": 1, "deadline": 2, "cancelled": 2,
+                                  "slow_reader": 0, "unauthenticated": 0, "error": 0})
+        self.assertEqual(server.wait(), 0)
+
+    def test_every_metric_is_there_and_well_formed(self):
+        server = self.start()
+        for _ in range(3):
+            self.assertEqual(server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "max_tokens": 5, "ignore_eos": True})[0], 200)
+        client = self.connect(server, LONG | {"stream": True})
+        client.recv(100)
+        client.close()
+        metrics = self.wait_for_rest(server)
+        text = server.request("GET", "/metrics")[2]
+        types = dict(re.findall(r"^# TYPE sessa_(\w+) (\w+)$", text, re.M))
+        self.assertEqual({n: types.get(n) for n in COUNTERS}, dict.fromkeys(COUNTERS, "counter"))
+        self.assertEqual({n: types.get(n) for n in GAUGES}, dict.fromkeys(GAUGES, "gauge"))
+        self.assertEqual({n: types.get(n) for n in HISTOGRAMS}, dict.fromkeys(HISTOGRAMS, "histogram"))
+        self.assertEqual(len(re.findall(r"^# HELP ", text, re.M)), len(types))
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                self.assertRegex(line, r'^[a-z_0-9]+(\{(\w+="[^"]*",?)+\})? [-+.\deEinfNa]+$')
+        for name in HISTOGRAMS:
+            buckets = [(float(m.group(1)), v) for k, v in metrics.items()
+                       if (m := re.match(rf'sessa_{name}_bucket\{{le="(.*)"\}}', k))]
+            counts = [v for _, v in sorted(buckets)]
+            self.assertEqual(counts, sorted(counts), name)
+            self.assertEqual(max(buckets)[0], float("inf"))
+            self.assertEqual(counts[-1], metrics[f"sessa_{name}_count"], name)
+            if name.endswith("_seconds"):
+                self.assertEqual(min(buckets)[0], 0.001)
+        for name in ("e2e_request_latency_seconds", "request_prompt_tokens", "request_generation_tokens",
+                     "time_to_first_token_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
+                     "request_decode_time_seconds"):
+            self.assertEqual(metrics[f"sessa_{name}_count"], 4, f"{name}: the one that left counts too")
+        self.assertEqual(metrics["sessa_request_generation_tokens_sum"], metrics["sessa_generation_tokens_total"])
+        self.assertEqual(metrics["sessa_request_prompt_tokens_sum"], metrics["sessa_prompt_tokens_total"])
+        self.assertGreater(metrics["sessa_prefix_cache_hits_total"], 0)
+        self.assertTrue(any(re.match(r'sessa_state_cache_info\{.*num_pages="\d+",page_size="64"\}', k) for k in metrics))
+
+    def test_many_clients_of_all_kinds(self):
+        server = self.start()
+        channel, stub = grpc_client.connect(server)
+        self.addCleanup(channel.close)
+
+        def client(i):
+            kind = i % 4
+            if kind == 0:
+                status, _, body = server.request("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 20, "stream": True})
+                self.assertEqual((status, events_of(body)[-1]), (200, "[DONE]"))
+            elif kind == 1:
+                list(stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=20)), timeout=120))
+            elif kind == 2:
+                raw = self.connect(server, LONG | {"stream": True})
+                raw.recv(1)
+                raw.close()
+            else:
+                call = stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=3900, ignore_eos=True)))
+                next(call)
+                call.cancel()
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(client, range(64)))
+        metrics = self.wait_for_rest(server)
+        counts = outcomes(metrics)
+        self.assertEqual(received(metrics), 64)
+        self.assertEqual(sum(counts.values()), 64)
+        self.assertEqual(counts["cancelled"], 32)
+
+
+if __name__ == "__main__":
+    unittest.main()

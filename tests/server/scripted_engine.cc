@@ -1,0 +1,210 @@
+// See scripted_engine.h. One thread for each request: as with the real engine, results come on another thread than
+// Submit's, possibly before it has returned.
+#include "tests/server/scripted_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/check_request.h"
+
+namespace sessa {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+RequestEnd EndOf(absl::Time arrival, absl::Status status, int num_tokens) {
+  RequestEnd end;
+  end.status = std::move(status);
+  end.arrival = end.scheduled = arrival;
+  end.first_token = num_tokens > 0 ? arrival : absl::InfinitePast();
+  end.finished = absl::Now();
+  end.num_generated_tokens = num_tokens;
+  return end;
+}
+
+TokenLogprobs Logprobs(int32_t token, int position, int num_best) {
+  TokenLogprobs logprobs;
+  logprobs.logprob = -0.5f * static_cast<float>(position + 1);
+  for (int k = 0; k < num_best; ++k) logprobs.top.emplace_back(token + k, -1.0f * static_cast<float>(k + 1));
+  return logprobs;
+}
+
+PromptInfo PromptOf(const Request& request) {
+  PromptInfo info;
+  info.num_tokens = static_cast<int>(request.prompt.size());
+  info.num_cached_tokens = 1;
+  if (request.sampling.prompt_logprobs) {
+    for (int i = 1; i < info.num_tokens; ++i) {
+      info.logprobs.push_back(Logprobs(request.prompt[i], i, request.sampling.num_logprobs));
+    }
+  }
+  return info;
+}
+
+}  // namespace
+
+ScriptedEngine::ScriptedEngine(int vocab_size, int max_model_len) {
+  config_.vocab_size = vocab_size;
+  config_.eos_token_ids = {kEos};
+  config_.hidden_size = 16;
+  config_.num_layers = 2;
+  config_.num_heads = 4;
+  config_.num_kv_heads = 1;
+  options_.max_model_len = max_model_len;
+  options_.state_dtype = DType::kF32;
+}
+
+ScriptedEngine::~ScriptedEngine() {
+  Drain(absl::Now());
+  std::vector<std::thread> threads;
+  {
+    absl::MutexLock lock(&mutex_);
+    threads.swap(threads_);
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
+  absl::MutexLock lock(&mutex_);
+  if (!refuse_.ok()) return refuse_;
+  if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
+  last_ = request;
+  last_.sink = nullptr;
+  const RequestId id = ++num_submitted_;
+  if (request.prompt[0] == kHang) {
+    hanging_.emplace(id, absl::OkStatus());
+    threads_.emplace_back([this, id, request = std::move(request)] { Hang(id, request); });
+  } else {
+    threads_.emplace_back([this, request = std::move(request), script = script_] { Play(request, script); });
+  }
+  return id;
+}
+
+void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) {
+  const absl::Time arrival = absl::Now();
+  request.sink->OnPrompt(PromptOf(request));
+  const int max_tokens = request.sampling.max_tokens;
+  const int num_tokens = script.empty() ? max_tokens : std::min<int>(max_tokens, static_cast<int>(script.size()));
+  int num_generated = 0;
+  for (int i = 0; i < num_tokens; ++i) {
+    for (int choice = 0; choice < request.n; ++choice) {
+      TokenUpdate update;
+      update.choice = choice;
+      update.token = script.empty() ? (request.prompt[0] + choice * 10 + i) % config_.vocab_size : script[i];
+      if (request.sampling.num_logprobs >= 0) update.logprobs = Logprobs(update.token, i, request.sampling.num_logprobs);
+      if (i + 1 == num_tokens) {
+        const bool whole_script = !script.empty() && num_tokens == static_cast<int>(script.size());
+        update.finish = whole_script ? FinishReason::kStop : FinishReason::kLength;
+      }
+      ++num_generated;
+      if (!request.sink->OnToken(std::move(update))) {
+        return request.sink->OnEnd(EndOf(arrival, absl::CancelledError("the reader is gone or too slow"), num_generated));
+      }
+    }
+  }
+  request.sink->OnEnd(EndOf(arrival, absl::OkStatus(), num_generated));
+}
+
+void ScriptedEngine::Hang(RequestId id, const Request& request) {
+  const absl::Time arrival = absl::Now();
+  request.sink->OnPrompt(PromptOf(request));
+  TokenUpdate update;
+  update.token = 1;
+  if (request.sampling.num_logprobs >= 0) update.logprobs = Logprobs(1, 0, request.sampling.num_logprobs);
+  request.sink->OnToken(std::move(update));
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto ended = [this, id]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !hanging_.at(id).ok(); };
+    status = mutex_.AwaitWithDeadline(absl::Condition(&ended), request.deadline)
+                 ? hanging_.at(id)
+                 : absl::DeadlineExceededError("the deadline has passed");
+    hanging_.erase(id);
+  }
+  request.sink->OnEnd(EndOf(arrival, std::move(status), 1));
+}
+
+void ScriptedEngine::Cancel(RequestId id) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = hanging_.find(id);
+  if (it == hanging_.end() || !it->second.ok()) return;
+  it->second = absl::CancelledError("cancelled");
+  ++num_cancelled_;
+}
+
+void ScriptedEngine::StopChoice(RequestId, int) {}  // what was drawn before the stop is seen comes all the same
+
+void ScriptedEngine::Drain(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hanging_.empty(); };
+  if (mutex_.AwaitWithDeadline(absl::Condition(&empty), deadline)) return;
+  for (auto& [id, status] : hanging_) {
+    if (status.ok()) status = absl::UnavailableError("the server is shutting down");
+  }
+  mutex_.Await(absl::Condition(&empty));
+}
+
+EngineStats ScriptedEngine::Stats() const {
+  EngineStats stats;
+  stats.page_size = 16;
+  stats.num_pages = 8;
+  stats.num_used_pages = 2;
+  stats.num_waiting = 3;
+  stats.heartbeat = absl::Now();
+  absl::MutexLock lock(&mutex_);
+  stats.health = health_;
+  return stats;
+}
+
+void ScriptedEngine::SetScript(std::vector<int32_t> tokens) {
+  tokens.push_back(kEos);
+  absl::MutexLock lock(&mutex_);
+  script_ = std::move(tokens);
+}
+
+void ScriptedEngine::Refuse(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  refuse_ = std::move(status);
+}
+
+void ScriptedEngine::SetHealth(absl::Status health) {
+  absl::MutexLock lock(&mutex_);
+  health_ = std::move(health);
+}
+
+int ScriptedEngine::num_submitted() const {
+  absl::MutexLock lock(&mutex_);
+  return num_submitted_;
+}
+
+Request ScriptedEngine::last() const {
+  absl::MutexLock lock(&mutex_);
+  return last_;
+}
+
+bool ScriptedEngine::WaitForSubmitted(int count) const { return WaitFor(num_submitted_, count); }
+bool ScriptedEngine::WaitForCancelled(int count) const { return WaitFor(num_cancelled_, count); }
+
+bool ScriptedEngine::WaitForNoneHanging() const {
+  auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hanging_.empty(); };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&none), kPatience);
+}
+
+bool ScriptedEngine::WaitFor(const int& counter, int count) const {
+  auto done = [&counter, count] { return counter >= count; };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&done), kPatience);
+}
+
+bool WaitUntilAllEnded(Service* service) {
+  const absl::Time deadline = absl::Now() + kPatience;
+  while (service->metrics().ended() != service->metrics().received()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
+}
+
+}  // namespace sessa
