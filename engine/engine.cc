@@ -313,6 +313,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   WorkerOptions w;
   w.weight_dtype = options->weight_dtype;
   w.state_dtype = options->state_dtype;
+  w.activation_dtype = options->activation_dtype;
   w.num_ranks = options->tensor_parallel_size;
   w.num_threads = options->num_threads;
   w.max_rows = options->max_step_tokens;

@@ -17,6 +17,7 @@ namespace sessa {
 struct EngineOptions {
   DType weight_dtype = DType::kBF16;      // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;       // kF32 or kBF16
+  DType activation_dtype = DType::kF32;   // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
   int page_size = 64;                     // tokens: 16, 32 or 64
   int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB
   int tensor_parallel_size = 1;           // 1, 2, 4 or 8

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "kernels/backend.h"
 
 namespace sessa {
 namespace {
@@ -42,6 +43,11 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8) return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
+  if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
+  if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16) return Bad("activation_dtype", "bf16 needs bf16 weights");
+  if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot()) {
+    return Bad("activation_dtype", "bf16 would not be faster on this CPU: it has no fast bf16 dot product");
+  }
   if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64) return Bad("page_size", "must be 16, 32 or 64");
   const int ranks = o.tensor_parallel_size;
   if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8) return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");

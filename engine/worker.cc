@@ -46,7 +46,7 @@ class Workers::Impl {
     int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
     for (int i = 0; i < options_.num_ranks; ++i) {
       Rank& rank = ranks_[i];
-      rank.backend = MakeCpuBackend(options_.num_threads);
+      rank.backend = MakeCpuBackend(options_.num_threads, options_.activation_dtype == DType::kBF16);
       rank.communicator = std::move(communicators[i]);
       auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(), rank.communicator.get());
       if (!model.ok()) return model.status();

@@ -17,6 +17,7 @@ namespace sessa {
 
 struct WorkerOptions {
   DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
+  DType activation_dtype = DType::kF32;  // of what linears read; kBF16 requires CpuHasBf16Dot() and bf16 weights
   int num_ranks = 1;
   int num_threads = 1;             // of each rank, its own included
   int max_rows = 512;              // of one step

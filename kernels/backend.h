@@ -158,6 +158,9 @@ class Backend {
   virtual absl::Status Synchronize() = 0;
 };
 
-std::unique_ptr<Backend> MakeCpuBackend(int num_threads);
+// use_bf16_dot: linears with bf16 weights round their input to bf16 and run faster (kernels/cpu/bf16_dot.h); otherwise, and
+// with other weights, activations stay float32. Requires CpuHasBf16Dot().
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot = false);
+bool CpuHasBf16Dot();
 
 }  // namespace sessa

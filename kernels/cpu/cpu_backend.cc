@@ -13,6 +13,7 @@
 #include "kernels/backend.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/free_memory.h"
+#include "kernels/cpu/bf16_dot.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -52,7 +53,8 @@ void StoreKey(const float* key, int dim, DType dtype, char* panel, int token) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int num_threads) : pool_(num_threads), scratch_(pool_.num_threads()) {}
+  CpuBackend(int num_threads, bool use_bf16_dot)
+      : use_bf16_dot_(use_bf16_dot), pool_(num_threads), scratch_(pool_.num_threads()) {}
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override {
     bytes = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
@@ -69,7 +71,9 @@ class CpuBackend final : public Backend {
     LinearWeights w;
     w.n = n, w.k = k, w.dtype = to;
     const int panels = RoundUp(n, kPanel) / kPanel;
-    auto memory = Allocate(static_cast<size_t>(panels) * kPanel * k * SizeOf(to));
+    const bool dot = UsesDot(to);
+    const int64_t panel_size = static_cast<int64_t>(kPanel) * (dot ? RoundUp(k, 2) : k);
+    auto memory = Allocate(panels * panel_size * SizeOf(to));
     if (!memory.ok()) return memory.status();
     w.weight = *std::move(memory);
     const int64_t groups = (k + cpu::kScaleGroup - 1) / cpu::kScaleGroup;
@@ -83,7 +87,7 @@ class CpuBackend final : public Backend {
       const int num_rows = std::min(kPanel, n - p * kPanel);
       std::vector<float> rows(static_cast<size_t>(num_rows) * k);
       for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
-      char* panel = At(w.weight, static_cast<int64_t>(p) * kPanel * k, to);
+      char* panel = At(w.weight, p * panel_size, to);
       if (to == DType::kI8) {
         if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
         if (!finite) return;
@@ -91,7 +95,10 @@ class CpuBackend final : public Backend {
                            At(w.scale, p * groups * kPanel, DType::kBF16));
         return;
       }
-      for (int j = 0; j < num_rows; ++j) StoreKey(rows.data() + static_cast<int64_t>(j) * k, k, to, panel, j);
+      for (int j = 0; j < num_rows; ++j) {
+        const float* row = rows.data() + static_cast<int64_t>(j) * k;
+        dot ? cpu::StorePairs(row, k, reinterpret_cast<uint16_t*>(panel), j) : StoreKey(row, k, to, panel, j);
+      }
     });
     if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
     if (bias != nullptr) {
@@ -157,7 +164,13 @@ class CpuBackend final : public Backend {
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
     if (x.rows == 0) return;
-    const float* a = Packed(x, {{0, x.rows, 0, {}}});
+    const bool dot = UsesDot(calls[0].weights->dtype);  // all calls of a model have one dtype
+    const float* a = dot ? nullptr : Packed(x, {{0, x.rows, 0, {}}});
+    if (dot) {
+      if (static_cast<int64_t>(pairs_.size()) < cpu::PackedPairs(x.rows, x.cols)) pairs_.resize(cpu::PackedPairs(x.rows, x.cols));
+      pool_.ParallelFor(cpu::NumRowTiles(x.rows),
+                        [&](int tile, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, tile, pairs_.data()); });
+    }
     // Items of four panels over all calls: small enough to share out, large enough to stream.
     constexpr int kItem = 4;
     int total = 0;
@@ -166,10 +179,13 @@ class CpuBackend final : public Backend {
       const LinearCall* call = calls.data();
       for (int n; item >= (n = RoundUp(call->weights->n, kItem * kPanel) / (kItem * kPanel)); ++call) item -= n;
       const LinearWeights& w = *call->weights;
-      const int panels = RoundUp(w.n, kPanel) / kPanel;
-      cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), item * kItem,
-                        std::min(panels, (item + 1) * kItem), call->y.data, call->y.stride,
-                        Scratch(thread, cpu::LinearScratch(x.rows)));
+      const int first = item * kItem, last = std::min(RoundUp(w.n, kPanel) / kPanel, first + kItem);
+      if (dot) {
+        return cpu::DotPanels(pairs_.data(), x.rows, static_cast<const uint16_t*>(w.weight.data()), w.n, w.k, w.bias.floats(), first,
+                              last, call->y.data, call->y.stride);
+      }
+      cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), first,
+                        last, call->y.data, call->y.stride, Scratch(thread, cpu::LinearScratch(x.rows)));
     });
   }
 
@@ -430,15 +446,23 @@ class CpuBackend final : public Backend {
     return scratch_[thread].data();
   }
 
+  bool UsesDot(DType dtype) const { return use_bf16_dot_ && dtype == DType::kBF16; }
+
+  const bool use_bf16_dot_;
   ThreadPool pool_;
   const StepRows* step_ = nullptr;
   std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<float> packed_;
+  std::vector<uint32_t> pairs_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> MakeCpuBackend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+bool CpuHasBf16Dot() { return cpu::HasBf16Dot(); }
+
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot) {
+  return std::make_unique<CpuBackend>(num_threads, use_bf16_dot);
+}
 
 }  // namespace sessa

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -98,8 +99,8 @@ double BytesOfWeights(DType dtype, double n) {  // int8: and a bf16 scale for 64
 }
 
 // x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its weights.
-void BM_Linear(benchmark::State& state, DType dtype, int m, int D) {
-  auto backend = MakeCpuBackend(num_threads);
+void BM_Linear(benchmark::State& state, DType dtype, bool dot, int m, int D) {
+  auto backend = MakeCpuBackend(num_threads, dot);
   const double bytes = BytesOfWeights(dtype, 1.0 * D * D);
   const int count = static_cast<int>(256e6 / bytes) + 1;
   const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
@@ -219,7 +220,7 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
 // A whole model of 24 layers behind Workers, and plans made by hand: `batch` sequences with `context` tokens each.
 class ModelBench {
  public:
-  ModelBench(DType weight_dtype, int D, int max_tokens) : weight_dtype_(weight_dtype) {
+  ModelBench(DType weight_dtype, bool dot, int D, int max_tokens) : weight_dtype_(weight_dtype) {
     config_.vocab_size = 32000;
     config_.hidden_size = D;
     config_.num_layers = 24;
@@ -228,6 +229,7 @@ class ModelBench {
     config_.max_position_embeddings = 1 << 20;
     WorkerOptions w;
     w.weight_dtype = weight_dtype;
+    w.activation_dtype = dot ? DType::kBF16 : DType::kF32;
     w.num_threads = num_threads;
     w.max_rows = 512;
     w.max_pages = max_tokens / 64 + 64;
@@ -278,20 +280,20 @@ class ModelBench {
 };
 
 // The one model in memory: the next shape takes its place.
-ModelBench* Model(DType dtype, int D) {
+ModelBench* Model(DType dtype, bool dot, int D) {
   constexpr int kTokens = 40960;
-  static std::pair<DType, int> shape;
+  static std::tuple<DType, bool, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (shape != std::pair(dtype, D)) {
+  if (shape != std::tuple(dtype, dot, D)) {
     model.reset();
-    model = std::make_unique<ModelBench>(dtype, D, kTokens);
-    shape = {dtype, D};
+    model = std::make_unique<ModelBench>(dtype, dot, D, kTokens);
+    shape = {dtype, dot, D};
   }
   return model.get();
 }
 
-void BM_DecodeStep(benchmark::State& state, DType dtype, int D, int batch, int context) {
-  ModelBench* model = Model(dtype, D);
+void BM_DecodeStep(benchmark::State& state, DType dtype, bool dot, int D, int batch, int context) {
+  ModelBench* model = Model(dtype, dot, D);
   model->Step(batch, 1, context);
   Measured measured(state);
   for (auto _ : state) model->Step(batch, 1, context);
@@ -299,8 +301,8 @@ void BM_DecodeStep(benchmark::State& state, DType dtype, int D, int batch, int c
   state.counters["tokens"] = benchmark::Counter(batch, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void BM_PrefillStep(benchmark::State& state, DType dtype, int D, int rows, int context) {
-  ModelBench* model = Model(dtype, D);
+void BM_PrefillStep(benchmark::State& state, DType dtype, bool dot, int D, int rows, int context) {
+  ModelBench* model = Model(dtype, dot, D);
   model->Step(1, rows, context);
   Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
@@ -317,9 +319,12 @@ void Add(const std::string& name, Body body, const Args&... args) {
 
 void Register() {
   using absl::StrCat;
-  for (DType dtype : {DType::kBF16, DType::kI8}) {
+  // bf16 weights with float32 activations, with bf16 ones where the CPU has the instruction, and int8 weights.
+  std::vector<std::tuple<std::string, DType, bool>> formats = {{"bf16", DType::kBF16, false}, {"int8", DType::kI8, false}};
+  if (CpuHasBf16Dot()) formats.insert(formats.begin() + 1, {"bf16dot", DType::kBF16, true});
+  for (const auto& [name, dtype, dot] : formats) {
     for (int m : {1, 4, 16, 64, 512}) {
-      for (int D : {1024, 2048}) Add(StrCat("Linear/", Name(dtype), "/m:", m, "/D:", D), BM_Linear, dtype, m, D);
+      for (int D : {1024, 2048}) Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
     }
   }
   for (int rows : {1, 64}) {
@@ -338,13 +343,13 @@ void Register() {
     Add(StrCat("Sample/top_p/V:", V), BM_Sample, V, Draw::kTopP);
   }
   for (int D : {1024, 2048}) {
-    for (DType dtype : {DType::kBF16, DType::kI8}) {
-      const std::string shape = StrCat("/", Name(dtype), "/D:", D);
+    for (const auto& [name, dtype, dot] : formats) {
+      const std::string shape = StrCat("/", name, "/D:", D);
       for (auto [batch, context] : {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
-        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, D, batch, context);
+        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, dot, D, batch, context);
       }
       for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
-        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, D, rows, context);
+        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, dot, D, rows, context);
       }
     }
   }

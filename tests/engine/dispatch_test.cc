@@ -161,6 +161,27 @@ TEST_F(DispatchTest, Int8IsTheModelOfTheRoundedWeights) {
   });
 }
 
+// Inputs of linears are rounded to bf16: a coarser model, but the same bits however rows are cut, batched and dealt out.
+TEST_F(DispatchTest, Bf16DotProduct) {
+  if (!CpuHasBf16Dot()) GTEST_SKIP() << "this CPU has no fast bf16 dot product";
+  for (auto [D, H, K] : {std::array{192, 6, 2}, std::array{64, 1, 1}, std::array{65, 1, 1}}) {  // odd: half a pair
+    ModelConfig config = Config(D, H, K);
+    config.use_forward_rope = D % 2 == 0;
+    const auto weights = RandomModel(config, D);
+    const std::vector<int32_t> ids = Tokens(150);
+    const auto oracle = ReferenceModel(config, *weights).Forward(ids);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    ModelHarness::Options options{.weight_dtype = DType::kBF16, .use_bf16_dot = true};
+    const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
+    EXPECT_LE(Error(oracle->logits, whole), 1e-2);
+    EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
+    for (int chunk : {1, 5, 13, 26, 77}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+    options.ranks = 4;
+    options.num_threads = 2;
+    EXPECT_EQ(whole, Logits(config, *weights, options, ids, 40));
+  }
+}
+
 TEST_F(DispatchTest, Int8RefusesWhatItCannotHold) {
   const ModelConfig config = Config(64, 8, 1);
   for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {

@@ -17,7 +17,7 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
   auto communicators = MakeThreadCommunicators(R);
   for (int r = 0; r < R; ++r) {
     Rank& rank = harness->ranks_.emplace_back();
-    rank.backend = MakeCpuBackend(options.num_threads);
+    rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
     rank.communicator = std::move(communicators[r]);
     auto model = Model::Load(config, weights, options.weight_dtype, options.max_rows, rank.backend.get(),
                              rank.communicator.get());

@@ -17,6 +17,7 @@ class ModelHarness {
     int ranks = 1;
     DType weight_dtype = DType::kF32;
     DType state_dtype = DType::kF32;
+    bool use_bf16_dot = false;
     int page_size = 16;
     int max_rows = 512;      // of one step
     int max_tokens = 4096;   // of all sequences
