@@ -65,9 +65,9 @@ struct TileOfState {
     }
   }
   int num_panels() const { return RoundUp(tokens, kPanel) / kPanel; }
-  Block<T> Keys(int first_panel, int panels, int begin, int depth) const {
-    Block<T> block{{kPanel, dim}, panels, begin, std::min(depth, dim - begin)};
-    for (int p = 0; p < panels; ++p) block.b.row[0][p] = key[first_panel + p] + begin * kPanel;
+  Block<T> Keys() const {
+    Block<T> block{{kPanel, dim}, num_panels(), 0, dim};
+    std::copy_n(key, num_panels(), block.b.row[0]);
     return block;
   }
   // Columns [column, column + 16 * panels) of the first `depth` values.
@@ -85,18 +85,55 @@ struct TileOfState {
 
 // scores [m][kTile] = q K^T of a tile.
 template <class T>
-HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, float* wide, float* scores) {
-  if (NumRowTiles(q.m) == 1) {
-    const Block<T> all = tile.Keys(0, tile.num_panels(), 0, tile.dim);
-    return ProductOfPanels(q.Tile(0, 0), q.m, all.b, all.panels, tile.dim, scores, kTile, /*accumulate=*/false);
+HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, float* scores) {
+  const Block<T> keys = tile.Keys();
+  for (int t = 0; t < NumRowTiles(q.m); ++t) {
+    const int r = FirstRowOfTile(t, q.m);
+    ProductOfPanels(q.Tile(t, 0), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
+                    /*accumulate=*/false);
   }
-  for (int p = 0; p < tile.num_panels(); p += 2) {
-    const int panels = std::min(2, tile.num_panels() - p);
-    for (int begin = 0; begin < tile.dim; begin += kBlockDepth) {
-      const bool more = begin + kBlockDepth < tile.dim, another = p + 2 < tile.num_panels();
-      const Block<T> next = more ? tile.Keys(p, panels, begin + kBlockDepth, kBlockDepth)
-                                 : tile.Keys(another ? p + 2 : p, another ? std::min(2, tile.num_panels() - p - 2) : 0, 0, kBlockDepth);
-      WideProduct(q, tile.Keys(p, panels, begin, kBlockDepth), next, wide, scores + p * kPanel, kTile, begin > 0);
+}
+
+// Few rows: memory sets the pace. kTokens values at a time are streamed over their whole width, and the next ones come closer.
+// The sums lie in the first-level cache; probabilities stay in registers.
+template <int kRows, int kTokens, class T>
+HWY_NOINLINE void StreamValues(const float* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
+                               int64_t acc_stride) {
+  for (int t = 0; t < depth; t += kTokens) {
+    const int tokens = std::min(kTokens, depth - t);
+    const T* v = tile.value[t / kPanel] + t % kPanel * tile.ldv;
+    if (tokens < kTokens) {  // one by one: the rows behind the last token are not ours to read
+      for (int i = 0; i < tokens; ++i) {
+        for (int r = 0; r < kRows; ++r) {
+          const VF p = hn::Set(kF, probabilities[r * kTile + t + i]);
+          for (int n = 0; n < width; n += kLanes) {
+            float* x = acc + r * acc_stride + n;
+            hn::StoreU(hn::MulAdd(p, LoadFloat(v + i * tile.ldv + n), hn::LoadU(kF, x)), kF, x);
+          }
+        }
+      }
+      return;
+    }
+    VF p[kRows][kTokens];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kTokens; ++i) p[r][i] = hn::Set(kF, probabilities[r * kTile + t + i]);
+    }
+    for (int n = 0; n < width; n += kLanes) {
+      VF sum[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
+#pragma GCC unroll 16
+      for (int i = 0; i < kTokens; ++i) {
+        const T* x = v + i * tile.ldv + n;
+        __builtin_prefetch(x + kTokens * tile.ldv);
+        const VF y = LoadFloat(x);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][i], y, sum[r]);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) hn::StoreU(sum[r], kF, acc + r * acc_stride + n);
     }
   }
 }
@@ -106,7 +143,7 @@ template <class T>
 HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T>& tile, int depth, int width, float* wide,
                           float* acc, int64_t acc_stride) {
   const Left p{probabilities, m, kTile, kTile, false};
-  if (NumRowTiles(m) > 1) {
+  if (m > kFewRows) {
     for (int n = 0; n < width; n += 2 * kPanel) {
       const int left = (width - n) / kPanel, panels = std::min(2, left);
       const Block<T> next = tile.Values(n + 2 * kPanel, std::clamp(left - 2, 0, 2), depth);
@@ -114,14 +151,15 @@ HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T
     }
     return;
   }
-  // Few rows: memory sets the pace. Half a run of values at a time is streamed over its whole width.
-  constexpr int kStream = 8;
-  for (int t = 0; t < depth; t += kStream) {
-    for (int n = 0; n < width; n += 4 * kPanel) {
-      Block<T> some = tile.Values(n, std::min(4, (width - n) / kPanel), depth);
-      for (int j = 0; j < some.panels; ++j) some.b.row[0][j] = some.b.row[t / kPanel][j] + t % kPanel * tile.ldv;
-      ProductOfPanels(p.Tile(0, t), m, some.b, some.panels, std::min(kStream, depth - t), acc + n, acc_stride, /*accumulate=*/true);
-    }
+  if (width <= kMaxPanels * kPanel) {  // all sums fit into registers
+    const Block<T> values = tile.Values(0, width / kPanel, depth);
+    return ProductOfPanels(p.Tile(0, 0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
+  }
+  switch (m) {
+    case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
+    case 2: return StreamValues<2, 8>(probabilities, tile, depth, width, acc, acc_stride);
+    case 3: return StreamValues<3, 4>(probabilities, tile, depth, width, acc, acc_stride);
+    default: return StreamValues<4, 4>(probabilities, tile, depth, width, acc, acc_stride);
   }
 }
 
@@ -131,12 +169,12 @@ void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState s
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
   const Left q{args.q, args.m, args.dim, args.ldq, args.m > kFewRows};
   alignas(64) float scores[kTile * kTile];
-  alignas(64) float wide[kBlockDepth * 2 * kPanel];
+  alignas(64) float wide[kTile * 2 * kPanel];
   for (int t = args.first; t < args.last; t += args.step) {
     const int begin = t * kTile, tokens = std::min(kTile, horizon - begin);
     if (tokens <= 0) break;
     const TileOfState<T> tile(cache, args.dim, begin, tokens);
-    Scores(q, tile, wide, scores);
+    Scores(q, tile, scores);
     for (int r = 0; r < args.m; ++r) {
       SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width, state.max + r, state.sum + r,
                  state.acc + r * state.acc_stride);

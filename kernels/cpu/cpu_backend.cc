@@ -185,7 +185,7 @@ class CpuBackend final : public Backend {
                               last, call->y.data, call->y.stride);
       }
       cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), first,
-                        last, call->y.data, call->y.stride, Scratch(thread, cpu::LinearScratch(x.rows)));
+                        last, call->y.data, call->y.stride, Scratch(thread, cpu::LinearScratch(x.rows, x.cols)));
     });
   }
 

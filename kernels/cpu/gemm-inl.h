@@ -171,24 +171,32 @@ struct Block {
   Rhs<T> b;
   int panels, begin, depth;
 };
-inline constexpr int kBlockDepth = 128;  // two panels of it as floats are 16 KiB, half of a first-level cache
+
+// Calls body(row of the block, its panel p) for the rows [begin, end) of panel p: runs first, so that no index is divided.
+template <class T, class Body>
+HWY_INLINE void ForRowsOfPanel(const Block<T>& block, int p, int begin, int end, int step, const Body& body) {
+  for (int j = begin / block.b.run, i = begin; i < end; ++j) {
+    const int first = j * block.b.run, last = std::min(end, first + block.b.run);
+    const T* row = block.b.row[j][p] + (i - first) * block.b.ldb;
+    for (; i < last; i += step, row += step * block.b.ldb) body(i, row);
+  }
+}
 
 // [depth][16 * panels] floats; int8 times its scales.
 template <class T>
 HWY_INLINE void WidenBlock(const Block<T>& block, float* out) {
   for (int p = 0; p < block.panels; ++p) {
     VF scale[kVectors];
-    for (int i = 0; i < block.depth; ++i) {
-      const T* in = block.b.row[i / block.b.run][p] + i % block.b.run * block.b.ldb;
+    ForRowsOfPanel(block, p, 0, block.depth, 1, [&](int i, const T* row) HWY_ATTR {
       for (int v = 0; v < kVectors; ++v) {
-        VF x = LoadFloat(in + v * kLanes);
+        VF x = LoadFloat(row + v * kLanes);
         if constexpr (sizeof(T) == 1) {
           if (i % kScaleGroup == 0) scale[v] = LoadFloat(block.b.scale[p] + i / kScaleGroup * kPanel + v * kLanes);
           x = x * scale[v];
         }
         hn::StoreU(x, kF, out + (i * block.panels + p) * kPanel + v * kLanes);
       }
-    }
+    });
   }
 }
 
@@ -197,16 +205,14 @@ template <class T>
 HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
   constexpr int kRowsOfLine = 64 / (kPanel * sizeof(T));  // of a panel whose rows lie behind each other
   const bool dense = block.b.ldb == kPanel;
-  const int step = dense ? kRowsOfLine : 1;
-  for (int i = block.depth * part / parts / step * step; i < block.depth * (part + 1) / parts; i += step) {
-    for (int p = 0; p < block.panels; p += dense ? 1 : kRowsOfLine) {
-      __builtin_prefetch(block.b.row[i / block.b.run][p] + i % block.b.run * block.b.ldb);
-    }
+  const int step = dense ? kRowsOfLine : 1, begin = block.depth * part / parts / step * step;
+  for (int p = 0; p < block.panels; p += dense ? 1 : kRowsOfLine) {
+    ForRowsOfPanel(block, p, begin, block.depth * (part + 1) / parts, step, [](int, const T* row) { __builtin_prefetch(row); });
   }
 }
 
 // C [a.m][16 * panels] (+)= A B of a block, B widened to floats once for all row tiles. Meanwhile `next` comes closer:
-// memory works while the FMA units do. wide: [kBlockDepth][16 * panels] floats.
+// memory works while the FMA units do. wide: [block.depth][16 * panels] floats.
 template <class T>
 HWY_INLINE void WideProduct(const Left& a, const Block<T>& block, const Block<T>& next, float* wide, float* c, int64_t ldc,
                             bool accumulate) {

@@ -44,8 +44,11 @@ struct Panels {
 };
 
 // C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows.
-// scratch: LinearScratch(m) floats. c has columns for n outputs only; the padding is not written.
-constexpr int64_t LinearScratch(int m) { return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + 128); }
+// scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the padding is not written.
+inline constexpr int kWideRows = 192;
+constexpr int64_t LinearScratch(int m, int k) {
+  return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + (m >= kWideRows ? k : 0));
+}
 void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch);
 // Quantises rows [16 p, 16 p + 16) of a weight [n, k] of floats into panel p.
