@@ -315,6 +315,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   w.state_dtype = options->state_dtype;
   w.activation_dtype = options->activation_dtype;
   w.num_ranks = options->tensor_parallel_size;
+  w.device = options->device;
+  w.batch_invariant = options->batch_invariant;
   w.num_threads = options->num_threads;
   w.max_rows = options->max_step_tokens;
   w.page_size = options->page_size;

@@ -10,6 +10,7 @@
 #include "engine/config.h"
 #include "engine/request.h"
 #include "engine/weights.h"
+#include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace sessa {
@@ -19,7 +20,9 @@ struct EngineOptions {
   DType state_dtype = DType::kBF16;       // kF32 or kBF16
   DType activation_dtype = DType::kF32;   // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
   int page_size = 64;                     // tokens: 16, 32 or 64
-  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB
+  DeviceType device = DeviceType::kCpu;
+  bool batch_invariant = false;           // CUDA: the same bits in any batch, slower prefill; a CPU always gives them
+  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB; CUDA: nine tenths
   int tensor_parallel_size = 1;           // 1, 2, 4 or 8
   int num_threads = 0;                    // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
   int max_model_len = 0;                  // prompt + generated; 0: max_position_embeddings, or what the cache holds

@@ -44,6 +44,7 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8) return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
+  if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu) return Bad("activation_dtype", "bf16 is for the CPU");
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16) return Bad("activation_dtype", "bf16 needs bf16 weights");
   if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot()) {
     return Bad("activation_dtype", "bf16 would not be faster on this CPU: it has no fast bf16 dot product");

@@ -175,17 +175,8 @@ void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_ro
     step_.rope_theta = config_.rope_theta;
   }
   step_.spans.clear();
-  for (auto& wave : step_.waves) wave.clear();
-  for (const PlanSequence& s : plan.sequences) {
-    step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
-    for (int done = 0, wave = 0; done < s.num_rows; ++wave) {
-      const int position = s.start + done;
-      const int n = std::min(s.num_rows - done, kFeedbackTile - position % kFeedbackTile);
-      if (wave == static_cast<int>(step_.waves.size())) step_.waves.emplace_back();
-      step_.waves[wave].push_back({s.first_row + done, n, position, s.pages});
-      done += n;
-    }
-  }
+  for (const PlanSequence& s : plan.sequences) step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
+  CutIntoWaves(&step_);
   backend_->BeginStep(step_);
 }
 

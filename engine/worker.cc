@@ -9,13 +9,12 @@
 #include "engine/model.h"
 #include "engine/mutex.h"
 #include "engine/sampler.h"
-#include "kernels/backend.h"
-#include "kernels/communicator.h"
+#include "kernels/device.h"
 
 namespace sessa {
 namespace {
 
-constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;
+constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
 
 struct Rank {
   std::unique_ptr<Backend> backend;
@@ -42,12 +41,14 @@ class Workers::Impl {
   }
 
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
-    auto communicators = MakeThreadCommunicators(options_.num_ranks);
+    auto devices = MakeRanks({options_.device, options_.num_ranks, options_.num_threads,
+                              options_.activation_dtype == DType::kBF16, options_.batch_invariant});
+    if (!devices.ok()) return devices.status();
     int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
     for (int i = 0; i < options_.num_ranks; ++i) {
       Rank& rank = ranks_[i];
-      rank.backend = MakeCpuBackend(options_.num_threads, options_.activation_dtype == DType::kBF16);
-      rank.communicator = std::move(communicators[i]);
+      rank.backend = std::move((*devices)[i].backend);
+      rank.communicator = std::move((*devices)[i].communicator);
       auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(), rank.communicator.get());
       if (!model.ok()) return model.status();
       rank.model = *std::move(model);
@@ -56,7 +57,7 @@ class Workers::Impl {
       if (i == 0) page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
     }
     page_bytes *= config.num_layers;
-    state_cache_bytes_ = options_.state_cache_bytes > 0 ? options_.state_cache_bytes : std::min(kDefaultCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    state_cache_bytes_ = options_.state_cache_bytes > 0 ? options_.state_cache_bytes : DefaultCacheBytes();
     const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
     num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
     if (num_pages_ == 0) {
@@ -104,6 +105,13 @@ class Workers::Impl {
   }
 
  private:
+  int64_t DefaultCacheBytes() const {
+    if (options_.device == DeviceType::kCpu) return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
+    for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
+    return bytes / 10 * 9 * options_.num_ranks;
+  }
+
   void Work(int rank) {
     for (uint64_t seen = 0;;) {
       const StepPlan* plan = nullptr;
@@ -131,6 +139,7 @@ class Workers::Impl {
       rank->backend->CopyOut(logits.data, logits_.size() * sizeof(float), logits_.data());
     }
     rank->status = rank->backend->Synchronize();
+    rank->status.Update(rank->communicator->status());
   }
 
   static int NumPromptLogprobs(const PlanSequence& s) {

@@ -92,6 +92,9 @@ struct StepRows {
   float rope_theta = 0;
 };
 
+// Fills in the waves from the spans.
+void CutIntoWaves(StepRows* rows);
+
 // What the feedback read of a wave leaves behind, exchanged between ranks. For the wave's rows r:
 //   max, sum [kFeedbackChains][rows], acc [kFeedbackChains][rows][width], p [rows][kFeedbackTile]
 // p: the unnormalised probabilities of the columns inside the block's own tile.

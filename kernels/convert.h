@@ -30,4 +30,11 @@ inline float ToFloat(const void* data, int64_t i, DType dtype) {
   return dtype == DType::kBF16 ? std::bit_cast<float>(static_cast<uint32_t>(h) << 16) : HalfToFloat(h);
 }
 
+// To nearest even; NaN stays NaN.
+inline uint16_t RoundToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 }  // namespace sessa

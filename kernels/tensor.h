@@ -28,10 +28,10 @@ struct Matrix {
   int cols = 0;
   int64_t stride = 0;
 
-  float* row(int r) const { return data + r * stride; }
+  constexpr float* row(int r) const { return data + r * stride; }
   // Columns [begin, end) of the same rows.
-  Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
-  Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
+  constexpr Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
+  constexpr Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
 };
 
 }  // namespace sessa

@@ -29,7 +29,8 @@ ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
 ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
 ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
 
-ABSL_FLAG(std::string, device, "cpu", "cpu; this build has no other");
+ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
+ABSL_FLAG(bool, batch_invariant, false, "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
 ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
 ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
 ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
@@ -37,7 +38,7 @@ ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weight
 ABSL_FLAG(std::string, activation_dtype, "f32",
           "f32, or bf16: linears round what they read, and prefill is faster on CPUs with a fast bf16 dot product");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB");
+ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
 ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache holds");
 ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
 ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
@@ -127,8 +128,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (options.limits.max_requests_per_tenant < 0) return FlagError("max_requests_per_tenant", "must be at least 0");
 
   const std::string device = absl::GetFlag(FLAGS_device);
-  if (device == "cuda") return FlagError("device", "this build has no CUDA backend; use --device=cpu");
-  if (device != "cpu") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
+  if (device == "cuda" && !BuiltWithCuda()) return FlagError("device", "this build has no CUDA backend; use --device=cpu");
+  if (device != "cpu" && device != "cuda") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
   absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true, &options.weight_dtype);
   dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false, &options.state_dtype));
   std::optional<DType> activations;
@@ -139,6 +140,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
 
   EngineOptions& engine = options.engine;
+  engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
+  engine.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   engine.page_size = absl::GetFlag(FLAGS_page_size);
   engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes);
   engine.tensor_parallel_size = absl::GetFlag(FLAGS_tensor_parallel_size);

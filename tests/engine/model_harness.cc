@@ -14,10 +14,21 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
   const int R = options.ranks;
   // A sequence's pages come from the classes in turn, a tile at a time: leave room for the uneven rest.
   const int num_pages = (options.max_tokens / options.page_size + 64 * R) / R * R;
-  auto communicators = MakeThreadCommunicators(R);
+  harness->ranks_.resize(R);
+  std::vector<Backend*> backends;
+  for (Rank& rank : harness->ranks_) {
+    if (options.make_backend) {
+      auto backend = options.make_backend();
+      if (!backend.ok()) return backend.status();
+      rank.backend = *std::move(backend);
+    } else {
+      rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
+    }
+    backends.push_back(rank.backend.get());
+  }
+  auto communicators = options.make_backend ? MakeHostCommunicators(backends) : MakeThreadCommunicators(R);
   for (int r = 0; r < R; ++r) {
-    Rank& rank = harness->ranks_.emplace_back();
-    rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
+    Rank& rank = harness->ranks_[r];
     rank.communicator = std::move(communicators[r]);
     auto model = Model::Load(config, weights, options.weight_dtype, options.max_rows, rank.backend.get(),
                              rank.communicator.get());

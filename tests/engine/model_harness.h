@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,6 +24,8 @@ class ModelHarness {
     int max_tokens = 4096;   // of all sequences
     int num_threads = 1;     // of a rank
     bool keep_hidden = true;
+    // Of each rank; none: MakeCpuBackend(num_threads). The ranks then talk by MakeHostCommunicators.
+    std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make_backend = nullptr;
   };
   static absl::StatusOr<std::unique_ptr<ModelHarness>> Create(const ModelConfig& config, const WeightSource& weights,
                                                               const Options& options);

@@ -6,13 +6,16 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/device.h"
 #include "server/checkpoint/checkpoint.h"
 #include "tests/engine/model_harness.h"
 
@@ -21,6 +24,8 @@ ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
+ABSL_FLAG(std::string, device, "cpu", "cpu or cuda; all ranks share GPU 0");
+ABSL_FLAG(bool, batch_invariant, false, "cuda: no library for large linears");
 ABSL_FLAG(double, tolerance, 0, "relative; 0: 1e-5, or 5e-3 with bf16 state");
 
 namespace sessa {
@@ -47,6 +52,15 @@ int Run(const std::string& dir) {
   options.ranks = absl::GetFlag(FLAGS_tensor_parallel_size);
   if (options.ranks != 1 && options.ranks != 2 && options.ranks != 4 && options.ranks != 8) {
     return Fail(absl::InvalidArgumentError("--tensor_parallel_size must be 1, 2, 4 or 8"));
+  }
+  const std::string device = absl::GetFlag(FLAGS_device);
+  if (device != "cpu" && device != "cuda") return Fail(absl::InvalidArgumentError("--device must be cpu or cuda"));
+  if (device == "cuda") {
+    options.make_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
+      auto ranks = MakeRanks({.type = DeviceType::kCuda, .batch_invariant = absl::GetFlag(FLAGS_batch_invariant)});
+      if (!ranks.ok()) return ranks.status();
+      return std::move((*ranks)[0].backend);
+    };
   }
   if (absl::GetFlag(FLAGS_chunk) < 0) return Fail(absl::InvalidArgumentError("--chunk must not be negative"));
   double tolerance = absl::GetFlag(FLAGS_tolerance);
