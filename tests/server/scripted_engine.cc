@@ -55,7 +55,9 @@ ScriptedEngine::ScriptedEngine(int vocab_size, int max_model_len) {
   options_.state_dtype = DType::kF32;
 }
 
-ScriptedEngine::~ScriptedEngine() {
+ScriptedEngine::~ScriptedEngine() { Stop(); }
+
+void ScriptedEngine::Stop() {
   Drain(absl::Now());
   std::vector<std::thread> threads;
   {

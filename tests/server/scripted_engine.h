@@ -31,6 +31,7 @@ class ScriptedEngine final : public TokenEngine {
   void Cancel(RequestId id) override;
   void StopChoice(RequestId id, int choice) override;
   void Drain(absl::Time deadline) override;
+  void Stop();  // ends what runs; afterwards no sink is touched, and what sinks report to may go
   EngineStats Stats() const override;
   const ModelConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
