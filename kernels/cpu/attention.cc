@@ -115,24 +115,24 @@ HWY_NOINLINE void StreamValues(const float* probabilities, const TileOfState<T>&
       return;
     }
     VF p[kRows][kTokens];
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int i = 0; i < kTokens; ++i) p[r][i] = hn::Set(kF, probabilities[r * kTile + t + i]);
     }
     for (int n = 0; n < width; n += kLanes) {
       VF sum[kRows];
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int i = 0; i < kTokens; ++i) {
         const T* x = v + i * tile.ldv + n;
         __builtin_prefetch(x + kTokens * tile.ldv);
         const VF y = LoadFloat(x);
-#pragma GCC unroll 16
+SESSA_UNROLL
         for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][i], y, sum[r]);
       }
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) hn::StoreU(sum[r], kF, acc + r * acc_stride + n);
     }
   }
@@ -240,38 +240,38 @@ HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, int r0, int c
   constexpr int kV = kPanels * kVectors, kSlab = kPanels * kPanel;
   const float* p = args.probabilities + r0 * kTile + args.first_column;
   VF acc[kRows][kV];
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const float* x = args.acc + args.group * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
     const bool empty = join.weight[args.group][r0 + r] == 0;  // then x was never written
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = empty ? hn::Zero(kF) : hn::LoadU(kF, x + v * kLanes);
   }
   for (int j = 0; j < r0; ++j) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const VF s = hn::Load(kF, finished + j * kSlab + v * kLanes);
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) acc[r][v] = hn::MulAdd(hn::Set(kF, p[r * kTile + j]), s, acc[r][v]);
     }
   }
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
     VF base[kV];
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) base[v] = hn::Zero(kF);
     for (int i = 1; i < kGroups; ++i) {
       const int g = (args.group + i) % kGroups;
       const float w = join.weight[g][r0 + r];
       if (w == 0) continue;
       const float* x = args.acc + g * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int v = 0; v < kV; ++v) base[v] = hn::MulAdd(hn::Set(kF, w), hn::LoadU(kF, x + v * kLanes), base[v]);
     }
     const auto own = hn::Set(kF, join.weight[args.group][r0 + r]), share = hn::Set(kF, join.share[r0 + r]);
     const float* f = args.f + (r0 + r) * args.ldf + c;
     float* out = args.s + (r0 + r) * args.lds + c;
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const int left = columns - v * static_cast<int>(kLanes);
       const auto mask = hn::FirstN(kF, static_cast<size_t>(std::max(0, left)));
@@ -283,7 +283,7 @@ HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, int r0, int c
       }
       const VF rounded = RoundAs(args.dtype, s);
       hn::Store(rounded, kF, finished + (r0 + r) * kSlab + v * kLanes);
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int i = r + 1; i < kRows; ++i) acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded, acc[i][v]);
     }
   }

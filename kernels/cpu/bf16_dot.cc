@@ -18,32 +18,32 @@ template <int kRows, int kPanels, bool kPrefetch>
 void Micro(const uint32_t* a, int height, int pairs, const uint16_t* b, int64_t panel, const uint16_t* ahead, const float* bias,
            int columns, float* c, int64_t ldc) {
   __m512 acc[kRows][kPanels];
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) acc[r][p] = _mm512_setzero_ps();
   }
   for (int i = 0; i < pairs; ++i) {
     __m512i y[kPanels];
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) y[p] = _mm512_loadu_si512(b + p * panel + i * 2 * kPanel);
     if constexpr (kPrefetch) {
       __builtin_prefetch(ahead + i * 2 * kPanel);
       __builtin_prefetch(ahead + panel + i * 2 * kPanel);
     }
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const __m512i x = _mm512_set1_epi32(static_cast<int>(a[i * height + r]));
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) acc[r][p] = _mm512_dpbf16_ps(acc[r][p], (__m512bh)x, (__m512bh)y[p]);
     }
   }
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int p = 0; p < kPanels; ++p) {
     const int left = std::clamp(columns - p * kPanel, 0, kPanel);
     const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
     const __m512 shift = bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, bias + p * kPanel);
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) _mm512_mask_storeu_ps(c + r * ldc + p * kPanel, mask, _mm512_add_ps(acc[r][p], shift));
   }
 }

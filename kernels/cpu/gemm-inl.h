@@ -62,41 +62,41 @@ HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ld
   constexpr int kV = kPanels * kVectors;
   VF acc[kRows][kV];
   [[maybe_unused]] VF scale[kV];
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
   }
   if constexpr (sizeof(T) == 1) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) scale[v] = LoadFloat(b.scale[v / kVectors] + (v % kVectors) * kLanes);
   }
   const float* x = a.data;
   for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
     const T* row[kPanels];
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) row[p] = b.row[j][p];
     for (int i = std::min(left, b.run); i > 0; --i) {
       VF y[kV];
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int v = 0; v < kV; ++v) {
         y[v] = LoadFloat(row[v / kVectors] + (v % kVectors) * kLanes);
         if constexpr (sizeof(T) == 1) y[v] = y[v] * scale[v];
       }
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const VF xr = hn::Set(kF, x[r * a.row_stride]);
-#pragma GCC unroll 16
+SESSA_UNROLL
         for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
       }
-#pragma GCC unroll 16
+SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) row[p] += b.ldb;
       x += a.depth_stride;
     }
   }
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) hn::StoreU(acc[r][v], kF, c + r * ldc + v * kLanes);
   }
 }

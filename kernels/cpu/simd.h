@@ -15,6 +15,19 @@
 
 #include "kernels/tensor.h"
 
+// Before a loop over an array of vectors that must live in registers. Not under a sanitizer, which checks every access: there
+// the unrolled code takes minutes to compile.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SESSA_UNROLL
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SESSA_UNROLL
+#endif
+#endif
+#ifndef SESSA_UNROLL
+#define SESSA_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace sessa::cpu {
 
 inline constexpr int kPanel = 16;   // columns of a panel = tokens of a key panel

@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/engine_options.h"
+#include "kernels/backend.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/reference/reference_model.h"
 
@@ -264,6 +265,19 @@ TEST(EngineOptionsTest, CoresOfAContainersQuota) {
                              {"9223372036854775807 1", 1024}, {"", 0}, {"200000", 0}, {"-1 100000", 0}, {"1 0", 0}}) {
     EXPECT_EQ(CoresOfQuota(line), cores) << line;
   }
+}
+
+TEST_F(EngineTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
+  EngineOptions options = SmallOptions();
+  options.activation_dtype = DType::kBF16;
+  for (DType weights : {DType::kF32, DType::kI8}) {
+    options.weight_dtype = weights;
+    const auto engine = Engine::Create(options, config_, *weights_);
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(engine.status().message().find("activation_dtype"), std::string::npos) << engine.status();
+  }
+  options.weight_dtype = DType::kBF16;
+  EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasBf16Dot());
 }
 
 TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {

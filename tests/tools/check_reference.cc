@@ -19,8 +19,9 @@
 #include "server/checkpoint/checkpoint.h"
 #include "tests/engine/model_harness.h"
 
-ABSL_FLAG(std::string, weight_dtype, "f32", "f32 or bf16");
+ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
+ABSL_FLAG(std::string, activation_dtype, "f32", "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
@@ -42,8 +43,15 @@ int Run(const std::string& dir) {
   ModelHarness::Options options;
   for (auto [flag, dtype] : {std::pair{absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype},
                              std::pair{absl::GetFlag(FLAGS_state_dtype), &options.state_dtype}}) {
-    if (flag != "f32" && flag != "bf16") return Fail(absl::InvalidArgumentError("dtypes are f32 and bf16"));
-    *dtype = flag == "f32" ? DType::kF32 : DType::kBF16;
+    const bool int8 = flag == "int8" && dtype == &options.weight_dtype;
+    if (flag != "f32" && flag != "bf16" && !int8) return Fail(absl::InvalidArgumentError("dtypes are f32, bf16, and int8 for weights"));
+    *dtype = flag == "f32" ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
+  }
+  const std::string activations = absl::GetFlag(FLAGS_activation_dtype);
+  options.use_bf16_dot = activations == "bf16";
+  if (activations != "f32" && !options.use_bf16_dot) return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
+  if (options.use_bf16_dot && (options.weight_dtype != DType::kBF16 || !CpuHasBf16Dot())) {
+    return Fail(absl::InvalidArgumentError("--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product"));
   }
   options.page_size = absl::GetFlag(FLAGS_page_size);
   if (options.page_size != 16 && options.page_size != 32 && options.page_size != 64) {

@@ -17,22 +17,24 @@ PEERS = (("PyTorch eager", "torch_sessa.py", "bf16", "sessa", 2, 2), ("PyTorch e
          ("llama.cpp", "llama_cpp_peer.py", "bf16", "transformer", 2, 2), ("llama.cpp", "llama_cpp_peer.py", "f16", "transformer", 2, 2),
          ("llama.cpp", "llama_cpp_peer.py", "q8_0", "transformer", 34 / 32, 2),
          ("CTranslate2", "ctranslate2_peer.py", "f32", "transformer", 4, 4), ("CTranslate2", "ctranslate2_peer.py", "int8", "transformer", 1, 4))
-OURS = ("ours", None, "bf16", "sessa", 2, 2)
+# The same for our own steps, by the format's name in sessa_bench; int8: a bf16 scale for 64 weights. bf16dot: --activation_dtype
+# bf16, where the CPU has the instruction.
+OURS = {"bf16": ("ours", None, "bf16", "sessa", 2, 2), "bf16dot": ("ours, bf16 activations", None, "bf16", "sessa", 2, 2),
+        "int8": ("ours", None, "int8", "sessa", 1 + 2 / 64, 2)}
 
 
 def run_ours(bench, out):
-    """{workload name: [seconds of a step]}, and (bytes/s, FLOP/s) of the machine."""
-    names = {f"DecodeStep/D/batch/context/{shape.HIDDEN}/1/{w.context}/real_time" if w.rows == 1 else
-             f"PrefillStep/D/rows/context/{shape.HIDDEN}/{w.rows}/{w.context}/real_time": w.name for w in shape.WORKLOADS}
-    pattern = "^(" + "|".join(names) + ")$"
-    done = subprocess.run([bench, f"--benchmark_filter={pattern}", "--benchmark_repetitions=3", f"--benchmark_out={out}",
-                           "--benchmark_out_format=json"], check=True, stdout=subprocess.PIPE, text=True)
+    """[(peer, workload name, seconds of a step)], and (bytes/s, FLOP/s) of the machine."""
+    names = {f"DecodeStep/{form}/D:{shape.HIDDEN}/batch:1/context:{w.context}" if w.rows == 1 else
+             f"PrefillStep/{form}/D:{shape.HIDDEN}/rows:{w.rows}/context:{w.context}": (peer, w.name)
+             for form, peer in OURS.items() for w in shape.WORKLOADS}
+    pattern = "^(" + "|".join(names) + ")/"
+    done = subprocess.run([bench, f"--benchmark_filter={pattern}", f"--benchmark_out={out}", "--benchmark_out_format=json"],
+                          check=True, stdout=subprocess.PIPE, text=True)
     limits = re.search(r"read ([\d.]+) GB/s, float32 FMA ([\d.]+) GFLOP/s", done.stdout)
-    answer = {name: [] for name in names.values()}
     units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1}
-    for entry in json.loads(pathlib.Path(out).read_text())["benchmarks"]:
-        if entry["run_type"] == "iteration":
-            answer[names[entry["run_name"]]].append(entry["real_time"] * units[entry["time_unit"]])
+    answer = [(*names[entry["run_name"].split("/min_time")[0]], entry["real_time"] * units[entry["time_unit"]])
+              for entry in json.loads(pathlib.Path(out).read_text())["benchmarks"] if entry["run_type"] == "iteration"]
     return answer, (float(limits[1]) * 1e9, float(limits[2]) * 1e9)
 
 
@@ -45,8 +47,10 @@ def run_peer(peer, threads, work_dir):
 
 def rows_of(workload, seconds, read_bytes, fma_flops):
     """The table's rows of one workload. seconds: {peer: [seconds of a step]}."""
-    ours = statistics.median(seconds[OURS])
+    ours = statistics.median(seconds[OURS["bf16"]])
     for peer, samples in seconds.items():
+        if not samples:  # this CPU has no such step
+            continue
         name, _, weights, family, weight_bytes, state_bytes = peer
         median = statistics.median(samples)
         if workload.rows == 1:
@@ -72,18 +76,18 @@ def main():
     os.sched_setaffinity(0, cores)  # of every program that runs from here
     peers = [p for p in PEERS if arguments.only in f"{p[1]}-{p[2]}"]
 
-    seconds = {workload.name: {peer: [] for peer in [OURS, *peers]} for workload in shape.WORKLOADS}
+    seconds = {workload.name: {peer: [] for peer in [*OURS.values(), *peers]} for workload in shape.WORKLOADS}
     limits = []
     for number in range(arguments.rounds):
-        for peer in [OURS, *peers]:
+        print(f"round {number + 1} of {arguments.rounds}: ours", file=sys.stderr)
+        answer, limit = run_ours(arguments.bench, arguments.work_dir / "ours.json")
+        limits.append(limit)
+        for peer, workload, sample in answer:
+            seconds[workload][peer].append(sample)
+        for peer in peers:
             print(f"round {number + 1} of {arguments.rounds}: {peer[0]} {peer[2]}", file=sys.stderr)
-            if peer == OURS:
-                answer, limit = run_ours(arguments.bench, arguments.work_dir / "ours.json")
-                limits.append(limit)
-            else:
-                answer = run_peer(peer, len(cores), arguments.work_dir)
-            for name, samples in answer.items():
-                seconds[name][peer] += samples
+            for workload, samples in run_peer(peer, len(cores), arguments.work_dir).items():
+                seconds[workload][peer] += samples
     read_bytes, fma_flops = (statistics.median(column) for column in zip(*limits))
     spread = lambda column, unit: " to ".join(f"{f(l[column] for l in limits) * 1e-9:.{unit}f}" for f in (min, max))
     print(f"{len(cores)} threads. {len(limits)} rounds, the limits measured in each: read {read_bytes * 1e-9:.1f} GB/s ({spread(0, 1)}), "
