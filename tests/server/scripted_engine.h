@@ -50,7 +50,6 @@ class ScriptedEngine final : public TokenEngine {
  private:
   void Play(const Request& request, std::vector<int32_t> script);
   void Hang(RequestId id, const Request& request);
-  bool WaitFor(const int& counter, int count) const;
 
   ModelConfig config_;
   EngineOptions options_;
