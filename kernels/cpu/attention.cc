@@ -17,6 +17,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
+// e^x for x <= 0. Below -104 it is 0 in any case; Exp's conversion to an integer is not defined for what is far below.
+HWY_INLINE VF ExpOfNegative(VF x) { return hn::Exp(kF, hn::Max(x, hn::Set(kF, -104.0f))); }
+
 // A row of a tile's scores becomes probabilities relative to the new maximum, and the row's state is rescaled. Tokens from
 // `visible` on weigh 0. The sum runs in a fixed order.
 HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float* max, float* sum, float* acc) {
@@ -46,7 +49,7 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
   auto total = hn::Zero(kF);
   for (int v = 0; v < kV; ++v) {
     const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
-    const auto p = hn::IfThenElseZero(inside, hn::Exp(kF, hn::LoadU(kF, s + v * kLanes) - shift));
+    const auto p = hn::IfThenElseZero(inside, ExpOfNegative(hn::LoadU(kF, s + v * kLanes) - shift));
     hn::StoreU(p, kF, s + v * kLanes);
     total = total + p;
   }
@@ -224,7 +227,8 @@ void JoinChains(const SolveArgs& args, Join* join) {
     for (int i = 1; i <= kGroups; ++i) {  // the own chain comes last
       const int g = (args.group + i) % kGroups;
       const auto m = hn::LoadU(kF, max[g] + r);
-      const auto w = hn::IfThenElse(m == nothing, hn::Zero(kF), hn::Exp(kF, m - top));
+      const auto empty = m == nothing;
+      const auto w = hn::IfThenZeroElse(empty, ExpOfNegative(hn::IfThenZeroElse(empty, m - top)));
       hn::StoreU(w, kF, join->weight[g] + r);
       denominator = hn::MulAdd(w, hn::LoadU(kF, sum[g] + r), denominator);
     }

@@ -128,12 +128,14 @@ void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const floa
   const int tiles = NumRowTiles(m);
   const bool widen = m >= kWideRows;
   const int depth = sizeof(T) == 1 && !widen ? kScaleGroup : w.k;
-  const int64_t num_groups = (w.k + kScaleGroup - 1) / kScaleGroup;
+  [[maybe_unused]] const int64_t num_groups = (w.k + kScaleGroup - 1) / kScaleGroup;
   const auto block_at = [&](int p, int begin) {
     Block<T> block{{kPanel, depth}, std::min(m <= kFewRows ? 4 : 2, last - p), begin, std::min(depth, w.k - begin)};
     for (int i = 0; i < block.panels; ++i) {
       block.b.row[0][i] = static_cast<const T*>(w.data) + (static_cast<int64_t>(p + i) * w.k + begin) * kPanel;
-      block.b.scale[i] = static_cast<const hwy::bfloat16_t*>(w.scales) + ((p + i) * num_groups + begin / kScaleGroup) * kPanel;
+      if constexpr (sizeof(T) == 1) {
+        block.b.scale[i] = static_cast<const hwy::bfloat16_t*>(w.scales) + ((p + i) * num_groups + begin / kScaleGroup) * kPanel;
+      }
     }
     return block;
   };
