@@ -35,6 +35,31 @@ SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& c
   return s;
 }
 
+// Without prefix caching more pages than these could never be used: all sequences at their longest, each with as many whole
+// tiles from every rank as from the one that gives most.
+int MaxUsefulPages(const EngineOptions& o) {
+  int64_t pages = std::numeric_limits<int64_t>::max();
+  if (!o.enable_prefix_caching) {
+    const int64_t round = int64_t{PagePool::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
+    pages = (o.max_model_len + round - 1) / round * (round / o.page_size) * o.max_num_seqs;
+  }
+  return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
+}
+
+// The context must fit the cache, or a request within it could wait for ever: one that was asked for is refused, the model's
+// own is cut.
+absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
+  const int pages = PagePool(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
+  const int64_t longest = int64_t{pages} * o->page_size + 1;  // the last token's state is never needed
+  if (o->max_model_len <= longest) return absl::OkStatus();
+  if (asked_for) {
+    return absl::InvalidArgumentError(absl::StrCat("max_model_len: ", o->max_model_len, " tokens do not fit the state cache, whose ", num_pages,
+                                                   " pages hold ", longest, "; raise state_cache_bytes"));
+  }
+  o->max_model_len = static_cast<int>(longest);
+  return absl::OkStatus();
+}
+
 // What other threads want, in the order of their calls.
 struct Command {
   enum class Kind { kAdd, kCancel, kStopChoice } kind;
@@ -106,7 +131,7 @@ class Engine::Impl {
         return absl::ResourceExhaustedError(absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
       }
       id = next_id_++;
-      ++num_live_;
+      if (num_live_++ == 0) stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
       unseen_tokens_ += tokens;
       inbox_.push_back({Command::Kind::kAdd, id, std::move(request)});
@@ -288,16 +313,19 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   WorkerOptions w;
   w.weight_dtype = options->weight_dtype;
   w.state_dtype = options->state_dtype;
+  w.activation_dtype = options->activation_dtype;
   w.num_ranks = options->tensor_parallel_size;
+  w.device = options->device;
+  w.batch_invariant = options->batch_invariant;
   w.num_threads = options->num_threads;
   w.max_rows = options->max_step_tokens;
   w.page_size = options->page_size;
   w.state_cache_bytes = options->state_cache_bytes;
-  const int64_t pages_of_one = (options->max_model_len + options->page_size - 1) / options->page_size;
-  w.max_pages = static_cast<int>(std::min<int64_t>(pages_of_one * options->max_num_seqs + options->tensor_parallel_size,
-                                                   std::numeric_limits<int>::max() / options->page_size));
+  w.max_pages = MaxUsefulPages(*options);
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
+  options->state_cache_bytes = (*workers)->state_cache_bytes();
+  if (absl::Status fits = FitMaxModelLen(given.max_model_len > 0, (*workers)->num_pages(), &*options); !fits.ok()) return fits;
   auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();

@@ -10,25 +10,29 @@
 #include "engine/config.h"
 #include "engine/request.h"
 #include "engine/weights.h"
+#include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace sessa {
 
 struct EngineOptions {
-  DType weight_dtype = DType::kBF16;      // kF32 or kBF16
+  DType weight_dtype = DType::kBF16;      // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;       // kF32 or kBF16
+  DType activation_dtype = DType::kF32;   // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
   int page_size = 64;                     // tokens: 16, 32 or 64
-  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB
+  DeviceType device = DeviceType::kCpu;
+  bool batch_invariant = false;           // CUDA: the same bits in any batch, slower prefill; a CPU always gives them
+  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB; CUDA: nine tenths
   int tensor_parallel_size = 1;           // 1, 2, 4 or 8
-  int num_threads = 0;                    // CPU threads a rank; 0: cores / tensor_parallel_size
-  int max_model_len = 0;                  // prompt + generated tokens; 0: max_position_embeddings
+  int num_threads = 0;                    // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
+  int max_model_len = 0;                  // prompt + generated; 0: max_position_embeddings, or what the cache holds
   int max_num_seqs = 256;                 // sequences in one step
   int max_step_tokens = 512;              // new tokens in one step
   absl::Duration target_step_time = absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
   int max_queued_requests = 1024;
   int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait
   bool enable_prefix_caching = true;
-  int max_preemptions = 4;                // of one sequence
+  int max_preemptions = 4;                // of one sequence; 0: none ever, its pages are reserved when it starts
 };
 
 // Counters since start and gauges of now, one consistent snapshot of the end of a step.
@@ -42,7 +46,7 @@ struct EngineStats {
   int64_t num_steps = 0;
   bool draining = false;
   absl::Status health;                    // not OK after a device fault
-  absl::Time heartbeat;                   // last pass of the engine thread's loop
+  absl::Time heartbeat;                   // last pass of the loop, or when a request woke it; old while it sleeps idle
 };
 
 struct StepObservation {

@@ -1,7 +1,6 @@
 #include "engine/model.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -55,17 +54,19 @@ class Model::Loader {
     auto at = [&](const WeightView& v, int64_t row) {
       return static_cast<const char*>(v.data) + row * SizeOf(v.dtype);
     };
-    return Take(backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
-                                     end - begin, k, dtype_));
+    auto linear = backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
+                                       end - begin, k, dtype_);
+    if (absl::IsInvalidArgument(linear.status())) {
+      linear = absl::InvalidArgumentError(absl::StrCat("tensor ", name, ".weight: ", linear.status().message()));
+    }
+    return Take(std::move(linear));
   }
 
   // A vector as float32.
   Buffer Vector(const std::string& name, std::vector<int64_t> shape) {
     const WeightView v = View(name, shape);
     if (!status_.ok()) return {};
-    // As a bias: MakeLinear widens it for us.
-    const int n = static_cast<int>(shape.back());
-    return std::move(Take(backend_->MakeLinear(v.data, v.data, v.dtype, n, 1, DType::kF32)).bias);
+    return Take(backend_->MakeTable(v.data, v.dtype, shape.back(), DType::kF32));
   }
 
   template <class T>
@@ -119,8 +120,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
     l.k_b = load.Linear(p + "mixer.proj_fb", 2 * D, D, D + c0, D + c1, true);
     if (config.num_heads > 1) l.out = load.Linear(p + "mixer.out_proj", D, D, c0, c1, false);
     l.gamma_ctx = load.Vector(p + "mixer.gamma_ctx.weight", {1, D});
-    const Buffer gamma_bias = load.Vector(p + "mixer.gamma_bias", {1});
-    if (load.status().ok()) l.gamma_bias = *gamma_bias.floats();
+    l.gamma_bias = load.Vector(p + "mixer.gamma_bias", {1});
     l.w_out = load.Linear(p + "W_out", D, D, c0, c1, true);
   }
   m->norm_weight_ = load.Vector("norm.weight", {D});
@@ -144,7 +144,7 @@ absl::Status Model::AllocateActivations() {
            {&x_, rows * D}, {&h_, rows * D}, {&u_, rows * D}, {&g_, rows * D}, {&q_, rows * D},
            {&k_, rows * num_kv_heads_ * d}, {&v_, rows * num_kv_heads_ * d}, {&o_, rows * D}, {&q_b_, rows * D},
            {&k_b_, rows * D}, {&f_, rows * D}, {&s_, rows * D}, {&sg_, rows * D}, {&gamma_, rows},
-           {&cos_, rows * (d / 2)}, {&sin_, rows * (d / 2)}, {&logit_in_, rows * D},
+           {&logit_in_, rows * D},
            {&logits_, rows * config_.vocab_size}, {&max_, rows * kFeedbackChains}, {&sum_, rows * kFeedbackChains},
            {&acc_, rows * kFeedbackChains * width}, {&p_, rows * kFeedbackTile}}) {
     auto memory = backend_->Allocate(floats * sizeof(float));
@@ -166,46 +166,36 @@ LayerState Model::StateShape(DType dtype, int page_size, int num_pages) const {
   return s;
 }
 
-// Angles in float32, as the published layers compute them.
-void Model::RopeAngles(const StepPlan& plan) {
-  const int d = config_.head_dim(), half = d / 2;
-  for (int i = 0; i < half; ++i) {
-    const float inv_freq = 1.0f / std::pow(config_.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
-    for (int r = 0; r < plan.num_rows(); ++r) {
-      const float angle = static_cast<float>(plan.positions[r]) * inv_freq;
-      cos_.floats()[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sin_.floats()[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
-    }
+void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows) {
+  step_.token_ids = plan.token_ids;
+  step_.positions = plan.positions;
+  step_.logit_rows = logit_rows;
+  if (config_.use_forward_rope) {
+    step_.head_dim = config_.head_dim();
+    step_.rope_theta = config_.rope_theta;
   }
+  step_.spans.clear();
+  for (const PlanSequence& s : plan.sequences) step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
+  CutIntoWaves(&step_);
+  backend_->BeginStep(step_);
 }
 
-Matrix Model::Forward(const StepPlan& plan, const std::vector<int>& logit_rows, StateCache* cache, ForwardTrace* trace) {
+Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache, ForwardTrace* trace) {
   const int rows = plan.num_rows(), D = config_.hidden_size;
-  spans_.clear();
-  for (auto& wave : waves_) wave.clear();
-  for (const PlanSequence& s : plan.sequences) {
-    spans_.push_back({s.first_row, s.num_rows, s.start, s.pages.data()});
-    for (int done = 0, wave = 0; done < s.num_rows; ++wave) {
-      const int position = s.start + done;
-      const int n = std::min(s.num_rows - done, kFeedbackTile - position % kFeedbackTile);
-      if (wave == static_cast<int>(waves_.size())) waves_.emplace_back();
-      waves_[wave].push_back({s.first_row + done, n, position, s.pages.data()});
-      done += n;
-    }
-  }
-  if (config_.use_forward_rope) RopeAngles(plan);
+  BeginStep(plan, logit_rows);
   const Matrix x = Rows(x_, rows, D);
-  backend_->Embed(plan.token_ids, embed_, embed_dtype_, x);
+  backend_->Embed(embed_, embed_dtype_, x);
   for (int i = 0; i < config_.num_layers; ++i) {
     RunLayer(layers_[i], rows, cache->layer(i));
-    if (trace != nullptr) trace->hidden.emplace_back(x.data, x.data + static_cast<size_t>(rows) * D);
+    if (trace != nullptr) {
+      auto& hidden = trace->hidden.emplace_back(static_cast<size_t>(rows) * D);
+      backend_->CopyOut(x.data, hidden.size() * sizeof(float), hidden.data());
+    }
   }
   const int n = static_cast<int>(logit_rows.size());
   const Matrix in = Rows(logit_in_, n, D), logits = Rows(logits_, n, config_.vocab_size);
-  for (int i = 0; i < n; ++i) {
-    backend_->LayerNorm(x.Rows(logit_rows[i], logit_rows[i] + 1), norm_weight_, norm_bias_, config_.layer_norm_eps,
-                        in.Rows(i, i + 1));
-  }
+  backend_->GatherLogitRows(x, in);
+  backend_->LayerNorm(in, norm_weight_, norm_bias_, config_.layer_norm_eps, in);
   const int rank = communicator_->rank();
   const LinearCall head{&lm_head_, logits.Columns(vocab_bounds_[rank], vocab_bounds_[rank + 1])};
   backend_->Linear(in, {&head, 1});
@@ -235,12 +225,12 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   communicator_->AllGatherColumns(k_b, column_bounds_);
   backend_->Gamma(u, layer.gamma_ctx, layer.gamma_bias, config_.gamma_max, gamma_.floats());
   if (config_.use_forward_rope) {
-    backend_->Rope(q, d, cos_.floats(), sin_.floats());
-    backend_->Rope(k, d, cos_.floats(), sin_.floats());
+    backend_->Rope(q);
+    backend_->Rope(k);
   }
-  backend_->AppendForward(k, v, spans_, state);
-  backend_->AppendFeedbackKeys(k_b, spans_, state);
-  backend_->Attend(q, q_to_kv_, spans_, *state, o.Columns(h0, h1));
+  backend_->AppendForward(k, v, state);
+  backend_->AppendFeedbackKeys(k_b, state);
+  backend_->Attend(q, q_to_kv_, *state, o.Columns(h0, h1));
   communicator_->AllGatherColumns(o, head_column_bounds_);
   if (config_.num_heads > 1) {
     const LinearCall out{&layer.out, f.Columns(c0, c1)};
@@ -264,12 +254,12 @@ void Model::Feedback(int rows, LayerState* state) {
   const Matrix q_b = Rows(q_b_, rows, D), s = Rows(s_, rows, D);
   const Matrix f = config_.num_heads > 1 ? Rows(f_, rows, D) : Rows(o_, rows, D);
   std::vector<Communicator::Segment> by_chain, values, triangle;
-  for (const std::vector<RowSpan>& wave : waves_) {
-    if (wave.empty()) break;
+  for (int i = 0; i < static_cast<int>(step_.waves.size()) && !step_.waves[i].empty(); ++i) {
+    const std::vector<RowSpan>& wave = step_.waves[i];
     int n = 0;
     for (const RowSpan& block : wave) n += block.num_rows;
     const FeedbackPartials partials{max_.floats(), sum_.floats(), acc_.floats(), p_.floats(), n, width};
-    backend_->FeedbackRead(q_b, wave, *state, rank, ranks, partials);
+    backend_->FeedbackRead(q_b, i, *state, rank, ranks, partials);
     if (ranks > 1) {  // a few rows of partials for each chain, whatever the context length
       by_chain.clear(), values.clear(), triangle.clear();
       for (int64_t c = 0; c < kFeedbackChains; ++c) {
@@ -286,9 +276,9 @@ void Model::Feedback(int rows, LayerState* state) {
       communicator_->AllGatherSegments(partials.acc, values);
       communicator_->AllGatherSegments(partials.p, triangle);
     }
-    backend_->FeedbackSolve(wave, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank], column_bounds_[rank + 1], s);
+    backend_->FeedbackSolve(i, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank], column_bounds_[rank + 1], s);
     if (ranks > 1) communicator_->AllGatherColumns(s, column_bounds_);
-    backend_->AppendFeedbackStates(s, wave, state);
+    backend_->AppendFeedbackStates(s, i, state);
   }
 }
 

@@ -31,16 +31,15 @@ class Model {
   // What the state of one layer on this rank looks like; the memory is StateCache's.
   LayerState StateShape(DType dtype, int page_size, int num_pages) const;
 
-  // Runs the plan's rows, appends their state to the cache and returns the logits [logit_rows.size(), V] of the named rows,
-  // on every rank, valid until the next call.
-  Matrix Forward(const StepPlan& plan, const std::vector<int>& logit_rows, StateCache* cache, ForwardTrace* trace = nullptr);
+  // Enqueues the plan's rows: appends their state to the cache and returns the logits [logit_rows.size(), V] of the named
+  // rows, in device memory of every rank, valid until the next call. The plan must stay until Synchronize.
+  Matrix Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache, ForwardTrace* trace = nullptr);
 
   const ModelConfig& config() const { return config_; }
 
  private:
   struct Layer {
-    Buffer ln_weight, ln_bias, gamma_ctx;
-    float gamma_bias = 0;
+    Buffer ln_weight, ln_bias, gamma_ctx, gamma_bias;
     LinearWeights w_a, w_g, q, k, v, q_b, k_b, out, w_out;
   };
   class Loader;
@@ -48,7 +47,7 @@ class Model {
   Model(const ModelConfig& config, int max_rows, Backend* backend, Communicator* communicator);
   absl::Status AllocateActivations();
   Matrix Rows(const Buffer& buffer, int rows, int cols) const { return {buffer.floats(), rows, cols, cols}; }
-  void RopeAngles(const StepPlan& plan);
+  void BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows);
   void RunLayer(const Layer& layer, int rows, LayerState* state);
   void Feedback(int rows, LayerState* state);
 
@@ -67,10 +66,9 @@ class Model {
   std::vector<Layer> layers_;
 
   // Activations of a step, [max_rows, ...].
-  Buffer x_, h_, u_, g_, q_, k_, v_, o_, q_b_, k_b_, f_, s_, sg_, gamma_, cos_, sin_, logit_in_, logits_;
+  Buffer x_, h_, u_, g_, q_, k_, v_, o_, q_b_, k_b_, f_, s_, sg_, gamma_, logit_in_, logits_;
   Buffer max_, sum_, acc_, p_;
-  std::vector<RowSpan> spans_;               // of the plan
-  std::vector<std::vector<RowSpan>> waves_;  // spans cut at tiles; wave i holds the i-th block of each sequence
+  StepRows step_;                            // of the plan
 };
 
 }  // namespace sessa

@@ -31,6 +31,16 @@ int PagePool::CountOfClass(int num_indices, int c) const {
   return whole * per_tile + (tiles % num_classes() == c ? rest : 0);
 }
 
+int PagePool::MaxPagesOfOneSequence() const {
+  const int per_tile = kTileTokens / page_size_;
+  int most = num_pages();
+  for (int c = 0; c < num_classes(); ++c) {
+    const int tiles = classes_[c].capacity / per_tile, rest = classes_[c].capacity % per_tile;
+    most = std::min(most, (tiles * num_classes() + c) * per_tile + rest);  // then class c has no page for the next
+  }
+  return most;
+}
+
 int32_t PagePool::Allocate(int index) {
   const int32_t page = classes_[ClassOfIndex(index)].oldest;
   if (page < 0) return -1;

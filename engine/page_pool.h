@@ -55,6 +55,8 @@ class PagePool {
   int PagesFor(int num_tokens) const { return (num_tokens + page_size_ - 1) / page_size_; }
   // How many of the logical pages [0, num_indices) are of class c.
   int CountOfClass(int num_indices, int c) const;
+  // The most pages that one sequence, alone in the pool, could have.
+  int MaxPagesOfOneSequence() const;
 
   // A page, not indexed, with one reference, for logical index `index`; -1 when its class has no free page.
   int32_t Allocate(int index);

@@ -57,7 +57,7 @@ struct PromptInfo {
 
 // How a request ended, for usage and metrics. Sent once.
 struct RequestEnd {
-  absl::Status status;             // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, RESOURCE_EXHAUSTED
+  absl::Status status;             // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (logits that are not numbers)
   absl::Time arrival, scheduled, first_token, finished;  // InfinitePast where it did not come to that
   int num_generated_tokens = 0;    // over all choices
   int num_preemptions = 0;

@@ -191,7 +191,7 @@ const Sequence* Scheduler::FindSequence(uint64_t sequence_id) const {
 
 absl::Status Scheduler::CheckInvariants() const {
   if (absl::Status pool = pool_.CheckInvariants(); !pool.ok()) return pool;
-  std::vector<int> references(pool_.num_pages());
+  std::vector<int> references(pool_.num_pages()), reserved(pool_.num_classes());
   int running = 0, waiting = 0, num_running = 0, num_waiting = 0;
   int64_t waiting_tokens = 0;
   for (const auto& [id, request] : requests_) {
@@ -209,8 +209,10 @@ absl::Status Scheduler::CheckInvariants() const {
         ++waiting;
         if (!waiting_.Contains(*s)) return fail("waits, but not in the queue");
       }
+      if (s->num_preemptions > options_.max_preemptions) return fail("preempted too often");
       if (s->status != SequenceStatus::kRunning) continue;
       ++live_running;
+      for (int c = 0; IsProtected(*s) && c < pool_.num_classes(); ++c) reserved[c] += pool_.CountOfClass(MaxPages(*s), c);
       if (std::count(running_.begin(), running_.end(), s.get()) != 1) return fail("not among the running ones");
       if (s->num_remaining() < 1 || s->num_tokens() > s->max_size) return fail("its counts of tokens disagree");
       if (pool_.PagesFor(s->num_computed) > static_cast<int>(s->pages.size())) return fail("tokens without pages");
@@ -230,6 +232,9 @@ absl::Status Scheduler::CheckInvariants() const {
       ++num_waiting;
       waiting_tokens += static_cast<int64_t>(request->request.prompt.size());
     }
+  }
+  for (int c = 0; c < pool_.num_classes(); ++c) {
+    if (reserved[c] > pool_.class_capacity(c)) return absl::InternalError("protected sequences may run out of pages");
   }
   for (int page = 0; page < pool_.num_pages(); ++page) {
     if (references[page] != pool_.num_references(page)) {

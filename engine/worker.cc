@@ -9,18 +9,18 @@
 #include "engine/model.h"
 #include "engine/mutex.h"
 #include "engine/sampler.h"
-#include "kernels/backend.h"
-#include "kernels/communicator.h"
+#include "kernels/device.h"
 
 namespace sessa {
 namespace {
+
+constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
 
 struct Rank {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
   std::unique_ptr<Model> model;
   std::unique_ptr<StateCache> cache;
-  Matrix logits;
   absl::Status status;
 };
 
@@ -41,12 +41,14 @@ class Workers::Impl {
   }
 
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
-    auto communicators = MakeThreadCommunicators(options_.num_ranks);
+    auto devices = MakeRanks({options_.device, options_.num_ranks, options_.num_threads,
+                              options_.activation_dtype == DType::kBF16, options_.batch_invariant});
+    if (!devices.ok()) return devices.status();
     int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
     for (int i = 0; i < options_.num_ranks; ++i) {
       Rank& rank = ranks_[i];
-      rank.backend = MakeCpuBackend(options_.num_threads);
-      rank.communicator = std::move(communicators[i]);
+      rank.backend = std::move((*devices)[i].backend);
+      rank.communicator = std::move((*devices)[i].communicator);
       auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(), rank.communicator.get());
       if (!model.ok()) return model.status();
       rank.model = *std::move(model);
@@ -55,10 +57,11 @@ class Workers::Impl {
       if (i == 0) page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
     }
     page_bytes *= config.num_layers;
-    const int64_t pages = std::min<int64_t>(options_.state_cache_bytes / page_bytes, options_.max_pages);
+    state_cache_bytes_ = options_.state_cache_bytes > 0 ? options_.state_cache_bytes : DefaultCacheBytes();
+    const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
     num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
     if (num_pages_ == 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", options_.state_cache_bytes, " bytes hold no page for each rank; a page of ",
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_, " bytes hold no page for each rank; a page of ",
                                                        options_.page_size, " tokens takes ", page_bytes));
     }
     for (Rank& rank : ranks_) {
@@ -96,9 +99,19 @@ class Workers::Impl {
   }
 
   int num_pages() const { return num_pages_; }
-  StateCache* cache(int rank) { return ranks_[rank].cache.get(); }
+  int64_t state_cache_bytes() const { return state_cache_bytes_; }
+  void ReadState(int layer, const std::vector<int32_t>& pages, int n, float* s) {
+    ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), pages.data(), n, nullptr, nullptr, nullptr, s);
+  }
 
  private:
+  int64_t DefaultCacheBytes() const {
+    if (options_.device == DeviceType::kCpu) return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
+    for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
+    return bytes / 10 * 9 * options_.num_ranks;
+  }
+
   void Work(int rank) {
     for (uint64_t seen = 0;;) {
       const StepPlan* plan = nullptr;
@@ -120,8 +133,13 @@ class Workers::Impl {
   }
 
   void Forward(Rank* rank, const StepPlan& plan) {
-    rank->logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
+    const Matrix logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
+    if (rank == &ranks_[0]) {  // every rank has all logits
+      logits_.resize(static_cast<size_t>(logits.rows) * logits.cols);
+      rank->backend->CopyOut(logits.data, logits_.size() * sizeof(float), logits_.data());
+    }
     rank->status = rank->backend->Synchronize();
+    rank->status.Update(rank->communicator->status());
   }
 
   static int NumPromptLogprobs(const PlanSequence& s) {
@@ -137,15 +155,12 @@ class Workers::Impl {
     }
   }
 
-  // Every rank has all logits, so rank 0's are enough.
   void Sample(const StepPlan& plan, std::vector<SequenceResult>* results) {
     results->resize(plan.sequences.size());
     int row = 0;
     const auto next_row = [&] {
-      const Matrix& logits = ranks_[0].logits;
-      const Matrix one = logits.Rows(row, row + 1);
-      ++row;
-      return absl::Span<const float>(one.data, one.cols);
+      const size_t V = ranks_[0].model->config().vocab_size;
+      return absl::Span<const float>(logits_.data() + row++ * V, V);
     };
     for (size_t i = 0; i < plan.sequences.size(); ++i) {
       const PlanSequence& s = plan.sequences[i];
@@ -169,7 +184,9 @@ class Workers::Impl {
   std::vector<Rank> ranks_;
   Sampler sampler_;
   int num_pages_ = 0;
-  std::vector<int> logit_rows_;  // of the plan in execution
+  int64_t state_cache_bytes_ = 0;
+  std::vector<int32_t> logit_rows_;  // of the plan in execution
+  std::vector<float> logits_;        // [logit_rows_.size(), V]
   absl::Status health_;
 
   Mutex mutex_;
@@ -193,6 +210,7 @@ absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const WorkerOptions& op
 
 absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) { return impl_->Execute(plan, results); }
 int Workers::num_pages() const { return impl_->num_pages(); }
-StateCache* Workers::cache_for_testing(int rank) { return impl_->cache(rank); }
+int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
+void Workers::ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s) { impl_->ReadState(layer, pages, n, s); }
 
 }  // namespace sessa

@@ -11,18 +11,23 @@
 #include "engine/state_cache.h"
 #include "engine/step_plan.h"
 #include "engine/weights.h"
+#include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace sessa {
 
 struct WorkerOptions {
   DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
+  DType activation_dtype = DType::kF32;  // of what linears read; kBF16 requires CpuHasBf16Dot() and bf16 weights
   int num_ranks = 1;
+  DeviceType device = DeviceType::kCpu;
+  bool batch_invariant = false;    // DeviceOptions
   int num_threads = 1;             // of each rank, its own included
   int max_rows = 512;              // of one step
   int page_size = 64;
-  int max_pages = 0;               // more could never be used
-  int64_t state_cache_bytes = 0;   // over all ranks
+  int max_pages = 0;               // more would be of no use
+  int64_t state_cache_bytes = 0;   // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
+                                   // have free, or a quarter of the machine's free memory, at most 4 GiB
 };
 
 class Workers {
@@ -38,7 +43,8 @@ class Workers {
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
 
   int num_pages() const;
-  StateCache* cache_for_testing(int rank);
+  int64_t state_cache_bytes() const;  // the budget, also when the options left it open
+  void ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s);  // of rank 0: s [n, D]
 
  private:
   class Impl;

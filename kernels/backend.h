@@ -1,5 +1,7 @@
 // The operations a Sessa layer is made of, on one device. Enqueued in order; Synchronize waits and reports device errors.
 // Activations are float32; weights and cached state are bf16 or f32; every accumulation is float32.
+// Matrix, Buffer and FeedbackPartials name device memory, which nothing outside the backend reads or writes: what the host
+// has goes in by BeginStep and CopyIn, what it wants comes out by CopyOut.
 // One thread (the rank's worker) calls a Backend.
 #pragma once
 
@@ -7,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -52,6 +55,7 @@ struct LinearWeights {
   int n = 0, k = 0;      // outputs, inputs
   DType dtype = DType::kF32;
   Buffer weight;
+  Buffer scale;          // int8 alone: of groups of weights
   Buffer bias;           // [n] f32, or empty
 };
 
@@ -74,11 +78,24 @@ struct LayerState {
 // Rows of one sequence in a step: positions start, start + 1, ... at batch rows first_row, ...
 struct RowSpan {
   int first_row = 0, num_rows = 0, start = 0;
-  const int32_t* pages = nullptr;
+  absl::Span<const int32_t> pages;  // page table, host memory: covers positions [0, start + num_rows)
 };
 
-// What the feedback read of a block of rows leaves behind, exchanged between ranks. A block is at most kFeedbackTile rows
-// of one sequence within one tile; a wave is one block of each sequence. For the wave's rows r:
+// The rows of one step, in host memory. A block is at most kFeedbackTile rows of one sequence within one tile; a wave is
+// one block of each sequence, and the i-th wave holds the i-th blocks.
+struct StepRows {
+  std::vector<int32_t> token_ids, positions;  // [num_rows]
+  std::vector<RowSpan> spans;                 // one for each sequence
+  std::vector<std::vector<RowSpan>> waves;    // the spans cut into blocks; the last waves may be empty
+  std::vector<int32_t> logit_rows;            // the rows of GatherLogitRows
+  int head_dim = 0;                           // of Rope
+  float rope_theta = 0;
+};
+
+// Fills in the waves from the spans.
+void CutIntoWaves(StepRows* rows);
+
+// What the feedback read of a wave leaves behind, exchanged between ranks. For the wave's rows r:
 //   max, sum [kFeedbackChains][rows], acc [kFeedbackChains][rows][width], p [rows][kFeedbackTile]
 // p: the unnormalised probabilities of the columns inside the block's own tile.
 struct FeedbackPartials {
@@ -92,46 +109,61 @@ class Backend {
 
   // RESOURCE_EXHAUSTED, with the number of bytes.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
-  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null.
+  // What Allocate could still give, about.
+  virtual int64_t FreeBytes() const = 0;
+  // In order with the operations. `host` must stay as it is until Synchronize, and holds the bytes of CopyOut only then.
+  virtual void CopyIn(const void* host, size_t bytes, void* device) = 0;
+  virtual void CopyOut(const void* device, size_t bytes, void* host) = 0;
+  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null. `to`: f32, bf16, or int8,
+  // weights alone, each group of 64 along k with a bf16 scale of its own (symmetric, rounded to nearest);
+  // INVALID_ARGUMENT when a weight to quantise is not finite.
   virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) = 0;
   // `n` values of a table that is read by rows, as f32 or bf16.
   virtual absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) = 0;
   virtual size_t StateBytesPerPage(const LayerState& shape, bool feedback) const = 0;
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 
-  virtual void Embed(absl::Span<const int32_t> ids, const Buffer& table, DType dtype, Matrix x) = 0;  // table [V, D]
+  // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables must stay as
+  // they are until the next BeginStep.
+  virtual void BeginStep(const StepRows& rows) = 0;
+
+  virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;     // of the step's tokens; table [V, D]
   virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
   virtual void Gelu(Matrix x) = 0;
   virtual void Multiply(Matrix a, Matrix b, Matrix y) = 0;
   virtual void Add(Matrix a, Matrix y) = 0;                               // y += a
-  // Rotates even/odd pairs of every head by the row's angles: cos, sin [rows, head_dim / 2].
-  virtual void Rope(Matrix x, int head_dim, const float* cos, const float* sin) = 0;
-  // gamma[r] = gamma_max tanh(gamma_bias + gamma_ctx . u_r)
-  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, float gamma_bias, float gamma_max, float* gamma) = 0;
+  // Rotates even/odd pairs of every head of the step's rows by their positions' angles, taken in float32 as the published
+  // layers do: angle = position * theta^(-2 i / head_dim) for pair i.
+  virtual void Rope(Matrix x) = 0;
+  // gamma[r] = gamma_max tanh(gamma_bias[0] + gamma_ctx . u_r)
+  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) = 0;
+  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
 
-  virtual void AppendForward(Matrix k, Matrix v, absl::Span<const RowSpan> spans, LayerState* state) = 0;
-  // Rows whose page is not of this rank's class are skipped.
-  virtual void AppendFeedbackKeys(Matrix k_b, absl::Span<const RowSpan> spans, LayerState* state) = 0;
-  virtual void AppendFeedbackStates(Matrix s, absl::Span<const RowSpan> spans, LayerState* state) = 0;
+  virtual void AppendForward(Matrix k, Matrix v, LayerState* state) = 0;
+  // Rows whose page is not of this rank's class are skipped. States: of one wave's rows.
+  virtual void AppendFeedbackKeys(Matrix k_b, LayerState* state) = 0;
+  virtual void AppendFeedbackStates(Matrix s, int wave, LayerState* state) = 0;
 
-  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query head h.
-  virtual void Attend(Matrix q, absl::Span<const int> q_to_kv, absl::Span<const RowSpan> spans, const LayerState& state,
-                      Matrix out) = 0;
+  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query head h; the
+  // query heads of one KV head are neighbours.
+  virtual void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& state, Matrix out) = 0;
   // The chains c with c % num_ranks == rank, over all tokens whose state is cached.
-  virtual void FeedbackRead(Matrix q_b, absl::Span<const RowSpan> blocks, const LayerState& state, int rank, int num_ranks,
-                            FeedbackPartials partials) = 0;
-  // s = f + gamma r for the columns [begin, end), f and s [wave's batch rows].
-  virtual void FeedbackSolve(absl::Span<const RowSpan> blocks, const FeedbackPartials& partials, Matrix f, const float* gamma,
-                             DType state_dtype, int begin, int end, Matrix s) = 0;
+  virtual void FeedbackRead(Matrix q_b, int wave, const LayerState& state, int rank, int num_ranks, FeedbackPartials partials) = 0;
+  // s = f + gamma r for the columns [begin, end) of the wave's rows.
+  virtual void FeedbackSolve(int wave, const FeedbackPartials& partials, Matrix f, const float* gamma, DType state_dtype,
+                             int begin, int end, Matrix s) = 0;
+
+  // Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads * head_dim],
+  // k_b, s [n, D], host memory (null: skipped). Synchronizes. Requires every page to be of this rank's class.
+  virtual void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* s) = 0;
 
   virtual absl::Status Synchronize() = 0;
 };
 
-std::unique_ptr<Backend> MakeCpuBackend(int num_threads);
-
-// Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads * head_dim],
-// k_b, s [n, D] (null: skipped). CPU layout.
-void ReadCpuState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* s);
+// use_bf16_dot: linears with bf16 weights round their input to bf16 and run faster (kernels/cpu/bf16_dot.h); otherwise, and
+// with other weights, activations stay float32. Requires CpuHasBf16Dot().
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot = false);
+bool CpuHasBf16Dot();
 
 }  // namespace sessa

@@ -6,9 +6,9 @@
 
 namespace sessa {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8 };
 
-constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : 2; }
+constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : t == DType::kI8 ? 1 : 2; }
 
 constexpr const char* Name(DType t) {
   switch (t) {
@@ -16,6 +16,7 @@ constexpr const char* Name(DType t) {
     case DType::kBF16: return "bf16";
     case DType::kF16: return "f16";
     case DType::kI32: return "i32";
+    case DType::kI8: return "int8";
   }
   return "?";
 }
@@ -27,10 +28,10 @@ struct Matrix {
   int cols = 0;
   int64_t stride = 0;
 
-  float* row(int r) const { return data + r * stride; }
+  constexpr float* row(int r) const { return data + r * stride; }
   // Columns [begin, end) of the same rows.
-  Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
-  Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
+  constexpr Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
+  constexpr Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
 };
 
 }  // namespace sessa

@@ -4,13 +4,16 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <bit>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
+#include "kernels/convert.h"
+#include "kernels/cpu/free_memory.h"
+#include "kernels/cpu/bf16_dot.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -21,25 +24,6 @@ using cpu::kPanel;
 using cpu::kTile;
 using cpu::RoundUp;
 static_assert(cpu::kTile == kFeedbackTile && cpu::kGroups == kFeedbackChains);
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
-  if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(mantissa), -24);
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
-float ToFloat(const void* data, int64_t i, DType dtype) {
-  const char* p = static_cast<const char*>(data) + i * SizeOf(dtype);
-  if (dtype == DType::kF32) {
-    float f;
-    std::memcpy(&f, p, sizeof f);
-    return f;
-  }
-  uint16_t h;
-  std::memcpy(&h, p, sizeof h);
-  return dtype == DType::kBF16 ? std::bit_cast<float>(static_cast<uint32_t>(h) << 16) : HalfToFloat(h);
-}
 
 struct Layout {
   explicit Layout(const LayerState& s)
@@ -69,7 +53,8 @@ void StoreKey(const float* key, int dim, DType dtype, char* panel, int token) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int num_threads) : pool_(num_threads), scratch_(pool_.num_threads()) {}
+  CpuBackend(int num_threads, bool use_bf16_dot)
+      : use_bf16_dot_(use_bf16_dot), pool_(num_threads), scratch_(pool_.num_threads()) {}
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override {
     bytes = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
@@ -78,21 +63,44 @@ class CpuBackend final : public Backend {
     madvise(p, bytes, MADV_HUGEPAGE);  // streams of weights and state: fewer TLB misses; failing is harmless
     return Buffer(p, bytes, [](void* data, size_t size) { munmap(data, size); });
   }
+  int64_t FreeBytes() const override { return FreeMemory(); }
+  void CopyIn(const void* host, size_t bytes, void* device) override { std::memcpy(device, host, bytes); }
+  void CopyOut(const void* device, size_t bytes, void* host) override { std::memcpy(host, device, bytes); }
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) override {
     LinearWeights w;
     w.n = n, w.k = k, w.dtype = to;
     const int panels = RoundUp(n, kPanel) / kPanel;
-    auto memory = Allocate(static_cast<size_t>(panels) * kPanel * k * SizeOf(to));
+    const bool dot = UsesDot(to);
+    const int64_t panel_size = static_cast<int64_t>(kPanel) * (dot ? RoundUp(k, 2) : k);
+    auto memory = Allocate(panels * panel_size * SizeOf(to));
     if (!memory.ok()) return memory.status();
     w.weight = *std::move(memory);
+    const int64_t groups = (k + cpu::kScaleGroup - 1) / cpu::kScaleGroup;
+    if (to == DType::kI8) {
+      memory = Allocate(panels * groups * kPanel * SizeOf(DType::kBF16));
+      if (!memory.ok()) return memory.status();
+      w.scale = *std::move(memory);
+    }
+    std::atomic<bool> finite{true};
     pool_.ParallelFor(panels, [&](int p, int) {
-      std::vector<float> row(k);
-      for (int j = 0; j < std::min(kPanel, n - p * kPanel); ++j) {
-        for (int i = 0; i < k; ++i) row[i] = ToFloat(weight, (p * kPanel + j) * static_cast<int64_t>(k) + i, from);
-        StoreKey(row.data(), k, to, At(w.weight, static_cast<int64_t>(p) * kPanel * k, to), j);
+      const int num_rows = std::min(kPanel, n - p * kPanel);
+      std::vector<float> rows(static_cast<size_t>(num_rows) * k);
+      for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
+      char* panel = At(w.weight, p * panel_size, to);
+      if (to == DType::kI8) {
+        if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
+        if (!finite) return;
+        cpu::QuantizePanel(rows.data(), k, num_rows, k, reinterpret_cast<int8_t*>(panel),
+                           At(w.scale, p * groups * kPanel, DType::kBF16));
+        return;
+      }
+      for (int j = 0; j < num_rows; ++j) {
+        const float* row = rows.data() + static_cast<int64_t>(j) * k;
+        dot ? cpu::StorePairs(row, k, reinterpret_cast<uint16_t*>(panel), j) : StoreKey(row, k, to, panel, j);
       }
     });
+    if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
     if (bias != nullptr) {
       memory = Allocate(n * sizeof(float));
       if (!memory.ok()) return memory.status();
@@ -129,8 +137,25 @@ class CpuBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  void Embed(absl::Span<const int32_t> ids, const Buffer& table, DType dtype, Matrix x) override {
-    for (int r = 0; r < x.rows; ++r) cpu::Load(At(table, static_cast<int64_t>(ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+  void BeginStep(const StepRows& rows) override {
+    step_ = &rows;
+    const int d = rows.head_dim, half = d / 2, n = static_cast<int>(rows.positions.size());
+    cos_.resize(static_cast<size_t>(n) * half);
+    sin_.resize(cos_.size());
+    for (int i = 0; i < half; ++i) {
+      const float inv_freq = 1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
+      for (int r = 0; r < n; ++r) {
+        const float angle = static_cast<float>(rows.positions[r]) * inv_freq;
+        cos_[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+        sin_[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      }
+    }
+  }
+
+  void Embed(const Buffer& table, DType dtype, Matrix x) override {
+    for (int r = 0; r < x.rows; ++r) {
+      cpu::Load(At(table, static_cast<int64_t>(step_->token_ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+    }
   }
 
   void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
@@ -139,12 +164,12 @@ class CpuBackend final : public Backend {
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
     if (x.rows == 0) return;
-    const float* packed = nullptr;
-    if (x.rows >= cpu::kPackedRows) {
-      const int tiles = RoundUp(x.rows, cpu::kRowTile) / cpu::kRowTile;
-      packed_.resize(static_cast<size_t>(tiles) * cpu::kRowTile * x.cols);
-      pool_.ParallelFor(tiles, [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed_.data()); });
-      packed = packed_.data();
+    const bool dot = UsesDot(calls[0].weights->dtype);  // all calls of a model have one dtype
+    const float* a = dot ? nullptr : Packed(x, {{0, x.rows, 0, {}}});
+    if (dot) {
+      if (static_cast<int64_t>(pairs_.size()) < cpu::PackedPairs(x.rows, x.cols)) pairs_.resize(cpu::PackedPairs(x.rows, x.cols));
+      pool_.ParallelFor(cpu::NumRowTiles(x.rows),
+                        [&](int tile, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, tile, pairs_.data()); });
     }
     // Items of four panels over all calls: small enough to share out, large enough to stream.
     constexpr int kItem = 4;
@@ -154,10 +179,13 @@ class CpuBackend final : public Backend {
       const LinearCall* call = calls.data();
       for (int n; item >= (n = RoundUp(call->weights->n, kItem * kPanel) / (kItem * kPanel)); ++call) item -= n;
       const LinearWeights& w = *call->weights;
-      const int panels = RoundUp(w.n, kPanel) / kPanel;
-      cpu::LinearPanels(x.data, x.stride, packed, x.rows, w.k, w.weight.data(), w.dtype, w.n, w.bias.floats(), item * kItem,
-                        std::min(panels, (item + 1) * kItem), call->y.data, call->y.stride,
-                        Scratch(thread, static_cast<size_t>(w.k) * 4 * kPanel));
+      const int first = item * kItem, last = std::min(RoundUp(w.n, kPanel) / kPanel, first + kItem);
+      if (dot) {
+        return cpu::DotPanels(pairs_.data(), x.rows, static_cast<const uint16_t*>(w.weight.data()), w.n, w.k, w.bias.floats(), first,
+                              last, call->y.data, call->y.stride);
+      }
+      cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), first,
+                        last, call->y.data, call->y.stride, Scratch(thread, cpu::LinearScratch(x.rows, x.cols)));
     });
   }
 
@@ -171,10 +199,10 @@ class CpuBackend final : public Backend {
     ForRows(y.rows, [&](int r) { cpu::AddRow(a.row(r), y.cols, y.row(r)); });
   }
 
-  void Rope(Matrix x, int head_dim, const float* cos, const float* sin) override {
-    const int half = head_dim / 2;
+  void Rope(Matrix x) override {
+    const int head_dim = step_->head_dim, half = head_dim / 2;
     ForRows(x.rows, [&](int r) {
-      const float *c = cos + r * half, *s = sin + r * half;
+      const float *c = cos_.data() + r * half, *s = sin_.data() + r * half;
       for (float* head = x.row(r); head < x.row(r) + x.cols; head += head_dim) {
         for (int i = 0; i < half; ++i) {
           const float a = head[2 * i], b = head[2 * i + 1];
@@ -185,16 +213,20 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Gamma(Matrix u, const Buffer& gamma_ctx, float gamma_bias, float gamma_max, float* gamma) override {
+  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) override {
     ForRows(u.rows, [&](int r) {
-      gamma[r] = gamma_max * std::tanh(gamma_bias + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
+      gamma[r] = gamma_max * std::tanh(*gamma_bias.floats() + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
     });
   }
 
-  void AppendForward(Matrix k, Matrix v, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void GatherLogitRows(Matrix x, Matrix y) override {
+    for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_->logit_rows[i]), y.cols, y.row(i));
+  }
+
+  void AppendForward(Matrix k, Matrix v, LayerState* s) override {
     const Layout l(*s);
     const int d = s->head_dim;
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
         StoreKey(k.row(row) + h * d, d, s->dtype,
@@ -205,9 +237,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void AppendFeedbackKeys(Matrix k_b, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void AppendFeedbackKeys(Matrix k_b, LayerState* s) override {
     const Layout l(*s);
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       StoreKey(k_b.row(row), s->hidden_size, s->dtype,
@@ -216,9 +248,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void AppendFeedbackStates(Matrix x, absl::Span<const RowSpan> spans, LayerState* s) override {
+  void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const Layout l(*s);
-    ForTokens(spans, s->page_size, [&](int row, int64_t page, int slot) {
+    ForTokens(step_->waves[wave], s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       cpu::Store(x.row(row), s->hidden_size, s->dtype,
@@ -226,9 +258,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Attend(Matrix q, absl::Span<const int> q_to_kv, absl::Span<const RowSpan> spans, const LayerState& s,
-              Matrix out) override {
+  void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& s, Matrix out) override {
     const Layout l(s);
+    const std::vector<RowSpan>& spans = step_->spans;
     const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
     // An item: one KV head and as many rows as keep (rows x its query heads) within a tile.
     struct Item {
@@ -248,8 +280,9 @@ class CpuBackend final : public Backend {
       const Item& item = items[items.size() - 1 - i];  // late rows see most: start with them
       const RowSpan& span = spans[item.span];
       const int heads = item.head_end - item.head_begin, m = item.rows * heads, kv = q_to_kv[item.head_begin];
-      float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width));
+      float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width) + cpu::PackedSize(kTile, d));
       float* acc = queries + kTile * d;
+      float* packed = acc + kTile * width;
       std::fill(acc, acc + m * width, 0.0f);
       float max[kTile], sum[kTile] = {};
       int visible[kTile];
@@ -259,9 +292,10 @@ class CpuBackend final : public Backend {
         std::copy_n(q.row(span.first_row + row) + (item.head_begin + r % heads) * d, d, queries + r * d);
         visible[r] = span.start + row + 1;
       }
+      if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       const int last = (visible[m - 1] + kTile - 1) / kTile;
-      cpu::AttendTiles({queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
-                       {span.pages, s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
+      cpu::AttendTiles({m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
+                       {span.pages.data(), s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
                         At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
                        {max, sum, acc, width});
       for (int r = 0; r < m; ++r) {
@@ -272,13 +306,19 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void FeedbackRead(Matrix q_b, absl::Span<const RowSpan> blocks, const LayerState& s, int rank, int num_ranks,
-                    FeedbackPartials out) override {
+  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks, FeedbackPartials out) override {
     const Layout l(s);
+    const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;  // of each block in the wave
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
     const int own = kFeedbackChains / num_ranks;
+    const float* queries = Packed(q_b, blocks);
+    std::vector<const float*> q;  // of each block
+    for (const RowSpan& b : blocks) {
+      q.push_back(b.num_rows > cpu::kFewRows ? queries : q_b.row(b.first_row));
+      if (b.num_rows > cpu::kFewRows) queries += cpu::PackedSize(b.num_rows, q_b.cols);
+    }
     pool_.ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
       const int chain = item % own * num_ranks + rank, wave_row = first_rows[item / own];
       const RowSpan& block = blocks[item / own];
@@ -293,7 +333,7 @@ class CpuBackend final : public Backend {
       const bool own_chain = tile % kFeedbackChains == chain;
       int visible[kTile];
       for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
-      cpu::AttendArgs args{q_b.row(block.first_row), q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
+      cpu::AttendArgs args{q[item / own], q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
                            1.0f / std::sqrt(static_cast<float>(s.hidden_size)), visible, chain, tile, kFeedbackChains};
       if (own_chain) {
         args.last = tile + 1;
@@ -302,18 +342,19 @@ class CpuBackend final : public Backend {
         std::fill_n(args.probabilities, block.num_rows * kTile, 0.0f);
       }
       cpu::AttendTiles(args,
-                       {block.pages, s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
+                       {block.pages.data(), s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
                         l.feedback_value, RoundUp(s.hidden_size, kPanel)},
                        {max, sum, acc, out.width});
     });
   }
 
-  void FeedbackSolve(absl::Span<const RowSpan> blocks, const FeedbackPartials& in, Matrix f, const float* gamma,
-                     DType state_dtype, int begin, int end, Matrix s) override {
+  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype, int begin, int end,
+                     Matrix s) override {
+    const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
-    constexpr int kSlab = 64;  // columns of an item; columns never mix
+    constexpr int kSlab = 256;  // columns of an item; columns never mix
     const int slabs = (end - begin + kSlab - 1) / kSlab;
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
@@ -324,6 +365,32 @@ class CpuBackend final : public Backend {
                           gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
                          c, std::min(end, c + kSlab));
     });
+  }
+
+  void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) override {
+    const Layout l(s);
+    auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
+      for (int i = 0; i < dim; ++i) {
+        y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
+      }
+    };
+    for (int t = 0; t < n; ++t) {
+      const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
+      const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
+      for (int h = 0; h < kv; ++h) {
+        const int64_t head = page * kv + h;
+        if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
+        if (v_f) {
+          cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
+                    v_f + (static_cast<int64_t>(t) * kv + h) * d);
+        }
+      }
+      if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
+      if (out) {
+        cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
+                  out + static_cast<int64_t>(t) * D);
+      }
+    }
   }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
@@ -350,44 +417,52 @@ class CpuBackend final : public Backend {
     }
   }
 
+  // The rows of x as cpu::PackRows leaves them, span after span; of a span of few rows, nothing. x itself when there is
+  // nothing to pack. Valid until the next call.
+  const float* Packed(Matrix x, absl::Span<const RowSpan> spans) {
+    struct Tile {
+      const RowSpan* span;
+      int tile;
+      int64_t to;
+    };
+    std::vector<Tile> tiles;
+    int64_t size = 0;
+    for (const RowSpan& span : spans) {
+      if (span.num_rows <= cpu::kFewRows) continue;
+      for (int t = 0; t < cpu::NumRowTiles(span.num_rows); ++t) tiles.push_back({&span, t, size});
+      size += cpu::PackedSize(span.num_rows, x.cols);
+    }
+    if (tiles.empty()) return x.data;
+    if (static_cast<int64_t>(packed_.size()) < size) packed_.resize(size);
+    pool_.ParallelFor(static_cast<int>(tiles.size()), [&](int i, int) {
+      const Tile& t = tiles[i];
+      cpu::PackRows(x.row(t.span->first_row), x.stride, t.span->num_rows, x.cols, t.tile, t.tile + 1, packed_.data() + t.to);
+    });
+    return packed_.data();
+  }
+
   float* Scratch(int thread, size_t floats) {
     if (scratch_[thread].size() < floats) scratch_[thread].resize(floats);
     return scratch_[thread].data();
   }
 
+  bool UsesDot(DType dtype) const { return use_bf16_dot_ && dtype == DType::kBF16; }
+
+  const bool use_bf16_dot_;
   ThreadPool pool_;
+  const StepRows* step_ = nullptr;
+  std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<float> packed_;
+  std::vector<uint32_t> pairs_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> MakeCpuBackend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+bool CpuHasBf16Dot() { return cpu::HasBf16Dot(); }
 
-void ReadCpuState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) {
-  const Layout l(s);
-  auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
-    for (int i = 0; i < dim; ++i) {
-      y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
-    }
-  };
-  for (int t = 0; t < n; ++t) {
-    const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
-    const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
-    for (int h = 0; h < kv; ++h) {
-      const int64_t head = page * kv + h;
-      if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
-      if (v_f) {
-        cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
-                  v_f + (static_cast<int64_t>(t) * kv + h) * d);
-      }
-    }
-    if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
-    if (out) {
-      cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
-                out + static_cast<int64_t>(t) * D);
-    }
-  }
+std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot) {
+  return std::make_unique<CpuBackend>(num_threads, use_bf16_dot);
 }
 
 }  // namespace sessa

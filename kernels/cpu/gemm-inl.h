@@ -7,9 +7,11 @@
 #define SESSA_KERNELS_CPU_GEMM_INL_H_
 #endif
 
+#include <algorithm>
 #include <bit>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
@@ -22,10 +24,14 @@ inline constexpr size_t kLanes = HWY_MAX_BYTES / 4 < 16 ? HWY_MAX_BYTES / 4 : 16
 #endif
 inline constexpr hn::CappedTag<float, kLanes> kF;
 inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
+inline constexpr hn::Rebind<int8_t, hn::CappedTag<float, kLanes>> kI8;
+inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
+using VF = hn::Vec<decltype(kF)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
-HWY_INLINE auto LoadFloat(const float* p) { return hn::LoadU(kF, p); }
-HWY_INLINE auto LoadFloat(const hwy::bfloat16_t* p) { return hn::PromoteTo(kF, hn::LoadU(kB, p)); }
+HWY_INLINE VF LoadFloat(const float* p) { return hn::LoadU(kF, p); }
+HWY_INLINE VF LoadFloat(const hwy::bfloat16_t* p) { return hn::PromoteTo(kF, hn::LoadU(kB, p)); }
+HWY_INLINE VF LoadFloat(const int8_t* p) { return hn::ConvertTo(kF, hn::PromoteTo(kI32, hn::LoadU(kI8, p))); }
 
 HWY_INLINE uint16_t Bf16Bits(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
@@ -33,99 +39,192 @@ HWY_INLINE uint16_t Bf16Bits(float x) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-HWY_INLINE void RoundTo(const float* x, int n, DType dtype, float* y) {
-  for (int i = 0; i < n; ++i) {
-    y[i] = dtype == DType::kF32 ? x[i] : std::bit_cast<float>(static_cast<uint32_t>(Bf16Bits(x[i])) << 16);
-  }
-}
+// A as a product reads it.
+struct Lhs {
+  const float* data;
+  int64_t row_stride, depth_stride;
+};
 
+// B as a product reads it: its rows come in runs of equal length (cached values: 16 tokens, each run in some page), and
+// row[j][p] is the first row of run j, panel p. Rows of a run are ldb apart.
+inline constexpr int kMaxRuns = kTile / kPanel, kMaxPanels = 4;
 template <class T>
-HWY_INLINE void Widen(const T* in, int64_t n, float* out) {
-  int64_t i = 0;
-  for (; i + static_cast<int64_t>(kLanes) <= n; i += kLanes) hn::StoreU(LoadFloat(in + i), kF, out + i);
-  for (; i < n; ++i) {
-    if constexpr (sizeof(T) == 4) {
-      out[i] = in[i];
-    } else {
-      out[i] = std::bit_cast<float>(static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(in)[i]) << 16);
-    }
-  }
-}
+struct Rhs {
+  int64_t ldb;
+  int run;
+  const T* row[kMaxRuns][kMaxPanels] = {};
+  const hwy::bfloat16_t* scale[kMaxPanels] = {};  // int8 alone: [16] of each panel, for all k rows
+};
 
-// kRows x kPanels panels in registers. AVX-512: 12 x 2 = 24 accumulators, 2 of B, 1 broadcast. A is read at
-// a[r * row_stride + k * depth_stride], panel p of B at b[p * panel_stride + k * ldb].
+// kRows x kPanels panels in registers. AVX-512: at most 12 x 2 = 24 accumulators, 2 of B, 1 broadcast.
 template <int kRows, int kPanels, class T>
-HWY_INLINE void Micro(const float* a, int64_t row_stride, int64_t depth_stride, const T* b, int64_t panel_stride, int64_t ldb,
-                      int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
   constexpr int kV = kPanels * kVectors;
-  using V = hn::Vec<decltype(kF)>;
-  V acc[kRows][kV];
-#pragma GCC unroll 16
+  VF acc[kRows][kV];
+  [[maybe_unused]] VF scale[kV];
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
   }
-  for (int i = 0; i < k; ++i) {
-    V bv[kV];
-#pragma GCC unroll 16
-    for (int v = 0; v < kV; ++v) {
-      bv[v] = LoadFloat(b + (v / kVectors) * panel_stride + i * ldb + (v % kVectors) * kLanes);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const V x = hn::Set(kF, a[r * row_stride + i * depth_stride]);
-#pragma GCC unroll 16
-      for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(x, bv[v], acc[r][v]);
+  if constexpr (sizeof(T) == 1) {
+SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) scale[v] = LoadFloat(b.scale[v / kVectors] + (v % kVectors) * kLanes);
+  }
+  const float* x = a.data;
+  for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
+    const T* row[kPanels];
+SESSA_UNROLL
+    for (int p = 0; p < kPanels; ++p) row[p] = b.row[j][p];
+    for (int i = std::min(left, b.run); i > 0; --i) {
+      VF y[kV];
+SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) {
+        y[v] = LoadFloat(row[v / kVectors] + (v % kVectors) * kLanes);
+        if constexpr (sizeof(T) == 1) y[v] = y[v] * scale[v];
+      }
+SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const VF xr = hn::Set(kF, x[r * a.row_stride]);
+SESSA_UNROLL
+        for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
+      }
+SESSA_UNROLL
+      for (int p = 0; p < kPanels; ++p) row[p] += b.ldb;
+      x += a.depth_stride;
     }
   }
-#pragma GCC unroll 16
+SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+SESSA_UNROLL
     for (int v = 0; v < kV; ++v) hn::StoreU(acc[r][v], kF, c + r * ldc + v * kLanes);
   }
 }
 
-// Rows in steps of the largest register tile of this target that still fits.
-template <int kPanels, class T>
-HWY_NOINLINE void Rows(const float* a, int64_t row_stride, int64_t depth_stride, int m, const T* b, int64_t panel_stride,
-                       int64_t ldb, int k, float* c, int64_t ldc, bool accumulate) {
-  constexpr int kMax = kVectors * kPanels >= 8 ? 1 : kVectors * kPanels >= 4 ? 2 : kVectors == 1 ? 12 : 4;
-  for (int r = 0; r < m;) {
-    const float* x = a + r * row_stride;
-    float* y = c + r * ldc;
-    const int left = m - r;
-    if (kMax >= 12 && left >= 12) {
-      Micro<kMax >= 12 ? 12 : 1, kPanels>(x, row_stride, depth_stride, b, panel_stride, ldb, k, y, ldc, accumulate);
-      r += 12;
-    } else if (kMax >= 4 && left >= 4) {
-      Micro<kMax >= 4 ? 4 : 1, kPanels>(x, row_stride, depth_stride, b, panel_stride, ldb, k, y, ldc, accumulate);
-      r += 4;
-    } else if (kMax >= 2 && left >= 2) {
-      Micro<kMax >= 2 ? 2 : 1, kPanels>(x, row_stride, depth_stride, b, panel_stride, ldb, k, y, ldc, accumulate);
-      r += 2;
-    } else {
-      Micro<1, kPanels>(x, row_stride, depth_stride, b, panel_stride, ldb, k, y, ldc, accumulate);
-      r += 1;
-    }
+// The largest register tile of this target: 32 registers hold 24 accumulators, 16 hold 12.
+template <int kPanels>
+inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12) : std::max(1, 12 / (kPanels * kVectors));
+
+// Calls Micro with `rows` as a constant.
+template <int kRows, int kPanels, class T>
+HWY_INLINE void MicroOf(int rows, const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) return Micro<kRows, kPanels>(a, b, k, c, ldc, accumulate);
+    MicroOf<kRows - 1, kPanels>(rows, a, b, k, c, ldc, accumulate);
   }
 }
 
-// C[m][16 * panels] (+)= A[m][k] B[k][16 * panels], 1 <= panels <= 4.
+// Rows in tiles of almost equal size: 64 rows are better six tiles of 11 or 10 than five of 12 and one of 4.
+template <int kPanels, class T>
+HWY_NOINLINE void Rows(const Lhs& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+  constexpr int kMax = kMaxRows<kPanels>;
+  const int tiles = (m + kMax - 1) / kMax;
+  for (int t = 0; t < tiles; ++t) {
+    const int r = m * t / tiles, rows = m * (t + 1) / tiles - r;
+    MicroOf<kMax, kPanels>(rows, {a.data + r * a.row_stride, a.row_stride, a.depth_stride}, b, k, c + r * ldc, ldc, accumulate);
+  }
+}
+
+// How many panels to take at once: few rows need more of them, to have enough chains to hide the latency of an FMA.
+HWY_INLINE int PanelsAtOnce(int m, int left) {
+  if (m <= kFewRows && left >= 4) return 4;
+  return left >= 2 && (kLanes == 16 || m <= kFewRows) ? 2 : 1;
+}
+
+// C[m][16 * panels] (+)= A[m][k] B[k][16 * panels], panels 1, 2 or 4.
 template <class T>
-HWY_INLINE void Product(const float* a, int64_t row_stride, int64_t depth_stride, int m, const T* b, int64_t panel_stride,
-                        int64_t ldb, int panels, int k, float* c, int64_t ldc, bool accumulate) {
-  while (panels > 0) {
-    const int now = panels >= 4 ? 4 : panels >= 2 ? 2 : 1;
-    if (now == 4) {
-      Rows<4>(a, row_stride, depth_stride, m, b, panel_stride, ldb, k, c, ldc, accumulate);
-    } else if (now == 2) {
-      Rows<2>(a, row_stride, depth_stride, m, b, panel_stride, ldb, k, c, ldc, accumulate);
-    } else {
-      Rows<1>(a, row_stride, depth_stride, m, b, panel_stride, ldb, k, c, ldc, accumulate);
-    }
-    panels -= now;
-    b += now * panel_stride;
-    c += now * kPanel;
+HWY_INLINE void Product(const Lhs& a, int m, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+  switch (panels) {
+    case 4: return Rows<4>(a, m, b, k, c, ldc, accumulate);
+    case 2: return Rows<2>(a, m, b, k, c, ldc, accumulate);
+    default: return Rows<1>(a, m, b, k, c, ldc, accumulate);
+  }
+}
+
+// The left side of a product of many rows: as PackRows leaves it, or, of few rows or when its rows are short, as it lies.
+struct Left {
+  const float* data;
+  int m, k;
+  int64_t row_stride;
+  bool packed;
+  Lhs Tile(int tile, int depth) const {  // from column `depth` on
+    if (packed) return {data + (static_cast<int64_t>(tile) * k + depth) * kRowTile, 1, kRowTile};
+    return {data + FirstRowOfTile(tile, m) * row_stride + depth, row_stride, 1};
+  }
+};
+
+// C (+)= A B for all of a block's panels.
+template <class T>
+HWY_INLINE void ProductOfPanels(const Lhs& a, int rows, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+  for (int p = 0, now; p < panels; p += now) {
+    now = PanelsAtOnce(rows, panels - p);
+    Rhs<T> part = b;
+    for (int j = 0; p > 0 && j < kMaxRuns; ++j) std::copy_n(b.row[j] + p, now, part.row[j]);
+    if constexpr (sizeof(T) == 1) std::copy_n(b.scale + p, now, part.scale);
+    Product(a, rows, part, now, k, c + p * kPanel, ldc, accumulate);
+  }
+}
+
+// Rows [begin, begin + depth) of A's k, that is of B, for a few panels.
+template <class T>
+struct Block {
+  Rhs<T> b;
+  int panels, begin, depth;
+};
+
+// Calls body(row of the block, its panel p) for the rows [begin, end) of panel p: runs first, so that no index is divided.
+template <class T, class Body>
+HWY_INLINE void ForRowsOfPanel(const Block<T>& block, int p, int begin, int end, int step, const Body& body) {
+  for (int j = begin / block.b.run, i = begin; i < end; ++j) {
+    const int first = j * block.b.run, last = std::min(end, first + block.b.run);
+    const T* row = block.b.row[j][p] + (i - first) * block.b.ldb;
+    for (; i < last; i += step, row += step * block.b.ldb) body(i, row);
+  }
+}
+
+// [depth][16 * panels] floats; int8 times its scales.
+template <class T>
+HWY_INLINE void WidenBlock(const Block<T>& block, float* out) {
+  for (int p = 0; p < block.panels; ++p) {
+    VF scale[kVectors];
+    ForRowsOfPanel(block, p, 0, block.depth, 1, [&](int i, const T* row) HWY_ATTR {
+      for (int v = 0; v < kVectors; ++v) {
+        VF x = LoadFloat(row + v * kLanes);
+        if constexpr (sizeof(T) == 1) {
+          if (i % kScaleGroup == 0) scale[v] = LoadFloat(block.b.scale[p] + i / kScaleGroup * kPanel + v * kLanes);
+          x = x * scale[v];
+        }
+        hn::StoreU(x, kF, out + (i * block.panels + p) * kPanel + v * kLanes);
+      }
+    });
+  }
+}
+
+// Asks for the `part`-th of `parts` shares of a block's cache lines.
+template <class T>
+HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
+  constexpr int kRowsOfLine = 64 / (kPanel * sizeof(T));  // of a panel whose rows lie behind each other
+  const bool dense = block.b.ldb == kPanel;
+  const int step = dense ? kRowsOfLine : 1, begin = block.depth * part / parts / step * step;
+  for (int p = 0; p < block.panels; p += dense ? 1 : kRowsOfLine) {
+    ForRowsOfPanel(block, p, begin, block.depth * (part + 1) / parts, step, [](int, const T* row) { __builtin_prefetch(row); });
+  }
+}
+
+// C [a.m][16 * panels] (+)= A B of a block, B widened to floats once for all row tiles. Meanwhile `next` comes closer:
+// memory works while the FMA units do. wide: [block.depth][16 * panels] floats.
+template <class T>
+HWY_INLINE void WideProduct(const Left& a, const Block<T>& block, const Block<T>& next, float* wide, float* c, int64_t ldc,
+                            bool accumulate) {
+  WidenBlock(block, wide);
+  Rhs<float> b{block.panels * kPanel, block.depth};
+  for (int p = 0; p < block.panels; ++p) b.row[0][p] = wide + p * kPanel;
+  const int tiles = NumRowTiles(a.m);
+  for (int t = 0; t < tiles; ++t) {
+    PrefetchBlock(next, t, tiles);
+    const int r = FirstRowOfTile(t, a.m);
+    ProductOfPanels(a.Tile(t, block.begin), FirstRowOfTile(t + 1, a.m) - r, b, block.panels, block.depth, c + r * ldc, ldc,
+                    accumulate);
   }
 }
 

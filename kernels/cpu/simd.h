@@ -10,27 +10,62 @@
 // so are cached keys: 16 tokens make one panel [dim][16]; hence scores are the same loop as a linear layer.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/tensor.h"
+
+// Before a loop over an array of vectors that must live in registers. Not under a sanitizer, which checks every access: there
+// the unrolled code takes minutes to compile.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SESSA_UNROLL
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SESSA_UNROLL
+#endif
+#endif
+#ifndef SESSA_UNROLL
+#define SESSA_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace sessa::cpu {
 
 inline constexpr int kPanel = 16;   // columns of a panel = tokens of a key panel
 inline constexpr int kTile = 64;    // tokens of a softmax tile, cut at absolute positions
 inline constexpr int kGroups = 8;   // softmax chains of the feedback read: tile i belongs to chain i % kGroups
-inline constexpr int kRowTile = 12; // rows of a packed A tile
+inline constexpr int kRowTile = 12; // rows of a packed A tile, at most
 
 constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 
-// A [m, k] (row stride lda) as tiles [ceil(m / kRowTile)][k][kRowTile], zero padded. Writes tiles [first, last).
+// The left side of a product, [m, k]: up to kFewRows rows are read as they lie; more are packed into tiles of almost equal
+// height, [tiles][k][kRowTile] (rows a power of two apart would fall into the same cache sets).
+inline constexpr int kFewRows = 4;
+constexpr int NumRowTiles(int m) { return (m + kRowTile - 1) / kRowTile; }
+constexpr int FirstRowOfTile(int tile, int m) { return static_cast<int>(static_cast<int64_t>(m) * tile / NumRowTiles(m)); }
+constexpr int64_t PackedSize(int m, int k) { return static_cast<int64_t>(NumRowTiles(m)) * kRowTile * k; }
+// Writes the tiles [first, last) of A (row stride lda).
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed);
 
-// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). `packed` may be null when m < kPackedRows.
-// scratch: [k * 2 * kPanel] floats. c has columns for n outputs only; the padding is not written.
-inline constexpr int kPackedRows = 24;
-void LinearPanels(const float* a, int64_t lda, const float* packed, int m, int k, const void* panels, DType dtype, int n,
-                  const float* bias, int first, int last, float* c, int64_t ldc, float* scratch);
+// Weights [n, k] in the device's format: panels of W^T, and for int8 a bf16 scale for each column and kScaleGroup rows of k,
+// [panels][ceil(k / kScaleGroup)][16]. A weight's value is the float product of its int8 and its scale, one rounding.
+inline constexpr int kScaleGroup = 64;
+struct Panels {
+  const void* data;
+  const void* scales;  // int8 alone
+  DType dtype;
+  int n, k;
+};
+
+// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows.
+// scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the padding is not written.
+inline constexpr int kWideRows = 192;
+constexpr int64_t LinearScratch(int m, int k) {
+  return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + (m >= kWideRows ? k : 0));
+}
+void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
+                  int64_t ldc, float* scratch);
+// Quantises rows [16 p, 16 p + 16) of a weight [n, k] of floats into panel p.
+void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, void* scales);
 
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
 void GeluRow(float* x, int n);                                   // exact form, x * Phi(x); erf to float precision
@@ -62,7 +97,7 @@ struct SoftmaxState {
 };
 
 // Extends `state` by the tiles first, first + step, ... < last. Row r sees the tokens at positions < visible[r].
-// q [m, dim], m <= kTile. If `probabilities` is not null, the last tile's values enter only for positions below
+// q [m, dim], m <= kTile, as PackRows leaves it when m > kFewRows. If `probabilities` is not null, the last tile's values enter only for positions below
 // `value_limit` and that tile's unnormalised probabilities are kept there: [m][kTile] (the caller adds the rest).
 struct AttendArgs {
   const float* q;

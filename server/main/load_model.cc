@@ -59,7 +59,8 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
     if (!dtype.ok()) return dtype.status();
     engine_options.weight_dtype = *dtype;
   }
-  engine_options.state_dtype = options.state_dtype.value_or(engine_options.weight_dtype);
+  const DType weights = engine_options.weight_dtype;
+  engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
   progress.Say(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size, ", weights ",
                             Name(engine_options.weight_dtype), ", state ", Name(engine_options.state_dtype)));
   auto engine = Engine::Create(engine_options, config, **checkpoint, &Metrics::StepObserver, metrics);

@@ -29,20 +29,23 @@ ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
 ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
 ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
 
-ABSL_FLAG(std::string, device, "cpu", "cpu; this build has no other");
+ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
+ABSL_FLAG(bool, batch_invariant, false, "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
 ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
 ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
-ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32 or bf16; auto: the checkpoint's, f32 for f16");
-ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights'");
+ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
+ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
+ABSL_FLAG(std::string, activation_dtype, "f32",
+          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with a fast bf16 dot product");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB");
-ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings");
+ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
+ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache holds");
 ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
 ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
 ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
-ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence");
+ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence; 0: none ever, its pages are reserved when it starts");
 ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
 
 namespace sessa {
@@ -52,11 +55,15 @@ absl::Status FlagError(absl::string_view flag, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
 }
 
-absl::Status ParseDType(absl::string_view flag, absl::string_view value, std::optional<DType>* dtype) {
+absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8, std::optional<DType>* dtype) {
   if (value == "auto") return absl::OkStatus();
-  if (value == "f32") *dtype = DType::kF32;
-  if (value == "bf16") *dtype = DType::kBF16;
-  return dtype->has_value() ? absl::OkStatus() : FlagError(flag, absl::StrCat("'", value, "' is not auto, f32 or bf16"));
+  for (DType known : {DType::kF32, DType::kBF16, DType::kI8}) {
+    if (value == Name(known) && (known != DType::kI8 || allow_int8)) {
+      *dtype = known;
+      return absl::OkStatus();
+    }
+  }
+  return FlagError(flag, absl::StrCat("'", value, "' is not auto, f32", allow_int8 ? ", bf16 or int8" : " or bf16"));
 }
 
 absl::Status CheckPort(absl::string_view flag, int port) {
@@ -121,15 +128,20 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (options.limits.max_requests_per_tenant < 0) return FlagError("max_requests_per_tenant", "must be at least 0");
 
   const std::string device = absl::GetFlag(FLAGS_device);
-  if (device == "cuda") return FlagError("device", "this build has no CUDA backend; use --device=cpu");
-  if (device != "cpu") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
-  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype);
-  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), &options.state_dtype));
+  if (device == "cuda" && !BuiltWithCuda()) return FlagError("device", "this build has no CUDA backend; use --device=cpu");
+  if (device != "cpu" && device != "cuda") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
+  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true, &options.weight_dtype);
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false, &options.state_dtype));
+  std::optional<DType> activations;
+  dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false, &activations));
+  options.engine.activation_dtype = activations.value_or(DType::kF32);
   if (!dtype.ok()) return dtype;
   const double step_ms = absl::GetFlag(FLAGS_target_step_ms);
   if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
 
   EngineOptions& engine = options.engine;
+  engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
+  engine.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   engine.page_size = absl::GetFlag(FLAGS_page_size);
   engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes);
   engine.tensor_parallel_size = absl::GetFlag(FLAGS_tensor_parallel_size);

@@ -6,7 +6,6 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "kernels/cpu/thread_pool.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/bench/limits.cc"
@@ -78,20 +77,33 @@ double MedianRate(int passes, double work, Body body) {
 
 }  // namespace
 
-MachineLimits MeasureLimits(int num_threads) {
-  constexpr int64_t kFloats = int64_t{128} << 20, kIterations = 5'000'000;
-  ThreadPool pool(num_threads);
-  std::vector<float> data(kFloats, 1.0f), sinks(num_threads * 16);
+constexpr int64_t kFloats = int64_t{64} << 20;
+constexpr int kRows = 512, kWidth = 1024;
+
+LimitMeter::LimitMeter(int num_threads)
+    : num_threads_(num_threads), pool_(num_threads), backend_(MakeCpuBackend(num_threads)), data_(*backend_->Allocate(kFloats * 4)),
+      x_(kRows * kWidth, 0.5f), y_(kRows * kWidth) {
+  std::fill_n(data_.floats(), kFloats, 1.0f);  // pages that nobody wrote would all be the same one
+  weights_ = *backend_->MakeLinear(data_.data(), nullptr, DType::kF32, kWidth, kWidth, DType::kBF16);
+}
+
+MachineLimits LimitMeter::Measure() {
+  constexpr int64_t kIterations = 1'000'000;
+  std::vector<float> sinks(num_threads_ * 16);
   MachineLimits limits;
-  limits.read_bytes = MedianRate(7, kFloats * 4.0, [&] {
-    pool.ParallelFor(num_threads, [&](int item, int) {
-      const int64_t share = kFloats / num_threads / 1024 * 1024;
-      sinks[item * 16] = HWY_DYNAMIC_DISPATCH(ReadAll)(data.data() + item * share, share);
+  limits.read_bytes = MedianRate(5, kFloats * 4.0, [&] {
+    pool_.ParallelFor(num_threads_, [&](int item, int) {
+      const int64_t share = kFloats / num_threads_ / 1024 * 1024;
+      sinks[item * 16] = HWY_DYNAMIC_DISPATCH(ReadAll)(data_.floats() + item * share, share);
     });
   });
   const double flops = HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, sinks.data());
-  limits.fma_flops = MedianRate(7, flops * num_threads, [&] {
-    pool.ParallelFor(num_threads, [&](int item, int) { HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, &sinks[item * 16]); });
+  limits.fma_flops = MedianRate(5, flops * num_threads_, [&] {
+    pool_.ParallelFor(num_threads_, [&](int item, int) { HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, &sinks[item * 16]); });
+  });
+  limits.gemm_flops = MedianRate(7, 2.0 * kRows * kWidth * kWidth, [&] {
+    const LinearCall call{&weights_, {y_.data(), kRows, kWidth, kWidth}};
+    backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {&call, 1});
   });
   return limits;
 }

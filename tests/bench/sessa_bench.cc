@@ -1,13 +1,17 @@
-// ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do, measured in
-// the same run. Shapes A and B of the performance page: D 1024 and 2048, 24 layers, K = H / 4.
-//   bytes/s benchmarks print `of_read`: achieved over the read bandwidth; FLOP/s ones `of_fma`: over the FMA peak.
+// ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do, measured right
+// before and after it. Shapes A and B of performance targets: D 1024 and 2048, 24 layers, K = H / 4.
+// Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and GFLOP/s, and the fractions
+// of the read bandwidth, of the FMA peak and of the GEMM rate; `tokens` a second for whole steps.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -20,21 +24,69 @@
 namespace sessa {
 namespace {
 
-MachineLimits limits;
 int num_threads = 1;
+LimitMeter* meter = nullptr;
 
-void Report(benchmark::State& state, double bytes, double flops) {
-  using benchmark::Counter;
-  const auto rate = [](double x) { return Counter(x, Counter::kIsIterationInvariantRate); };
-  if (bytes > 0) {
-    state.counters["GB"] = rate(bytes * 1e-9);
-    state.counters["of_read"] = rate(bytes / limits.read_bytes);
+// Stands around a benchmark's loop: measures the limits before it and after it and reports the rates.
+class Measured {
+ public:
+  explicit Measured(benchmark::State& state) : state_(state), before_(meter->Measure()) {}
+  // Work of one iteration; 0: does not count.
+  void Report(double bytes, double flops) {
+    using benchmark::Counter;
+    const MachineLimits after = meter->Measure();
+    const auto report = [this](const char* name, double work, double limit) {
+      if (work > 0) state_.counters[name] = Counter(work / limit, Counter::kIsIterationInvariantRate);
+    };
+    report("GB/s", bytes, 1e9);
+    report("of_read", bytes, (before_.read_bytes + after.read_bytes) / 2);
+    report("GFLOP/s", flops, 1e9);
+    report("of_fma", flops, (before_.fma_flops + after.fma_flops) / 2);
+    report("of_gemm", flops, (before_.gemm_flops + after.gemm_flops) / 2);
   }
-  if (flops > 0) {
-    state.counters["GFLOP"] = rate(flops * 1e-9);
-    state.counters["of_fma"] = rate(flops / limits.fma_flops);
+
+ private:
+  benchmark::State& state_;
+  const MachineLimits before_;
+};
+
+// One line for each benchmark: medians over its repetitions.
+class TableReporter : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override {
+    std::printf("%-44s %12s %7s", "benchmark", "median us", "spread");
+    for (const char* name : kCounters) std::printf(" %8s", name);
+    std::printf("\n");
+    return true;
   }
-}
+  void ReportRuns(const std::vector<Run>& runs) override {
+    std::vector<double> times;
+    for (const Run& run : runs) {
+      if (run.run_type == Run::RT_Iteration) times.push_back(run.GetAdjustedRealTime());
+    }
+    if (times.empty()) return;
+    const double median = Median(times);
+    const auto [low, high] = std::minmax_element(times.begin(), times.end());
+    std::printf("%-44s %12.1f %6.1f%%", runs[0].run_name.function_name.c_str(), median, 50 * (*high - *low) / median);
+    for (const char* name : kCounters) {
+      std::vector<double> values;
+      for (const Run& run : runs) {
+        const auto counter = run.counters.find(name);
+        if (run.run_type == Run::RT_Iteration && counter != run.counters.end()) values.push_back(counter->second);
+      }
+      values.empty() ? std::printf(" %8s", "") : std::printf(" %8.3g", Median(values));
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  static constexpr const char* kCounters[] = {"GB/s", "of_read", "GFLOP/s", "of_fma", "of_gemm", "tokens"};
+  static double Median(std::vector<double> v) {
+    std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
+    return v[v.size() / 2];
+  }
+};
 
 std::vector<float> Values(size_t n, float scale = 1) {
   std::vector<float> v(n);
@@ -42,21 +94,26 @@ std::vector<float> Values(size_t n, float scale = 1) {
   return v;
 }
 
+double BytesOfWeights(DType dtype, double n) {  // int8: and a bf16 scale for 64 of them
+  return n * (dtype == DType::kI8 ? 1 + 2.0 / 64 : static_cast<double>(SizeOf(dtype)));
+}
+
 // x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its weights.
-void BM_Linear(benchmark::State& state) {
-  const int m = static_cast<int>(state.range(0)), D = static_cast<int>(state.range(1));
-  auto backend = MakeCpuBackend(num_threads);
-  const int count = std::max<int>(2, static_cast<int>((int64_t{256} << 20) / (2LL * D * D)));
+void BM_Linear(benchmark::State& state, DType dtype, bool dot, int m, int D) {
+  auto backend = MakeCpuBackend(num_threads, dot);
+  const double bytes = BytesOfWeights(dtype, 1.0 * D * D);
+  const int count = static_cast<int>(256e6 / bytes) + 1;
   const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
   std::vector<LinearWeights> weights;
-  for (int i = 0; i < count; ++i) weights.push_back(*backend->MakeLinear(w.data(), nullptr, DType::kF32, D, D, DType::kBF16));
+  for (int i = 0; i < count; ++i) weights.push_back(*backend->MakeLinear(w.data(), nullptr, DType::kF32, D, D, dtype));
   std::vector<float> y(static_cast<size_t>(m) * D);
   int i = 0;
+  Measured measured(state);
   for (auto _ : state) {
     const LinearCall call{&weights[i++ % count], {y.data(), m, D, D}};
     backend->Linear({const_cast<float*>(x.data()), m, D, D}, {&call, 1});
   }
-  Report(state, m <= 4 ? 2.0 * D * D : 0, 2.0 * m * D * D);
+  measured.Report(m <= 4 ? bytes : 0, 2.0 * m * D * D);
 }
 
 // One layer's pages with t tokens of one sequence.
@@ -74,13 +131,21 @@ struct PagedLayer {
     const int kv = state.num_kv_heads * state.head_dim;
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
     for (int start = 0; start < t; start += 64) {
-      const RowSpan span{0, std::min(64, t - start), start, pages.data()};
-      const Matrix narrow{rows.data(), span.num_rows, kv, kv}, wide{rows.data(), span.num_rows, D, D};
-      backend->AppendForward(narrow, narrow, {&span, 1}, &state);
-      backend->AppendFeedbackKeys(wide, {&span, 1}, &state);
-      backend->AppendFeedbackStates(wide, {&span, 1}, &state);
+      const int n = std::min(64, t - start);
+      const Matrix narrow{rows.data(), n, kv, kv}, wide{rows.data(), n, D, D};
+      Begin(backend, n, start);
+      backend->AppendForward(narrow, narrow, &state);
+      backend->AppendFeedbackKeys(wide, &state);
+      backend->AppendFeedbackStates(wide, 0, &state);
     }
   }
+  // A step of `rows` rows, one block, at position `start`.
+  void Begin(Backend* backend, int rows, int start) {
+    step.spans = {{0, rows, start, pages}};
+    step.waves = {step.spans};
+    backend->BeginStep(step);
+  }
+  StepRows step;
   LayerState state;
   std::vector<int32_t> pages;
 };
@@ -94,63 +159,68 @@ struct Partials {
 };
 
 // The feedback read of `rows` rows (one block) at position t.
-void BM_FeedbackRead(benchmark::State& state) {
-  const int rows = static_cast<int>(state.range(0)), D = static_cast<int>(state.range(1)), t = static_cast<int>(state.range(2));
+void BM_FeedbackRead(benchmark::State& state, int rows, int D, int t) {
   auto backend = MakeCpuBackend(num_threads);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   Partials partials(rows, D);
-  const RowSpan block{0, rows, t, layer.pages.data()};
-  for (auto _ : state) backend->FeedbackRead({q.data(), rows, D, D}, {&block, 1}, layer.state, 0, 1, partials.view);
-  Report(state, rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
+  layer.Begin(backend.get(), rows, t);
+  Measured measured(state);
+  for (auto _ : state) backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
+  measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
-void BM_FeedbackSolve(benchmark::State& state) {
-  const int rows = 64, D = static_cast<int>(state.range(0));
+// The triangle of one full block, and the joining of the chains before it: FLOPs of the triangle as a 64 x 64 product with D
+// columns, half of which a solve needs.
+void BM_FeedbackSolve(benchmark::State& state, int D) {
+  const int rows = 64;
   auto backend = MakeCpuBackend(num_threads);
   PagedLayer layer(backend.get(), D, 128);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f), f = q, s = q;
   const std::vector<float> gamma(rows, 0.5f);
   Partials partials(rows, D);
-  const RowSpan block{0, rows, 64, layer.pages.data()};
-  backend->FeedbackRead({q.data(), rows, D, D}, {&block, 1}, layer.state, 0, 1, partials.view);
+  layer.Begin(backend.get(), rows, 64);
+  backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
+  Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve({&block, 1}, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D, {s.data(), rows, D, D});
+    backend->FeedbackSolve(0, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D, {s.data(), rows, D, D});
   }
-  Report(state, 0, 1.0 * rows * rows * D);
+  measured.Report(0, 1.0 * rows * rows * D);
 }
 
 // Forward attention of `rows` rows at position t.
-void BM_Attend(benchmark::State& state) {
-  const int rows = static_cast<int>(state.range(0)), D = static_cast<int>(state.range(1)), t = static_cast<int>(state.range(2));
+void BM_Attend(benchmark::State& state, int rows, int D, int t) {
   auto backend = MakeCpuBackend(num_threads);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   std::vector<float> out(q.size());
   std::vector<int> q_to_kv;
   for (int h = 0; h < D / 64; ++h) q_to_kv.push_back(h / 4);
-  const RowSpan span{0, rows, t, layer.pages.data()};
-  for (auto _ : state) backend->Attend({q.data(), rows, D, D}, q_to_kv, {&span, 1}, layer.state, {out.data(), rows, D, D});
-  Report(state, rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
+  layer.Begin(backend.get(), rows, t);
+  Measured measured(state);
+  for (auto _ : state) backend->Attend({q.data(), rows, D, D}, q_to_kv, layer.state, {out.data(), rows, D, D});
+  measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 
-void BM_Sample(benchmark::State& state) {
-  const int V = static_cast<int>(state.range(0));
+enum class Draw { kGreedy, kAll, kTopP };
+
+void BM_Sample(benchmark::State& state, int V, Draw draw) {
   Sampler sampler(V, {});
   const auto logits = Values(V, 8);
   SamplingParams params;
-  params.temperature = state.range(1) == 0 ? 0.0f : 1.0f;
-  params.top_p = state.range(1) == 2 ? 0.9f : 1.0f;
+  params.temperature = draw == Draw::kGreedy ? 0.0f : 1.0f;
+  params.top_p = draw == Draw::kTopP ? 0.9f : 1.0f;
   const std::vector<int32_t> tokens = {1, 2, 3};
   uint64_t seed = 0;
+  Measured measured(state);
   for (auto _ : state) benchmark::DoNotOptimize(sampler.Sample(logits, params, tokens, 3, seed++));
-  Report(state, 4.0 * V, 0);
+  measured.Report(4.0 * V, 0);
 }
 
 // A whole model of 24 layers behind Workers, and plans made by hand: `batch` sequences with `context` tokens each.
 class ModelBench {
  public:
-  ModelBench(int D, int max_tokens) {
+  ModelBench(DType weight_dtype, bool dot, int D, int max_tokens) : weight_dtype_(weight_dtype) {
     config_.vocab_size = 32000;
     config_.hidden_size = D;
     config_.num_layers = 24;
@@ -158,6 +228,8 @@ class ModelBench {
     config_.num_kv_heads = D / 256;
     config_.max_position_embeddings = 1 << 20;
     WorkerOptions w;
+    w.weight_dtype = weight_dtype;
+    w.activation_dtype = dot ? DType::kBF16 : DType::kF32;
     w.num_threads = num_threads;
     w.max_rows = 512;
     w.max_pages = max_tokens / 64 + 64;
@@ -185,17 +257,21 @@ class ModelBench {
     }
     if (!workers_->Execute(plan, &results_).ok()) std::abort();
   }
-  double WeightBytes() const {  // of the linears and the output head, bf16
+  double LinearWeights() const {
     const double D = config_.hidden_size, kv = config_.kv_size();
-    return 2 * (config_.num_layers * (7 * D * D + 2 * kv * D) + config_.vocab_size * D);
+    return config_.num_layers * (7 * D * D + 2 * kv * D);
+  }
+  double WeightBytes() const {  // of the linears and the output head
+    return BytesOfWeights(weight_dtype_, LinearWeights() + 1.0 * config_.vocab_size * config_.hidden_size);
   }
   double StateBytes(int context) const { return 2.0 * config_.num_layers * context * (2 * config_.hidden_size + 2 * config_.kv_size()); }
   double PrefillFlops(int rows, int context) const {
     const double D = config_.hidden_size, t = context + rows / 2.0;
-    return rows * (WeightBytes() - 2.0 * config_.vocab_size * D) + config_.num_layers * rows * t * 8 * D;
+    return rows * 2 * LinearWeights() + config_.num_layers * rows * t * 8 * D;
   }
 
  private:
+  const DType weight_dtype_;
   ModelConfig config_;
   std::unique_ptr<Workers> workers_;
   SamplingParams greedy_;
@@ -203,49 +279,79 @@ class ModelBench {
   std::vector<SequenceResult> results_;
 };
 
-// The one model in memory: shape A is followed by shape B.
-ModelBench* Model(int D, int max_tokens) {
-  static int width = 0;
+// The one model in memory: the next shape takes its place.
+ModelBench* Model(DType dtype, bool dot, int D) {
+  constexpr int kTokens = 40960;
+  static std::tuple<DType, bool, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (width != D) {
+  if (shape != std::tuple(dtype, dot, D)) {
     model.reset();
-    model = std::make_unique<ModelBench>(D, max_tokens);
-    width = D;
+    model = std::make_unique<ModelBench>(dtype, dot, D, kTokens);
+    shape = {dtype, dot, D};
   }
   return model.get();
 }
 
-constexpr int kModelTokens = 40960;
-
-void BM_DecodeStep(benchmark::State& state) {
-  const int D = static_cast<int>(state.range(0)), batch = static_cast<int>(state.range(1)), context = static_cast<int>(state.range(2));
-  ModelBench* model = Model(D, kModelTokens);
+void BM_DecodeStep(benchmark::State& state, DType dtype, bool dot, int D, int batch, int context) {
+  ModelBench* model = Model(dtype, dot, D);
   model->Step(batch, 1, context);
+  Measured measured(state);
   for (auto _ : state) model->Step(batch, 1, context);
-  Report(state, model->WeightBytes() + batch * model->StateBytes(context), 0);
+  measured.Report(model->WeightBytes() + batch * model->StateBytes(context), 0);
   state.counters["tokens"] = benchmark::Counter(batch, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void BM_PrefillStep(benchmark::State& state) {
-  const int D = static_cast<int>(state.range(0)), rows = static_cast<int>(state.range(1)), context = static_cast<int>(state.range(2));
-  ModelBench* model = Model(D, kModelTokens);
+void BM_PrefillStep(benchmark::State& state, DType dtype, bool dot, int D, int rows, int context) {
+  ModelBench* model = Model(dtype, dot, D);
   model->Step(1, rows, context);
+  Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
-  Report(state, 0, model->PrefillFlops(rows, context));
+  measured.Report(0, model->PrefillFlops(rows, context));
   state.counters["tokens"] = benchmark::Counter(rows, benchmark::Counter::kIsIterationInvariantRate);
 }
 
+// Registers `body(state, args...)` under "name/arg/arg".
+template <class Body, class... Args>
+void Add(const std::string& name, Body body, const Args&... args) {
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { body(state, args...); })
+      ->UseRealTime()->Unit(benchmark::kMicrosecond)->MinTime(0.1)->Repetitions(5);
+}
+
 void Register() {
-  const auto wall = [](benchmark::internal::Benchmark* b) { b->UseRealTime()->Unit(benchmark::kMicrosecond); };
-  wall(benchmark::RegisterBenchmark("Linear/m/D", BM_Linear)->ArgsProduct({{1, 4, 16, 64, 512}, {1024, 2048}}));
-  wall(benchmark::RegisterBenchmark("FeedbackRead/rows/D/context", BM_FeedbackRead)->ArgsProduct({{1, 64}, {1024, 2048}, {2048, 32768}}));
-  wall(benchmark::RegisterBenchmark("FeedbackSolve/D", BM_FeedbackSolve)->Arg(1024)->Arg(2048));
-  wall(benchmark::RegisterBenchmark("Attend/rows/D/context", BM_Attend)->ArgsProduct({{1, 64}, {1024, 2048}, {2048, 32768}}));
-  wall(benchmark::RegisterBenchmark("Sample/V/greedy,drawn,top_p", BM_Sample)->ArgsProduct({{32000, 150000}, {0, 1, 2}}));
+  using absl::StrCat;
+  // bf16 weights with float32 activations, with bf16 ones where the CPU has the instruction, and int8 weights.
+  std::vector<std::tuple<std::string, DType, bool>> formats = {{"bf16", DType::kBF16, false}, {"int8", DType::kI8, false}};
+  if (CpuHasBf16Dot()) formats.insert(formats.begin() + 1, {"bf16dot", DType::kBF16, true});
+  for (const auto& [name, dtype, dot] : formats) {
+    for (int m : {1, 4, 16, 64, 512}) {
+      for (int D : {1024, 2048}) Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
+    }
+  }
+  for (int rows : {1, 64}) {
+    for (int D : {1024, 2048}) {
+      for (int t : {2048, 32768}) {
+        const std::string shape = StrCat("/rows:", rows, "/D:", D, "/context:", t);
+        Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, rows, D, t);
+        Add(StrCat("Attend", shape), BM_Attend, rows, D, t);
+      }
+    }
+  }
+  for (int D : {1024, 2048}) Add(StrCat("FeedbackSolve/D:", D), BM_FeedbackSolve, D);
+  for (int V : {32000, 150000}) {
+    Add(StrCat("Sample/greedy/V:", V), BM_Sample, V, Draw::kGreedy);
+    Add(StrCat("Sample/all/V:", V), BM_Sample, V, Draw::kAll);
+    Add(StrCat("Sample/top_p/V:", V), BM_Sample, V, Draw::kTopP);
+  }
   for (int D : {1024, 2048}) {
-    wall(benchmark::RegisterBenchmark("DecodeStep/D/batch/context", BM_DecodeStep)->ArgsProduct({{D}, {1, 16}, {256, 2048}}));
-    wall(benchmark::RegisterBenchmark("DecodeStep/D/batch/context", BM_DecodeStep)->Args({D, 1, 32768}));
-    wall(benchmark::RegisterBenchmark("PrefillStep/D/rows/context", BM_PrefillStep)->ArgsProduct({{D}, {64, 512}, {0, 2048}}));
+    for (const auto& [name, dtype, dot] : formats) {
+      const std::string shape = StrCat("/", name, "/D:", D);
+      for (auto [batch, context] : {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
+        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, dot, D, batch, context);
+      }
+      for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
+        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, dot, D, rows, context);
+      }
+    }
   }
 }
 
@@ -256,10 +362,13 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   sessa::num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  sessa::limits = sessa::MeasureLimits(sessa::num_threads);
-  std::printf("limits of this run, %d threads: read %.1f GB/s, float32 FMA %.0f GFLOP/s\n", sessa::num_threads,
-              sessa::limits.read_bytes * 1e-9, sessa::limits.fma_flops * 1e-9);
+  sessa::LimitMeter meter(sessa::num_threads);
+  sessa::meter = &meter;
+  const sessa::MachineLimits limits = meter.Measure();
+  std::printf("%d threads; at the start: read %.1f GB/s, float32 FMA %.0f GFLOP/s, GEMM %.0f GFLOP/s\n", sessa::num_threads,
+              limits.read_bytes * 1e-9, limits.fma_flops * 1e-9, limits.gemm_flops * 1e-9);
   sessa::Register();
-  benchmark::RunSpecifiedBenchmarks();
+  sessa::TableReporter reporter;
+  benchmark::RunSpecifiedBenchmarks(&reporter);
   benchmark::Shutdown();
 }

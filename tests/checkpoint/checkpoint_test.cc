@@ -142,6 +142,8 @@ TEST(CheckpointTest, FilesAndShards) {
   folder.ExpectError({"model.safetensors"});
   folder.Write("model.safetensors", "");
   folder.ExpectError({"model.safetensors", "empty"});
+  folder.Write("model.safetensors", Safetensors(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 3));
+  folder.ExpectError({"model.safetensors", "truncated"});
   std::filesystem::remove(folder.dir() + "/model.safetensors");
 
   const std::string a = Safetensors(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 4);

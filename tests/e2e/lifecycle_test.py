@@ -1,6 +1,7 @@
 """The life of the process: bad options, probes, settling and drain on SIGTERM, a second signal, TLS, API keys."""
 import http.client
 import json
+import os
 import pathlib
 import signal
 import socket
@@ -35,7 +36,7 @@ class LifecycleTest(unittest.TestCase):
         cases = [
             ([], "--model"),
             (["--model=/nowhere"], "/nowhere"),
-            ([demo, "--device=cuda"], "no CUDA backend"),
+            ([demo, "--device=cuda"], "CUDA"),  # not built in, or no GPU to see
             ([demo, "--device=tpu"], "tpu"),
             ([demo, "--weight_dtype=f64"], "--weight_dtype"),
             ([demo, "--page_size=17"], "page_size"),
@@ -49,7 +50,7 @@ class LifecycleTest(unittest.TestCase):
         for flags, expected in cases:
             with self.subTest(flags):
                 done = subprocess.run([BINARY, "--http_port=0", "--grpc_port=0", *flags], capture_output=True,
-                                      text=True, timeout=120)
+                                      text=True, timeout=120, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
                 self.assertEqual(done.returncode, 1)
                 self.assertEqual(done.stdout, "")
                 self.assertIn(expected, done.stderr.splitlines()[-1])

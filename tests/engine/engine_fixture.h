@@ -68,7 +68,13 @@ class EngineFixture : public ::testing::Test {
     request.sink = sink;
     auto accepted = engine->Submit(std::move(request));
     EXPECT_TRUE(accepted.ok()) << accepted.status();
-    if (id != nullptr && accepted.ok()) *id = *accepted;
+    if (!accepted.ok()) {  // nothing will come: who waits must not wait for ever
+      RequestEnd end;
+      end.status = accepted.status();
+      sink->OnEnd(end);
+    } else if (id != nullptr) {
+      *id = *accepted;
+    }
     return sink;
   }
   static absl::Status SubmitError(Engine* engine, Request request) {

@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "engine/engine_options.h"
+#include "kernels/backend.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/reference/reference_model.h"
 
@@ -258,6 +260,26 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
   EXPECT_EQ(engine->options().max_model_len, 512);
 }
 
+TEST(EngineOptionsTest, CoresOfAContainersQuota) {
+  for (auto [line, cores] : {std::pair{"max 100000", 0}, {"200000 100000", 2}, {"150000 100000", 2}, {"50000 100000", 1},
+                             {"9223372036854775807 1", 1024}, {"", 0}, {"200000", 0}, {"-1 100000", 0}, {"1 0", 0}}) {
+    EXPECT_EQ(CoresOfQuota(line), cores) << line;
+  }
+}
+
+TEST_F(EngineTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
+  EngineOptions options = SmallOptions();
+  options.activation_dtype = DType::kBF16;
+  for (DType weights : {DType::kF32, DType::kI8}) {
+    options.weight_dtype = weights;
+    const auto engine = Engine::Create(options, config_, *weights_);
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(engine.status().message().find("activation_dtype"), std::string::npos) << engine.status();
+  }
+  options.weight_dtype = DType::kBF16;
+  EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasBf16Dot());
+}
+
 TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {
   class Spoiled final : public WeightSource {
    public:
@@ -284,6 +306,66 @@ TEST_F(EngineTest, StepsAreObserved) {
   Submit(engine->get(), MakeRequest(RandomPrompt(30), 5))->WaitForEnd();
   engine->reset();
   EXPECT_EQ(tokens, 34);
+}
+
+// Who looks while the first step after an idle time runs must not take the engine for stuck.
+TEST_F(EngineTest, TheBeatIsDueFromTheFirstRequestOn) {
+  struct Seen {
+    std::unique_ptr<Engine> engine;
+    absl::Time heartbeat = absl::InfinitePast();  // during the first step
+  } seen;
+  auto engine = Engine::Create(SmallOptions(), config_, *weights_, [](void* context, const StepObservation&) {
+    auto* s = static_cast<Seen*>(context);
+    if (s->heartbeat == absl::InfinitePast()) s->heartbeat = s->engine->Stats().heartbeat;
+  }, &seen);
+  ASSERT_TRUE(engine.ok());
+  seen.engine = *std::move(engine);
+  const absl::Time submitted = absl::Now();
+  Submit(seen.engine.get(), MakeRequest(RandomPrompt(30), 2))->WaitForEnd();
+  EXPECT_GE(seen.heartbeat, submitted);
+}
+
+TEST_F(EngineTest, OneSequenceOfFullLengthOnAnyRanks) {
+  for (int ranks : {1, 2, 4, 8}) {
+    EngineOptions o = SmallOptions();
+    o.tensor_parallel_size = ranks;
+    o.enable_prefix_caching = false;
+    o.max_num_seqs = 1;
+    o.max_model_len = 82;  // 81 cached tokens: a tile and two pages
+    auto engine = Make(o);
+    EXPECT_LE(engine->Stats().num_pages, 8 * ranks);  // not all of state_cache_bytes
+    const auto result = Submit(engine.get(), MakeRequest(RandomPrompt(80), 2))->WaitForEnd();
+    EXPECT_TRUE(result.end.status.ok()) << result.end.status;
+    EXPECT_EQ(result.tokens[0].size(), 2u);
+  }
+}
+
+// What could never have its pages is refused as too long for the context, not as a matter of load: a client that waits and
+// tries again would do so for ever.
+TEST_F(EngineTest, TheContextIsCutToWhatTheCacheHolds) {
+  for (int ranks : {1, 4}) {
+    EngineOptions o = SmallOptions();
+    o.tensor_parallel_size = ranks;
+    auto roomy = Make(o);
+    EXPECT_EQ(roomy->options().max_model_len, 512);
+    o.state_cache_bytes = o.state_cache_bytes / roomy->Stats().num_pages * 17;  // of which ranks take whole shares
+    auto engine = Make(o);
+    ASSERT_EQ(engine->Stats().num_pages, ranks == 1 ? 17 : 16);
+    // Pages of 16: tiles of four pages go to the ranks in turn. The last token's state is never needed.
+    const int limit = 16 * engine->Stats().num_pages + 1;
+    EXPECT_EQ(engine->options().max_model_len, limit);
+    EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(limit), 1)).code(), absl::StatusCode::kOutOfRange);
+    const auto whole = Submit(engine.get(), MakeRequest(RandomPrompt(limit - 3), 100))->WaitForEnd();
+    EXPECT_TRUE(whole.end.status.ok()) << whole.end.status;
+    EXPECT_EQ(whole.tokens[0].size(), 3u);
+
+    o.max_model_len = limit + 1;
+    const auto refused = Engine::Create(o, config_, *weights_);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(refused.status().message().find("max_model_len"), 0u) << refused.status();
+    o.max_model_len = limit;
+    EXPECT_TRUE(Engine::Create(o, config_, *weights_).ok());
+  }
 }
 
 }  // namespace

@@ -1,72 +1,74 @@
-// The power-law impulse response of design.md, section 2, at 100 000 tokens, through Scheduler, pages and Workers: the whole
-// path of the engine but for its inbox. Wrong paging, wrong normalisation and lost precision all show here.
+// The power-law impulse response of design.md, section 2, at 100 000 tokens and through the whole engine: one request whose
+// prompt is cut into chunks, its state in pages, s read off the log-probabilities. Wrong paging, wrong normalisation and lost
+// precision all show here.
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <utility>
-#include <vector>
 
-#include "absl/time/clock.h"
-#include "engine/scheduler.h"
-#include "engine/worker.h"
-#include "gtest/gtest.h"
-#include "kernels/backend.h"
-#include "tests/engine/collecting_sink.h"
+#include "tests/engine/engine_fixture.h"
 #include "tests/engine/impulse_model.h"
 
 namespace sessa {
 namespace {
 
-TEST(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
-  constexpr int kTokens = 100000, kImpulse = 37;
-  constexpr double c = 0.7;
+constexpr int kTokens = 100000, kImpulse = 37;
+constexpr double kGamma = 0.7;
+
+// logit of id 0 - logit of id 1.
+double LogitDifference(const TokenLogprobs& logprobs) {
+  const auto& top = logprobs.top;  // both ids, the best first
+  const double difference = static_cast<double>(top[0].second) - top[1].second;
+  return top[0].first == 0 ? difference : -difference;
+}
+
+class ImpulseTest : public testing::TestWithParam<DType> {};
+
+TEST_P(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
   const ModelConfig config = ImpulseConfig(kTokens + 1);
-  WorkerOptions w;
-  w.weight_dtype = w.state_dtype = DType::kF32;
-  w.num_threads = 2;
-  w.max_rows = 1001;
-  w.max_pages = kTokens / w.page_size + 1;
-  w.state_cache_bytes = int64_t{1} << 30;
-  auto workers = Workers::Create(w, config, ImpulseWeights(config, c));
-  ASSERT_TRUE(workers.ok()) << workers.status();
-  SchedulerOptions o;
-  o.num_pages = (*workers)->num_pages();
-  o.max_step_tokens = w.max_rows;
-  o.max_model_len = kTokens + 1;
-  o.target_step_time = absl::InfiniteDuration();
-  Scheduler scheduler(o);
+  EngineOptions o;
+  o.weight_dtype = DType::kF32;
+  o.state_dtype = GetParam();
+  o.state_cache_bytes = 64 << 20;
+  auto engine = Engine::Create(o, config, ImpulseWeights(config, kGamma));
+  ASSERT_TRUE(engine.ok()) << engine.status();
   Request request;
   request.prompt.resize(kTokens);
   request.prompt[kImpulse] = 1;
   request.sampling.max_tokens = 1;
-  request.sink = std::make_shared<CollectingSink>();
-  ASSERT_TRUE(scheduler.Add(1, std::move(request), absl::Now()).ok());
+  request.sampling.num_logprobs = 2;
+  request.sampling.prompt_logprobs = true;
+  const auto submit = [&] {
+    auto sink = std::make_shared<CollectingSink>();
+    request.sink = sink;
+    EXPECT_TRUE((*engine)->Submit(request).ok());
+    return sink->WaitForEnd();
+  };
+  const auto whole = submit();
+  ASSERT_TRUE(whole.end.status.ok()) << whole.end.status;
+  EXPECT_GE((*engine)->Stats().num_steps, kTokens / (*engine)->options().max_step_tokens);
 
-  std::vector<SequenceResult> results;
-  std::vector<SchedulerEvent> events;
-  std::vector<int32_t> pages;
-  while (scheduler.has_work()) {
-    const StepPlan& plan = scheduler.Schedule(absl::Now());
-    ASSERT_TRUE((*workers)->Execute(plan, &results).ok());
-    pages = plan.sequences[0].pages;
-    scheduler.Commit(plan, results, absl::Now(), &events);
-  }
-  std::vector<float> s(kTokens * kImpulseD);
-  ReadCpuState(*(*workers)->cache_for_testing(0)->layer(0), pages.data(), kTokens, nullptr, nullptr, nullptr, s.data());
-
-  const double impulse = s[kImpulse * kImpulseD];
-  ASSERT_NEAR(impulse, 1, 1e-4);
+  ASSERT_EQ(whole.prompt.logprobs.size(), kTokens - 1u);
+  std::vector<TokenLogprobs> outputs = whole.prompt.logprobs;  // of rows 0, 1, ...
+  outputs.push_back(whole.logprobs[0][0]);
   double worst = 0;
   for (int t = kImpulse + 1; t < kTokens; ++t) {
-    // The sum S of s up to t grows by (1 + c / t): s_t = (c / t) S_{t-1}, a ratio of gamma functions.
-    const double tau = kImpulse;
-    const double S = std::exp(std::lgamma(t + c) - std::lgamma(t) + std::lgamma(tau + 1) - std::lgamma(tau + 1 + c));
-    const double expected = impulse * c / t * S;
-    worst = std::max(worst, std::abs(s[t * kImpulseD] - expected) / expected);
+    const double expected = ExpectedImpulseResponse(kGamma, kImpulse, t);
+    const double s = ImpulseResponseOf(LogitDifference(outputs[t]), config.layer_norm_eps);
+    worst = std::max(worst, std::abs(s - expected) / expected);
   }
-  EXPECT_LE(worst, 1e-4);
-  for (int t = 0; t < kImpulse; ++t) ASSERT_LT(std::abs(s[t * kImpulseD]), 1e-6);
+  EXPECT_LE(worst, GetParam() == DType::kF32 ? 1e-4 : 5e-3);
+  EXPECT_NEAR(ImpulseResponseOf(LogitDifference(outputs[kImpulse]), config.layer_norm_eps), 1, 0.01);
+  for (int t = 0; t < kImpulse; ++t) ASSERT_LT(std::abs(LogitDifference(outputs[t])), 1e-4);
+
+  // The next one finds all pages but the last, and the same bits.
+  request.sampling.prompt_logprobs = false;
+  const auto hit = submit();
+  const int page_size = (*engine)->options().page_size;
+  EXPECT_EQ(hit.prompt.num_cached_tokens, (kTokens - 1) / page_size * page_size);
+  EXPECT_EQ(hit.logprobs[0][0].top, whole.logprobs[0][0].top);
 }
+
+INSTANTIATE_TEST_SUITE_P(State, ImpulseTest, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& info) { return std::string(Name(info.param)); });
 
 }  // namespace
 }  // namespace sessa

@@ -14,10 +14,21 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
   const int R = options.ranks;
   // A sequence's pages come from the classes in turn, a tile at a time: leave room for the uneven rest.
   const int num_pages = (options.max_tokens / options.page_size + 64 * R) / R * R;
-  auto communicators = MakeThreadCommunicators(R);
+  harness->ranks_.resize(R);
+  std::vector<Backend*> backends;
+  for (Rank& rank : harness->ranks_) {
+    if (options.make_backend) {
+      auto backend = options.make_backend();
+      if (!backend.ok()) return backend.status();
+      rank.backend = *std::move(backend);
+    } else {
+      rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
+    }
+    backends.push_back(rank.backend.get());
+  }
+  auto communicators = options.make_backend ? MakeHostCommunicators(backends) : MakeThreadCommunicators(R);
   for (int r = 0; r < R; ++r) {
-    Rank& rank = harness->ranks_.emplace_back();
-    rank.backend = MakeCpuBackend(options.num_threads);
+    Rank& rank = harness->ranks_[r];
     rank.communicator = std::move(communicators[r]);
     auto model = Model::Load(config, weights, options.weight_dtype, options.max_rows, rank.backend.get(),
                              rank.communicator.get());
@@ -70,26 +81,31 @@ absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
     p.pages = s.pages;
     plan.sequences.push_back(std::move(p));
   }
-  std::vector<int> rows(plan.num_rows());
+  std::vector<int32_t> rows(plan.num_rows());
   for (int i = 0; i < plan.num_rows(); ++i) rows[i] = i;
   ForwardTrace trace;
-  std::vector<Matrix> logits(ranks_.size());
+  std::vector<std::vector<float>> logits(ranks_.size());
+  std::vector<absl::Status> statuses(ranks_.size());
+  const int V = config_.vocab_size, D = config_.hidden_size;
   std::vector<std::thread> threads;
   for (size_t r = 0; r < ranks_.size(); ++r) {
     threads.emplace_back([&, r] {
       Rank& rank = ranks_[r];
-      logits[r] = rank.model->Forward(plan, rows, rank.cache.get(), r == 0 && options_.keep_hidden ? &trace : nullptr);
+      const Matrix device = rank.model->Forward(plan, rows, rank.cache.get(), r == 0 && options_.keep_hidden ? &trace : nullptr);
+      logits[r].resize(size_t{rows.size()} * V);
+      rank.backend->CopyOut(device.data, logits[r].size() * sizeof(float), logits[r].data());
+      statuses[r] = rank.backend->Synchronize();
     });
   }
   for (std::thread& t : threads) t.join();
-  const int V = config_.vocab_size, D = config_.hidden_size;
-  const size_t bytes = static_cast<size_t>(plan.num_rows()) * V * sizeof(float);
-  for (size_t r = 1; r < ranks_.size(); ++r) {
-    if (std::memcmp(logits[0].data, logits[r].data, bytes) != 0) return absl::InternalError("ranks disagree on the logits");
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    if (!statuses[r].ok()) return statuses[r];
+    if (std::memcmp(logits[0].data(), logits[r].data(), logits[r].size() * sizeof(float)) != 0) return absl::InternalError("ranks disagree on the logits");
   }
   for (const PlanSequence& p : plan.sequences) {
     Sequence& s = sequences_[p.sequence_id];
-    s.logits.insert(s.logits.end(), logits[0].row(p.first_row), logits[0].row(p.first_row) + int64_t{p.num_rows} * V);
+    const float* first = logits[0].data() + int64_t{p.first_row} * V;
+    s.logits.insert(s.logits.end(), first, first + int64_t{p.num_rows} * V);
     for (size_t l = 0; l < trace.hidden.size(); ++l) {
       const float* x = trace.hidden[l].data() + int64_t{p.first_row} * D;
       s.hidden[l].insert(s.hidden[l].end(), x, x + int64_t{p.num_rows} * D);
@@ -111,8 +127,8 @@ ModelHarness::State ModelHarness::ReadState(int sequence, int layer) {
   const Sequence& s = sequences_[sequence];
   const size_t n = s.num_computed, kv = config_.kv_size(), D = config_.hidden_size;
   State state{std::vector<float>(n * kv), std::vector<float>(n * kv), std::vector<float>(n * D), std::vector<float>(n * D)};
-  ReadCpuState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n), state.k_f.data(), state.v_f.data(),
-               state.k_b.data(), state.s.data());
+  ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n), state.k_f.data(),
+                               state.v_f.data(), state.k_b.data(), state.s.data());
   return state;
 }
 

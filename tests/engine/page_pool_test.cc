@@ -140,6 +140,12 @@ TEST(PagePoolTest, ClassesFollowTiles) {
         }
         ASSERT_EQ(total, n);
       }
+      for (int pages = classes; pages < classes + 20; ++pages) {
+        PagePool odd(pages, page_size, classes);
+        int most = 0;
+        while (odd.Allocate(most) >= 0) ++most;
+        EXPECT_EQ(odd.MaxPagesOfOneSequence(), most) << pages << " pages in " << classes << " classes";
+      }
     }
   }
 }

@@ -37,6 +37,7 @@ class GrpcTest : public ::testing::Test {
   void TearDown() override {
     server_->Shutdown(absl::Now() + absl::Seconds(5));
     server_.reset();
+    if (engine_ != nullptr) engine_->Stop();
     service_.reset();
   }
 

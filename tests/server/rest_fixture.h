@@ -125,6 +125,7 @@ class RestTest : public ::testing::Test {
   void TearDown() override {
     if (server_ != nullptr) server_->Shutdown(absl::Now() + absl::Seconds(5));
     server_.reset();
+    if (engine_ != nullptr) engine_->Stop();
     service_.reset();
     engine_.reset();
   }

@@ -55,7 +55,9 @@ ScriptedEngine::ScriptedEngine(int vocab_size, int max_model_len) {
   options_.state_dtype = DType::kF32;
 }
 
-ScriptedEngine::~ScriptedEngine() {
+ScriptedEngine::~ScriptedEngine() { Stop(); }
+
+void ScriptedEngine::Stop() {
   Drain(absl::Now());
   std::vector<std::thread> threads;
   {
@@ -183,19 +185,22 @@ Request ScriptedEngine::last() const {
   return last_;
 }
 
-bool ScriptedEngine::WaitForSubmitted(int count) const { return WaitFor(num_submitted_, count); }
-bool ScriptedEngine::WaitForCancelled(int count) const { return WaitFor(num_cancelled_, count); }
+bool ScriptedEngine::WaitForSubmitted(int count) const {
+  auto reached = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_submitted_ >= count; };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), kPatience);
+}
+
+bool ScriptedEngine::WaitForCancelled(int count) const {
+  auto reached = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_cancelled_ >= count; };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), kPatience);
+}
 
 bool ScriptedEngine::WaitForNoneHanging() const {
   auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hanging_.empty(); };
   absl::MutexLock lock(&mutex_);
   return mutex_.AwaitWithTimeout(absl::Condition(&none), kPatience);
-}
-
-bool ScriptedEngine::WaitFor(const int& counter, int count) const {
-  auto done = [&counter, count] { return counter >= count; };
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&done), kPatience);
 }
 
 bool WaitUntilAllEnded(Service* service) {

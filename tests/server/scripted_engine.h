@@ -31,6 +31,7 @@ class ScriptedEngine final : public TokenEngine {
   void Cancel(RequestId id) override;
   void StopChoice(RequestId id, int choice) override;
   void Drain(absl::Time deadline) override;
+  void Stop();  // ends what runs; afterwards no sink is touched, and what sinks report to may go
   EngineStats Stats() const override;
   const ModelConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
@@ -49,7 +50,6 @@ class ScriptedEngine final : public TokenEngine {
  private:
   void Play(const Request& request, std::vector<int32_t> script);
   void Hang(RequestId id, const Request& request);
-  bool WaitFor(const int& counter, int count) const;
 
   ModelConfig config_;
   EngineOptions options_;

@@ -143,6 +143,10 @@ TEST(Utf8Test, RepairsMaximalPieces) {
   EXPECT_EQ(CompleteUtf8("a\xF0\x9F"), 1u);
   EXPECT_EQ(CompleteUtf8("a\xFF"), 2u);
   EXPECT_EQ(CompleteUtf8("é"), 2u);
+  // What stands before the text in memory must not be looked at.
+  EXPECT_EQ(CompleteUtf8(std::string_view("\xE2\x82").substr(1)), 1u);
+  EXPECT_EQ(CompleteUtf8(std::string_view("\xF0\x9F\x98").substr(1)), 2u);
+  EXPECT_EQ(CompleteUtf8(""), 0u);
 }
 
 }  // namespace

@@ -1,0 +1,330 @@
+// Softmax attention over paged state and the triangular solve of the feedback recurrence; the products are in gemm-inl.h.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/simd.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// clang-format off
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "kernels/cpu/gemm-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace sessa::cpu::HWY_NAMESPACE {
+
+// A row of a tile's scores becomes probabilities relative to the new maximum, and the row's state is rescaled. Tokens from
+// `visible` on weigh 0. The sum runs in a fixed order.
+HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float* max, float* sum, float* acc) {
+  if (visible <= 0) {
+    std::fill(s, s + kTile, 0.0f);
+    return;
+  }
+  constexpr int kV = kTile / kLanes;
+  const auto hidden = hn::Set(kF, -std::numeric_limits<float>::infinity()), factor = hn::Set(kF, scale);
+  auto peak = hn::Set(kF, *max);
+  for (int v = 0; v < kV; ++v) {
+    const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
+    const auto x = hn::IfThenElse(inside, hn::LoadU(kF, s + v * kLanes) * factor, hidden);
+    hn::StoreU(x, kF, s + v * kLanes);
+    peak = hn::Max(peak, x);
+  }
+  const float top = hn::GetLane(hn::MaxOfLanes(kF, peak));
+  if (top > *max) {
+    // exp(-inf) is a plain 0 by our own hand: the first tile of a chain has nothing to rescale.
+    const float c = std::isinf(*max) ? 0.0f : std::exp(*max - top);
+    *sum *= c;
+    const auto rescale = hn::Set(kF, c);
+    for (int i = 0; i < width; i += kLanes) hn::StoreU(hn::LoadU(kF, acc + i) * rescale, kF, acc + i);
+    *max = top;
+  }
+  const auto shift = hn::Set(kF, top);
+  auto total = hn::Zero(kF);
+  for (int v = 0; v < kV; ++v) {
+    const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
+    const auto p = hn::IfThenElseZero(inside, hn::Exp(kF, hn::LoadU(kF, s + v * kLanes) - shift));
+    hn::StoreU(p, kF, s + v * kLanes);
+    total = total + p;
+  }
+  *sum += hn::GetLane(hn::SumOfLanes(kF, total));
+}
+
+// A tile of cached tokens: where its groups of 16 lie.
+template <class T>
+struct TileOfState {
+  TileOfState(const PagedState& cache, int dim, int begin, int tokens) : ldv(cache.value_row_stride), dim(dim), tokens(tokens) {
+    for (int i = 0; i * kPanel < tokens; ++i) {
+      const int position = begin + i * kPanel, in_page = position % cache.page_size;
+      const int64_t page = cache.pages[position / cache.page_size] - cache.page_offset;
+      key[i] = static_cast<const T*>(cache.keys) + page * cache.key_page_stride + static_cast<int64_t>(in_page) * dim;
+      value[i] = static_cast<const T*>(cache.values) + page * cache.value_page_stride + in_page * cache.value_row_stride;
+    }
+  }
+  int num_panels() const { return RoundUp(tokens, kPanel) / kPanel; }
+  Block<T> Keys() const {
+    Block<T> block{{kPanel, dim}, num_panels(), 0, dim};
+    std::copy_n(key, num_panels(), block.b.row[0]);
+    return block;
+  }
+  // Columns [column, column + 16 * panels) of the first `depth` values.
+  Block<T> Values(int column, int panels, int depth) const {
+    Block<T> block{{ldv, kPanel}, panels, 0, depth};
+    for (int i = 0; i * kPanel < depth; ++i) {
+      for (int p = 0; p < panels; ++p) block.b.row[i][p] = value[i] + column + p * kPanel;
+    }
+    return block;
+  }
+  const T *key[kMaxRuns], *value[kMaxRuns];
+  int64_t ldv;
+  int dim, tokens;
+};
+
+// scores [m][kTile] = q K^T of a tile.
+template <class T>
+HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, float* scores) {
+  const Block<T> keys = tile.Keys();
+  for (int t = 0; t < NumRowTiles(q.m); ++t) {
+    const int r = FirstRowOfTile(t, q.m);
+    ProductOfPanels(q.Tile(t, 0), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
+                    /*accumulate=*/false);
+  }
+}
+
+// Few rows: memory sets the pace. kTokens values at a time are streamed over their whole width, and the next ones come closer.
+// The sums lie in the first-level cache; probabilities stay in registers.
+template <int kRows, int kTokens, class T>
+HWY_NOINLINE void StreamValues(const float* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
+                               int64_t acc_stride) {
+  for (int t = 0; t < depth; t += kTokens) {
+    const int tokens = std::min(kTokens, depth - t);
+    const T* v = tile.value[t / kPanel] + t % kPanel * tile.ldv;
+    if (tokens < kTokens) {  // one by one: the rows behind the last token are not ours to read
+      for (int i = 0; i < tokens; ++i) {
+        for (int r = 0; r < kRows; ++r) {
+          const VF p = hn::Set(kF, probabilities[r * kTile + t + i]);
+          for (int n = 0; n < width; n += kLanes) {
+            float* x = acc + r * acc_stride + n;
+            hn::StoreU(hn::MulAdd(p, LoadFloat(v + i * tile.ldv + n), hn::LoadU(kF, x)), kF, x);
+          }
+        }
+      }
+      return;
+    }
+    VF p[kRows][kTokens];
+SESSA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+SESSA_UNROLL
+      for (int i = 0; i < kTokens; ++i) p[r][i] = hn::Set(kF, probabilities[r * kTile + t + i]);
+    }
+    for (int n = 0; n < width; n += kLanes) {
+      VF sum[kRows];
+SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
+SESSA_UNROLL
+      for (int i = 0; i < kTokens; ++i) {
+        const T* x = v + i * tile.ldv + n;
+        __builtin_prefetch(x + kTokens * tile.ldv);
+        const VF y = LoadFloat(x);
+SESSA_UNROLL
+        for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][i], y, sum[r]);
+      }
+SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) hn::StoreU(sum[r], kF, acc + r * acc_stride + n);
+    }
+  }
+}
+
+// acc [m][acc_stride] += the first `depth` probabilities times their values.
+template <class T>
+HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T>& tile, int depth, int width, float* wide,
+                          float* acc, int64_t acc_stride) {
+  const Left p{probabilities, m, kTile, kTile, false};
+  if (m > kFewRows) {
+    for (int n = 0; n < width; n += 2 * kPanel) {
+      const int left = (width - n) / kPanel, panels = std::min(2, left);
+      const Block<T> next = tile.Values(n + 2 * kPanel, std::clamp(left - 2, 0, 2), depth);
+      WideProduct(p, tile.Values(n, panels, depth), next, wide, acc + n, acc_stride, /*accumulate=*/true);
+    }
+    return;
+  }
+  if (width <= kMaxPanels * kPanel) {  // all sums fit into registers
+    const Block<T> values = tile.Values(0, width / kPanel, depth);
+    return ProductOfPanels(p.Tile(0, 0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
+  }
+  switch (m) {
+    case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
+    case 2: return StreamValues<2, 8>(probabilities, tile, depth, width, acc, acc_stride);
+    case 3: return StreamValues<3, 4>(probabilities, tile, depth, width, acc, acc_stride);
+    default: return StreamValues<4, 4>(probabilities, tile, depth, width, acc, acc_stride);
+  }
+}
+
+template <class T>
+void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
+  const int width = RoundUp(args.value_dim, kPanel);
+  const int horizon = *std::max_element(args.visible, args.visible + args.m);
+  const Left q{args.q, args.m, args.dim, args.ldq, args.m > kFewRows};
+  alignas(64) float scores[kTile * kTile];
+  alignas(64) float wide[kTile * 2 * kPanel];
+  for (int t = args.first; t < args.last; t += args.step) {
+    const int begin = t * kTile, tokens = std::min(kTile, horizon - begin);
+    if (tokens <= 0) break;
+    const TileOfState<T> tile(cache, args.dim, begin, tokens);
+    Scores(q, tile, scores);
+    for (int r = 0; r < args.m; ++r) {
+      SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width, state.max + r, state.sum + r,
+                 state.acc + r * state.acc_stride);
+    }
+    const bool last = args.probabilities != nullptr && t + args.step >= args.last;
+    if (last) std::copy(scores, scores + args.m * kTile, args.probabilities);
+    const int values = last ? std::min(tokens, args.value_limit - begin) : tokens;
+    if (values > 0) AddValues(scores, args.m, tile, values, width, wide, state.acc, state.acc_stride);
+  }
+}
+
+void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
+  if (cache.dtype == DType::kF32) {
+    AttendTyped<float>(args, cache, state);
+  } else {
+    AttendTyped<hwy::bfloat16_t>(args, cache, state);
+  }
+}
+
+// x as the cache rounds it: to nearest even; NaN stays NaN.
+HWY_INLINE VF RoundAs(DType dtype, VF x) {
+  if (dtype == DType::kF32) return x;
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  const auto bits = hn::BitCast(u, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+  const auto rounded = hn::And(bits + hn::Set(u, 0x7fff) + odd, hn::Set(u, 0xffff0000));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(kF, rounded));
+}
+
+// How the chains of a block's rows join: the weight of each chain, exp(max - top), and gamma over the joined denominator.
+struct Join {
+  float weight[kGroups][kTile];
+  float share[kTile];
+};
+
+void JoinChains(const SolveArgs& args, Join* join) {
+  float max[kGroups][kTile], sum[kGroups][kTile];  // padded: a vector never reads another block's rows
+  const int rows = RoundUp(args.m, kLanes);
+  for (int g = 0; g < kGroups; ++g) {
+    std::fill(std::copy_n(args.max + g * args.group_stride, args.m, max[g]), max[g] + rows, 0.0f);
+    std::fill(std::copy_n(args.sum + g * args.group_stride, args.m, sum[g]), sum[g] + rows, 0.0f);
+  }
+  const auto nothing = hn::Set(kF, -std::numeric_limits<float>::infinity());
+  for (int r = 0; r < rows; r += kLanes) {
+    auto top = nothing, denominator = hn::Zero(kF);
+    for (int g = 0; g < kGroups; ++g) top = hn::Max(top, hn::LoadU(kF, max[g] + r));
+    for (int i = 1; i <= kGroups; ++i) {  // the own chain comes last
+      const int g = (args.group + i) % kGroups;
+      const auto m = hn::LoadU(kF, max[g] + r);
+      const auto w = hn::IfThenElse(m == nothing, hn::Zero(kF), hn::Exp(kF, m - top));
+      hn::StoreU(w, kF, join->weight[g] + r);
+      denominator = hn::MulAdd(w, hn::LoadU(kF, sum[g] + r), denominator);
+    }
+    hn::StoreU(denominator, kF, join->share + r);
+  }
+  for (int r = 0; r < args.m; ++r) join->share[r] = join->share[r] > 0 ? args.gamma[r] / join->share[r] : 0.0f;
+}
+
+// kRows rows from r0 on, kPanels panels of columns from c on: the finished rows enter as a product, then each new row enters
+// those below it. All sums stay in registers; each takes the columns j in order, as decode does.
+template <int kRows, int kPanels>
+HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, int r0, int c, int columns, float* finished) {
+  constexpr int kV = kPanels * kVectors, kSlab = kPanels * kPanel;
+  const float* p = args.probabilities + r0 * kTile + args.first_column;
+  VF acc[kRows][kV];
+SESSA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const float* x = args.acc + args.group * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
+    const bool empty = join.weight[args.group][r0 + r] == 0;  // then x was never written
+SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) acc[r][v] = empty ? hn::Zero(kF) : hn::LoadU(kF, x + v * kLanes);
+  }
+  for (int j = 0; j < r0; ++j) {
+SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) {
+      const VF s = hn::Load(kF, finished + j * kSlab + v * kLanes);
+SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) acc[r][v] = hn::MulAdd(hn::Set(kF, p[r * kTile + j]), s, acc[r][v]);
+    }
+  }
+SESSA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    VF base[kV];
+SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) base[v] = hn::Zero(kF);
+    for (int i = 1; i < kGroups; ++i) {
+      const int g = (args.group + i) % kGroups;
+      const float w = join.weight[g][r0 + r];
+      if (w == 0) continue;
+      const float* x = args.acc + g * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
+SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) base[v] = hn::MulAdd(hn::Set(kF, w), hn::LoadU(kF, x + v * kLanes), base[v]);
+    }
+    const auto own = hn::Set(kF, join.weight[args.group][r0 + r]), share = hn::Set(kF, join.share[r0 + r]);
+    const float* f = args.f + (r0 + r) * args.ldf + c;
+    float* out = args.s + (r0 + r) * args.lds + c;
+SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) {
+      const int left = columns - v * static_cast<int>(kLanes);
+      const auto mask = hn::FirstN(kF, static_cast<size_t>(std::max(0, left)));
+      const VF s = hn::MulAdd(share, hn::MulAdd(own, acc[r][v], base[v]), hn::MaskedLoad(mask, kF, f + v * kLanes));
+      if (left >= static_cast<int>(kLanes)) {
+        hn::StoreU(s, kF, out + v * kLanes);
+      } else {
+        for (int i = 0; i < left; ++i) out[v * kLanes + i] = hn::ExtractLane(s, i);
+      }
+      const VF rounded = RoundAs(args.dtype, s);
+      hn::Store(rounded, kF, finished + (r0 + r) * kSlab + v * kLanes);
+SESSA_UNROLL
+      for (int i = r + 1; i < kRows; ++i) acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded, acc[i][v]);
+    }
+  }
+}
+
+template <int kPanels>
+HWY_NOINLINE void SolveSlab(const SolveArgs& args, const Join& join, int c, int columns) {
+  constexpr int kRows = kLanes == 16 ? 16 / kPanels : std::max(1, 8 / (kPanels * kVectors));
+  alignas(64) float finished[kTile * kPanels * kPanel];  // rows of s as the cache will hold them
+  int r = 0;
+  for (; r + kRows <= args.m; r += kRows) SolveTile<kRows, kPanels>(args, join, r, c, columns, finished);
+  for (; r < args.m; ++r) SolveTile<1, kPanels>(args, join, r, c, columns, finished);
+}
+
+void FeedbackSolve(const SolveArgs& args, int begin, int end) {
+  Join join;
+  JoinChains(args, &join);
+  for (int c = begin; c < end;) {
+    if (end - c > kPanel) {
+      SolveSlab<2>(args, join, c, end - c);
+      c += 2 * kPanel;
+    } else {
+      SolveSlab<1>(args, join, c, end - c);
+      c += kPanel;
+    }
+  }
+}
+
+}  // namespace sessa::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sessa::cpu {
+
+HWY_EXPORT(AttendTiles);
+HWY_EXPORT(FeedbackSolve);
+
+void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
+  HWY_DYNAMIC_DISPATCH(AttendTiles)(args, cache, state);
+}
+void FeedbackSolve(const SolveArgs& args, int begin, int end) { HWY_DYNAMIC_DISPATCH(FeedbackSolve)(args, begin, end); }
+
+}  // namespace sessa::cpu
+#endif  // HWY_ONCE

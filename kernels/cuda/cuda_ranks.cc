@@ -1,0 +1,39 @@
+#include "kernels/cuda/cuda_ranks.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_backend.h"
+
+#ifdef SESSA_NCCL
+#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/nccl_communicator.h"
+#endif
+
+namespace sessa {
+
+absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& options) {
+  std::vector<DeviceRank> ranks(options.num_ranks);
+  for (int i = 0; i < options.num_ranks; ++i) {
+    auto backend = MakeCudaBackend({.device = i, .batch_invariant = options.batch_invariant});
+    if (!backend.ok()) return backend.status();
+    ranks[i].backend = *std::move(backend);
+  }
+  if (options.num_ranks == 1) {
+    ranks[0].communicator = std::move(MakeThreadCommunicators(1)[0]);  // has nobody to talk to
+    return ranks;
+  }
+#ifdef SESSA_NCCL
+  std::vector<cudaStream_t> streams;
+  for (const DeviceRank& rank : ranks) streams.push_back(CudaStreamOf(*rank.backend));
+  auto communicators = MakeNcclCommunicators(streams);
+  if (!communicators.ok()) return communicators.status();
+  for (int i = 0; i < options.num_ranks; ++i) ranks[i].communicator = std::move((*communicators)[i]);
+  return ranks;
+#else
+  return absl::UnimplementedError(
+      absl::StrCat("tensor_parallel_size: ", options.num_ranks, " GPUs need NCCL, which this build has not"));
+#endif
+}
+
+}  // namespace sessa

@@ -1,0 +1,64 @@
+// Small device functions that several kernels share. Sums run in orders that depend on the data's size alone,
+// and products are added by explicit fused multiply-adds (the build forbids others), so that a result has the
+// same bits in every kernel.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/runtime.h"
+
+namespace sessa::cuda {
+
+inline constexpr int kThreads = 256;  // of most blocks
+inline constexpr int kWarpLanes = 32;
+
+struct Bf16 {
+  uint16_t bits;
+};
+
+__device__ __forceinline__ float ToFloat(float x) { return x; }
+__device__ __forceinline__ float ToFloat(Bf16 x) {
+  return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
+}
+
+// To nearest even; NaN stays NaN.
+__device__ __forceinline__ Bf16 RoundToBf16(float x) {
+  const unsigned bits = __float_as_uint(x);
+  if ((bits & 0x7fffffff) > 0x7f800000) return {static_cast<uint16_t>(bits >> 16 | 0x40)};
+  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+__device__ __forceinline__ void Store(float x, float* y) { *y = x; }
+__device__ __forceinline__ void Store(float x, Bf16* y) { *y = RoundToBf16(x); }
+
+// Four neighbours from memory aligned to their size.
+__device__ __forceinline__ float4 Load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ __forceinline__ float4 Load4(const Bf16* p) {
+  const uint2 v = *reinterpret_cast<const uint2*>(p);
+  return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+          __uint_as_float(v.y & 0xffff0000u)};
+}
+
+// Over the warp; every lane gets the result.
+__device__ __forceinline__ float WarpSum(float x) {
+  for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xffffffffu, x, mask);
+  return x;
+}
+__device__ __forceinline__ float WarpMax(float x) {
+  for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, mask));
+  return x;
+}
+
+// A running softmax with maximum `max`, extended by a tile with maximum `tile_max`: what the old and the
+// tile's sums are multiplied by. A tile that sees nothing has maximum -inf and changes nothing.
+struct Rescale {
+  float max, old, tile;
+};
+__device__ __forceinline__ Rescale Extend(float max, float tile_max) {
+  if (tile_max == -INFINITY) return {max, 1.0f, 0.0f};
+  const float top = fmaxf(max, tile_max);
+  return {top, max == -INFINITY ? 0.0f : expf(max - top), expf(tile_max - top)};
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,145 @@
+#include "kernels/cuda/nccl_communicator.h"
+
+#include <nccl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+
+namespace sessa {
+namespace {
+
+constexpr std::chrono::milliseconds kWatchPeriod(200);
+
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(ncclComm_t comm, int rank, int size, cudaStream_t stream)
+      : comm_(comm), rank_(rank), size_(size), stream_(stream), watch_([this] { Watch(); }) {}
+
+  ~NcclCommunicator() override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    watch_.join();
+    (void)cudaSetDevice(rank_);
+    if (status().ok()) ncclCommDestroy(comm_);  // an aborted one is gone already
+    (void)cudaFree(packed_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  absl::Status status() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return status_;
+  }
+
+  // Columns are packed, so that each rank's part is one message.
+  void AllGatherColumns(Matrix x, absl::Span<const int> bounds) override {
+    if (x.rows == 0 || !status().ok() || !Reserve(int64_t{x.rows} * x.cols)) return;
+    const auto packed = [&](int r) { return packed_ + int64_t{x.rows} * bounds[r]; };
+    const auto bytes = [&](int r) { return sizeof(float) * (bounds[r + 1] - bounds[r]); };
+    if (bytes(rank_) > 0) {
+      Note(cudaMemcpy2DAsync(packed(rank_), bytes(rank_), x.data + bounds[rank_], sizeof(float) * x.stride,
+                             bytes(rank_), x.rows, cudaMemcpyDeviceToDevice, stream_));
+    }
+    Note(ncclGroupStart(), "group");
+    for (int r = 0; r < size_; ++r) {
+      if (bytes(r) == 0) continue;
+      Note(ncclBroadcast(packed(r), packed(r), int64_t{x.rows} * (bounds[r + 1] - bounds[r]), ncclFloat, r,
+                         comm_, stream_),
+           "broadcast");
+    }
+    Note(ncclGroupEnd(), "group");
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_ || bytes(r) == 0) continue;
+      Note(cudaMemcpy2DAsync(x.data + bounds[r], sizeof(float) * x.stride, packed(r), bytes(r), bytes(r),
+                             x.rows, cudaMemcpyDeviceToDevice, stream_));
+    }
+  }
+
+  void AllGatherSegments(float* data, absl::Span<const Segment> segments) override {
+    if (!status().ok()) return;
+    Note(ncclGroupStart(), "group");
+    for (const Segment& s : segments) {
+      if (s.end > s.begin)
+        Note(ncclBroadcast(data + s.begin, data + s.begin, s.end - s.begin, ncclFloat, s.owner, comm_,
+                           stream_),
+             "broadcast");
+    }
+    Note(ncclGroupEnd(), "group");
+  }
+
+ private:
+  void Watch() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!stop_ && status_.ok()) {
+      wake_.wait_for(lock, kWatchPeriod);
+      ncclResult_t error = ncclSuccess;
+      if (ncclCommGetAsyncError(comm_, &error) == ncclSuccess &&
+          (error == ncclSuccess || error == ncclInProgress))
+        continue;
+      status_ = absl::UnavailableError(absl::StrCat("NCCL, rank ", rank_, ": ", ncclGetErrorString(error)));
+      ncclCommAbort(comm_);  // ends the kernels that wait
+    }
+  }
+
+  void Fail(const char* what, const char* why) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!status_.ok()) return;
+    status_ = absl::UnavailableError(absl::StrCat("NCCL, rank ", rank_, ", ", what, ": ", why));
+    ncclCommAbort(comm_);
+  }
+  void Note(ncclResult_t result, const char* what) {
+    if (result != ncclSuccess && result != ncclInProgress) Fail(what, ncclGetErrorString(result));
+  }
+  void Note(cudaError_t error) {
+    if (error != cudaSuccess) Fail("packing", cudaGetErrorString(error));
+  }
+
+  bool Reserve(int64_t floats) {
+    if (capacity_ >= floats) return true;
+    (void)cudaFree(packed_);
+    packed_ = nullptr, capacity_ = 0;
+    const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&packed_), floats * sizeof(float));
+    Note(error);
+    if (error == cudaSuccess) capacity_ = floats;
+    return error == cudaSuccess;
+  }
+
+  const ncclComm_t comm_;
+  const int rank_, size_;
+  const cudaStream_t stream_;
+  float* packed_ = nullptr;  // [capacity_], on the device
+  int64_t capacity_ = 0;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stop_ = false;  // guarded by mutex_, as is status_; the first error ends the communicator
+  absl::Status status_;
+  std::thread watch_;  // last: it uses all of the above
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
+    const std::vector<cudaStream_t>& streams) {
+  const int size = static_cast<int>(streams.size());
+  std::vector<ncclComm_t> comms(size);
+  if (ncclResult_t result = ncclCommInitAll(comms.data(), size, nullptr);
+      result != ncclSuccess) {  // GPUs 0, 1, ...
+    return absl::UnavailableError(absl::StrCat("NCCL over ", size, " GPUs: ", ncclGetErrorString(result)));
+  }
+  std::vector<std::unique_ptr<Communicator>> ranks;
+  for (int r = 0; r < size; ++r)
+    ranks.push_back(std::make_unique<NcclCommunicator>(comms[r], r, size, streams[r]));
+  return ranks;
+}
+
+}  // namespace sessa

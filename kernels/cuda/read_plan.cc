@@ -1,0 +1,55 @@
+#include "kernels/cuda/read_plan.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sessa::cuda {
+
+ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int64_t max_floats) {
+  const auto queries = [](const ReadBlock& b) { return b.num_rows * b.num_heads; };
+  const auto is_few = [&](const ReadBlock& b) { return queries(b) <= kFewQueries; };
+  ReadPlan plan;
+  plan.blocks = std::move(blocks);
+  std::stable_partition(plan.blocks.begin(), plan.blocks.end(), is_few);
+  for (int i = 0; i < static_cast<int>(plan.blocks.size()); ++i) {
+    ReadBlock& b = plan.blocks[i];
+    const bool few = is_few(b);
+    const int tiles = (b.start + b.num_rows - (feedback ? 1 : 0) + kTile - 1) / kTile;
+    const int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
+    const int64_t unit_floats = few ? Padded(dim) : kTile;
+    if (plan.groups.empty() || plan.groups.back().few != few ||
+        (plan.groups.back().num_tiles + units) * unit_floats > max_floats ||
+        plan.groups.back().count ==
+            4096) {  // the grid's third dimension ends at 65535, which is 8191 blocks of few queries
+      plan.groups.push_back({few, i, 0, 0, 0, 0});
+    }
+    ReadGroup& g = plan.groups.back();
+    b.tile_base = g.num_tiles;
+    ++g.count;
+    g.max_queries = std::max(g.max_queries, queries(b));
+    g.max_tiles = std::max(g.max_tiles, tiles);
+    g.num_tiles += units;
+  }
+  return plan;
+}
+
+std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
+                                       absl::Span<const int32_t* const> pages,
+                                       absl::Span<const int> q_to_kv) {
+  std::vector<ReadBlock> blocks;
+  const int num_heads = static_cast<int>(q_to_kv.size());
+  for (int h = 0, e; h < num_heads; h = e) {
+    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kMaxQueries; ++e) {
+    }
+    const int rows = std::max(1, kMaxQueries / (e - h));
+    for (size_t i = 0; i < spans.size(); ++i) {
+      for (int r = 0; r < spans[i].num_rows; r += rows) {
+        blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,
+                          h, e - h, q_to_kv[h], 0, pages[i], 0});
+      }
+    }
+  }
+  return blocks;
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,35 @@
+// How a paged read is cut up: blocks of queries that share their keys, those of few queries apart from those
+// of many, in groups whose scratch memory stays within a bound. Host bookkeeping alone; the results do not
+// depend on the groups.
+#pragma once
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/kernels.h"
+
+namespace sessa::cuda {
+
+struct ReadGroup {
+  bool few = false;
+  int first = 0, count = 0;  // of blocks
+  int max_queries = 0, max_tiles = 0;
+  int64_t num_tiles = 0;  // as ReadBlock::tile_base counts them
+};
+
+struct ReadPlan {
+  std::vector<ReadBlock> blocks;  // on the host
+  std::vector<ReadGroup> groups;
+  const ReadBlock* device = nullptr;  // the same blocks
+};
+
+// Fills in tile_base and the groups, and orders the blocks. A group takes at most max_floats of scratch, or
+// is one block.
+ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int64_t max_floats);
+
+// The blocks of a forward attention over `spans`; pages[i]: span i's page table on the device.
+std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
+                                       absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv);
+
+}  // namespace sessa::cuda

@@ -1,0 +1,48 @@
+// What the kernels ask of a device beyond the CUDA language. They are compiled twice: by nvcc, with this
+// header's definitions, and by the tests as C++ for a CPU (SESSA_CUDA_EMULATED), with those of an emulator
+// that is included first.
+#pragma once
+
+#ifndef SESSA_CUDA_EMULATED
+
+#include <cuda_runtime.h>
+
+namespace sessa::cuda {
+
+#ifdef __CUDACC__
+
+// An error stays with the runtime until Backend::Synchronize asks for it.
+template <class... P, class... A>
+void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
+            const A&... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(block);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  (void)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+__device__ inline void* DynamicShared() {
+  extern __shared__ uint4 dynamic_shared[];
+  return dynamic_shared;
+}
+
+// 16 bytes from global to shared memory, past the registers and L1; zeros, and nothing read, when not valid.
+__device__ __forceinline__ void CopyAsync(void* shared, const void* global, bool valid) {
+  const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits for this thread's copies but for the last kPending groups.
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+#endif  // __CUDACC__
+
+}  // namespace sessa::cuda
+
+#endif  // SESSA_CUDA_EMULATED

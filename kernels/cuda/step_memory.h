@@ -1,0 +1,73 @@
+// What a step's host data costs on the device: small arrays that go up through pinned memory, in order with
+// the kernels. Not thread-safe; owned by a CudaBackend.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/cuda/runtime.h"
+
+namespace sessa::cuda {
+
+class StepMemory {
+ public:
+  explicit StepMemory(cudaStream_t stream) : stream_(stream) {}
+  ~StepMemory() {
+    for (const Chunk& c : chunks_) (void)cudaFreeHost(c.host), (void)cudaFree(c.device);
+  }
+  StepMemory(const StepMemory&) = delete;
+  StepMemory& operator=(const StepMemory&) = delete;
+
+  // Forgets everything. Requires that no kernel or copy that uses it is under way.
+  void Reset() { chunk_ = used_ = 0; }
+
+  // A copy on the device, valid until Reset; null when there is no memory (cudaGetLastError tells) or no
+  // value.
+  template <class T>
+  const T* Upload(absl::Span<const T> values) {
+    return values.empty() ? nullptr
+                          : static_cast<const T*>(UploadBytes(values.data(), values.size() * sizeof(T)));
+  }
+  template <class T>
+  const T* Upload(const std::vector<T>& values) {
+    return Upload(absl::MakeConstSpan(values));
+  }
+
+ private:
+  struct Chunk {
+    char *host, *device;
+    size_t size;
+  };
+
+  const void* UploadBytes(const void* data, size_t bytes) {
+    while (chunk_ < chunks_.size() && used_ + bytes > chunks_[chunk_].size) ++chunk_, used_ = 0;
+    if (chunk_ == chunks_.size() && !Grow(bytes)) return nullptr;
+    const Chunk& c = chunks_[chunk_];
+    char* device = c.device + used_;
+    std::memcpy(c.host + used_, data, bytes);
+    (void)cudaMemcpyAsync(device, c.host + used_, bytes, cudaMemcpyHostToDevice, stream_);
+    used_ += (bytes + 255) / 256 * 256;
+    return device;
+  }
+
+  bool Grow(size_t bytes) {
+    constexpr size_t kChunkBytes = 1 << 20;
+    void *host = nullptr, *device = nullptr;
+    const size_t size = bytes > kChunkBytes ? bytes : kChunkBytes;
+    if (cudaMallocHost(&host, size) != cudaSuccess) return false;
+    if (cudaMalloc(&device, size) != cudaSuccess) {
+      (void)cudaFreeHost(host);
+      return false;
+    }
+    chunks_.push_back({static_cast<char*>(host), static_cast<char*>(device), size});
+    return true;
+  }
+
+  const cudaStream_t stream_;
+  std::vector<Chunk> chunks_;
+  size_t chunk_ = 0, used_ = 0;  // of the chunk in use
+};
+
+}  // namespace sessa::cuda

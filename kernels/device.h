@@ -1,0 +1,37 @@
+// The devices that a model can run on, and the ranks of a tensor-parallel group on them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/communicator.h"
+
+namespace sessa {
+
+enum class DeviceType { kCpu, kCuda };
+
+// Whether this build has the CUDA backend; a GPU may still be missing.
+bool BuiltWithCuda();
+
+struct DeviceOptions {
+  DeviceType type = DeviceType::kCpu;
+  int num_ranks = 1;
+  int num_threads = 1;        // of each rank, its own included; CPU
+  bool use_bf16_dot = false;  // CPU: MakeCpuBackend
+  bool batch_invariant =
+      false;  // CUDA: also large linears by our own kernels (cuda_backend.h); a CPU always is
+};
+
+// What a rank computes with. The communicator is gone before the backend.
+struct DeviceRank {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> communicator;
+};
+
+// Rank i of a CUDA group has GPU i to itself. UNIMPLEMENTED when this build has no CUDA backend, UNAVAILABLE
+// when a GPU is missing or cannot be used.
+absl::StatusOr<std::vector<DeviceRank>> MakeRanks(const DeviceOptions& options);
+
+}  // namespace sessa

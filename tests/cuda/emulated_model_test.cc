@@ -1,0 +1,90 @@
+// Whole models through the CUDA backend on the emulator: the published outputs, and the same bits for every
+// cut, batch and number of ranks. cuBLASLt is not run here; a plain loop stands in for it (plain_gemm.cc).
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/cuda/device_guard.h"
+#include "tests/engine/model_harness.h"
+#include "tests/engine/published_folder.h"
+
+namespace sessa {
+namespace {
+
+class EmulatedModelTest : public testing::TestWithParam<const char*> {
+ protected:
+  EmulatedModelTest() : folder_(GetParam()) {}
+
+  std::unique_ptr<ModelHarness> Run(ModelHarness::Options options, bool batch_invariant, int chunk) {
+    options.max_rows = folder_.T;
+    options.make_backend = [=] { return MakeCudaBackend({.batch_invariant = batch_invariant}); };
+    auto harness = ModelHarness::Create(folder_.checkpoint->config(), *folder_.checkpoint, options);
+    EXPECT_TRUE(harness.ok()) << harness.status();
+    const int sequence = (*harness)->AddSequence(folder_.ids[0]);
+    const absl::Status finished = (*harness)->Finish(sequence, chunk);
+    EXPECT_TRUE(finished.ok()) << finished;
+    return *std::move(harness);
+  }
+
+  void ExpectAgreement(ModelHarness* harness, double tolerance, bool cache = true) {
+    const auto expect = [&](const std::string& tensor, const std::vector<float>& actual) {
+      EXPECT_LE(Error(folder_.Expected(tensor, 0), actual, folder_.Largest(tensor)), tolerance) << tensor;
+    };
+    expect("logits", harness->logits(0));
+    for (int l = 0; l < folder_.checkpoint->config().num_layers; ++l) {
+      expect(absl::StrCat("hidden.", l), harness->hidden(0, l));
+      if (!cache) continue;
+      const ModelHarness::State state = harness->ReadState(0, l);
+      expect(absl::StrCat("cache.", l, ".k_f"), state.k_f);
+      expect(absl::StrCat("cache.", l, ".v_f"), state.v_f);
+      expect(absl::StrCat("cache.", l, ".k_b"), state.k_b);
+      expect(absl::StrCat("cache.", l, ".s"), state.s);
+    }
+  }
+
+  const Folder folder_;
+};
+
+TEST_P(EmulatedModelTest, AgreesInF32) {
+  for (auto [chunk, page_size] : {std::pair{folder_.T, 64}, {33, 16}}) {
+    SCOPED_TRACE(absl::StrCat("chunk ", chunk));
+    ExpectAgreement(Run({.page_size = page_size}, false, chunk).get(), 1e-5);
+  }
+}
+
+TEST_P(EmulatedModelTest, AgreesInBf16) {
+  // Whole: linears of 64 rows or more, whose inputs are rounded too.
+  ExpectAgreement(Run({.weight_dtype = DType::kBF16, .state_dtype = DType::kBF16}, false, folder_.T).get(),
+                  2e-2);
+  ExpectAgreement(Run({.weight_dtype = DType::kBF16, .state_dtype = DType::kBF16}, false, 33).get(), 5e-3);
+}
+
+TEST_P(EmulatedModelTest, BatchInvariantIsTheSameBits) {
+  const ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = DType::kBF16};
+  const auto whole = Run(options, true, folder_.T);
+  ExpectAgreement(whole.get(), 5e-3);
+  for (int chunk : {1, 33})
+    EXPECT_EQ(whole->logits(0), Run(options, true, chunk)->logits(0)) << "chunk " << chunk;
+  for (int ranks : {2, 4}) {
+    ModelHarness::Options several = options;
+    several.ranks = ranks;
+    const auto harness = Run(several, true, 50);
+    ExpectAgreement(harness.get(), 5e-3, /*cache=*/false);
+    EXPECT_EQ(whole->logits(0), harness->logits(0)) << ranks << " ranks";
+  }
+}
+
+// The engine keeps off device memory, which a CPU could not show otherwise.
+TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
+  emulator::GuardDeviceMemory(true);
+  ExpectAgreement(Run({.weight_dtype = DType::kBF16}, false, 70).get(), 2e-2);
+  auto backend = MakeCudaBackend({});
+  auto memory = (*backend)->Allocate(sizeof(float));
+  EXPECT_DEATH(*memory->floats() = 1, "");
+  emulator::GuardDeviceMemory(false);
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, EmulatedModelTest, testing::Values("gqa", "one_head", "no_rope"));
+
+}  // namespace
+}  // namespace sessa

@@ -1,0 +1,159 @@
+#include "tests/cuda/emulator.h"
+
+#include <algorithm>
+#include <boost/context/fiber.hpp>
+#include <cstdio>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tests/cuda/device_guard.h"
+
+namespace sessa::emulator {
+
+namespace context = boost::context;
+
+thread_local Fiber* current = nullptr;
+thread_local dim3 block_index, block_size, grid_size;
+thread_local void* dynamic_shared = nullptr;
+
+namespace {
+
+constexpr size_t kStackBytes = 64 << 10, kMaxShared = 48 << 10;  // more takes an opt-in that no kernel uses
+constexpr int kWarp = 32;
+
+[[noreturn]] void Die(const char* what) {
+  std::fprintf(stderr, "CUDA emulator: %s (block %u %u %u of %u %u %u, %u threads)\n", what, block_index.x,
+               block_index.y, block_index.z, grid_size.x, grid_size.y, grid_size.z, block_size.x);
+  std::abort();
+}
+
+enum class Wait { kNone, kBlock, kWarp, kExited };
+
+struct Warp {
+  int num_waiting = 0, num_exited = 0;
+  uint32_t slots[2][kWarp];  // by turns: who writes one has seen every lane leave the other
+};
+
+struct Thread : Fiber {
+  Wait wait = Wait::kNone;
+  context::fiber self, scheduler;
+};
+
+// The stacks outlive the fibers: making 256 of them for each block would cost more than the block.
+struct Stacks {
+  std::vector<std::unique_ptr<char[]>> memory;
+};
+struct StackOf {
+  char* memory;
+  context::stack_context allocate() {
+    context::stack_context stack;
+    stack.size = kStackBytes;
+    stack.sp = memory + kStackBytes;
+    return stack;
+  }
+  void deallocate(context::stack_context&) {}
+};
+
+struct Machine {
+  Stacks stacks;
+  std::vector<Thread> threads;
+  std::vector<Warp> warps;
+  std::unique_ptr<uint4[]> shared;
+  int num_block_waiting = 0, num_exited = 0;
+  bool backwards = false;
+};
+thread_local Machine machine;
+
+void Yield(Wait why) {
+  Thread* thread = static_cast<Thread*>(current);
+  thread->wait = why;
+  thread->scheduler = std::move(thread->scheduler).resume();
+}
+
+void RunBlock(unsigned n, void (*body)(void*), void* argument) {
+  Machine& m = machine;
+  m.warps.assign((n + kWarp - 1) / kWarp, {});
+  m.num_block_waiting = m.num_exited = 0;
+  m.threads.resize(n);
+  while (m.stacks.memory.size() < n) m.stacks.memory.emplace_back(new char[kStackBytes]);
+  for (unsigned i = 0; i < n; ++i) {
+    Thread& t = m.threads[i];
+    static_cast<Fiber&>(t) = {dim3(i, 0, 0), static_cast<int>(i % kWarp), static_cast<int>(i / kWarp), 0};
+    t.wait = Wait::kNone;
+    t.self = context::fiber(std::allocator_arg, StackOf{m.stacks.memory[i].get()},
+                            [&t, body, argument](context::fiber&& scheduler) {
+                              t.scheduler = std::move(scheduler);
+                              body(argument);
+                              t.wait = Wait::kExited;
+                              return std::move(t.scheduler);
+                            });
+  }
+  while (m.num_exited < static_cast<int>(n)) {
+    bool moved = false;
+    for (unsigned k = 0; k < n; ++k) {
+      Thread& t = m.threads[m.backwards ? n - 1 - k : k];
+      if (t.wait != Wait::kNone) continue;
+      moved = true;
+      current = &t;
+      t.self = std::move(t.self).resume();
+      Warp& warp = m.warps[t.warp];
+      if (t.wait == Wait::kBlock) ++m.num_block_waiting;
+      if (t.wait == Wait::kWarp) ++warp.num_waiting;
+      if (t.wait == Wait::kExited) ++m.num_exited, ++warp.num_exited;
+      if (warp.num_waiting > 0 && warp.num_waiting == kWarp) {
+        warp.num_waiting = 0;
+        for (int lane = 0; lane < kWarp; ++lane) m.threads[t.warp * kWarp + lane].wait = Wait::kNone;
+      }
+      if (warp.num_waiting > 0 && warp.num_exited > 0) Die("a warp-wide operation that a lane has left");
+    }
+    if (m.num_block_waiting > 0 && m.num_block_waiting + m.num_exited == static_cast<int>(n)) {
+      if (m.num_exited > 0) Die("__syncthreads that a thread never reaches");
+      m.num_block_waiting = 0;
+      for (Thread& t : m.threads) t.wait = Wait::kNone;
+    } else if (!moved) {
+      Die("deadlock: some threads wait for their warp, others for their block");
+    }
+  }
+  current = nullptr;
+  m.backwards = !m.backwards;
+}
+
+}  // namespace
+
+void BlockBarrier() { Yield(Wait::kBlock); }
+void WarpBarrier() { Yield(Wait::kWarp); }
+
+uint32_t Shuffle(uint32_t value, int source) {
+  Warp& warp = machine.warps[current->warp];
+  uint32_t* slots = warp.slots[current->num_shuffles++ % 2];
+  slots[current->lane] = value;
+  WarpBarrier();
+  return slots[source];
+}
+
+void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void*), void* argument) {
+  grid_size = grid;
+  block_size = dim3(block);
+  block_index = dim3(0, 0, 0);
+  if (current != nullptr) Die("a launch from a kernel");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535)
+    Die("no device takes this grid");
+  if (block == 0 || block > 1024 || block % kWarp != 0) Die("blocks are whole warps, at most 1024 threads");
+  if (shared_bytes > kMaxShared) Die("too much shared memory");
+  machine.shared.reset(new uint4[std::max<size_t>(
+      1, (shared_bytes + 15) / 16)]);  // of just the size: a sanitizer sees who goes beyond
+  dynamic_shared = machine.shared.get();
+  const DeviceAccess access;
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        block_index = dim3(x, y, z);
+        std::memset(dynamic_shared, 0xff, shared_bytes);
+        RunBlock(block, body, argument);
+      }
+    }
+  }
+}
+
+}  // namespace sessa::emulator

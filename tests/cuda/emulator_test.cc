@@ -1,0 +1,84 @@
+// The emulator itself: that barriers and shuffles are real, and that it sees what a GPU would not forgive.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "kernels/cuda/runtime.h"
+
+namespace sessa::cuda {
+namespace {
+
+// Each thread adds what its neighbour wrote, step by step: a Hillis-Steele scan over the block.
+template <bool kBarriers>
+void ScanKernel(const unsigned* in, unsigned* out) {
+  unsigned* shared = static_cast<unsigned*>(DynamicShared());
+  const int i = threadIdx.x, n = blockDim.x;
+  shared[i] = in[blockIdx.x * n + i];
+  for (int step = 1; step < n; step *= 2) {
+    if (kBarriers) __syncthreads();
+    const unsigned left = i >= step ? shared[i - step] : 0;
+    if (kBarriers) __syncthreads();
+    shared[i] += left;
+  }
+  out[blockIdx.x * n + i] = shared[i];
+}
+
+template <bool kBarriers>
+int WrongScans() {
+  std::vector<unsigned> in(4 * 128), out(in.size());
+  for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<unsigned>(i * 7 % 13);
+  Launch(nullptr, dim3(4), 128, 128 * sizeof(unsigned), ScanKernel<kBarriers>, in.data(), out.data());
+  int wrong = 0;
+  for (int b = 0; b < 4; ++b) {
+    unsigned sum = 0;
+    for (int i = 0; i < 128; ++i) wrong += (sum += in[b * 128 + i]) != out[b * 128 + i];
+  }
+  return wrong;
+}
+
+TEST(EmulatorTest, BarriersAreReal) { EXPECT_EQ(WrongScans<true>(), 0); }
+TEST(EmulatorTest, AMissingBarrierShows) { EXPECT_GT(WrongScans<false>(), 0); }
+
+void ButterflyKernel(float* sums, const float* seed) {
+  float x = seed[threadIdx.x];
+  for (int mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(0xffffffffu, x, mask);
+  sums[threadIdx.x] = x;
+}
+
+TEST(EmulatorTest, ShufflesStayInTheirWarp) {
+  std::vector<float> seed(96), sums(96);
+  for (int i = 0; i < 96; ++i) seed[i] = static_cast<float>(i);
+  Launch(nullptr, dim3(1), 96, 0, ButterflyKernel, sums.data(), seed.data());
+  for (int i = 0; i < 96; ++i) EXPECT_EQ(sums[i], static_cast<float>(i / 32 * 32 * 32 + 31 * 16));
+}
+
+void UnwrittenKernel(float* out) { out[threadIdx.x] = static_cast<float*>(DynamicShared())[threadIdx.x]; }
+
+TEST(EmulatorTest, SharedMemoryStartsAsNaN) {
+  std::vector<float> out(32);
+  Launch(nullptr, dim3(2), 32, 128, UnwrittenKernel, out.data());
+  for (float x : out) EXPECT_TRUE(x != x);
+}
+
+void HalfBarrierKernel() {
+  if (threadIdx.x < 32) __syncthreads();
+}
+void HalfShuffleKernel(int* out) {
+  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, static_cast<int>(threadIdx.x), 1);
+}
+void EmptyKernel() {}
+
+TEST(EmulatorDeathTest, EndsWhatAGpuWouldNotForgive) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  int out[32];
+  EXPECT_DEATH(Launch(nullptr, dim3(1), 64, 0, HalfBarrierKernel),
+               "__syncthreads that a thread never reaches");
+  EXPECT_DEATH(Launch(nullptr, dim3(1), 32, 0, HalfShuffleKernel, &out[0]),
+               "a warp-wide operation that a lane has left");
+  EXPECT_DEATH(Launch(nullptr, dim3(1), 32, 49 << 10, EmptyKernel), "too much shared memory");
+  EXPECT_DEATH(Launch(nullptr, dim3(1, 70000), 32, 0, EmptyKernel), "no device takes this grid");
+  EXPECT_DEATH(Launch(nullptr, dim3(1), 2048, 0, EmptyKernel), "at most 1024 threads");
+}
+
+}  // namespace
+}  // namespace sessa::cuda

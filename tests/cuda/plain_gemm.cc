@@ -1,0 +1,33 @@
+// Stands in for cuBLASLt where there is no GPU: the same contract by a plain loop, with double accumulation.
+#include <cstring>
+
+#include "kernels/convert.h"
+#include "kernels/cuda/gemm.h"
+#include "tests/cuda/device_guard.h"
+
+namespace sessa::cuda {
+namespace {
+
+class PlainGemm final : public Gemm {
+ public:
+  absl::Status Run(cudaStream_t, const GemmCall& c) override {
+    const emulator::DeviceAccess access;
+    for (int r = 0; r < c.y.rows; ++r) {
+      for (int j = 0; j < c.y.cols; ++j) {
+        double sum = c.bias != nullptr ? c.bias[j] : 0.0;
+        for (int i = 0; i < c.k; ++i) {
+          sum += double{ToFloat(c.x, r * c.x_stride + i, c.dtype)} *
+                 ToFloat(c.weight, j * c.weight_stride + i, c.dtype);
+        }
+        c.y.row(r)[j] = static_cast<float>(sum);
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Gemm>> Gemm::Create() { return std::make_unique<PlainGemm>(); }
+
+}  // namespace sessa::cuda

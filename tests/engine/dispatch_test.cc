@@ -1,0 +1,199 @@
+// Each instruction set that this machine has and the kernels were built for: the oracle's outputs, the same bits for chunks as
+// for the whole, and int8 weights against the oracle with the same weights.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "hwy/targets.h"
+#include "kernels/cpu/simd.h"
+#include "tests/engine/model_harness.h"
+#include "tests/reference/random_model.h"
+#include "tests/reference/reference_model.h"
+
+namespace sessa {
+namespace {
+
+ModelConfig Config(int D, int H, int K) {
+  ModelConfig config;
+  config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = 150, config.num_layers = 2;
+  config.eos_token_ids = {0};
+  return config;
+}
+
+std::vector<int32_t> Tokens(int n) {
+  std::mt19937 random(n);
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) id = random() % 150;
+  return ids;
+}
+
+std::vector<float> Logits(const ModelConfig& config, const WeightSource& weights, const ModelHarness::Options& options,
+                          const std::vector<int32_t>& ids, int chunk) {
+  auto harness = ModelHarness::Create(config, weights, options);
+  EXPECT_TRUE(harness.ok()) << harness.status();
+  const int sequence = (*harness)->AddSequence(ids);
+  EXPECT_TRUE((*harness)->Finish(sequence, chunk).ok());
+  return (*harness)->logits(sequence);
+}
+
+// The largest difference, relative to the largest value.
+template <class A, class B>
+double Error(const std::vector<A>& expected, const std::vector<B>& got) {
+  EXPECT_EQ(expected.size(), got.size());
+  double worst = 0, largest = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    worst = std::max(worst, std::abs(static_cast<double>(expected[i]) - got[i]));
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+  }
+  return worst / largest;
+}
+
+class DispatchTest : public testing::Test {
+ protected:
+  // Calls body with each instruction set that the kernels were built for and this machine has, the best one and the
+  // fallback at least.
+  template <class Body>
+  void ForEachTarget(const Body& body) {
+    std::set<std::string> names;
+    for (int64_t targets = hwy::SupportedTargets(); targets != 0; targets &= targets - 1) {
+      Use(targets & -targets);
+      if (!names.insert(cpu::TargetName()).second) continue;  // not built: stands for another
+      SCOPED_TRACE(cpu::TargetName());
+      body();
+    }
+    Use(0);
+    EXPECT_TRUE(names.contains(cpu::TargetName()));
+    std::printf("ran:%s\n", absl::StrJoin(names, " ").c_str());
+  }
+  void TearDown() override { Use(0); }
+
+ private:
+  static void Use(int64_t targets) {  // 0: all
+    hwy::SetSupportedTargetsForTest(targets);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+};
+
+TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
+  for (auto [D, H, K] : {std::array{192, 6, 2}, std::array{130, 1, 1}, std::array{64, 8, 1}}) {
+    const ModelConfig config = Config(D, H, K);
+    const auto weights = RandomModel(config, D);
+    const std::vector<int32_t> ids = Tokens(200);
+    const auto oracle = ReferenceModel(config, *weights).Forward(ids);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    ForEachTarget([&] {
+      const std::vector<float> whole = Logits(config, *weights, {.num_threads = 2}, ids, 200);
+      EXPECT_LE(Error(oracle->logits, whole), 2e-5);
+      for (int chunk : {1, 5, 13, 64, 77}) EXPECT_EQ(whole, Logits(config, *weights, {}, ids, chunk)) << "chunk " << chunk;
+    });
+  }
+}
+
+// Another source's weights (of f32), changed on the way.
+class AlteredWeights : public WeightSource {
+ public:
+  using Alter = std::function<void(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* values)>;
+  AlteredWeights(const WeightSource& base, Alter alter) : base_(base), alter_(std::move(alter)) {}
+  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+    auto view = base_.Get(name);
+    if (!view.ok()) return view;
+    const auto [it, inserted] = values_.try_emplace(std::string(name));
+    if (inserted) {
+      const float* in = static_cast<const float*>(view->data);
+      int64_t n = 1;
+      for (int64_t size : view->shape) n *= size;
+      it->second.assign(in, in + n);
+      alter_(it->first, view->shape, &it->second);
+    }
+    view->data = it->second.data();
+    return view;
+  }
+
+ private:
+  const WeightSource& base_;
+  const Alter alter_;
+  mutable std::map<std::string, std::vector<float>> values_;
+};
+
+// A linear layer's weights as the int8 format holds them: groups of 64 along k, the scale (largest / 127) rounded to bf16.
+void RoundToInt8(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* w) {
+  if (shape.size() != 2 || name == "embed.weight" || name.find("gamma_ctx") != std::string::npos) return;
+  const int64_t k = shape[1];
+  for (int64_t row = 0; row < shape[0] * k; row += k) {
+    for (int64_t begin = row; begin < row + k; begin += 64) {
+      const auto first = w->begin() + begin, last = w->begin() + std::min(row + k, begin + 64);
+      float scale = 0;
+      for (auto x = first; x != last; ++x) scale = std::max(scale, std::abs(*x));
+      scale /= 127;
+      uint16_t bits;
+      cpu::Store(&scale, 1, DType::kBF16, &bits);
+      cpu::Load(&bits, 1, DType::kBF16, &scale);
+      for (auto x = first; x != last; ++x) {
+        *x = scale > 0 ? std::min(127.0f, std::max(-127.0f, std::nearbyint(*x / scale))) * scale : 0;
+      }
+    }
+  }
+}
+
+TEST_F(DispatchTest, Int8IsTheModelOfTheRoundedWeights) {
+  ModelConfig config = Config(192, 6, 2);
+  config.tie_word_embeddings = false;  // the table of the input stays as it is
+  const auto weights = RandomModel(config, 3);
+  const AlteredWeights rounded(*weights, RoundToInt8);
+  const std::vector<int32_t> ids = Tokens(150);
+  const auto oracle = ReferenceModel(config, rounded).Forward(ids), exact = ReferenceModel(config, *weights).Forward(ids);
+  ASSERT_TRUE(oracle.ok() && exact.ok());
+  ForEachTarget([&] {
+    const std::vector<float> whole = Logits(config, *weights, {.weight_dtype = DType::kI8}, ids, 150);
+    EXPECT_LE(Error(oracle->logits, whole), 2e-5);
+    EXPECT_LE(Error(exact->logits, whole), 3e-2);
+    for (int chunk : {1, 5, 13, 77}) EXPECT_EQ(whole, Logits(config, *weights, {.weight_dtype = DType::kI8}, ids, chunk));
+    EXPECT_EQ(whole, Logits(config, *weights, {.ranks = 4, .weight_dtype = DType::kI8}, ids, 40));
+  });
+}
+
+// Inputs of linears are rounded to bf16: a coarser model, but the same bits however rows are cut, batched and dealt out.
+TEST_F(DispatchTest, Bf16DotProduct) {
+  if (!CpuHasBf16Dot()) GTEST_SKIP() << "this CPU has no fast bf16 dot product";
+  for (auto [D, H, K] : {std::array{192, 6, 2}, std::array{64, 1, 1}, std::array{65, 1, 1}}) {  // odd: half a pair
+    ModelConfig config = Config(D, H, K);
+    config.use_forward_rope = D % 2 == 0;
+    const auto weights = RandomModel(config, D);
+    const std::vector<int32_t> ids = Tokens(150);
+    const auto oracle = ReferenceModel(config, *weights).Forward(ids);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    ModelHarness::Options options{.weight_dtype = DType::kBF16, .use_bf16_dot = true};
+    const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
+    EXPECT_LE(Error(oracle->logits, whole), 1e-2);
+    EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
+    for (int chunk : {1, 5, 13, 26, 77}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+    options.ranks = 4;
+    options.num_threads = 2;
+    EXPECT_EQ(whole, Logits(config, *weights, options, ids, 40));
+  }
+}
+
+TEST_F(DispatchTest, Int8RefusesWhatItCannotHold) {
+  const ModelConfig config = Config(64, 8, 1);
+  for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    const auto finite = RandomModel(config, 1);
+    const AlteredWeights weights(*finite, [bad](const std::string& name, const auto&, std::vector<float>* values) {
+      if (name == "layers.1.W_out.weight") (*values)[100] = bad;
+    });
+    const auto harness = ModelHarness::Create(config, weights, {.weight_dtype = DType::kI8});
+    EXPECT_EQ(harness.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(harness.status().message().find("layers.1.W_out.weight"), std::string::npos) << harness.status();
+  }
+}
+
+}  // namespace
+}  // namespace sessa

@@ -1,0 +1,105 @@
+// What the conformance suite's files share: a backend, matrices in its memory, random values and the measure
+// of an error.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/convert.h"
+#include "tests/kernels/devices.h"
+
+namespace sessa {
+
+inline float RoundTo(DType dtype, float x) {
+  const uint16_t rounded = RoundToBf16(x);
+  return dtype == DType::kBF16 ? ToFloat(&rounded, 0, DType::kBF16) : x;
+}
+
+class ConformanceTest : public testing::TestWithParam<TestDevice> {
+ protected:
+  void SetUp() override {
+    auto backend = GetParam().make();
+    if (absl::IsUnavailable(backend.status())) GTEST_SKIP() << backend.status();
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    backend_ = *std::move(backend);
+  }
+
+  std::vector<float> Random(size_t n, float scale = 1) {
+    std::normal_distribution<float> normal(0, scale);
+    std::vector<float> values(n);
+    for (float& x : values) x = normal(random_);
+    return values;
+  }
+
+  // A matrix in device memory, inside one with more columns when there is a margin; the margin holds a mark.
+  struct Device {
+    Buffer memory;
+    Matrix matrix;
+    int margin;
+  };
+  static constexpr float kMark = 12345;
+  Device Put(const std::vector<float>& values, int rows, int cols, int margin = 0) {
+    Device m{Allocate(sizeof(float) * rows * (cols + margin)), {}, margin};
+    m.matrix = {m.memory.floats(), rows, cols, cols + margin};
+    std::vector<float> wide(static_cast<size_t>(rows) * (cols + margin), kMark);
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < cols; ++c)
+        wide[r * static_cast<size_t>(cols + margin) + c] =
+            values.empty() ? NAN : values[r * static_cast<size_t>(cols) + c];
+    }
+    backend_->CopyIn(wide.data(), wide.size() * sizeof(float), m.memory.data());
+    EXPECT_TRUE(backend_->Synchronize().ok());
+    return m;
+  }
+  Device Empty(int rows, int cols, int margin = 0) { return Put({}, rows, cols, margin); }
+
+  // The values, after everything that was enqueued; the margin must be as it was.
+  std::vector<float> Get(const Device& m) {
+    const Matrix& x = m.matrix;
+    std::vector<float> wide(static_cast<size_t>(x.rows) * x.stride), values;
+    backend_->CopyOut(x.data, wide.size() * sizeof(float), wide.data());
+    EXPECT_TRUE(backend_->Synchronize().ok());
+    for (int r = 0; r < x.rows; ++r) {
+      const float* row = wide.data() + r * x.stride;
+      values.insert(values.end(), row, row + x.cols);
+      for (int c = x.cols; c < x.stride; ++c)
+        EXPECT_EQ(row[c], kMark) << "row " << r << " written beyond its columns";
+    }
+    return values;
+  }
+
+  Buffer Allocate(size_t bytes) {
+    auto memory = backend_->Allocate(bytes);
+    EXPECT_TRUE(memory.ok()) << memory.status();
+    return *std::move(memory);
+  }
+  Buffer Table(const std::vector<float>& values, DType dtype = DType::kF32) {
+    auto table = backend_->MakeTable(values.data(), DType::kF32, values.size(), dtype);
+    EXPECT_TRUE(table.ok()) << table.status();
+    return *std::move(table);
+  }
+
+  // Every value is within `tolerance` of the expected one, relative to the largest of them (or to `largest`,
+  // when it is more).
+  static void ExpectNear(const std::vector<double>& expected, const std::vector<float>& actual,
+                         double tolerance, double largest = 0) {
+    ASSERT_EQ(expected.size(), actual.size());
+    for (double x : expected) largest = std::max(largest, std::abs(x));
+    for (size_t i = 0; i < expected.size(); ++i) {
+      ASSERT_LE(std::abs(expected[i] - actual[i]), tolerance * largest)
+          << "at " << i << ": " << actual[i] << " for " << expected[i];
+    }
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::mt19937 random_{12345};
+};
+
+}  // namespace sessa

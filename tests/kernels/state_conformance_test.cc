@@ -1,0 +1,281 @@
+// The operations of cached state, on every backend: pages, forward attention and the feedback recurrence,
+// against double precision on the values that the pages hold, and bit for bit against themselves however the
+// rows are cut and batched.
+#include <numeric>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "tests/kernels/conformance.h"
+
+namespace sessa {
+namespace {
+
+struct Shape {
+  int H, K, d, D;  // D is the feedback width, on its own
+  DType dtype = DType::kF32;
+  int page_size = 16;
+};
+
+class StateTest : public ConformanceTest {
+ protected:
+  // Sequences whose rows come with random inputs, in steps of any cut; what each operation gave is kept.
+  struct Sequence {
+    std::vector<float> q, k, v, q_b, k_b, f, gamma;  // inputs, by position
+    std::vector<float> out, s;                       // results
+    std::vector<int32_t> pages;
+    int num_tokens, num_done = 0;
+  };
+
+  void Start(const Shape& shape, const std::vector<int>& lengths) {
+    shape_ = shape;
+    sequences_.clear();
+    const int tile_pages = kFeedbackTile / shape.page_size;
+    int num_pages = 0;
+    for (int n : lengths) {
+      Sequence& s = sequences_.emplace_back();
+      s.num_tokens = n;
+      s.q = Random(n * shape.H * shape.d), s.k = Random(n * shape.K * shape.d),
+      s.v = Random(n * shape.K * shape.d);
+      s.q_b = Random(n * shape.D, 1.5f), s.k_b = Random(n * shape.D, 1.5f), s.f = Random(n * shape.D);
+      s.gamma = Random(n);
+      for (float& g : s.gamma) g = 0.999f * std::tanh(2 * g);
+      s.pages.resize((n + kFeedbackTile - 1) / kFeedbackTile * tile_pages);
+      num_pages += static_cast<int>(s.pages.size());
+    }
+    std::vector<int32_t> free(num_pages);
+    std::iota(free.begin(), free.end(), 0);
+    std::shuffle(free.begin(), free.end(), random_);
+    for (Sequence& s : sequences_) {
+      for (int32_t& page : s.pages) page = free.back(), free.pop_back();
+    }
+    state_ = {};
+    state_.dtype = shape.dtype;
+    state_.page_size = shape.page_size;
+    state_.num_kv_heads = shape.K;
+    state_.head_dim = shape.d;
+    state_.hidden_size = shape.D;
+    state_.num_feedback_pages = num_pages;
+    ASSERT_TRUE(backend_->AllocateState(num_pages, &state_).ok());
+  }
+
+  // The next rows[i] tokens of sequence i as one step.
+  void Step(const std::vector<int>& rows) {
+    const auto [H, K, d, D, dtype, page_size] = shape_;
+    StepRows step;
+    std::vector<float> q, k, v, q_b, k_b, f, gamma;
+    int n = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      Sequence& s = sequences_[i];
+      if (rows[i] == 0) continue;
+      step.spans.push_back({n, rows[i], s.num_done, s.pages});
+      n += rows[i];
+      const auto add = [&, count = rows[i]](const std::vector<float>& from, int width,
+                                            std::vector<float>* to) {
+        to->insert(to->end(), from.begin() + s.num_done * width, from.begin() + (s.num_done + count) * width);
+      };
+      add(s.q, H * d, &q), add(s.k, K * d, &k), add(s.v, K * d, &v), add(s.q_b, D, &q_b), add(s.k_b, D, &k_b);
+      add(s.f, D, &f), add(s.gamma, 1, &gamma);
+    }
+    step.token_ids.resize(n), step.positions.resize(n);
+    CutIntoWaves(&step);
+    backend_->BeginStep(step);
+    const Device dq = Put(q, n, H * d, 4), dk = Put(k, n, K * d), dv = Put(v, n, K * d, 8),
+                 dq_b = Put(q_b, n, D), dk_b = Put(k_b, n, D, 4);
+    const Device df = Put(f, n, D), dgamma = Put(gamma, 1, n), out = Empty(n, H * d, 4), ds = Empty(n, D, 4);
+    backend_->AppendForward(dk.matrix, dv.matrix, &state_);
+    backend_->AppendFeedbackKeys(dk_b.matrix, &state_);
+    std::vector<int> q_to_kv;
+    for (int h = 0; h < H; ++h) q_to_kv.push_back(h / (H / K));
+    backend_->Attend(dq.matrix, q_to_kv, state_, out.matrix);
+    const int width = (D + 15) / 16 * 16;
+    const Device max = Empty(kFeedbackChains, n), sum = Empty(kFeedbackChains, n),
+                 acc = Empty(kFeedbackChains * n, width), p = Empty(n, kFeedbackTile);
+    for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
+      int wave_rows = 0;
+      for (const RowSpan& b : step.waves[w]) wave_rows += b.num_rows;
+      const FeedbackPartials partials{max.matrix.data, sum.matrix.data, acc.matrix.data,
+                                      p.matrix.data,   wave_rows,       width};
+      backend_->FeedbackRead(dq_b.matrix, w, state_, 0, 1, partials);
+      // In two parts, as two ranks would.
+      backend_->FeedbackSolve(w, partials, df.matrix, dgamma.matrix.data, dtype, 0, D / 2, ds.matrix);
+      backend_->FeedbackSolve(w, partials, df.matrix, dgamma.matrix.data, dtype, D / 2, D, ds.matrix);
+      backend_->AppendFeedbackStates(ds.matrix, w, &state_);
+    }
+    const auto all_out = Get(out), all_s = Get(ds);
+    for (size_t i = 0, row = 0; i < rows.size(); ++i) {
+      Sequence& s = sequences_[i];
+      s.out.insert(s.out.end(), all_out.begin() + row * H * d, all_out.begin() + (row + rows[i]) * H * d);
+      s.s.insert(s.s.end(), all_s.begin() + row * D, all_s.begin() + (row + rows[i]) * D);
+      row += rows[i];
+      s.num_done += rows[i];
+    }
+  }
+
+  // All of the sequences, each in chunks of its own size.
+  void Run(const std::vector<int>& chunks) {
+    for (bool any = true; any;) {
+      any = false;
+      std::vector<int> rows;
+      for (size_t i = 0; i < sequences_.size(); ++i) {
+        rows.push_back(std::min(chunks[i], sequences_[i].num_tokens - sequences_[i].num_done));
+        any |= rows.back() > 0;
+      }
+      if (any) Step(rows);
+    }
+  }
+
+  float Rounded(float x) const { return RoundTo(shape_.dtype, x); }
+
+  // softmax over the first n of q . k_j, times the values.
+  std::vector<double> Mix(const float* q, const float* keys, const float* values, int n, int dim,
+                          int64_t stride) const {
+    std::vector<double> x(n), y(dim);
+    for (int j = 0; j < n; ++j) {
+      for (int i = 0; i < dim; ++i)
+        x[j] += double{q[i]} * Rounded(keys[j * stride + i]) / std::sqrt(static_cast<double>(dim));
+    }
+    const double top = n == 0 ? 0 : *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (double& e : x) sum += e = std::exp(e - top);
+    for (int j = 0; j < n; ++j) {
+      for (int i = 0; i < dim; ++i) y[i] += x[j] / sum * Rounded(values[j * stride + i]);
+    }
+    return y;
+  }
+
+  void ExpectResults() {
+    const auto [H, K, d, D, dtype, page_size] = shape_;
+    for (const Sequence& s : sequences_) {
+      std::vector<double> out(s.num_tokens * H * d), feedback(s.num_tokens * D);
+      for (int t = 0; t < s.num_tokens; ++t) {
+        for (int h = 0; h < H; ++h) {
+          const int kv = h / (H / K);
+          const auto y = Mix(&s.q[(t * H + h) * d], &s.k[kv * d], &s.v[kv * d], t + 1, d, K * d);
+          std::copy(y.begin(), y.end(), out.begin() + (t * H + h) * d);
+        }
+        const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
+        for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + double{s.gamma[t]} * r[i];
+      }
+      ExpectNear(out, s.out, 1e-5);
+      ExpectNear(feedback, s.s, 1e-5);  // each row from the rows before it as the backend gave them
+      ExpectCached(s);
+    }
+  }
+
+  void ExpectCached(const Sequence& s) {
+    std::vector<float> k(s.k.size()), v(k.size()), k_b(s.k_b.size()), state(k_b.size());
+    backend_->ReadState(state_, s.pages.data(), s.num_tokens, k.data(), v.data(), k_b.data(), state.data());
+    for (auto [got, put] : {std::pair{&k, &s.k}, {&v, &s.v}, {&k_b, &s.k_b}, {&state, &s.s}}) {
+      for (size_t i = 0; i < got->size(); ++i) ASSERT_EQ((*got)[i], Rounded((*put)[i])) << "at " << i;
+    }
+  }
+
+  Shape shape_;
+  LayerState state_;
+  std::vector<Sequence> sequences_;
+};
+
+TEST_P(StateTest, EveryShape) {
+  std::vector<Shape> shapes = {{4, 4, 8, 16},   {4, 1, 16, 100},  {8, 1, 10, 20},
+                               {2, 2, 64, 128}, {1, 1, 100, 300}, {6, 2, 6, 512}};
+  if (GetParam().large) shapes.insert(shapes.end(), {{16, 4, 64, 1024}, {1, 1, 2048, 2048}});
+  for (Shape shape : shapes) {
+    for (auto [dtype, page_size] : {std::pair{DType::kF32, 16}, {DType::kBF16, 64}}) {
+      SCOPED_TRACE(absl::StrCat("H ", shape.H, " K ", shape.K, " d ", shape.d, " D ", shape.D, " ",
+                                Name(dtype), " page ", page_size));
+      shape.dtype = dtype;
+      shape.page_size = page_size;
+      Start(shape, {150, 70});
+      Run({90, 1});  // prefill beside decode
+      ExpectResults();
+    }
+  }
+}
+
+TEST_P(StateTest, EveryCutIsTheSameBits) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int page_size : {16, 32, 64}) {
+      std::vector<float> out, s;
+      for (int chunk : {200, 1, page_size - 1, page_size, page_size + 1, 9, 3}) {
+        SCOPED_TRACE(absl::StrCat(Name(dtype), " page ", page_size, " chunk ", chunk));
+        random_.seed(7);
+        Start({4, 2, 8, 40, dtype, page_size}, {200});
+        Run({chunk});
+        ExpectResults();
+        if (out.empty()) out = sequences_[0].out, s = sequences_[0].s;
+        EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
+        EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
+      }
+    }
+  }
+}
+
+TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
+  const Shape shape{8, 1, 16, 48, DType::kBF16, 16};
+  const std::vector<int> lengths = {1, 15, 16, 17, 63, 64, 65, 130}, chunks = {1, 15, 4, 17, 40, 64, 1, 50};
+  Start(shape, lengths);
+  Run(chunks);
+  ExpectResults();
+  auto together = std::move(sequences_);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    Start(shape, {lengths[i]});
+    // The same inputs, in one piece.
+    Sequence& alone = sequences_[0];
+    const auto pages = alone.pages;
+    alone = together[i];
+    alone.pages = pages, alone.num_done = 0, alone.out.clear(), alone.s.clear();
+    Run({lengths[i]});
+    EXPECT_EQ(alone.out, together[i].out) << lengths[i];
+    EXPECT_EQ(alone.s, together[i].s) << lengths[i];
+  }
+}
+
+TEST_P(StateTest, LongContext) {
+  // Several tiles in each chain, and more than kTile of them to fold in one chain where the device is fast.
+  const int n = GetParam().large ? 40000 : 1300;
+  Start({2, 1, 8, 16, DType::kF32, 64}, {n});
+  // The last rows by decode, then by few and by many: each way has its own kernels.
+  Step({n - 70});
+  for (int i = 0; i < 10; ++i) Step({1});
+  Step({5}), Step({55});
+  ASSERT_EQ(sequences_[0].num_done, n);
+  Sequence& s = sequences_[0];
+  // Only the last rows are checked: the others would take the plain loops too long.
+  std::vector<int> rows = {n - 60, n - 56, n - 55, n - 2, n - 1};
+  for (int i = 0; i < 10; ++i) rows.push_back(n - 70 + i);
+  for (int t : rows) {
+    const auto y = Mix(&s.q[(t * 2 + 1) * 8], s.k.data(), s.v.data(), t + 1, 8, 8);
+    ExpectNear(y, {s.out.begin() + (t * 2 + 1) * 8, s.out.begin() + (t * 2 + 2) * 8}, 2e-5);
+    const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), t, 16, 16);
+    std::vector<double> expected;
+    for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + double{s.gamma[t]} * r[i]);
+    ExpectNear(expected, {s.s.begin() + t * 16, s.s.begin() + (t + 1) * 16}, 2e-5);
+  }
+}
+
+TEST_P(StateTest, PagesOfOtherRanksAreLeftAlone) {
+  Start({2, 2, 8, 16, DType::kF32, 64}, {256});
+  Sequence& s = sequences_[0];
+  s.pages = {0, 1, 2, 3};
+  state_ = {DType::kF32, 64, 2, 8, 16, /*first_feedback_page=*/2, /*num_feedback_pages=*/2, {}, {}, {}, {}};
+  ASSERT_TRUE(backend_->AllocateState(4, &state_).ok());
+  StepRows step;
+  step.spans = {{0, 256, 0, s.pages}};
+  step.token_ids.resize(256), step.positions.resize(256);
+  CutIntoWaves(&step);
+  backend_->BeginStep(step);
+  const Device k_b = Put(s.k_b, 256, 16);
+  backend_->AppendFeedbackKeys(k_b.matrix, &state_);
+  for (int w = 0; w < 4; ++w) backend_->AppendFeedbackStates(k_b.matrix, w, &state_);
+  std::vector<float> keys(128 * 16), states(128 * 16);
+  backend_->ReadState(state_, s.pages.data() + 2, 128, nullptr, nullptr, keys.data(), states.data());
+  const std::vector<float> expected(s.k_b.begin() + 128 * 16, s.k_b.end());
+  EXPECT_EQ(keys, expected);
+  EXPECT_EQ(states, expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, StateTest, testing::ValuesIn(TestDevices()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace sessa
