@@ -73,7 +73,7 @@ class ClientsTest(unittest.TestCase):
 
     def test_a_reader_that_is_too_slow_is_cancelled(self):
         server = self.start()
-        client = self.connect(server, LONG | {"stream": True, "n": 4, "logprobs": 20}, receive_buffer=4096)
+        client = self.connect(server, LONG | {"stream": True, "n": 4, "logprobs": 20}, receive_buffer=1 << 17)
         wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] > 100)
         wait_until(lambda: server.metrics()["sessa_num_requests_running"] == 0)
         self.assertLess(server.metrics()["sessa_generation_tokens_total"], 4 * 3900)
