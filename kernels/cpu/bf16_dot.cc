@@ -13,10 +13,12 @@ namespace {
 int TileHeight(int m) { return (m + NumRowTiles(m) - 1) / NumRowTiles(m); }
 
 // kRows x kPanels panels in registers: at most 12 x 2 = 24 accumulators, 2 of B, 1 pair of A. Each accumulator is one chain
-// over the pairs of k. With kPrefetch the two panels behind `ahead` come closer meanwhile.
-template <int kRows, int kPanels, bool kPrefetch>
-void Micro(const uint32_t* a, int height, int pairs, const uint16_t* b, int64_t panel, const uint16_t* ahead, const float* bias,
-           int columns, float* c, int64_t ldc) {
+// over the pairs of k. Meanwhile the cache lines [ahead, ahead_end) come closer, one with each pair, so that memory works while the
+// multipliers do.
+template <int kRows, int kPanels>
+void Micro(const uint32_t* a, int height, int pairs, const uint16_t* b, int64_t panel, const uint16_t* ahead,
+           const uint16_t* ahead_end, const float* bias, int columns, float* c, int64_t ldc) {
+  const int lines = static_cast<int>((ahead_end - ahead) / (2 * kPanel) + pairs - 1) / pairs;
   __m512 acc[kRows][kPanels];
 SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -27,10 +29,7 @@ SESSA_UNROLL
     __m512i y[kPanels];
 SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) y[p] = _mm512_loadu_si512(b + p * panel + i * 2 * kPanel);
-    if constexpr (kPrefetch) {
-      __builtin_prefetch(ahead + i * 2 * kPanel);
-      __builtin_prefetch(ahead + panel + i * 2 * kPanel);
-    }
+    for (int n = 0; n < lines && ahead < ahead_end; ++n, ahead += 2 * kPanel) __builtin_prefetch(ahead);
 SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const __m512i x = _mm512_set1_epi32(static_cast<int>(a[i * height + r]));
@@ -48,12 +47,12 @@ SESSA_UNROLL
   }
 }
 
-template <int kRows, int kPanels, bool kPrefetch>
+template <int kRows, int kPanels>
 void MicroOf(int rows, const uint32_t* a, int height, int pairs, const uint16_t* b, int64_t panel, const uint16_t* ahead,
-             const float* bias, int columns, float* c, int64_t ldc) {
+             const uint16_t* ahead_end, const float* bias, int columns, float* c, int64_t ldc) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return Micro<kRows, kPanels, kPrefetch>(a, height, pairs, b, panel, ahead, bias, columns, c, ldc);
-    MicroOf<kRows - 1, kPanels, kPrefetch>(rows, a, height, pairs, b, panel, ahead, bias, columns, c, ldc);
+    if (rows == kRows) return Micro<kRows, kPanels>(a, height, pairs, b, panel, ahead, ahead_end, bias, columns, c, ldc);
+    MicroOf<kRows - 1, kPanels>(rows, a, height, pairs, b, panel, ahead, ahead_end, bias, columns, c, ldc);
   }
 }
 
@@ -94,15 +93,16 @@ void DotPanels(const uint32_t* packed, int m, const uint16_t* weight, int n, int
     const uint16_t* b = weight + p * panel;
     const float* shift = bias == nullptr ? nullptr : bias + p * kPanel;
     const int columns = n - p * kPanel;
+    const uint16_t* next = b + now * panel;
+    const int64_t next_lines = std::min(now, left - now) * static_cast<int64_t>(pairs);
     for (int t = 0; t < tiles; ++t) {
       const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
       const uint32_t* a = packed + static_cast<int64_t>(t) * pairs * height;
       float* y = c + r * ldc + p * kPanel;
-      const bool ahead = t == 0 && left >= 4;  // the next two panels, once
-      if (now == 4) MicroOf<kFewRows, 4, false>(rows, a, height, pairs, b, panel, nullptr, shift, columns, y, ldc);
-      if (now == 2 && ahead) MicroOf<kRowTile, 2, true>(rows, a, height, pairs, b, panel, b + 2 * panel, shift, columns, y, ldc);
-      if (now == 2 && !ahead) MicroOf<kRowTile, 2, false>(rows, a, height, pairs, b, panel, nullptr, shift, columns, y, ldc);
-      if (now == 1) MicroOf<kRowTile, 1, false>(rows, a, height, pairs, b, panel, nullptr, shift, columns, y, ldc);
+      const uint16_t *ahead = next + next_lines * t / tiles * 2 * kPanel, *end = next + next_lines * (t + 1) / tiles * 2 * kPanel;
+      if (now == 4) MicroOf<kFewRows, 4>(rows, a, height, pairs, b, panel, next, next, shift, columns, y, ldc);
+      if (now == 2) MicroOf<kRowTile, 2>(rows, a, height, pairs, b, panel, ahead, end, shift, columns, y, ldc);
+      if (now == 1) MicroOf<kRowTile, 1>(rows, a, height, pairs, b, panel, ahead, end, shift, columns, y, ldc);
     }
   }
 }

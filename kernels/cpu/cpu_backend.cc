@@ -1,10 +1,7 @@
 // The CPU backend: cuts each operation into independent work items for the pool; the vector loops are in simd.cc.
 // State layouts (elements): k_f [page][kv head][page_size / 16][d][16], v_f [page][kv head][page_size][d'],
 // k_b [page][page_size / 16][D][16], s [page][page_size][D'], where x' rounds up to 16.
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,8 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
 #include "kernels/convert.h"
-#include "kernels/cpu/free_memory.h"
 #include "kernels/cpu/bf16_dot.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -37,77 +35,18 @@ struct Layout {
 
 char* At(const Buffer& b, int64_t element, DType dtype) { return static_cast<char*>(b.data()) + element * SizeOf(dtype); }
 
-// A key goes into lane `token` of its panel: [dim][16].
-void StoreKey(const float* key, int dim, DType dtype, char* panel, int token) {
-  if (dtype == DType::kF32) {
-    for (int i = 0; i < dim; ++i) reinterpret_cast<float*>(panel)[i * kPanel + token] = key[i];
-    return;
-  }
-  uint16_t rounded[256];
-  for (int i = 0; i < dim; i += 256) {
-    const int n = std::min(256, dim - i);
-    cpu::Store(key + i, n, dtype, rounded);
-    for (int j = 0; j < n; ++j) reinterpret_cast<uint16_t*>(panel)[(i + j) * kPanel + token] = rounded[j];
-  }
-}
-
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int num_threads, bool use_bf16_dot)
-      : use_bf16_dot_(use_bf16_dot), pool_(num_threads), scratch_(pool_.num_threads()) {}
+      : pool_(num_threads), linear_(&pool_, use_bf16_dot), scratch_(pool_.num_threads()) {}
 
-  absl::StatusOr<Buffer> Allocate(size_t bytes) override {
-    bytes = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
-    madvise(p, bytes, MADV_HUGEPAGE);  // streams of weights and state: fewer TLB misses; failing is harmless
-    return Buffer(p, bytes, [](void* data, size_t size) { munmap(data, size); });
-  }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocatePages(bytes); }
   int64_t FreeBytes() const override { return FreeMemory(); }
   void CopyIn(const void* host, size_t bytes, void* device) override { std::memcpy(device, host, bytes); }
   void CopyOut(const void* device, size_t bytes, void* host) override { std::memcpy(host, device, bytes); }
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) override {
-    LinearWeights w;
-    w.n = n, w.k = k, w.dtype = to;
-    const int panels = RoundUp(n, kPanel) / kPanel;
-    const bool dot = UsesDot(to);
-    const int64_t panel_size = static_cast<int64_t>(kPanel) * (dot ? RoundUp(k, 2) : k);
-    auto memory = Allocate(panels * panel_size * SizeOf(to));
-    if (!memory.ok()) return memory.status();
-    w.weight = *std::move(memory);
-    const int64_t groups = (k + cpu::kScaleGroup - 1) / cpu::kScaleGroup;
-    if (to == DType::kI8) {
-      memory = Allocate(panels * groups * kPanel * SizeOf(DType::kBF16));
-      if (!memory.ok()) return memory.status();
-      w.scale = *std::move(memory);
-    }
-    std::atomic<bool> finite{true};
-    pool_.ParallelFor(panels, [&](int p, int) {
-      const int num_rows = std::min(kPanel, n - p * kPanel);
-      std::vector<float> rows(static_cast<size_t>(num_rows) * k);
-      for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
-      char* panel = At(w.weight, p * panel_size, to);
-      if (to == DType::kI8) {
-        if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
-        if (!finite) return;
-        cpu::QuantizePanel(rows.data(), k, num_rows, k, reinterpret_cast<int8_t*>(panel),
-                           At(w.scale, p * groups * kPanel, DType::kBF16));
-        return;
-      }
-      for (int j = 0; j < num_rows; ++j) {
-        const float* row = rows.data() + static_cast<int64_t>(j) * k;
-        dot ? cpu::StorePairs(row, k, reinterpret_cast<uint16_t*>(panel), j) : StoreKey(row, k, to, panel, j);
-      }
-    });
-    if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
-    if (bias != nullptr) {
-      memory = Allocate(n * sizeof(float));
-      if (!memory.ok()) return memory.status();
-      w.bias = *std::move(memory);
-      for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias, j, from);
-    }
-    return w;
+    return linear_.Make(weight, bias, from, n, k, to);
   }
 
   absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
@@ -162,32 +101,7 @@ class CpuBackend final : public Backend {
     ForRows(x.rows, [&](int r) { cpu::LayerNormRow(x.row(r), weight.floats(), bias.floats(), eps, x.cols, y.row(r)); });
   }
 
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
-    if (x.rows == 0) return;
-    const bool dot = UsesDot(calls[0].weights->dtype);  // all calls of a model have one dtype
-    const float* a = dot ? nullptr : Packed(x, {{0, x.rows, 0, {}}});
-    if (dot) {
-      if (static_cast<int64_t>(pairs_.size()) < cpu::PackedPairs(x.rows, x.cols)) pairs_.resize(cpu::PackedPairs(x.rows, x.cols));
-      pool_.ParallelFor(cpu::NumRowTiles(x.rows),
-                        [&](int tile, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, tile, pairs_.data()); });
-    }
-    // Items of four panels over all calls: small enough to share out, large enough to stream.
-    constexpr int kItem = 4;
-    int total = 0;
-    for (const LinearCall& c : calls) total += RoundUp(c.weights->n, kItem * kPanel) / (kItem * kPanel);
-    pool_.ParallelFor(total, [&](int item, int thread) {
-      const LinearCall* call = calls.data();
-      for (int n; item >= (n = RoundUp(call->weights->n, kItem * kPanel) / (kItem * kPanel)); ++call) item -= n;
-      const LinearWeights& w = *call->weights;
-      const int first = item * kItem, last = std::min(RoundUp(w.n, kPanel) / kPanel, first + kItem);
-      if (dot) {
-        return cpu::DotPanels(pairs_.data(), x.rows, static_cast<const uint16_t*>(w.weight.data()), w.n, w.k, w.bias.floats(), first,
-                              last, call->y.data, call->y.stride);
-      }
-      cpu::LinearPanels(a, x.stride, x.rows, {w.weight.data(), w.scale.data(), w.dtype, w.n, w.k}, w.bias.floats(), first,
-                        last, call->y.data, call->y.stride, Scratch(thread, cpu::LinearScratch(x.rows, x.cols)));
-    });
-  }
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
 
   void Gelu(Matrix x) override {
     ForRows(x.rows, [&](int r) { cpu::GeluRow(x.row(r), x.cols); });
@@ -229,7 +143,7 @@ class CpuBackend final : public Backend {
     ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
-        StoreKey(k.row(row) + h * d, d, s->dtype,
+        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype,
                  At(s->k_f, head * l.key_head + static_cast<int64_t>(slot / kPanel) * d * kPanel, s->dtype), slot % kPanel);
         cpu::Store(v.row(row) + h * d, d, s->dtype,
                    At(s->v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s->dtype));
@@ -242,7 +156,7 @@ class CpuBackend final : public Backend {
     ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
-      StoreKey(k_b.row(row), s->hidden_size, s->dtype,
+      cpu::StoreColumn(k_b.row(row), s->hidden_size, s->dtype,
                At(s->k_b, page * l.feedback_key + static_cast<int64_t>(slot / kPanel) * s->hidden_size * kPanel, s->dtype),
                slot % kPanel);
     });
@@ -446,15 +360,12 @@ class CpuBackend final : public Backend {
     return scratch_[thread].data();
   }
 
-  bool UsesDot(DType dtype) const { return use_bf16_dot_ && dtype == DType::kBF16; }
-
-  const bool use_bf16_dot_;
   ThreadPool pool_;
+  LinearLayers linear_;
   const StepRows* step_ = nullptr;
   std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<float> packed_;
-  std::vector<uint32_t> pairs_;
 };
 
 }  // namespace

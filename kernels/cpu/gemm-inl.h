@@ -24,14 +24,12 @@ inline constexpr size_t kLanes = HWY_MAX_BYTES / 4 < 16 ? HWY_MAX_BYTES / 4 : 16
 #endif
 inline constexpr hn::CappedTag<float, kLanes> kF;
 inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
-inline constexpr hn::Rebind<int8_t, hn::CappedTag<float, kLanes>> kI8;
 inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
 using VF = hn::Vec<decltype(kF)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
 HWY_INLINE VF LoadFloat(const float* p) { return hn::LoadU(kF, p); }
 HWY_INLINE VF LoadFloat(const hwy::bfloat16_t* p) { return hn::PromoteTo(kF, hn::LoadU(kB, p)); }
-HWY_INLINE VF LoadFloat(const int8_t* p) { return hn::ConvertTo(kF, hn::PromoteTo(kI32, hn::LoadU(kI8, p))); }
 
 HWY_INLINE uint16_t Bf16Bits(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
@@ -53,7 +51,6 @@ struct Rhs {
   int64_t ldb;
   int run;
   const T* row[kMaxRuns][kMaxPanels] = {};
-  const hwy::bfloat16_t* scale[kMaxPanels] = {};  // int8 alone: [16] of each panel, for all k rows
 };
 
 // kRows x kPanels panels in registers. AVX-512: at most 12 x 2 = 24 accumulators, 2 of B, 1 broadcast.
@@ -61,15 +58,10 @@ template <int kRows, int kPanels, class T>
 HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
   constexpr int kV = kPanels * kVectors;
   VF acc[kRows][kV];
-  [[maybe_unused]] VF scale[kV];
 SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
 SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
-  }
-  if constexpr (sizeof(T) == 1) {
-SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) scale[v] = LoadFloat(b.scale[v / kVectors] + (v % kVectors) * kLanes);
   }
   const float* x = a.data;
   for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
@@ -79,10 +71,7 @@ SESSA_UNROLL
     for (int i = std::min(left, b.run); i > 0; --i) {
       VF y[kV];
 SESSA_UNROLL
-      for (int v = 0; v < kV; ++v) {
-        y[v] = LoadFloat(row[v / kVectors] + (v % kVectors) * kLanes);
-        if constexpr (sizeof(T) == 1) y[v] = y[v] * scale[v];
-      }
+      for (int v = 0; v < kV; ++v) y[v] = LoadFloat(row[v / kVectors] + (v % kVectors) * kLanes);
 SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const VF xr = hn::Set(kF, x[r * a.row_stride]);
@@ -160,7 +149,6 @@ HWY_INLINE void ProductOfPanels(const Lhs& a, int rows, const Rhs<T>& b, int pan
     now = PanelsAtOnce(rows, panels - p);
     Rhs<T> part = b;
     for (int j = 0; p > 0 && j < kMaxRuns; ++j) std::copy_n(b.row[j] + p, now, part.row[j]);
-    if constexpr (sizeof(T) == 1) std::copy_n(b.scale + p, now, part.scale);
     Product(a, rows, part, now, k, c + p * kPanel, ldc, accumulate);
   }
 }
@@ -182,20 +170,13 @@ HWY_INLINE void ForRowsOfPanel(const Block<T>& block, int p, int begin, int end,
   }
 }
 
-// [depth][16 * panels] floats; int8 times its scales.
+// [depth][16 * panels] floats.
 template <class T>
 HWY_INLINE void WidenBlock(const Block<T>& block, float* out) {
   for (int p = 0; p < block.panels; ++p) {
-    VF scale[kVectors];
     ForRowsOfPanel(block, p, 0, block.depth, 1, [&](int i, const T* row) HWY_ATTR {
-      for (int v = 0; v < kVectors; ++v) {
-        VF x = LoadFloat(row + v * kLanes);
-        if constexpr (sizeof(T) == 1) {
-          if (i % kScaleGroup == 0) scale[v] = LoadFloat(block.b.scale[p] + i / kScaleGroup * kPanel + v * kLanes);
-          x = x * scale[v];
-        }
-        hn::StoreU(x, kF, out + (i * block.panels + p) * kPanel + v * kLanes);
-      }
+      float* to = out + (i * block.panels + p) * kPanel;
+      for (int v = 0; v < kVectors; ++v) hn::StoreU(LoadFloat(row + v * kLanes), kF, to + v * kLanes);
     });
   }
 }

@@ -120,41 +120,36 @@ void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, fl
 }
 
 // The panels are read as they are (unpacking bf16 costs the FMA units a sixth of their time), or, by many rows, widened to
-// float once for all of them.
+// float once for all of them. In between, rows go through k in pieces, and with each a share of the next panels comes
+// closer: memory works while the FMA units do. (A single row waits for memory anyway, and the hardware looks ahead for it.)
 template <class T>
 void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                  int64_t ldc, float* scratch) {
+  constexpr int kDepth = 256;
   const Left left{a, m, w.k, lda, m > kFewRows};
   const int tiles = NumRowTiles(m);
   const bool widen = m >= kWideRows;
-  const int depth = sizeof(T) == 1 && !widen ? kScaleGroup : w.k;
-  [[maybe_unused]] const int64_t num_groups = (w.k + kScaleGroup - 1) / kScaleGroup;
-  const auto block_at = [&](int p, int begin) {
-    Block<T> block{{kPanel, depth}, std::min(m <= kFewRows ? 4 : 2, last - p), begin, std::min(depth, w.k - begin)};
-    for (int i = 0; i < block.panels; ++i) {
-      block.b.row[0][i] = static_cast<const T*>(w.data) + (static_cast<int64_t>(p + i) * w.k + begin) * kPanel;
-      if constexpr (sizeof(T) == 1) {
-        block.b.scale[i] = static_cast<const hwy::bfloat16_t*>(w.scales) + ((p + i) * num_groups + begin / kScaleGroup) * kPanel;
-      }
-    }
+  const int depth = m <= kFewRows ? w.k : kDepth, pieces = (w.k + depth - 1) / depth;
+  const auto block_at = [&](int p) {
+    Block<T> block{{kPanel, w.k}, std::min(m <= kFewRows ? 4 : 2, last - p), 0, w.k};
+    for (int i = 0; i < block.panels; ++i) block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * w.k * kPanel;
     return block;
   };
   float* wide = scratch;
   float* out = scratch + (widen ? static_cast<int64_t>(w.k) * 2 * kPanel : 0);
   for (int p = first, panels = 0; p < last; p += panels) {
-    for (int begin = 0; begin < w.k; begin += depth) {
-      const Block<T> block = block_at(p, begin);
-      panels = block.panels;
-      const bool accumulate = begin > 0;
-      for (int t = 0; t < tiles && !widen; ++t) {
-        const int r = FirstRowOfTile(t, m);
-        ProductOfPanels(left.Tile(t, begin), FirstRowOfTile(t + 1, m) - r, block.b, panels, block.depth, out + r * panels * kPanel,
-                        panels * kPanel, accumulate);
+    const Block<T> block = block_at(p), next = block_at(p + block.panels);  // the last one's is empty
+    panels = block.panels;
+    if (widen) WideProduct(left, block, next, wide, out, panels * kPanel, /*accumulate=*/false);
+    for (int t = 0; t < tiles && !widen; ++t) {
+      const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
+      for (int i = 0; i < pieces; ++i) {
+        Rhs<T> part = block.b;
+        for (int j = 0; j < panels; ++j) part.row[0][j] += static_cast<int64_t>(i) * depth * kPanel;
+        if (m > kFewRows) PrefetchBlock(next, t * pieces + i, tiles * pieces);
+        ProductOfPanels(left.Tile(t, i * depth), rows, part, panels, std::min(depth, w.k - i * depth), out + r * panels * kPanel,
+                        panels * kPanel, /*accumulate=*/i > 0);
       }
-      if (!widen) continue;
-      const bool more = begin + depth < w.k;
-      const Block<T> next = more ? block_at(p, begin + depth) : block_at(std::min(p + panels, last), 0);  // or an empty one
-      WideProduct(left, block, next, wide, out, panels * kPanel, accumulate);
     }
     const int columns = std::min(w.n - p * kPanel, panels * kPanel);
     for (int i = 0; i < m; ++i) {
@@ -173,26 +168,7 @@ void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const flo
                   int64_t ldc, float* scratch) {
   switch (w.dtype) {
     case DType::kF32: return LinearTyped<float>(a, lda, m, w, bias, first, last, c, ldc, scratch);
-    case DType::kI8: return LinearTyped<int8_t>(a, lda, m, w, bias, first, last, c, ldc, scratch);
     default: return LinearTyped<hwy::bfloat16_t>(a, lda, m, w, bias, first, last, c, ldc, scratch);
-  }
-}
-
-// Symmetric, by the largest magnitude of the group; the scale is rounded to bf16 before the weights are divided by it.
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, void* scales) {
-  auto* scale = static_cast<uint16_t*>(scales);
-  for (int begin = 0; begin < k; begin += kScaleGroup, scale += kPanel) {
-    const int end = std::min(k, begin + kScaleGroup);
-    for (int j = 0; j < num_rows; ++j) {
-      const float* row = rows + j * ldr;
-      float largest = 0;
-      for (int i = begin; i < end; ++i) largest = std::max(largest, std::abs(row[i]));
-      scale[j] = Bf16Bits(largest / 127);
-      const float s = std::bit_cast<float>(static_cast<uint32_t>(scale[j]) << 16);
-      for (int i = begin; i < end; ++i) {
-        panel[i * kPanel + j] = s > 0 ? static_cast<int8_t>(std::clamp(std::nearbyint(row[i] / s), -127.0f, 127.0f)) : 0;
-      }
-    }
   }
 }
 
@@ -212,8 +188,6 @@ void Load(const void* x, int n, DType dtype, float* y) {
   }
 }
 
-const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
-
 }  // namespace sessa::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -222,7 +196,6 @@ namespace sessa::cpu {
 
 HWY_EXPORT(PackRows);
 HWY_EXPORT(LinearPanels);
-HWY_EXPORT(QuantizePanel);
 HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(GeluRow);
 HWY_EXPORT(MultiplyRow);
@@ -230,7 +203,6 @@ HWY_EXPORT(AddRow);
 HWY_EXPORT(DotRow);
 HWY_EXPORT(Store);
 HWY_EXPORT(Load);
-HWY_EXPORT(TargetName);
 
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed) {
   HWY_DYNAMIC_DISPATCH(PackRows)(a, lda, m, k, first, last, packed);
@@ -239,9 +211,6 @@ void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const flo
                   int64_t ldc, float* scratch) {
   HWY_DYNAMIC_DISPATCH(LinearPanels)(a, lda, m, w, bias, first, last, c, ldc, scratch);
 }
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, void* scales) {
-  HWY_DYNAMIC_DISPATCH(QuantizePanel)(rows, ldr, num_rows, k, panel, scales);
-}
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y) {
   HWY_DYNAMIC_DISPATCH(LayerNormRow)(x, weight, bias, eps, d, y);
 }
@@ -249,9 +218,20 @@ void GeluRow(float* x, int n) { HWY_DYNAMIC_DISPATCH(GeluRow)(x, n); }
 void MultiplyRow(const float* a, const float* b, int n, float* y) { HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y); }
 void AddRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(AddRow)(a, n, y); }
 float DotRow(const float* a, const float* b, int n) { return HWY_DYNAMIC_DISPATCH(DotRow)(a, b, n); }
+void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) {
+  if (dtype == DType::kF32) {
+    for (int i = 0; i < k; ++i) static_cast<float*>(panel)[i * kPanel + column] = x[i];
+    return;
+  }
+  uint16_t rounded[256];
+  for (int i = 0; i < k; i += 256) {
+    const int n = std::min(256, k - i);
+    Store(x + i, n, dtype, rounded);
+    for (int j = 0; j < n; ++j) static_cast<uint16_t*>(panel)[(i + j) * kPanel + column] = rounded[j];
+  }
+}
 void Store(const float* x, int n, DType dtype, void* y) { HWY_DYNAMIC_DISPATCH(Store)(x, n, dtype, y); }
 void Load(const void* x, int n, DType dtype, float* y) { HWY_DYNAMIC_DISPATCH(Load)(x, n, dtype, y); }
-const char* TargetName() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }
 
 }  // namespace sessa::cpu
 #endif  // HWY_ONCE

@@ -46,15 +46,14 @@ constexpr int64_t PackedSize(int m, int k) { return static_cast<int64_t>(NumRowT
 // Writes the tiles [first, last) of A (row stride lda).
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed);
 
-// Weights [n, k] in the device's format: panels of W^T, and for int8 a bf16 scale for each column and kScaleGroup rows of k,
-// [panels][ceil(k / kScaleGroup)][16]. A weight's value is the float product of its int8 and its scale, one rounding.
-inline constexpr int kScaleGroup = 64;
+// Weights [n, k] of f32 or bf16: panels of W^T.
 struct Panels {
   const void* data;
-  const void* scales;  // int8 alone
   DType dtype;
   int n, k;
 };
+// Writes one column [k] of a panel.
+void StoreColumn(const float* x, int k, DType dtype, void* panel, int column);
 
 // C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows.
 // scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the padding is not written.
@@ -64,9 +63,6 @@ constexpr int64_t LinearScratch(int m, int k) {
 }
 void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch);
-// Quantises rows [16 p, 16 p + 16) of a weight [n, k] of floats into panel p.
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, void* scales);
-
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
 void GeluRow(float* x, int n);                                   // exact form, x * Phi(x); erf to float precision
 void MultiplyRow(const float* a, const float* b, int n, float* y);
@@ -135,7 +131,5 @@ struct SolveArgs {
   int64_t lds;
 };
 void FeedbackSolve(const SolveArgs& args, int begin, int end);
-
-const char* TargetName();    // of the instruction set in use
 
 }  // namespace sessa::cpu

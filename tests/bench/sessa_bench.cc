@@ -3,13 +3,13 @@
 // Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and GFLOP/s, and the fractions
 // of the read bandwidth, of the FMA peak and of the GEMM rate; `tokens` a second for whole steps.
 #include <benchmark/benchmark.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -361,7 +361,8 @@ void Register() {
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  sessa::num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  cpu_set_t cpus;  // those that this process may run on
+  sessa::num_threads = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
   sessa::LimitMeter meter(sessa::num_threads);
   sessa::meter = &meter;
   const sessa::MachineLimits limits = meter.Measure();

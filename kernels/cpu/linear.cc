@@ -1,0 +1,132 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "kernels/convert.h"
+#include "kernels/cpu/bf16_dot.h"
+#include "kernels/cpu/int8_linear.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/simd.h"
+
+namespace sessa {
+namespace {
+
+using cpu::kPanel;
+
+constexpr int kItem = 8;  // panels of a work item: small enough to share out, large enough to stream
+
+int Panels(int n) { return (n + kPanel - 1) / kPanel; }
+int Items(int n) { return (Panels(n) + kItem - 1) / kItem; }
+
+template <class T>
+T* Grown(std::vector<T>* buffer, int64_t size) {
+  if (std::ssize(*buffer) < size) buffer->resize(size);
+  return buffer->data();
+}
+
+}  // namespace
+
+LinearLayers::LinearLayers(ThreadPool* pool, bool use_bf16_dot)
+    : pool_(pool), use_bf16_dot_(use_bf16_dot), scratch_(pool->num_threads()) {}
+
+LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
+  if (dtype == DType::kI8) return Format::kInt8;
+  return use_bf16_dot_ && dtype == DType::kBF16 ? Format::kPairs : Format::kFloat;
+}
+
+absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n, int k, DType to) {
+  LinearWeights w;
+  w.n = n, w.k = k, w.dtype = to;
+  const Format format = FormatOf(to);
+  const int64_t panel_bytes = format == Format::kInt8 ? cpu::Int8PanelSize(k)
+                                                      : SizeOf(to) * kPanel * (format == Format::kPairs ? cpu::RoundUp(k, 2) : k);
+  auto memory = AllocatePages(Panels(n) * panel_bytes);
+  if (!memory.ok()) return memory.status();
+  w.weight = *std::move(memory);
+  if (format == Format::kInt8) {
+    memory = AllocatePages(Panels(n) * cpu::Int8PanelScales(k) * SizeOf(DType::kBF16));
+    if (!memory.ok()) return memory.status();
+    w.scale = *std::move(memory);
+  }
+  std::atomic<bool> finite{true};
+  pool_->ParallelFor(Panels(n), [&](int p, int) {
+    const int num_rows = std::min(kPanel, n - p * kPanel);
+    std::vector<float> rows(static_cast<size_t>(num_rows) * k);
+    for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
+    char* panel = static_cast<char*>(w.weight.data()) + p * panel_bytes;
+    if (format == Format::kInt8) {
+      if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
+      if (!finite) return;
+      cpu::QuantizePanel(rows.data(), k, num_rows, k, reinterpret_cast<int8_t*>(panel),
+                         static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
+      return;
+    }
+    for (int j = 0; j < num_rows; ++j) {
+      const float* row = rows.data() + static_cast<int64_t>(j) * k;
+      format == Format::kPairs ? cpu::StorePairs(row, k, reinterpret_cast<uint16_t*>(panel), j) : cpu::StoreColumn(row, k, to, panel, j);
+    }
+  });
+  if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
+  if (bias != nullptr) {
+    memory = AllocatePages(n * sizeof(float));
+    if (!memory.ok()) return memory.status();
+    w.bias = *std::move(memory);
+    for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias, j, from);
+  }
+  return w;
+}
+
+const void* LinearLayers::Prepare(Matrix x, Format format) {
+  const int tiles = cpu::NumRowTiles(x.rows);
+  switch (format) {
+    case Format::kPairs: {
+      uint32_t* pairs = Grown(&words_, cpu::PackedPairs(x.rows, x.cols));
+      pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, pairs); });
+      return pairs;
+    }
+    case Format::kInt8: {
+      uint32_t* words = Grown(&words_, cpu::QuantizedSize(x.rows, x.cols));
+      pool_->ParallelFor(tiles, [&](int t, int) { cpu::QuantizeRows(x.data, x.stride, x.rows, x.cols, t, words); });
+      return words;
+    }
+    case Format::kFloat: break;
+  }
+  if (x.rows <= cpu::kFewRows) return x.data;
+  float* packed = Grown(&packed_, cpu::PackedSize(x.rows, x.cols));
+  pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed); });
+  return packed;
+}
+
+void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
+  if (x.rows == 0 || calls.empty()) return;
+  const Format format = FormatOf(calls[0].weights->dtype);  // all calls of a model have one dtype
+  const void* left = Prepare(x, format);
+  int total = 0;
+  for (const LinearCall& c : calls) total += Items(c.weights->n);
+  pool_->ParallelFor(total, [&](int item, int thread) {
+    const LinearCall* call = calls.data();
+    for (int n; item >= (n = Items(call->weights->n)); ++call) item -= n;
+    const LinearWeights& w = *call->weights;
+    const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
+    const void* data = w.weight.data();
+    const float* bias = w.bias.floats();
+    float* y = call->y.data;
+    const int64_t ldy = call->y.stride;
+    switch (format) {
+      case Format::kPairs:
+        return cpu::DotPanels(static_cast<const uint32_t*>(left), x.rows, static_cast<const uint16_t*>(data), w.n, w.k, bias, first,
+                              last, y, ldy);
+      case Format::kInt8:
+        return cpu::Int8LinearPanels(static_cast<const uint32_t*>(left), x.rows,
+                                     {static_cast<const int8_t*>(data), static_cast<const uint16_t*>(w.scale.data()), w.n, w.k}, bias,
+                                     first, last, y, ldy, Grown(&scratch_[thread], cpu::Int8Scratch()));
+      case Format::kFloat:
+        return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, w.n, w.k}, bias, first, last, y,
+                                 ldy, Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+    }
+  });
+}
+
+}  // namespace sessa

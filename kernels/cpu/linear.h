@@ -1,0 +1,37 @@
+// The CPU backend's linear layers: weights in the format of their dtype, and the panels of all calls dealt out to the pool.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace sessa {
+
+class LinearLayers {
+ public:
+  // use_bf16_dot: as of MakeCpuBackend. The pool must outlive this.
+  LinearLayers(ThreadPool* pool, bool use_bf16_dot);
+
+  // As the functions of Backend.
+  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k, DType to);
+  void Run(Matrix x, absl::Span<const LinearCall> calls);
+
+ private:
+  // How weights lie: kFloat as simd.h's panels (f32, bf16), kPairs as bf16_dot.h's, kInt8 as int8_linear.h's.
+  enum class Format { kFloat, kPairs, kInt8 };
+  Format FormatOf(DType dtype) const;
+  // The left side as the format's kernels read it.
+  const void* Prepare(Matrix x, Format format);
+
+  ThreadPool* const pool_;
+  const bool use_bf16_dot_;
+  std::vector<float> packed_;
+  std::vector<uint32_t> words_;
+  std::vector<std::vector<float>> scratch_;  // [thread]
+};
+
+}  // namespace sessa
