@@ -56,6 +56,8 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
   *sum += hn::GetLane(hn::SumOfLanes(kF, total));
 }
 
+constexpr int kShortKey = 256;
+
 // A tile of cached tokens: where its groups of 16 lie.
 template <class T>
 struct TileOfState {
@@ -81,19 +83,24 @@ struct TileOfState {
     }
     return block;
   }
-  const T *key[kMaxRuns], *value[kMaxRuns];
+  const T *key[kMaxRuns] = {}, *value[kMaxRuns] = {};
   int64_t ldv;
   int dim, tokens;
 };
 
-// scores [m][kTile] = q K^T of a tile.
+// scores [m][kTile] = q K^T of a tile; the keys of the next one come closer. Short keys are too little for the hardware to
+// see a stream in them.
 template <class T>
-HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, float* scores) {
-  const Block<T> keys = tile.Keys();
-  for (int t = 0; t < NumRowTiles(q.m); ++t) {
-    const int r = FirstRowOfTile(t, q.m);
-    ProductOfPanels(q.Tile(t, 0), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
-                    /*accumulate=*/false);
+HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, const TileOfState<T>& next, float* scores) {
+  const Block<T> keys = tile.Keys(), next_keys = next.Keys();
+  const int tiles = NumRowTiles(q.m), depth = q.m <= kFewRows ? kPanel : tile.dim;
+  for (int t = 0; t < tiles; ++t) {
+    const int r = FirstRowOfTile(t, q.m), rows = FirstRowOfTile(t + 1, q.m) - r;
+    if (q.m <= kFewRows && tile.dim > kShortKey) {
+      ProductOfPanels(q.Tile(t, 0), rows, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile, /*accumulate=*/false);
+    } else {
+      ProductAhead(q.Tile(t, 0), rows, keys, depth, next_keys, t, tiles, scores + r * kTile, kTile, /*accumulate=*/false);
+    }
   }
 }
 
@@ -143,8 +150,8 @@ SESSA_UNROLL
 
 // acc [m][acc_stride] += the first `depth` probabilities times their values.
 template <class T>
-HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T>& tile, int depth, int width, float* wide,
-                          float* acc, int64_t acc_stride) {
+HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T>& tile, const TileOfState<T>& next, int depth,
+                          int width, float* wide, float* acc, int64_t acc_stride) {
   const Left p{probabilities, m, kTile, kTile, false};
   if (m > kFewRows) {
     for (int n = 0; n < width; n += 2 * kPanel) {
@@ -156,7 +163,8 @@ HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T
   }
   if (width <= kMaxPanels * kPanel) {  // all sums fit into registers
     const Block<T> values = tile.Values(0, width / kPanel, depth);
-    return ProductOfPanels(p.Tile(0, 0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
+    return ProductAhead(p.Tile(0, 0), m, values, kPanel, next.Values(0, width / kPanel, next.tokens), 0, 1, acc, acc_stride,
+                        /*accumulate=*/true);
   }
   switch (m) {
     case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
@@ -173,11 +181,16 @@ void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState s
   const Left q{args.q, args.m, args.dim, args.ldq, args.m > kFewRows};
   alignas(64) float scores[kTile * kTile];
   alignas(64) float wide[kTile * 2 * kPanel];
-  for (int t = args.first; t < args.last; t += args.step) {
-    const int begin = t * kTile, tokens = std::min(kTile, horizon - begin);
-    if (tokens <= 0) break;
-    const TileOfState<T> tile(cache, args.dim, begin, tokens);
-    Scores(q, tile, scores);
+  const auto tile_at = [&](int t) {  // an empty one behind the last
+    const int tokens = t < args.last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
+    return TileOfState<T>(cache, args.dim, t * kTile, tokens);
+  };
+  TileOfState<T> next = tile_at(args.first);
+  for (int t = args.first; next.tokens > 0; t += args.step) {
+    const TileOfState<T> tile = next;
+    next = tile_at(t + args.step);
+    const int begin = t * kTile, tokens = tile.tokens;
+    Scores(q, tile, next, scores);
     for (int r = 0; r < args.m; ++r) {
       SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width, state.max + r, state.sum + r,
                  state.acc + r * state.acc_stride);
@@ -185,7 +198,7 @@ void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState s
     const bool last = args.probabilities != nullptr && t + args.step >= args.last;
     if (last) std::copy(scores, scores + args.m * kTile, args.probabilities);
     const int values = last ? std::min(tokens, args.value_limit - begin) : tokens;
-    if (values > 0) AddValues(scores, args.m, tile, values, width, wide, state.acc, state.acc_stride);
+    if (values > 0) AddValues(scores, args.m, tile, next, values, width, wide, state.acc, state.acc_stride);
   }
 }
 
@@ -237,10 +250,45 @@ void JoinChains(const SolveArgs& args, Join* join) {
   for (int r = 0; r < args.m; ++r) join->share[r] = join->share[r] > 0 ? args.gamma[r] / join->share[r] : 0.0f;
 }
 
+// base [m][kSolveSlab] = the other chains' weighted values, joined in the order of the chains after the own one. Row by row:
+// the chains are streams from a shared cache, and the next row's come closer meanwhile.
+void JoinBase(const SolveArgs& args, const Join& join, int begin, int columns, float* base) {
+  constexpr int kV = 64 / kLanes;  // of a step: a cache line at least
+  const int width = RoundUp(columns, 64);
+  for (int r = 0; r < args.m; ++r) {
+    const float* chain[kGroups - 1];
+    float weight[kGroups - 1];
+    int n = 0;
+    for (int i = 1; i < kGroups; ++i) {
+      const int g = (args.group + i) % kGroups;
+      if (join.weight[g][r] == 0) continue;
+      weight[n] = join.weight[g][r];
+      chain[n++] = args.acc + g * args.acc_group_stride + r * args.acc_stride + begin;
+    }
+    for (int c = 0; c < width; c += 64) {
+      VF sum[kV];
+SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) sum[v] = hn::Zero(kF);
+      for (int i = 0; i < n; ++i) {
+        const VF w = hn::Set(kF, weight[i]);
+        const float* x = chain[i] + c;
+        for (int line = 0; line < 64; line += kPanel) __builtin_prefetch(x + args.acc_stride + line);
+SESSA_UNROLL
+        for (int v = 0; v < kV; ++v) {
+          const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, columns - c - v * static_cast<int>(kLanes))));
+          sum[v] = hn::MulAdd(w, hn::MaskedLoad(inside, kF, x + v * kLanes), sum[v]);
+        }
+      }
+SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) hn::Store(sum[v], kF, base + r * kSolveSlab + c + v * kLanes);
+    }
+  }
+}
+
 // kRows rows from r0 on, kPanels panels of columns from c on: the finished rows enter as a product, then each new row enters
 // those below it. All sums stay in registers; each takes the columns j in order, as decode does.
 template <int kRows, int kPanels>
-HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, int r0, int c, int columns, float* finished) {
+HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* base, int r0, int c, int columns, float* finished) {
   constexpr int kV = kPanels * kVectors, kSlab = kPanels * kPanel;
   const float* p = args.probabilities + r0 * kTile + args.first_column;
   VF acc[kRows][kV];
@@ -261,17 +309,6 @@ SESSA_UNROLL
   }
 SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    VF base[kV];
-SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) base[v] = hn::Zero(kF);
-    for (int i = 1; i < kGroups; ++i) {
-      const int g = (args.group + i) % kGroups;
-      const float w = join.weight[g][r0 + r];
-      if (w == 0) continue;
-      const float* x = args.acc + g * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
-SESSA_UNROLL
-      for (int v = 0; v < kV; ++v) base[v] = hn::MulAdd(hn::Set(kF, w), hn::LoadU(kF, x + v * kLanes), base[v]);
-    }
     const auto own = hn::Set(kF, join.weight[args.group][r0 + r]), share = hn::Set(kF, join.share[r0 + r]);
     const float* f = args.f + (r0 + r) * args.ldf + c;
     float* out = args.s + (r0 + r) * args.lds + c;
@@ -279,7 +316,8 @@ SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const int left = columns - v * static_cast<int>(kLanes);
       const auto mask = hn::FirstN(kF, static_cast<size_t>(std::max(0, left)));
-      const VF s = hn::MulAdd(share, hn::MulAdd(own, acc[r][v], base[v]), hn::MaskedLoad(mask, kF, f + v * kLanes));
+      const VF others = hn::Load(kF, base + (r0 + r) * kSolveSlab + v * kLanes);
+      const VF s = hn::MulAdd(share, hn::MulAdd(own, acc[r][v], others), hn::MaskedLoad(mask, kF, f + v * kLanes));
       if (left >= static_cast<int>(kLanes)) {
         hn::StoreU(s, kF, out + v * kLanes);
       } else {
@@ -294,24 +332,32 @@ SESSA_UNROLL
 }
 
 template <int kPanels>
-HWY_NOINLINE void SolveSlab(const SolveArgs& args, const Join& join, int c, int columns) {
+HWY_NOINLINE void SolvePanels(const SolveArgs& args, const Join& join, const float* base, int c, int columns) {
   constexpr int kRows = kLanes == 16 ? 16 / kPanels : std::max(1, 8 / (kPanels * kVectors));
   alignas(64) float finished[kTile * kPanels * kPanel];  // rows of s as the cache will hold them
   int r = 0;
-  for (; r + kRows <= args.m; r += kRows) SolveTile<kRows, kPanels>(args, join, r, c, columns, finished);
-  for (; r < args.m; ++r) SolveTile<1, kPanels>(args, join, r, c, columns, finished);
+  for (; r + kRows <= args.m; r += kRows) SolveTile<kRows, kPanels>(args, join, base, r, c, columns, finished);
+  for (; r < args.m; ++r) SolveTile<1, kPanels>(args, join, base, r, c, columns, finished);
 }
 
 void FeedbackSolve(const SolveArgs& args, int begin, int end) {
   Join join;
   JoinChains(args, &join);
-  for (int c = begin; c < end;) {
-    if (end - c > kPanel) {
-      SolveSlab<2>(args, join, c, end - c);
-      c += 2 * kPanel;
-    } else {
-      SolveSlab<1>(args, join, c, end - c);
-      c += kPanel;
+  alignas(64) float base[kTile * kSolveSlab];
+  for (int slab = begin; slab < end; slab += kSolveSlab) {
+    const int last = std::min(end, slab + kSolveSlab);
+    JoinBase(args, join, slab, last - slab, base);
+    for (int c = slab; c < last;) {
+      if (kLanes == 16 && last - c > 3 * kPanel) {
+        SolvePanels<4>(args, join, base + c - slab, c, last - c);
+        c += 4 * kPanel;
+      } else if (last - c > kPanel) {
+        SolvePanels<2>(args, join, base + c - slab, c, last - c);
+        c += 2 * kPanel;
+      } else {
+        SolvePanels<1>(args, join, base + c - slab, c, last - c);
+        c += kPanel;
+      }
     }
   }
 }

@@ -188,7 +188,32 @@ HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
   const bool dense = block.b.ldb == kPanel;
   const int step = dense ? kRowsOfLine : 1, begin = block.depth * part / parts / step * step;
   for (int p = 0; p < block.panels; p += dense ? 1 : kRowsOfLine) {
-    ForRowsOfPanel(block, p, begin, block.depth * (part + 1) / parts, step, [](int, const T* row) { __builtin_prefetch(row); });
+    ForRowsOfPanel(block, p, begin, block.depth * (part + 1) / parts, step, [](int, const T* row) { __builtin_prefetch(row, 0, 2); });
+  }
+}
+
+// The rows of B from `begin` on; of many runs, from a run's first row on.
+template <class T>
+HWY_INLINE Rhs<T> RowsFrom(const Rhs<T>& b, int begin) {
+  Rhs<T> rest = b;
+  const int run = begin / b.run;
+  for (int p = 0; p < kMaxPanels; ++p) {
+    for (int j = 0; j < kMaxRuns; ++j) rest.row[j][p] = j + run < kMaxRuns ? b.row[j + run][p] : nullptr;
+    if (const int64_t offset = begin % b.run * b.ldb; offset > 0) rest.row[0][p] = b.row[0][p] + offset;
+  }
+  return rest;
+}
+
+// C (+)= A B of a block in pieces of `depth` rows of B (at most a run, or dividing it), and with each piece a share of `next` comes
+// closer: this call's is the `part`-th of `parts`. Memory works while the FMA units do.
+template <class T, class U>
+HWY_INLINE void ProductAhead(const Lhs& a, int rows, const Block<T>& block, int depth, const Block<U>& next, int part, int parts, float* c,
+                             int64_t ldc, bool accumulate) {
+  const int pieces = (block.depth + depth - 1) / depth;
+  for (int i = 0; i < pieces; ++i) {
+    PrefetchBlock(next, part * pieces + i, parts * pieces);
+    ProductOfPanels({a.data + i * depth * a.depth_stride, a.row_stride, a.depth_stride}, rows, RowsFrom(block.b, i * depth),
+                    block.panels, std::min(depth, block.depth - i * depth), c, ldc, accumulate || i > 0);
   }
 }
 

@@ -129,7 +129,6 @@ void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const floa
   const Left left{a, m, w.k, lda, m > kFewRows};
   const int tiles = NumRowTiles(m);
   const bool widen = m >= kWideRows;
-  const int depth = m <= kFewRows ? w.k : kDepth, pieces = (w.k + depth - 1) / depth;
   const auto block_at = [&](int p) {
     Block<T> block{{kPanel, w.k}, std::min(m <= kFewRows ? 4 : 2, last - p), 0, w.k};
     for (int i = 0; i < block.panels; ++i) block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * w.k * kPanel;
@@ -143,12 +142,11 @@ void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const floa
     if (widen) WideProduct(left, block, next, wide, out, panels * kPanel, /*accumulate=*/false);
     for (int t = 0; t < tiles && !widen; ++t) {
       const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
-      for (int i = 0; i < pieces; ++i) {
-        Rhs<T> part = block.b;
-        for (int j = 0; j < panels; ++j) part.row[0][j] += static_cast<int64_t>(i) * depth * kPanel;
-        if (m > kFewRows) PrefetchBlock(next, t * pieces + i, tiles * pieces);
-        ProductOfPanels(left.Tile(t, i * depth), rows, part, panels, std::min(depth, w.k - i * depth), out + r * panels * kPanel,
-                        panels * kPanel, /*accumulate=*/i > 0);
+      float* y = out + r * panels * kPanel;
+      if (m <= kFewRows) {
+        ProductOfPanels(left.Tile(t, 0), rows, block.b, panels, w.k, y, panels * kPanel, /*accumulate=*/false);
+      } else {
+        ProductAhead(left.Tile(t, 0), rows, block, kDepth, next, t, tiles, y, panels * kPanel, /*accumulate=*/false);
       }
     }
     const int columns = std::min(w.n - p * kPanel, panels * kPanel);

@@ -130,6 +130,7 @@ struct SolveArgs {
   float* s;                  // [m][lds]
   int64_t lds;
 };
+inline constexpr int kSolveSlab = 256;  // columns joined at once
 void FeedbackSolve(const SolveArgs& args, int begin, int end);
 
 }  // namespace sessa::cpu

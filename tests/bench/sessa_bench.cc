@@ -170,16 +170,16 @@ void BM_FeedbackRead(benchmark::State& state, int rows, int D, int t) {
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
-// The triangle of one full block, and the joining of the chains before it: FLOPs of the triangle as a 64 x 64 product with D
-// columns, half of which a solve needs.
-void BM_FeedbackSolve(benchmark::State& state, int D) {
-  const int rows = 64;
+// The triangle of one full block. FLOPs: a 64 x 64 product with D columns, half of which a solve needs. With all chains of
+// the feedback read, their joining is in the time too.
+void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
+  const int rows = 64, start = 64 * (chains - 1);
   auto backend = MakeCpuBackend(num_threads);
-  PagedLayer layer(backend.get(), D, 128);
+  PagedLayer layer(backend.get(), D, start + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f), f = q, s = q;
   const std::vector<float> gamma(rows, 0.5f);
   Partials partials(rows, D);
-  layer.Begin(backend.get(), rows, 64);
+  layer.Begin(backend.get(), rows, start);
   backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
   Measured measured(state);
   for (auto _ : state) {
@@ -336,7 +336,9 @@ void Register() {
       }
     }
   }
-  for (int D : {1024, 2048}) Add(StrCat("FeedbackSolve/D:", D), BM_FeedbackSolve, D);
+  for (int D : {1024, 2048}) {
+    for (int chains : {1, kFeedbackChains}) Add(StrCat("FeedbackSolve/D:", D, "/chains:", chains), BM_FeedbackSolve, D, chains);
+  }
   for (int V : {32000, 150000}) {
     Add(StrCat("Sample/greedy/V:", V), BM_Sample, V, Draw::kGreedy);
     Add(StrCat("Sample/all/V:", V), BM_Sample, V, Draw::kAll);
