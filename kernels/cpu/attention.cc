@@ -56,8 +56,6 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
   *sum += hn::GetLane(hn::SumOfLanes(kF, total));
 }
 
-constexpr int kShortKey = 256;
-
 // A tile of cached tokens: where its groups of 16 lie.
 template <class T>
 struct TileOfState {
@@ -65,21 +63,21 @@ struct TileOfState {
     for (int i = 0; i * kPanel < tokens; ++i) {
       const int position = begin + i * kPanel, in_page = position % cache.page_size;
       const int64_t page = cache.pages[position / cache.page_size] - cache.page_offset;
-      key[i] = static_cast<const T*>(cache.keys) + page * cache.key_page_stride + static_cast<int64_t>(in_page) * dim;
+      key[i] = static_cast<const T*>(cache.keys) + page * cache.key_page_stride + static_cast<int64_t>(in_page) * PanelRows(dim);
       value[i] = static_cast<const T*>(cache.values) + page * cache.value_page_stride + in_page * cache.value_row_stride;
     }
   }
   int num_panels() const { return RoundUp(tokens, kPanel) / kPanel; }
   Block<T> Keys() const {
-    Block<T> block{{kPanel, dim}, num_panels(), 0, dim};
+    Block<T> block{{kStep<T> * kPanel, PanelRows(dim)}, num_panels(), 0, dim};
     std::copy_n(key, num_panels(), block.b.row[0]);
     return block;
   }
   // Columns [column, column + 16 * panels) of the first `depth` values.
   Block<T> Values(int column, int panels, int depth) const {
-    Block<T> block{{ldv, kPanel}, panels, 0, depth};
+    Block<T> block{{kStep<T> * ldv, kPanel}, panels, 0, depth};
     for (int i = 0; i * kPanel < depth; ++i) {
-      for (int p = 0; p < panels; ++p) block.b.row[i][p] = value[i] + column + p * kPanel;
+      for (int p = 0; p < panels; ++p) block.b.row[i][p] = value[i] + kStep<T> * (column + p * kPanel);
     }
     return block;
   }
@@ -88,19 +86,39 @@ struct TileOfState {
   int dim, tokens;
 };
 
-// scores [m][kTile] = q K^T of a tile; the keys of the next one come closer. Short keys are too little for the hardware to
-// see a stream in them.
+// C (+)= A B of at most kFewRows rows and four panels; those of `next`, of the same shape, come closer evenly: bursts would stop the
+// FMA units.
+template <class T>
+HWY_NOINLINE void FewRowsAhead(const Lhs& a, int rows, const Block<T>& block, const Block<T>& next, float* c, int64_t ldc, bool accumulate) {
+  if (kLanes < 16) {  // too few registers for more
+    for (int r = 0; r < rows; ++r) {
+      const Lhs row{a.data + r * a.row_stride, a.row_stride, a.depth_stride};
+      Micro<1, 4, true>(row, block.b, next.b, block.depth, c + r * ldc, ldc, accumulate);
+    }
+    return;
+  }
+  switch (rows) {
+    case 1: return Micro<1, 4, true>(a, block.b, next.b, block.depth, c, ldc, accumulate);
+    case 2: return Micro<2, 4, true>(a, block.b, next.b, block.depth, c, ldc, accumulate);
+    case 3: return Micro<3, 4, true>(a, block.b, next.b, block.depth, c, ldc, accumulate);
+    default: return Micro<4, 4, true>(a, block.b, next.b, block.depth, c, ldc, accumulate);
+  }
+}
+
+// scores [m][kTile] = q K^T of a tile; the keys of the next one come closer.
 template <class T>
 HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, const TileOfState<T>& next, float* scores) {
   const Block<T> keys = tile.Keys(), next_keys = next.Keys();
-  const int tiles = NumRowTiles(q.m), depth = q.m <= kFewRows ? kPanel : tile.dim;
+  if (q.m <= kFewRows && keys.panels == kMaxPanels) {
+    const bool full = next_keys.panels == kMaxPanels;
+    return FewRowsAhead(q.Tile(0, 0), q.m, keys, full ? next_keys : keys, scores, kTile, /*accumulate=*/false);
+  }
+  const int tiles = NumRowTiles(q.m);
   for (int t = 0; t < tiles; ++t) {
-    const int r = FirstRowOfTile(t, q.m), rows = FirstRowOfTile(t + 1, q.m) - r;
-    if (q.m <= kFewRows && tile.dim > kShortKey) {
-      ProductOfPanels(q.Tile(t, 0), rows, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile, /*accumulate=*/false);
-    } else {
-      ProductAhead(q.Tile(t, 0), rows, keys, depth, next_keys, t, tiles, scores + r * kTile, kTile, /*accumulate=*/false);
-    }
+    const int r = FirstRowOfTile(t, q.m);
+    PrefetchBlock(next_keys, t, tiles);
+    ProductOfPanels(q.Tile(t, 0), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
+                    /*accumulate=*/false);
   }
 }
 
@@ -109,16 +127,20 @@ HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, const TileOfSt
 template <int kRows, int kTokens, class T>
 HWY_NOINLINE void StreamValues(const float* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
                                int64_t acc_stride) {
+  constexpr int kS = kStep<T>, kSteps = kTokens / kS, kStepLanes = kS * static_cast<int>(kLanes);
+  const int64_t ld = kS * tile.ldv;
   for (int t = 0; t < depth; t += kTokens) {
     const int tokens = std::min(kTokens, depth - t);
-    const T* v = tile.value[t / kPanel] + t % kPanel * tile.ldv;
-    if (tokens < kTokens) {  // one by one: the rows behind the last token are not ours to read
+    const T* v = tile.value[t / kPanel] + t % kPanel / kS * ld;
+    if (tokens < kTokens) {  // one by one: what lies behind the last token must not enter a sum
       for (int i = 0; i < tokens; ++i) {
         for (int r = 0; r < kRows; ++r) {
           const VF p = hn::Set(kF, probabilities[r * kTile + t + i]);
           for (int n = 0; n < width; n += kLanes) {
             float* x = acc + r * acc_stride + n;
-            hn::StoreU(hn::MulAdd(p, LoadFloat(v + i * tile.ldv + n), hn::LoadU(kF, x)), kF, x);
+            VF y[kS];
+            LoadStep(v + i / kS * ld + kS * n, y);
+            hn::StoreU(hn::MulAdd(p, y[i % kS], hn::LoadU(kF, x)), kF, x);
           }
         }
       }
@@ -130,17 +152,21 @@ SESSA_UNROLL
 SESSA_UNROLL
       for (int i = 0; i < kTokens; ++i) p[r][i] = hn::Set(kF, probabilities[r * kTile + t + i]);
     }
-    for (int n = 0; n < width; n += kLanes) {
+    const T* x = v;
+    for (int n = 0; n < width; n += kLanes, x += kStepLanes) {
       VF sum[kRows];
 SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
 SESSA_UNROLL
-      for (int i = 0; i < kTokens; ++i) {
-        const T* x = v + i * tile.ldv + n;
-        __builtin_prefetch(x + kTokens * tile.ldv);
-        const VF y = LoadFloat(x);
+      for (int i = 0; i < kSteps; ++i) {
+        __builtin_prefetch(x + (i + kSteps) * ld);
+        VF y[kS];
+        LoadStep(x + i * ld, y);
 SESSA_UNROLL
-        for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][i], y, sum[r]);
+        for (int q = 0; q < kS; ++q) {
+SESSA_UNROLL
+          for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][kS * i + q], y[q], sum[r]);
+        }
       }
 SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) hn::StoreU(sum[r], kF, acc + r * acc_stride + n);
@@ -156,15 +182,18 @@ HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T
   if (m > kFewRows) {
     for (int n = 0; n < width; n += 2 * kPanel) {
       const int left = (width - n) / kPanel, panels = std::min(2, left);
-      const Block<T> next = tile.Values(n + 2 * kPanel, std::clamp(left - 2, 0, 2), depth);
-      WideProduct(p, tile.Values(n, panels, depth), next, wide, acc + n, acc_stride, /*accumulate=*/true);
+      const Block<T> then = tile.Values(n + 2 * kPanel, std::clamp(left - 2, 0, 2), depth);
+      WideProduct(p, tile.Values(n, panels, depth), then, wide, acc + n, acc_stride, /*accumulate=*/true);
     }
     return;
   }
   if (width <= kMaxPanels * kPanel) {  // all sums fit into registers
     const Block<T> values = tile.Values(0, width / kPanel, depth);
-    return ProductAhead(p.Tile(0, 0), m, values, kPanel, next.Values(0, width / kPanel, next.tokens), 0, 1, acc, acc_stride,
-                        /*accumulate=*/true);
+    if (depth == kTile && values.panels == kMaxPanels) {
+      const Block<T> ahead = next.tokens == kTile ? next.Values(0, kMaxPanels, kTile) : values;
+      return FewRowsAhead(p.Tile(0, 0), m, values, ahead, acc, acc_stride, /*accumulate=*/true);
+    }
+    return ProductOfPanels(p.Tile(0, 0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
   }
   switch (m) {
     case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
@@ -180,11 +209,11 @@ void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState s
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
   const Left q{args.q, args.m, args.dim, args.ldq, args.m > kFewRows};
   alignas(64) float scores[kTile * kTile];
-  alignas(64) float wide[kTile * 2 * kPanel];
   const auto tile_at = [&](int t) {  // an empty one behind the last
     const int tokens = t < args.last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
     return TileOfState<T>(cache, args.dim, t * kTile, tokens);
   };
+  alignas(64) float wide[kTile * 2 * kPanel];
   TileOfState<T> next = tile_at(args.first);
   for (int t = args.first; next.tokens > 0; t += args.step) {
     const TileOfState<T> tile = next;

@@ -79,10 +79,6 @@ void PackPairs(const float* a, int64_t lda, int m, int k, int tile, uint32_t* pa
   }
 }
 
-void StorePairs(const float* row, int k, uint16_t* panel, int column) {
-  for (int i = 0; i < k; ++i) Store(row + i, 1, DType::kBF16, panel + (i / 2 * kPanel + column) * 2 + i % 2);
-}
-
 void DotPanels(const uint32_t* packed, int m, const uint16_t* weight, int n, int k, const float* bias, int first, int last,
                float* c, int64_t ldc) {
   const int pairs = (k + 1) / 2, height = TileHeight(m), tiles = NumRowTiles(m);
@@ -115,7 +111,6 @@ namespace sessa::cpu {
 bool HasBf16Dot() { return false; }
 int64_t PackedPairs(int, int) { std::abort(); }
 void PackPairs(const float*, int64_t, int, int, int, uint32_t*) { std::abort(); }
-void StorePairs(const float*, int, uint16_t*, int) { std::abort(); }
 void DotPanels(const uint32_t*, int, const uint16_t*, int, int, const float*, int, int, float*, int64_t) { std::abort(); }
 }  // namespace sessa::cpu
 #endif

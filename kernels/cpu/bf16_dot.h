@@ -18,10 +18,7 @@ bool HasBf16Dot();  // the other functions may be called only then
 int64_t PackedPairs(int m, int k);
 void PackPairs(const float* a, int64_t lda, int m, int k, int tile, uint32_t* packed);
 
-// Weights as panels [ceil(n / 16)][ceil(k / 2)][16][2], zero padded. Writes one output's row [k] into its panel.
-void StorePairs(const float* row, int k, uint16_t* panel, int column);
-
-// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). c [m][ldc] has columns for n outputs only.
+// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last) of bf16 weights as simd.h stores them. c [m][ldc] has columns for n outputs only.
 void DotPanels(const uint32_t* packed, int m, const uint16_t* weight, int n, int k, const float* bias, int first, int last,
                float* c, int64_t ldc);
 

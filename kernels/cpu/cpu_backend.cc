@@ -1,6 +1,6 @@
 // The CPU backend: cuts each operation into independent work items for the pool; the vector loops are in simd.cc.
-// State layouts (elements): k_f [page][kv head][page_size / 16][d][16], v_f [page][kv head][page_size][d'],
-// k_b [page][page_size / 16][D][16], s [page][page_size][D'], where x' rounds up to 16.
+// State layouts: k_f [page][kv head][page_size / 16] panels of keys, v_f [page][kv head][page_size] rows of d', k_b [page]
+// [page_size / 16] panels, s [page][page_size] rows of D', where x' rounds up to 16; panels and rows as in simd.h.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -25,15 +25,20 @@ static_assert(cpu::kTile == kFeedbackTile && cpu::kGroups == kFeedbackChains);
 
 struct Layout {
   explicit Layout(const LayerState& s)
-      : key_head(static_cast<int64_t>(s.page_size) * s.head_dim),
+      : key_head(static_cast<int64_t>(s.page_size) * cpu::PanelRows(s.head_dim)),
         value_head(static_cast<int64_t>(s.page_size) * RoundUp(s.head_dim, kPanel)),
-        feedback_key(static_cast<int64_t>(s.page_size) * s.hidden_size),
+        feedback_key(static_cast<int64_t>(s.page_size) * cpu::PanelRows(s.hidden_size)),
         feedback_value(static_cast<int64_t>(s.page_size) * RoundUp(s.hidden_size, kPanel)) {}
   int64_t key_head, value_head;           // of one head in one page
   int64_t feedback_key, feedback_value;   // of one page
 };
 
 char* At(const Buffer& b, int64_t element, DType dtype) { return static_cast<char*>(b.data()) + element * SizeOf(dtype); }
+
+// The panel of keys that a slot of a page belongs to; the page's keys start at element `base`.
+char* KeyPanel(const Buffer& keys, int64_t base, int slot, int dim, DType dtype) {
+  return At(keys, base + static_cast<int64_t>(slot / kPanel) * kPanel * cpu::PanelRows(dim), dtype);
+}
 
 class CpuBackend final : public Backend {
  public:
@@ -143,10 +148,8 @@ class CpuBackend final : public Backend {
     ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
-        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype,
-                 At(s->k_f, head * l.key_head + static_cast<int64_t>(slot / kPanel) * d * kPanel, s->dtype), slot % kPanel);
-        cpu::Store(v.row(row) + h * d, d, s->dtype,
-                   At(s->v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s->dtype));
+        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype, KeyPanel(s->k_f, head * l.key_head, slot, d, s->dtype), slot % kPanel);
+        cpu::StoreRow(v.row(row) + h * d, d, s->dtype, At(s->v_f, head * l.value_head, s->dtype), RoundUp(d, kPanel), slot);
       }
     });
   }
@@ -157,8 +160,7 @@ class CpuBackend final : public Backend {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       cpu::StoreColumn(k_b.row(row), s->hidden_size, s->dtype,
-               At(s->k_b, page * l.feedback_key + static_cast<int64_t>(slot / kPanel) * s->hidden_size * kPanel, s->dtype),
-               slot % kPanel);
+                       KeyPanel(s->k_b, page * l.feedback_key, slot, s->hidden_size, s->dtype), slot % kPanel);
     });
   }
 
@@ -167,8 +169,8 @@ class CpuBackend final : public Backend {
     ForTokens(step_->waves[wave], s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
-      cpu::Store(x.row(row), s->hidden_size, s->dtype,
-                 At(s->s, page * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(s->hidden_size, kPanel), s->dtype));
+      cpu::StoreRow(x.row(row), s->hidden_size, s->dtype, At(s->s, page * l.feedback_value, s->dtype),
+                    RoundUp(s->hidden_size, kPanel), slot);
     });
   }
 
@@ -283,27 +285,23 @@ class CpuBackend final : public Backend {
 
   void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) override {
     const Layout l(s);
-    auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
-      for (int i = 0; i < dim; ++i) {
-        y[i] = ToFloat(b.data(), base + (static_cast<int64_t>(slot / kPanel) * dim + i) * kPanel + slot % kPanel, s.dtype);
-      }
+    const auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
+      if (y != nullptr) cpu::LoadColumn(KeyPanel(b, base, slot, dim, s.dtype), dim, s.dtype, slot % kPanel, y);
     };
+    const auto value = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
+      if (y != nullptr) cpu::LoadRow(At(b, base, s.dtype), RoundUp(dim, kPanel), slot, dim, s.dtype, y);
+    };
+    const auto row = [](float* y, int64_t t, int dim) { return y == nullptr ? nullptr : y + t * dim; };
     for (int t = 0; t < n; ++t) {
       const int64_t page = pages[t / s.page_size], own = page - s.first_feedback_page;
       const int slot = t % s.page_size, d = s.head_dim, kv = s.num_kv_heads, D = s.hidden_size;
       for (int h = 0; h < kv; ++h) {
         const int64_t head = page * kv + h;
-        if (k_f) key(s.k_f, head * l.key_head, d, slot, k_f + (static_cast<int64_t>(t) * kv + h) * d);
-        if (v_f) {
-          cpu::Load(At(s.v_f, head * l.value_head + static_cast<int64_t>(slot) * RoundUp(d, kPanel), s.dtype), d, s.dtype,
-                    v_f + (static_cast<int64_t>(t) * kv + h) * d);
-        }
+        key(s.k_f, head * l.key_head, d, slot, row(k_f, static_cast<int64_t>(t) * kv + h, d));
+        value(s.v_f, head * l.value_head, d, slot, row(v_f, static_cast<int64_t>(t) * kv + h, d));
       }
-      if (k_b) key(s.k_b, own * l.feedback_key, D, slot, k_b + static_cast<int64_t>(t) * D);
-      if (out) {
-        cpu::Load(At(s.s, own * l.feedback_value + static_cast<int64_t>(slot) * RoundUp(D, kPanel), s.dtype), D, s.dtype,
-                  out + static_cast<int64_t>(t) * D);
-      }
+      key(s.k_b, own * l.feedback_key, D, slot, row(k_b, t, D));
+      value(s.s, own * l.feedback_value, D, slot, row(out, t, D));
     }
   }
 

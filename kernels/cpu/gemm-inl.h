@@ -23,13 +23,22 @@ inline constexpr size_t kLanes = HWY_TARGET == HWY_SCALAR ? 1 : 4;
 inline constexpr size_t kLanes = HWY_MAX_BYTES / 4 < 16 ? HWY_MAX_BYTES / 4 : 16;
 #endif
 inline constexpr hn::CappedTag<float, kLanes> kF;
-inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
 inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
 using VF = hn::Vec<decltype(kF)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
-HWY_INLINE VF LoadFloat(const float* p) { return hn::LoadU(kF, p); }
-HWY_INLINE VF LoadFloat(const hwy::bfloat16_t* p) { return hn::PromoteTo(kF, hn::LoadU(kB, p)); }
+// How many rows of B lie in one step of its memory: pairs of bf16 [16][2], which unpack in one operation each; single rows of f32.
+// A step of a panel is a cache line either way.
+template <class T>
+inline constexpr int kStep = sizeof(T) == 2 ? 2 : 1;
+
+HWY_INLINE void LoadStep(const float* p, VF* row) { row[0] = hn::LoadU(kF, p); }
+HWY_INLINE void LoadStep(const hwy::bfloat16_t* p, VF* row) {
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  const auto pairs = hn::LoadU(u, reinterpret_cast<const uint32_t*>(p));
+  row[0] = hn::BitCast(kF, hn::ShiftLeft<16>(pairs));
+  row[1] = hn::BitCast(kF, hn::And(pairs, hn::Set(u, 0xffff0000)));
+}
 
 HWY_INLINE uint16_t Bf16Bits(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
@@ -44,7 +53,7 @@ struct Lhs {
 };
 
 // B as a product reads it: its rows come in runs of equal length (cached values: 16 tokens, each run in some page), and
-// row[j][p] is the first row of run j, panel p. Rows of a run are ldb apart.
+// row[j][p] is the first step of run j, panel p. Steps of a run are ldb elements apart.
 inline constexpr int kMaxRuns = kTile / kPanel, kMaxPanels = 4;
 template <class T>
 struct Rhs {
@@ -54,8 +63,9 @@ struct Rhs {
 };
 
 // kRows x kPanels panels in registers. AVX-512: at most 12 x 2 = 24 accumulators, 2 of B, 1 broadcast.
-template <int kRows, int kPanels, class T>
-HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+// With kAhead, each step asks for the same one of `ahead`, whose runs and steps lie as those of b.
+template <int kRows, int kPanels, bool kAhead, class T>
+HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c, int64_t ldc, bool accumulate) {
   constexpr int kV = kPanels * kVectors;
   VF acc[kRows][kV];
 SESSA_UNROLL
@@ -64,23 +74,44 @@ SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
   }
   const float* x = a.data;
+  const auto add = [&](const VF* y) HWY_ATTR {  // one row of B
+SESSA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const VF xr = hn::Set(kF, x[r * a.row_stride]);
+SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
+    }
+    x += a.depth_stride;
+  };
+  constexpr int kS = kStep<T>, kStepLanes = kS * static_cast<int>(kLanes);
   for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
     const T* row[kPanels];
+    [[maybe_unused]] const T* next[kPanels];
 SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) row[p] = b.row[j][p];
-    for (int i = std::min(left, b.run); i > 0; --i) {
-      VF y[kV];
+    if constexpr (kAhead) {
 SESSA_UNROLL
-      for (int v = 0; v < kV; ++v) y[v] = LoadFloat(row[v / kVectors] + (v % kVectors) * kLanes);
+      for (int p = 0; p < kPanels; ++p) next[p] = ahead.row[j][p];
+    }
+    for (int i = std::min(left, b.run); i > 0; i -= kS) {
+      VF y[kS][kV];
 SESSA_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const VF xr = hn::Set(kF, x[r * a.row_stride]);
+      for (int v = 0; v < kV; ++v) {
+        VF rows[kS];
+        LoadStep(row[v / kVectors] + v % kVectors * kStepLanes, rows);
 SESSA_UNROLL
-        for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
+        for (int q = 0; q < kS; ++q) y[q][v] = rows[q];
       }
+      add(y[0]);
+      if (kS == 2 && i > 1) add(y[kS - 1]);
 SESSA_UNROLL
-      for (int p = 0; p < kPanels; ++p) row[p] += b.ldb;
-      x += a.depth_stride;
+      for (int p = 0; p < kPanels; ++p) {
+        row[p] += b.ldb;
+        if constexpr (kAhead) {
+          __builtin_prefetch(next[p], 0, 2);
+          next[p] += b.ldb;
+        }
+      }
     }
   }
 SESSA_UNROLL
@@ -98,7 +129,7 @@ inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12) : std::ma
 template <int kRows, int kPanels, class T>
 HWY_INLINE void MicroOf(int rows, const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return Micro<kRows, kPanels>(a, b, k, c, ldc, accumulate);
+    if (rows == kRows) return Micro<kRows, kPanels, false>(a, b, b, k, c, ldc, accumulate);
     MicroOf<kRows - 1, kPanels>(rows, a, b, k, c, ldc, accumulate);
   }
 }
@@ -160,46 +191,49 @@ struct Block {
   int panels, begin, depth;
 };
 
-// Calls body(row of the block, its panel p) for the rows [begin, end) of panel p: runs first, so that no index is divided.
+// Calls body(first row of the step, the step) for the steps of panel p from row `begin` to `end`, multiples of kStep but for the last
+// one's end: runs first, so that no index is divided.
 template <class T, class Body>
-HWY_INLINE void ForRowsOfPanel(const Block<T>& block, int p, int begin, int end, int step, const Body& body) {
+HWY_INLINE void ForSteps(const Block<T>& block, int p, int begin, int end, const Body& body) {
   for (int j = begin / block.b.run, i = begin; i < end; ++j) {
     const int first = j * block.b.run, last = std::min(end, first + block.b.run);
-    const T* row = block.b.row[j][p] + (i - first) * block.b.ldb;
-    for (; i < last; i += step, row += step * block.b.ldb) body(i, row);
+    const T* step = block.b.row[j][p] + (i - first) / kStep<T> * block.b.ldb;
+    for (; i < last; i += kStep<T>, step += block.b.ldb) body(i, step);
   }
 }
 
-// [depth][16 * panels] floats.
+// [depth rounded up to a step][16 * panels] floats.
 template <class T>
 HWY_INLINE void WidenBlock(const Block<T>& block, float* out) {
   for (int p = 0; p < block.panels; ++p) {
-    ForRowsOfPanel(block, p, 0, block.depth, 1, [&](int i, const T* row) HWY_ATTR {
+    ForSteps(block, p, 0, block.depth, [&](int i, const T* step) HWY_ATTR {
       float* to = out + (i * block.panels + p) * kPanel;
-      for (int v = 0; v < kVectors; ++v) hn::StoreU(LoadFloat(row + v * kLanes), kF, to + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) {
+        VF rows[kStep<T>];
+        LoadStep(step + v * kStep<T> * static_cast<int>(kLanes), rows);
+        for (int q = 0; q < kStep<T>; ++q) hn::StoreU(rows[q], kF, to + q * block.panels * kPanel + v * kLanes);
+      }
     });
   }
 }
 
-// Asks for the `part`-th of `parts` shares of a block's cache lines.
+// Asks for the `part`-th of `parts` shares of a block's cache lines: into the second-level cache, whose queue of misses is longer.
 template <class T>
 HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
-  constexpr int kRowsOfLine = 64 / (kPanel * sizeof(T));  // of a panel whose rows lie behind each other
-  const bool dense = block.b.ldb == kPanel;
-  const int step = dense ? kRowsOfLine : 1, begin = block.depth * part / parts / step * step;
-  for (int p = 0; p < block.panels; p += dense ? 1 : kRowsOfLine) {
-    ForRowsOfPanel(block, p, begin, block.depth * (part + 1) / parts, step, [](int, const T* row) { __builtin_prefetch(row, 0, 2); });
+  const int begin = block.depth * part / parts / kStep<T> * kStep<T>, end = block.depth * (part + 1) / parts;
+  for (int p = 0; p < block.panels; ++p) {
+    ForSteps(block, p, begin, end, [](int, const T* step) { __builtin_prefetch(step, 0, 2); });
   }
 }
 
-// The rows of B from `begin` on; of many runs, from a run's first row on.
+// The rows of B from `begin` on (a multiple of kStep); of many runs, from a run's first row on.
 template <class T>
 HWY_INLINE Rhs<T> RowsFrom(const Rhs<T>& b, int begin) {
   Rhs<T> rest = b;
   const int run = begin / b.run;
   for (int p = 0; p < kMaxPanels; ++p) {
     for (int j = 0; j < kMaxRuns; ++j) rest.row[j][p] = j + run < kMaxRuns ? b.row[j + run][p] : nullptr;
-    if (const int64_t offset = begin % b.run * b.ldb; offset > 0) rest.row[0][p] = b.row[0][p] + offset;
+    if (const int64_t offset = begin % b.run / kStep<T> * b.ldb; offset > 0) rest.row[0][p] = b.row[0][p] + offset;
   }
   return rest;
 }
@@ -218,7 +252,7 @@ HWY_INLINE void ProductAhead(const Lhs& a, int rows, const Block<T>& block, int 
 }
 
 // C [a.m][16 * panels] (+)= A B of a block, B widened to floats once for all row tiles. Meanwhile `next` comes closer:
-// memory works while the FMA units do. wide: [block.depth][16 * panels] floats.
+// memory works while the FMA units do. wide: [block.depth + 1][16 * panels] floats.
 template <class T>
 HWY_INLINE void WideProduct(const Left& a, const Block<T>& block, const Block<T>& next, float* wide, float* c, int64_t ldc,
                             bool accumulate) {

@@ -17,6 +17,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
+inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
 using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kPairs = kScaleGroup / 2;
 
@@ -82,7 +83,7 @@ SESSA_UNROLL
 SESSA_UNROLL
   for (int v = 0; v < kV; ++v) {
     const auto* s = reinterpret_cast<const hwy::bfloat16_t*>(scales + v / kVectors * panel_scales);
-    scale[v] = LoadFloat(s + v % kVectors * kLanes);
+    scale[v] = hn::PromoteTo(kF, hn::LoadU(kB, s + v % kVectors * kLanes));
   }
 SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {

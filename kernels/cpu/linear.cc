@@ -40,8 +40,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
   LinearWeights w;
   w.n = n, w.k = k, w.dtype = to;
   const Format format = FormatOf(to);
-  const int64_t panel_bytes = format == Format::kInt8 ? cpu::Int8PanelSize(k)
-                                                      : SizeOf(to) * kPanel * (format == Format::kPairs ? cpu::RoundUp(k, 2) : k);
+  const int64_t panel_bytes = format == Format::kInt8 ? cpu::Int8PanelSize(k) : SizeOf(to) * kPanel * cpu::PanelRows(k);
   auto memory = AllocatePages(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
@@ -63,10 +62,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
                          static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
       return;
     }
-    for (int j = 0; j < num_rows; ++j) {
-      const float* row = rows.data() + static_cast<int64_t>(j) * k;
-      format == Format::kPairs ? cpu::StorePairs(row, k, reinterpret_cast<uint16_t*>(panel), j) : cpu::StoreColumn(row, k, to, panel, j);
-    }
+    for (int j = 0; j < num_rows; ++j) cpu::StoreColumn(rows.data() + static_cast<int64_t>(j) * k, k, to, panel, j);
   });
   if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
   if (bias != nullptr) {

@@ -21,7 +21,7 @@ class LinearLayers {
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
-  // How weights lie: kFloat as simd.h's panels (f32, bf16), kPairs as bf16_dot.h's, kInt8 as int8_linear.h's.
+  // Which kernels run: those of simd.h, of bf16_dot.h or of int8_linear.h.
   enum class Format { kFloat, kPairs, kInt8 };
   Format FormatOf(DType dtype) const;
   // The left side as the format's kernels read it.

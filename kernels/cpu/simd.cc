@@ -130,12 +130,14 @@ void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const floa
   const int tiles = NumRowTiles(m);
   const bool widen = m >= kWideRows;
   const auto block_at = [&](int p) {
-    Block<T> block{{kPanel, w.k}, std::min(m <= kFewRows ? 4 : 2, last - p), 0, w.k};
-    for (int i = 0; i < block.panels; ++i) block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * w.k * kPanel;
+    Block<T> block{{kStep<T> * kPanel, PanelRows(w.k)}, std::min(m <= kFewRows ? 4 : 2, last - p), 0, w.k};
+    for (int i = 0; i < block.panels; ++i) {
+      block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * PanelRows(w.k) * kPanel;
+    }
     return block;
   };
   float* wide = scratch;
-  float* out = scratch + (widen ? static_cast<int64_t>(w.k) * 2 * kPanel : 0);
+  float* out = scratch + (widen ? static_cast<int64_t>(PanelRows(w.k)) * 2 * kPanel : 0);
   for (int p = first, panels = 0; p < last; p += panels) {
     const Block<T> block = block_at(p), next = block_at(p + block.panels);  // the last one's is empty
     panels = block.panels;
@@ -216,18 +218,51 @@ void GeluRow(float* x, int n) { HWY_DYNAMIC_DISPATCH(GeluRow)(x, n); }
 void MultiplyRow(const float* a, const float* b, int n, float* y) { HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y); }
 void AddRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(AddRow)(a, n, y); }
 float DotRow(const float* a, const float* b, int n) { return HWY_DYNAMIC_DISPATCH(DotRow)(a, b, n); }
-void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) {
-  if (dtype == DType::kF32) {
-    for (int i = 0; i < k; ++i) static_cast<float*>(panel)[i * kPanel + column] = x[i];
+namespace {
+
+// Where the i-th value of a panel's column, and of a row, lies.
+struct InColumn {
+  DType dtype;
+  int column;
+  int64_t operator()(int i) const { return dtype == DType::kF32 ? i * kPanel + column : (i / 2 * kPanel + column) * 2 + i % 2; }
+};
+struct InRow {
+  DType dtype;
+  int64_t stride;
+  int row;
+  int64_t operator()(int i) const { return dtype == DType::kF32 ? row * stride + i : (row / 2 * stride + i) * 2 + row % 2; }
+};
+
+template <class Place>
+void StoreAt(const Place& place, const float* x, int n, void* to) {
+  if (place.dtype == DType::kF32) {
+    for (int i = 0; i < n; ++i) static_cast<float*>(to)[place(i)] = x[i];
     return;
   }
   uint16_t rounded[256];
-  for (int i = 0; i < k; i += 256) {
-    const int n = std::min(256, k - i);
-    Store(x + i, n, dtype, rounded);
-    for (int j = 0; j < n; ++j) static_cast<uint16_t*>(panel)[(i + j) * kPanel + column] = rounded[j];
+  for (int i = 0; i < n; i += 256) {
+    const int count = std::min(256, n - i);
+    Store(x + i, count, place.dtype, rounded);
+    for (int j = 0; j < count; ++j) static_cast<uint16_t*>(to)[place(i + j)] = rounded[j];
   }
 }
+
+template <class Place>
+void LoadFrom(const Place& place, const void* from, int n, float* x) {
+  for (int i = 0; i < n; ++i) Load(static_cast<const char*>(from) + place(i) * SizeOf(place.dtype), 1, place.dtype, x + i);
+}
+
+}  // namespace
+
+void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) { StoreAt(InColumn{dtype, column}, x, k, panel); }
+void LoadColumn(const void* panel, int k, DType dtype, int column, float* x) { LoadFrom(InColumn{dtype, column}, panel, k, x); }
+void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row) {
+  StoreAt(InRow{dtype, stride, row}, x, n, rows);
+}
+void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, float* x) {
+  LoadFrom(InRow{dtype, stride, row}, rows, n, x);
+}
+
 void Store(const float* x, int n, DType dtype, void* y) { HWY_DYNAMIC_DISPATCH(Store)(x, n, dtype, y); }
 void Load(const void* x, int n, DType dtype, float* y) { HWY_DYNAMIC_DISPATCH(Load)(x, n, dtype, y); }
 

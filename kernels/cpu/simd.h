@@ -6,8 +6,10 @@
 // result independent of the batch it runs in, and prefill equal to decode bit for bit. The softmax chains are likewise
 // cut at absolute positions (tiles of kTile tokens), never at chunk borders.
 //
-// Memory formats. "Panels" of a matrix B [K, N]: [ceil(N / 16)][K][16], zero padded. Weights are stored so (B = W^T), and
-// so are cached keys: 16 tokens make one panel [dim][16]; hence scores are the same loop as a linear layer.
+// Memory formats. "Panels" of a matrix B [K, N]: [ceil(N / 16)][K][16] of f32, and [ceil(N / 16)][ceil(K / 2)][16][2] of bf16,
+// which unpacks two rows with one operation each; zero padded. Weights are stored so (B = W^T), and so are cached keys: 16
+// tokens make one panel, k is the dimension; hence scores are the same loop as a linear layer. Cached values are rows, of f32
+// one token each, of bf16 pairs of tokens [width][2].
 #pragma once
 
 #include <algorithm>
@@ -52,14 +54,19 @@ struct Panels {
   DType dtype;
   int n, k;
 };
-// Writes one column [k] of a panel.
+// A panel of K = k takes PanelRows(k) * 16 elements. One of its columns, and row `row` of rows (pairs) of `stride` elements for each:
+// bf16 rounds to nearest even.
+constexpr int PanelRows(int k) { return RoundUp(k, 2); }
 void StoreColumn(const float* x, int k, DType dtype, void* panel, int column);
+void LoadColumn(const void* panel, int k, DType dtype, int column, float* x);
+void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row);
+void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, float* x);
 
 // C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows.
 // scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the padding is not written.
 inline constexpr int kWideRows = 192;
 constexpr int64_t LinearScratch(int m, int k) {
-  return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + (m >= kWideRows ? k : 0));
+  return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + (m >= kWideRows ? RoundUp(k, 2) : 0));
 }
 void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch);
@@ -77,9 +84,9 @@ struct PagedState {
   int page_size = 0;
   int page_offset = 0;             // subtracted from every page id (a rank that holds a part of the pages)
   DType dtype = DType::kF32;
-  const void* keys = nullptr;      // [page][key_page_stride]: panels [page_size / 16][dim][16]
+  const void* keys = nullptr;      // [page][key_page_stride]: panels, PanelRows(dim) * 16 elements each
   int64_t key_page_stride = 0;     // elements
-  const void* values = nullptr;    // [page][value_page_stride]: rows [page_size][value_row_stride]
+  const void* values = nullptr;    // [page][value_page_stride]: rows, value_row_stride elements a token
   int64_t value_page_stride = 0;
   int64_t value_row_stride = 0;    // a multiple of 16, at least value_dim rounded up
 };
