@@ -1,8 +1,11 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+
+#include "kernels/softmax.h"
 
 namespace sessa {
 namespace {
@@ -20,7 +23,11 @@ uint64_t Mix(uint64_t x) {
 constexpr auto kBetter = [](const auto& a, const auto& b) {
   return a.first > b.first || (a.first == b.first && a.second < b.second);
 };
-constexpr auto kWorse = [](const auto& a, const auto& b) { return kBetter(b, a); };
+
+// Scores are sorted into buckets by their distance from the best one; the last bucket holds all that are far below.
+constexpr int kBuckets = 2048;
+constexpr float kBucketsForOne = 64;  // for a difference of 1
+int BucketOf(float score, float best) { return static_cast<int>(std::min((best - score) * kBucketsForOne, kBuckets - 1.0f)); }
 
 }  // namespace
 
@@ -31,20 +38,20 @@ double UniformAt(uint64_t seed, uint64_t counter) {
 }
 
 Sampler::Sampler(int vocab_size, std::vector<int32_t> eos_token_ids)
-    : eos_token_ids_(std::move(eos_token_ids)), scores_(vocab_size), counts_(vocab_size) {
+    : eos_token_ids_(std::move(eos_token_ids)), scores_(vocab_size), weights_(vocab_size), counts_(vocab_size) {
   candidates_.reserve(vocab_size);
 }
 
 int32_t Sampler::Sample(absl::Span<const float> logits, const SamplingParams& params, absl::Span<const int32_t> tokens,
                         int prompt_size, uint64_t seed) {
   std::copy(logits.begin(), logits.end(), scores_.begin());
-  for (float& score : scores_) {
-    if (std::isnan(score)) score = kNever;
-  }
+  CleanAndMax(absl::MakeSpan(scores_));
   Adjust(params, tokens, prompt_size);
   Penalize(params, tokens, prompt_size);
-  if (params.temperature == 0) return Best();
-  return Draw(params, seed, tokens.size() - prompt_size);
+  const float best = CleanAndMax(absl::MakeSpan(scores_));
+  if (best == kNever) return -1;
+  if (params.temperature == 0) return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
+  return Draw(params, best, seed, tokens.size() - prompt_size);
 }
 
 void Sampler::Adjust(const SamplingParams& params, absl::Span<const int32_t> tokens, int prompt_size) {
@@ -81,83 +88,87 @@ void Sampler::Penalize(const SamplingParams& params, absl::Span<const int32_t> t
   }
 }
 
-int32_t Sampler::Best() const {
-  const auto best = std::max_element(scores_.begin(), scores_.end());
-  return *best == kNever ? -1 : static_cast<int32_t>(best - scores_.begin());
+Sampler::Candidate Sampler::Cut(absl::Span<const float> scores, float best, int count, double sum) {
+  // Most distributions leave few scores in the bucket of the cut, and only those are sorted.
+  std::array<int, kBuckets> counts = {};
+  std::array<double, kBuckets> sums = {};
+  const bool weighted = sum < std::numeric_limits<double>::infinity();
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if (scores[id] == kNever) continue;
+    const int bucket = BucketOf(scores[id], best);
+    ++counts[bucket];
+    if (weighted) sums[bucket] += weights_[id];
+  }
+  int bucket = 0;
+  for (; bucket + 1 < kBuckets && counts[bucket] < count && sums[bucket] < sum; ++bucket) {
+    count -= counts[bucket];
+    sum -= sums[bucket];
+  }
+  candidates_.clear();
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if (scores[id] != kNever && BucketOf(scores[id], best) == bucket) candidates_.emplace_back(scores[id], static_cast<int32_t>(id));
+  }
+  std::sort(candidates_.begin(), candidates_.end(), kBetter);
+  auto last = candidates_.begin();
+  for (; last + 1 < candidates_.end(); ++last) {
+    if (--count <= 0) break;
+    if (weighted && (sum -= weights_[last->second]) <= 0) break;
+  }
+  return *last;
 }
 
-int32_t Sampler::Draw(const SamplingParams& params, uint64_t seed, uint64_t counter) {
-  candidates_.clear();
-  float best = kNever;
-  for (size_t id = 0; id < scores_.size(); ++id) {
-    if (scores_[id] == kNever) continue;
-    candidates_.emplace_back(scores_[id], static_cast<int32_t>(id));
-    best = std::max(best, scores_[id]);
-  }
-  if (candidates_.empty()) return -1;
-  if (params.top_k > 0 && params.top_k < static_cast<int>(candidates_.size())) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + params.top_k, candidates_.end(), kBetter);
-    candidates_.resize(params.top_k);
-  }
-  // Scores become weights, relative to the best. In double: a temperature near 0 must not overflow.
-  double total = 0;
-  const double scale = 1.0 / params.temperature;
-  for (Candidate& c : candidates_) {
-    c.first = static_cast<float>(std::exp((static_cast<double>(c.first) - best) * scale));
-    total += c.first;
-  }
-  if (params.top_p < 1) {
-    // A heap gives the best candidates in turn: the nucleus is mostly a small part of the vocabulary.
-    std::make_heap(candidates_.begin(), candidates_.end(), kWorse);
-    const double wanted = params.top_p * total;
-    auto end = candidates_.end();
-    double sum = 0;
-    while (sum < wanted && end != candidates_.begin()) {
-      std::pop_heap(candidates_.begin(), end, kWorse);
-      sum += (--end)->first;
+int32_t Sampler::Draw(const SamplingParams& params, float best, uint64_t seed, uint64_t counter) {
+  const int size = static_cast<int>(scores_.size());
+  if (params.top_k > 0 && params.top_k < size) {
+    const Candidate last = Cut(scores_, best, params.top_k, std::numeric_limits<double>::infinity());
+    for (int id = 0; id < size; ++id) {
+      if (kBetter(last, Candidate(scores_[id], id))) scores_[id] = kNever;
     }
-    candidates_.erase(candidates_.begin(), end);
-    total = sum;
+  }
+  // A temperature near 0 must not overflow: 0 times the scale is the best one's.
+  ExpDifference(scores_, best, std::min(1 / params.temperature, std::numeric_limits<float>::max()), weights_.data());
+  if (params.top_p < 1) {
+    const Candidate last = Cut(scores_, best, size, params.top_p * Sum(weights_));
+    for (int id = 0; id < size; ++id) {
+      if (kBetter(last, Candidate(scores_[id], id))) weights_[id] = 0;
+    }
   }
   if (params.min_p > 0) {
-    total = 0;
-    auto kept = candidates_.begin();
-    for (const Candidate& c : candidates_) {
-      if (c.first < params.min_p) continue;  // the best weighs 1
-      total += c.first;
-      *kept++ = c;
-    }
-    candidates_.erase(kept, candidates_.end());
+    for (float& weight : weights_) weight = weight < params.min_p ? 0 : weight;  // the best weighs 1
   }
-  // In order of ids, so that the draw does not depend on how the candidates were found.
-  if (params.top_k > 0 || params.top_p < 1) {
-    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.second < b.second; });
+  // The place of a uniform number in the running sum over ids, blocks of ids first.
+  constexpr int kBlock = 512;
+  double left = UniformAt(seed, counter) * Sum(weights_);
+  int begin = 0;
+  for (; begin + kBlock < size; begin += kBlock) {
+    const double sum = Sum(absl::MakeConstSpan(weights_).subspan(begin, kBlock));
+    if (left < sum) break;
+    left -= sum;
   }
-  double left = UniformAt(seed, counter) * total;
-  int32_t last = candidates_.front().second;
-  for (const Candidate& c : candidates_) {
-    if (c.first <= 0) continue;
-    last = c.second;
-    left -= c.first;
+  int32_t chosen = -1;
+  for (int id = begin; id < size; ++id) {
+    if (weights_[id] <= 0) continue;
+    chosen = id;
+    left -= weights_[id];
     if (left < 0) break;
   }
-  return last;
+  for (int id = begin; chosen < 0; --id) {  // rounding took it past the last one
+    if (weights_[id] > 0) chosen = id;
+  }
+  return chosen;
 }
 
 TokenLogprobs Sampler::Logprobs(absl::Span<const float> logits, int32_t token, int num_top) {
-  float best = kNever;
-  for (float x : logits) best = std::max(best, x);
-  double total = 0;
-  for (float x : logits) total += std::exp(static_cast<double>(x) - best);
-  const double normalizer = best + std::log(total);
+  std::copy(logits.begin(), logits.end(), scores_.begin());
+  const float best = CleanAndMax(absl::MakeSpan(scores_));
+  ExpDifference(scores_, best, 1, weights_.data());
+  const double normalizer = best + std::log(Sum(weights_));
   TokenLogprobs result;
   result.logprob = static_cast<float>(logits[token] - normalizer);
   num_top = std::min<int>(num_top, static_cast<int>(logits.size()));
   if (num_top <= 0) return result;
   candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    candidates_.emplace_back(std::isnan(logits[id]) ? kNever : logits[id], static_cast<int32_t>(id));
-  }
+  for (size_t id = 0; id < scores_.size(); ++id) candidates_.emplace_back(scores_[id], static_cast<int32_t>(id));
   std::partial_sort(candidates_.begin(), candidates_.begin() + num_top, candidates_.end(), kBetter);
   for (int i = 0; i < num_top; ++i) {
     result.top.emplace_back(candidates_[i].second, static_cast<float>(candidates_[i].first - normalizer));

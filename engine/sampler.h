@@ -31,11 +31,13 @@ class Sampler {
 
   void Adjust(const SamplingParams& params, absl::Span<const int32_t> tokens, int prompt_size);
   void Penalize(const SamplingParams& params, absl::Span<const int32_t> tokens, int prompt_size);
-  int32_t Best() const;
-  int32_t Draw(const SamplingParams& params, uint64_t seed, uint64_t counter);
+  int32_t Draw(const SamplingParams& params, float best, uint64_t seed, uint64_t counter);
+  // The worst of the `count` best scores, or of the fewest best whose weights reach `sum`, whatever comes first.
+  Candidate Cut(absl::Span<const float> scores, float best, int count, double sum);
 
   const std::vector<int32_t> eos_token_ids_;
   std::vector<float> scores_;         // [V]
+  std::vector<float> weights_;        // [V], exp((score - best) / temperature), 0 of what is excluded
   std::vector<float> saved_;          // allowed ids' logits
   std::vector<int32_t> counts_;       // [V], all zero between calls; occurrences, the prompt's as kInPrompt
   std::vector<Candidate> candidates_;

@@ -3,9 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <random>
+#include <set>
+#include <utility>
 
 namespace sessa {
 namespace {
@@ -92,6 +96,44 @@ TEST(SamplerTest, TopPKeepsTheSmallestNucleus) {
   ExpectDistribution(Frequencies(p, logits), {2, 4, 0, 0, 3, 0});
   p.top_p = 1;
   ExpectDistribution(Frequencies(p, logits), {2, 4, 0, 1, 3, 0});
+}
+
+// Sets against a plain sort, for scores near each other, far apart and equal: what is drawn, over many draws at a temperature
+// that makes the scores near equal, is exactly what may be.
+TEST(SamplerTest, KeptSetsAreThoseOfASort) {
+  constexpr int kSize = 60, kTries = 3000;
+  for (float scale : {0.0f, 0.001f, 1.0f, 30.0f, 1e6f, 1e30f}) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    std::vector<std::pair<float, int>> order;  // negated score, id: ascending is best first
+    std::vector<float> logits;
+    for (int id = 0; id < kSize; ++id) {
+      logits.push_back(std::round(normal(random) * 8) / 8 * scale);  // some are equal
+      order.emplace_back(-logits.back(), id);
+    }
+    std::sort(order.begin(), order.end());
+    SamplingParams p;
+    p.temperature = std::max(scale, 1.0f) * 10;
+    double total = 0;
+    for (float x : logits) total += std::exp(x / p.temperature);
+    for (int keep : {1, 2, 7, 30, kSize - 1}) {
+      std::set<int> best;
+      double mass = 0;  // between that of keep - 1 and that of keep
+      for (int i = 0; i < keep; ++i) {
+        best.insert(order[i].second);
+        mass += std::exp(-order[i].first / p.temperature) / total * (i + 1 < keep ? 1 : 0.5);
+      }
+      for (bool top_k : {true, false}) {
+        SCOPED_TRACE(testing::Message() << (top_k ? "top_k" : "top_p") << ", scale " << scale << ", keeps " << keep);
+        p.top_k = top_k ? keep : 0;
+        p.top_p = top_k ? 1 : static_cast<float>(mass);
+        Sampler sampler(kSize, {});
+        std::set<int> drawn;
+        for (int i = 0; i < kTries; ++i) drawn.insert(sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i));
+        EXPECT_EQ(best, drawn);
+      }
+    }
+  }
 }
 
 TEST(SamplerTest, MinPIsRelativeToTheBest) {
