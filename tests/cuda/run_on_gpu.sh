@@ -1,60 +1,131 @@
 #!/usr/bin/env bash
-# run.sh of the GPU bundle (./dev gpu-bundle): runs the checks of the CUDA backend on this machine's GPU, goes on after a failure,
-# and ends with a line for each. Exit code: the number of checks that failed.
+# run.sh of the GPU bundle (./dev gpu-bundle): checks the CUDA backend on this machine's GPU in less than 8 minutes.
+#
+#   run.sh [--device cpu] [STEP...]     all steps, or some; --device cpu: what can be checked of the bundle without a GPU
+#
+# A step that fails or runs into its time limit does not stop the others. Writes summary.txt and log.txt into $OUT, where
+# that is set, or ./out. Exit code: how many steps failed.
 set -uo pipefail
 cd "$(dirname "$0")"
-export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-results=() failed=0
+here=$PWD device=cuda
+out=${OUT:-$here/out}
+readonly kSkipped=77  # exit code of a step that this machine cannot run; its last line says why
 
-check() { # NAME command...
-  local name=$1
-  shift
-  echo "== $name"
-  if "$@"; then results+=("ok      $name"); else results+=("FAILED  $name"); failed=$((failed + 1)); fi
+# Name, seconds: together less than 480.
+limits='start 10
+conformance 60
+reference 60
+recall 40
+memcheck 40
+racecheck 40'
+
+skip() { echo "$*" && exit "$kSkipped"; }
+needs_gpu() { [[ $device == cuda ]] || skip "needs a GPU"; }
+
+# Our programs find their own libraries by themselves; CUDA's are this machine's, and for our programs alone.
+ours() { LD_LIBRARY_PATH=$cuda_path "$@"; }
+
+# Every program finds all its libraries, and none but the C library's and CUDA's outside the bundle.
+step_start() {
+  local program from failed=0
+  for program in bin/*; do
+    while read -r name _ from _; do
+      case $name in
+        lib[cm].so.6 | libpthread.so.0 | libdl.so.2 | librt.so.1 | libresolv.so.2 | linux-vdso.so.1 | */ld-linux-*) continue ;;
+        libcublas*) [[ $from == /* ]] && continue ;;
+        *) [[ $from == "$here"/* ]] && continue ;;
+      esac
+      echo "$program: $name is $from, not the bundle's" && failed=1
+    done < <(ours ldd "$program")
+  done
+  echo "CUDA's libraries from ${cuda_path:-nowhere}"
+  nvidia-smi || echo "no nvidia-smi here"
+  ((failed)) && return 1
+  [[ $device == cpu ]] && return
+  [[ $has_gpu == yes ]] || echo "$gpu_says"
+  [[ $has_gpu == yes ]]
 }
 
 # Without a GPU the suite skips, which is no success here.
-conformance() {
+step_conformance() {
+  needs_gpu
   local log
   log=$(mktemp)
-  bin/cuda_conformance_test --gtest_brief=1 | tee "$log"
+  ours bin/cuda_conformance_test --gtest_brief=1 --gtest_filter='-*/Cpu:*/CudaSmall' | tee "$log"
   [[ ${PIPESTATUS[0]} == 0 ]] && ! grep -q SKIPPED "$log"
 }
 
-# Ready within a minute, one greedy answer, and a clean end.
-serve() {
-  local log line url
-  log=$(mktemp)
-  bin/sessa-server --model demo --device cuda --http_port 0 --grpc_port 0 >"$log" &
-  local pid=$!
-  for _ in $(seq 60); do
-    line=$(grep -o 'http=[^ ]*' "$log") && break
-    sleep 1
+step_reference() {
+  local folder failed=0
+  compare() { ours bin/sessa-check-reference "data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
+  for folder in mha gqa one_head no_rope long; do
+    compare
+    compare --chunk 33 --page_size 16
+    # Linears of 64 rows or more round their inputs to bf16.
+    compare --weight_dtype bf16 --state_dtype bf16 --tolerance 2e-2
+    compare --weight_dtype bf16 --state_dtype bf16 --batch_invariant
+    compare --tensor_parallel_size 2 --chunk 50  # two ranks on one GPU
   done
-  url=${line#http=}
-  python3 - "http://$url/v1/completions" <<'PYTHON'
-import json, sys, urllib.request
-body = {"prompt": "Maya said that the red key is in the barn.\nQuestion: Where is the red key?\nAnswer:", "temperature": 0, "stop": ["\n"]}
-request = urllib.request.Request(sys.argv[1], json.dumps(body).encode(), {"Content-Type": "application/json"})
-text = json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
-print(text)
-sys.exit(0 if "barn" in text else 1)
-PYTHON
-  local answered=$?
-  kill "$pid"
-  wait "$pid" && return $answered
+  return "$failed"
 }
 
-nvidia-smi || echo "no nvidia-smi here"
-check conformance conformance
-for folder in mha gqa one_head no_rope long; do
-  check "$folder f32" bin/sessa-check-reference "data/$folder" --device cuda
-  check "$folder f32, chunks of 33" bin/sessa-check-reference "data/$folder" --device cuda --chunk 33 --page_size 16
-  # Linears of 64 rows or more round their inputs to bf16.
-  check "$folder bf16" bin/sessa-check-reference "data/$folder" --device cuda --weight_dtype bf16 --state_dtype bf16 --tolerance 2e-2
-  check "$folder bf16, batch-invariant" bin/sessa-check-reference "data/$folder" --device cuda --weight_dtype bf16 --state_dtype bf16 --batch_invariant
-  check "$folder, two ranks on one GPU" bin/sessa-check-reference "data/$folder" --device cuda --tensor_parallel_size 2 --chunk 50
+# The demo model behind the server: the published answers.
+step_recall() {
+  command -v python3 >/dev/null || skip "needs python3"
+  ours python3 recall_check.py --server bin/sessa-server --demo demo --device "$device"
+}
+
+# Small shapes: the tools slow kernels down by one or two orders of magnitude.
+sanitize() {
+  needs_gpu
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
+  [[ -n $tool ]] || skip "compute-sanitizer is not on this machine"
+  ours "$tool" --tool "$1" --error-exitcode 9 bin/cuda_conformance_test --gtest_brief=1 \
+    --gtest_filter='*/CudaSmall:-*EveryCutIsTheSameBits*:*LongContext*'
+}
+step_memcheck() { sanitize memcheck; }
+step_racecheck() { sanitize racecheck; }
+
+has_gpu=no steps=()
+while (($#)); do
+  case $1 in
+    --device) device=$2 && shift ;;
+    --step) only=$2 && shift ;;  # as called below
+    *) grep -q "^$1 " <<<"$limits" || { echo "no step $1; there are: $(awk '{printf "%s ", $1}' <<<"$limits")" >&2 && exit 2; }
+      steps+=("$1") ;;
+  esac
+  shift
 done
-check "the server" serve
-printf '%s\n' "${results[@]}"
+cuda_path=$(./cuda_libraries.sh $(<cuda_libraries.txt)) || exit 2
+gpu_says=$(ours bin/sessa-check-reference data/one_head --device cuda 2>&1) && has_gpu=yes
+grep -q UNAVAILABLE <<<"$gpu_says" || has_gpu=yes  # wrong results are for the steps to find
+if [[ -n ${only:-} ]]; then
+  [[ $device == cpu || $has_gpu == yes || $only == start ]] || skip "no GPU"
+  "step_$only"
+  exit
+fi
+
+mkdir -p "$out"
+: >"$out/summary.txt"
+: >"$out/log.txt"
+failed=0
+for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
+  limit=$(awk -v step="$step" '$1 == step {print $2}' <<<"$limits")
+  echo "== $step" | tee -a "$out/log.txt"
+  begin=$SECONDS
+  timeout --kill-after=5 "$limit" "$here/run.sh" --device "$device" --step "$step" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
+  code=${PIPESTATUS[0]} note=""
+  case $code in
+    0) verdict=ok ;;
+    "$kSkipped") verdict=skipped note=$(tail -1 "$out/step.txt") ;;
+    124 | 137) verdict=FAILED note="not done after $limit s" ;;
+    *) verdict=FAILED note="exit code $code" ;;
+  esac
+  [[ $verdict == FAILED ]] && failed=$((failed + 1))
+  printf '%-8s %-12s %3d s  %s\n' "$verdict" "$step" $((SECONDS - begin)) "$note" >>"$out/summary.txt"
+done
+rm -f "$out/step.txt"
+echo "== summary"
+cat "$out/summary.txt"
 exit "$failed"
