@@ -3,11 +3,11 @@
 #
 #   run.sh [--device cpu] [STEP...]     all steps, or some; --device cpu: what can be checked of the bundle without a GPU
 #
-# A step that fails or runs into its time limit does not stop the others. Writes summary.txt and log.txt into $OUT, where
-# that is set, or ./out. Exit code: how many steps failed.
+# A step that fails or runs into its time limit does not stop the others. Writes summary.txt, log.txt and the tables of the
+# benchmarks (*.csv) into $OUT, where that is set, or ./out. Exit code: how many steps failed.
 set -uo pipefail
 cd "$(dirname "$0")"
-here=$PWD device=cuda
+here=$PWD
 out=${OUT:-$here/out}
 readonly kSkipped=77  # exit code of a step that this machine cannot run; its last line says why
 
@@ -16,6 +16,8 @@ limits='start 10
 conformance 60
 reference 60
 recall 40
+kernels 80
+steps 100
 memcheck 40
 racecheck 40'
 
@@ -40,10 +42,8 @@ step_start() {
   done
   echo "CUDA's libraries from ${cuda_path:-nowhere}"
   nvidia-smi || echo "no nvidia-smi here"
-  ((failed)) && return 1
-  [[ $device == cpu ]] && return
-  [[ $has_gpu == yes ]] || echo "$gpu_says"
-  [[ $has_gpu == yes ]]
+  [[ $has_gpu == yes || $device == cpu ]] || { probe || failed=1; }
+  return "$failed"
 }
 
 # Without a GPU the suite skips, which is no success here.
@@ -75,6 +75,9 @@ step_recall() {
   ours python3 recall_check.py --server bin/sessa-server --demo demo --device "$device"
 }
 
+step_kernels() { needs_gpu && ours bin/cuda_bench --csv "$out/kernels.csv" kernels; }
+step_steps() { needs_gpu && ours bin/cuda_bench --csv "$out/steps.csv" steps; }
+
 # Small shapes: the tools slow kernels down by one or two orders of magnitude.
 sanitize() {
   needs_gpu
@@ -87,25 +90,28 @@ sanitize() {
 step_memcheck() { sanitize memcheck; }
 step_racecheck() { sanitize racecheck; }
 
-has_gpu=no steps=()
+# Exit code 3 when there is no GPU, and says why.
+probe() { ours bin/cuda_bench --filter nothing; }
+
+device=cuda has_gpu="" only="" steps=()
 while (($#)); do
   case $1 in
     --device) device=$2 && shift ;;
-    --step) only=$2 && shift ;;  # as called below
+    --step) only=$2 has_gpu=$3 && shift 2 ;;  # as called below
     *) grep -q "^$1 " <<<"$limits" || { echo "no step $1; there are: $(awk '{printf "%s ", $1}' <<<"$limits")" >&2 && exit 2; }
       steps+=("$1") ;;
   esac
   shift
 done
 cuda_path=$(./cuda_libraries.sh $(<cuda_libraries.txt)) || exit 2
-gpu_says=$(ours bin/sessa-check-reference data/one_head --device cuda 2>&1) && has_gpu=yes
-grep -q UNAVAILABLE <<<"$gpu_says" || has_gpu=yes  # wrong results are for the steps to find
-if [[ -n ${only:-} ]]; then
+if [[ -n $only ]]; then
   [[ $device == cpu || $has_gpu == yes || $only == start ]] || skip "no GPU"
   "step_$only"
   exit
 fi
 
+has_gpu=yes  # what else may be wrong with it is for the steps to find
+probe >/dev/null 2>&1 || [[ $? != 3 ]] || has_gpu=no
 mkdir -p "$out"
 : >"$out/summary.txt"
 : >"$out/log.txt"
@@ -114,7 +120,7 @@ for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
   limit=$(awk -v step="$step" '$1 == step {print $2}' <<<"$limits")
   echo "== $step" | tee -a "$out/log.txt"
   begin=$SECONDS
-  timeout --kill-after=5 "$limit" "$here/run.sh" --device "$device" --step "$step" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
+  timeout --kill-after=5 "$limit" "$here/run.sh" --device "$device" --step "$step" "$has_gpu" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
   code=${PIPESTATUS[0]} note=""
   case $code in
     0) verdict=ok ;;
