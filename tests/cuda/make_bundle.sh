@@ -11,7 +11,7 @@ name=$(basename "$build")
 stage=$build/stage/$name
 
 rm -rf "$build/stage"
-mkdir -p "$stage/bin" "$stage/lib" "$stage/data"
+mkdir -p "$stage/bin" "$stage/lib" "$stage/tests/bench/peers"
 for program in "$@"; do
   cp "$build/$program" "$stage/bin/"
   ldd "$build/$program"
@@ -23,7 +23,8 @@ grep -E '/lib(cublas|cublasLt)\.so' "$build/libraries.txt" | xargs -n 1 basename
 if grep -E 'lib(cuda|nccl|cudart)\.so' "$build/libraries.txt"; then
   echo "the bundle must do without these" >&2 && exit 1
 fi
-cp -r "$root/tests/reference/data/." "$stage/data/"
+# What Python finds by its place in the tree keeps it.
+tar -C "$root" -c tests/reference/data tests/bench/peers/{gpu_peers,measure,peer_table,shape,torch_sessa}.py | tar -C "$stage" -x
 cp -r "$root/models/demo" "$stage/demo"
 cp "$root/tests/cuda/run_on_gpu.sh" "$stage/run.sh"
 cp "$root/tests/cuda/cuda_libraries.sh" "$root/tests/e2e/recall_check.py" "$stage/"

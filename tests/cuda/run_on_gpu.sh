@@ -3,8 +3,8 @@
 #
 #   run.sh [--device cpu] [STEP...]     all steps, or some; --device cpu: what can be checked of the bundle without a GPU
 #
-# A step that fails or runs into its time limit does not stop the others. Writes summary.txt, log.txt and the tables of the
-# benchmarks (*.csv) into $OUT, where that is set, or ./out. Exit code: how many steps failed.
+# A step that fails or runs into its time limit does not stop the others. Writes summary.txt, log.txt and what the
+# benchmarks measured (*.csv, peers.json) into $OUT, where that is set, or ./out. Exit code: how many steps failed.
 set -uo pipefail
 cd "$(dirname "$0")"
 here=$PWD
@@ -18,6 +18,7 @@ reference 60
 recall 40
 kernels 80
 steps 100
+peers 48
 memcheck 40
 racecheck 40'
 
@@ -41,7 +42,7 @@ step_start() {
     done < <(ours ldd "$program")
   done
   echo "CUDA's libraries from ${cuda_path:-nowhere}"
-  nvidia-smi || echo "no nvidia-smi here"
+  if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
   [[ $has_gpu == yes || $device == cpu ]] || { probe || failed=1; }
   return "$failed"
 }
@@ -57,7 +58,7 @@ step_conformance() {
 
 step_reference() {
   local folder failed=0
-  compare() { ours bin/sessa-check-reference "data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
+  compare() { ours bin/sessa-check-reference "tests/reference/data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
   for folder in mha gqa one_head no_rope long; do
     compare
     compare --chunk 33 --page_size 16
@@ -77,6 +78,13 @@ step_recall() {
 
 step_kernels() { needs_gpu && ours bin/cuda_bench --csv "$out/kernels.csv" kernels; }
 step_steps() { needs_gpu && ours bin/cuda_bench --csv "$out/steps.csv" steps; }
+
+# PyTorch on the same GPU, of the same equations; or a few tiny shapes on a CPU.
+step_peers() {
+  python3 -c 'import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, ("torch", "safetensors")))' ||
+    skip "needs python3 with PyTorch and safetensors"
+  python3 -B tests/bench/peers/gpu_peers.py --out "$out/peers.json" --device "$device"
+}
 
 # Small shapes: the tools slow kernels down by one or two orders of magnitude.
 sanitize() {
@@ -113,8 +121,7 @@ fi
 has_gpu=yes  # what else may be wrong with it is for the steps to find
 probe >/dev/null 2>&1 || [[ $? != 3 ]] || has_gpu=no
 mkdir -p "$out"
-: >"$out/summary.txt"
-: >"$out/log.txt"
+rm -f "$out"/{summary.txt,log.txt,kernels.csv,steps.csv,peers.json,table.csv}
 failed=0
 for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
   limit=$(awk -v step="$step" '$1 == step {print $2}' <<<"$limits")
@@ -132,6 +139,11 @@ for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
   printf '%-8s %-12s %3d s  %s\n' "$verdict" "$step" $((SECONDS - begin)) "$note" >>"$out/summary.txt"
 done
 rm -f "$out/step.txt"
+measured=$(cd "$out" && ls kernels.csv steps.csv peers.json 2>/dev/null)
+if [[ -n $measured ]] && command -v python3 >/dev/null; then
+  { echo && python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out/kernels.csv" "$out/steps.csv"; } \
+    >>"$out/summary.txt"
+fi
 echo "== summary"
 cat "$out/summary.txt"
 exit "$failed"
