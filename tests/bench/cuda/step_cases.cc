@@ -82,7 +82,11 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
   }
   std::vector<int32_t> last_rows;
   for (const PlanSequence& s : plan.sequences) last_rows.push_back(s.first_row + s.num_rows - 1);
-  auto seconds = device_->Time([&] { model_->Forward(plan, last_rows, &*cache); });
+  float logit = 0;
+  auto seconds = device_->Time([&] {
+    const Matrix logits = model_->Forward(plan, last_rows, &*cache);
+    device_->backend()->CopyOut(logits.data, sizeof logit, &logit);  // or the step might not have begun
+  });
   if (!seconds.ok()) return seconds.status();
   const bool decode = rows == 1;
   return Measurement{decode ? absl::StrCat("DecodeStep/", name_, "/batch:", batch, "/context:", context)
