@@ -78,6 +78,14 @@ TEST(TableTest, RatesSharesAndTargets) {
     EXPECT_EQ(MeetsTarget(m, limits), met) << TableLine(m, limits);
     EXPECT_EQ(TableLine(m, limits).find("missed") == std::string::npos, met);
   }
+  m.target = {};
+  EXPECT_FALSE(IsImpossible(m, limits));
+  m.work.bytes = 4.2e9;  // 117 % of the copy's rate
+  EXPECT_TRUE(IsImpossible(m, limits));
+  EXPECT_NE(TableLine(m, limits).find("%  IMPOSSIBLE"), std::string::npos) << TableLine(m, limits);
+  m.target = {Target::kShareOfCopy, 0.5};
+  EXPECT_NE(TableLine(m, limits).find("50% of copy: IMPOSSIBLE"), std::string::npos) << TableLine(m, limits);
+  EXPECT_NE(CsvLine(m, limits).find(",IMPOSSIBLE"), std::string::npos);
   const std::string line = CsvLine(m, limits), header = CsvHeader();
   EXPECT_EQ(std::count(line.begin(), line.end(), ','), std::count(header.begin(), header.end(), ','));
 }
@@ -95,7 +103,7 @@ class EmulatedDevice final : public BenchDevice {
     (void)backend_->Synchronize();
   }
   absl::StatusOr<std::vector<double>> Time(absl::FunctionRef<void()> body) override {
-    for (int i = 0; i < 2; ++i, ++num_runs) body();
+    for (int i = 0; i < 3; ++i, ++num_runs) body();
     if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
     return std::vector<double>{1e-6, 1e-6};
   }
@@ -130,7 +138,7 @@ class CasesTest : public testing::Test {
     EXPECT_EQ(m->name, name);
     EXPECT_DOUBLE_EQ(m->work.bytes, work.bytes);
     EXPECT_DOUBLE_EQ(m->work.flops, work.flops);
-    EXPECT_EQ(device_->num_runs, 2);
+    EXPECT_EQ(device_->num_runs, 3);
     device_->num_runs = 0;
   }
   std::unique_ptr<EmulatedDevice> device_;
@@ -172,7 +180,7 @@ TEST_F(CasesTest, Steps) {
   Expect(decode, "DecodeStep/T/batch:3/context:65", StepWork(c, 3, 1, 65));
   EXPECT_EQ(decode->target.kind, Target::kShareOfCopy);
   const auto first = (*model)->MeasureStep(1, 64, 0, 0), last = (*model)->MeasureStep(1, 64, 128, 0);
-  device_->num_runs = 2;
+  device_->num_runs = 3;
   Expect(first, "PrefillStep/T/rows:64/context:0", StepWork(c, 1, 64, 0));
   const Measurement whole = WholePrefill("T", c, *first, *last, 64, 3, 0.5);
   EXPECT_DOUBLE_EQ(whole.seconds[0], 3e-6);

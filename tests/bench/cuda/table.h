@@ -30,6 +30,8 @@ double Median(std::vector<double> values);
 // Half of largest minus smallest, as a share of the median.
 double Spread(const std::vector<double>& values);
 bool MeetsTarget(const Measurement& m, const DeviceLimits& limits);  // true without one
+// Faster than the device can be: the clock missed work, or a cache served what memory should have.
+bool IsImpossible(const Measurement& m, const DeviceLimits& limits);
 
 std::string TableHeader();
 std::string TableLine(const Measurement& m, const DeviceLimits& limits);

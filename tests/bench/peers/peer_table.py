@@ -31,7 +31,7 @@ def lines_of(ours, peers):
         if row := ours.get(name):
             rates = [float(row[key]) for key in ("gb_per_s", "of_copy", "tflop_per_s", "of_gemm")]
             our_us = float(row["median_us"])
-            yield (name, "ours", our_us, float(row["spread"]), *rates, 1.0, f"{row['target']}: {row['met']}" if row["target"] else None)
+            yield (name, "ours", our_us, float(row["spread"]), *rates, 1.0, ": ".join(filter(None, (row["target"], row["met"]))) or None)
         for program, seconds in peers.get(name, ()):
             median = statistics.median(seconds)
             us, spread = median * 1e6, (max(seconds) - min(seconds)) / 2 / median
