@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/bench/cuda/kernel_cases.h"
+#include "tests/bench/cuda/sampling.h"
 #include "tests/bench/cuda/step_cases.h"
 #include "tests/bench/cuda/table.h"
 #include "tests/bench/cuda/work.h"
@@ -88,6 +89,39 @@ TEST(TableTest, RatesSharesAndTargets) {
   EXPECT_NE(CsvLine(m, limits).find(",IMPOSSIBLE"), std::string::npos);
   const std::string line = CsvLine(m, limits), header = CsvHeader();
   EXPECT_EQ(std::count(line.begin(), line.end(), ','), std::count(header.begin(), header.end(), ','));
+}
+
+TEST(SamplingTest, ShortRunsManyTimesLongOnesTwice) {
+  struct {
+    double seconds;  // of one run
+    std::vector<int> runs;
+    size_t num_samples;
+  } cases[] = {{0, {1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
+               {5e-6, {1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
+               {0.3e-3, {1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}, 11},
+               {0.1, {1, 1, 1, 1, 1, 1}, 4},
+               {0.3, {1, 1, 1, 1}, 2},
+               {8, {1, 1}, 2}};
+  for (const auto& c : cases) {
+    std::vector<int> runs;
+    const auto samples = SampleTimes([&](int n) -> absl::StatusOr<double> {
+      runs.push_back(n);
+      return c.seconds;
+    });
+    ASSERT_TRUE(samples.ok());
+    EXPECT_EQ(runs, c.runs) << c.seconds;
+    EXPECT_EQ(*samples, std::vector<double>(c.num_samples, c.seconds));
+  }
+  int calls = 0;
+  for (int good : {0, 1, 2}) {
+    calls = 0;
+    const auto samples = SampleTimes([&](int) -> absl::StatusOr<double> {
+      if (calls++ == good) return absl::InternalError("lost");
+      return 1e-3;
+    });
+    EXPECT_EQ(samples.status().code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(calls, good + 1);
+  }
 }
 
 // The emulated device. Its clock counts runs: a microsecond each.

@@ -2,20 +2,18 @@
 
 #include <cublas_v2.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_stream.h"
+#include "tests/bench/cuda/sampling.h"
 
 namespace sessa {
 namespace {
 
 constexpr size_t kCopyBytes = size_t{1} << 30;
-constexpr double kSampleSeconds = 1e-3, kCaseSeconds = 0.4;
-constexpr int kMinSamples = 2, kMaxSamples = 11, kMaxRuns = 32;
 
 absl::Status ToStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -93,23 +91,7 @@ absl::StatusOr<double> CudaDevice::SecondsOfOne(absl::FunctionRef<void()> body, 
 }
 
 absl::StatusOr<std::vector<double>> CudaDevice::Time(absl::FunctionRef<void()> body) {
-  std::vector<double> samples;
-  auto once = SecondsOfOne(body, 1);
-  if (once.ok() && *once >= kCaseSeconds) {
-    samples.push_back(*once);  // beside which what a first run loads and allocates is nothing
-  } else if (once.ok()) {
-    once = SecondsOfOne(body, 1);
-  }
-  if (!once.ok()) return once.status();
-  const int runs = std::clamp(static_cast<int>(kSampleSeconds / *once), 1, kMaxRuns);
-  for (double spent = 0;
-       samples.size() < kMinSamples || (samples.size() < kMaxSamples && spent < kCaseSeconds);) {
-    auto seconds = SecondsOfOne(body, runs);
-    if (!seconds.ok()) return seconds.status();
-    samples.push_back(*seconds);
-    spent += *seconds * runs;
-  }
-  return samples;
+  return SampleTimes([&](int runs) { return SecondsOfOne(body, runs); });
 }
 
 absl::StatusOr<Measurement> CudaDevice::MeasureCopy() {
