@@ -48,23 +48,26 @@ class Bench {
     return status_.ok() && absl::StrContains(name, absl::GetFlag(FLAGS_filter));
   }
 
-  // Measures and prints a line, or why there is none. A fault of the device ends all work on it.
+  // Measures and prints a line, or why there is none.
   template <class Measure>
   std::optional<Measurement> Add(const std::string& name, Measure measure) {
     if (!Wants(name)) return std::nullopt;
     const absl::StatusOr<Measurement> m = measure();
-    if (m.ok()) {
-      Print(*m);
-      return *m;
+    if (!m.ok()) {
+      Fail(name, m.status());
+      return std::nullopt;
     }
-    const std::string reason(m.status().message());
-    if (absl::IsResourceExhausted(m.status())) {
-      std::printf("%-44s does not fit: %s\n", name.c_str(), reason.c_str());
-    } else {
-      std::printf("%-44s FAILED: %s\n", name.c_str(), reason.c_str());
-      status_ = m.status();
-    }
-    return std::nullopt;
+    Print(*m);
+    return *m;
+  }
+
+  // What does not fit is left out; a fault of the device ends all work on it.
+  void Fail(const std::string& name, const absl::Status& status) {
+    const bool is_fault = !absl::IsResourceExhausted(status);
+    std::printf("%-44s %s: %s\n", name.c_str(), is_fault ? "FAILED" : "does not fit",
+                std::string(status.message()).c_str());
+    std::fflush(stdout);
+    if (is_fault) status_ = status;
   }
 
   void Print(const Measurement& m) {
@@ -152,7 +155,7 @@ void Steps(Bench* bench) {
     if (!bench->Wants(decode) && !bench->Wants(prefill)) continue;
     auto model = BenchModel::Create(bench->device(), shape, config, kChunk);
     if (!model.ok()) {
-      bench->Add("", [&]() -> absl::StatusOr<Measurement> { return model.status(); });
+      bench->Fail("the model of shape " + shape, model.status());
       continue;
     }
     for (const StepTargets::Decode& d : t.decode)
