@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Registers, spills and stack of the CUDA kernels, as ptxas counts them, against the limits below.
+"""Registers and local memory (spills, and arrays that registers cannot hold) of the CUDA kernels against the limits below.
 
-check_resources.py NVCC FLAGS... -- SOURCE.cu...   compiles each source and prints one line for each kernel.
-Two blocks of 256 threads on a multiprocessor need kernels of at most 128 registers, three need 80, four 64.
+check_resources.py --cuobjdump CUOBJDUMP FILE...   what is in compiled objects or programs, by cuobjdump
+check_resources.py NVCC FLAGS... -- SOURCE.cu...   compiles each source and takes ptxas's word
+
+Prints one line for each kernel. Two blocks of 256 threads on a multiprocessor need kernels of
+at most 128 registers, three need 80, four 64.
 """
 import pathlib
 import re
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-# (pattern of the mangled name, most registers). The first that matches counts; a kernel that none matches may not spill.
+# (pattern of the mangled name, most registers). The first that matches counts; a kernel that none matches may have all 255.
 LIMITS = [
     (r"TileKernel.*Li1ELb1E", 80),       # decode, one query: three blocks
     (r"TileKernel.*Li8ELb1E", 128),      # decode, up to eight queries: two blocks
@@ -22,44 +25,75 @@ LIMITS = [
     (r"LinearKernel.*Li8ELb1E", 128),
     (r"LinearKernel.*Li8ELb0E", 255),
 ]
-FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
-SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-REGISTERS = re.compile(r"Used (\d+) registers")
+# (pattern, most bytes of local memory); other kernels may use none.
+LOCAL_LIMITS = [
+    (r"RopeAnglesKernel", 40),           # sinf and cosf of large angles: the reduction by 2 pi keeps an array
+]
+PTXAS_FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
+PTXAS_LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+PTXAS_REGISTERS = re.compile(r"Used (\d+) registers")
+CUOBJDUMP = re.compile(r"^ *Function (\w+):\n *REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", re.M)
 
 
-def kernels_of(log):
-    """[(name, registers, spilled bytes)] of a ptxas -v log."""
-    found, name, spilled = [], None, 0
+def kernels_of_ptxas(log):
+    """[(name, registers, bytes of local memory)] of a ptxas -v log."""
+    found, name, local = [], None, 0
     for line in log.splitlines():
-        if match := FUNCTION.search(line):
-            name, spilled = match.group(1), 0
-        elif name and (match := SPILLS.search(line)):
-            spilled = int(match.group(1)) + int(match.group(2))
-        elif name and (match := REGISTERS.search(line)):
-            found.append((name, int(match.group(1)), spilled))
+        if match := PTXAS_FUNCTION.search(line):
+            name, local = match.group(1), 0
+        elif name and (match := PTXAS_LOCAL.search(line)):
+            local = max(map(int, match.groups()))
+        elif name and (match := PTXAS_REGISTERS.search(line)):
+            found.append((name, int(match.group(1)), local))
             name = None
     return found
 
 
-def main():
-    split = sys.argv.index("--")
-    compiler, sources = sys.argv[1:split], sys.argv[split + 1:]
-    failures, seen = [], set()
+def kernels_of_cuobjdump(text):
+    """The same of cuobjdump --dump-resource-usage."""
+    return [(name, int(registers), int(stack) + int(local)) for name, registers, stack, local in CUOBJDUMP.findall(text)]
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+def kernels_by_file(arguments):
+    """Yields (file, kernels)."""
+    if arguments[0] == "--cuobjdump":
+        for file in arguments[2:]:
+            yield file, kernels_of_cuobjdump(run([arguments[1], "--dump-resource-usage", file]))
+        return
+    split = arguments.index("--")
     with tempfile.TemporaryDirectory() as folder:
-        for source in sources:
-            done = subprocess.run([*compiler, "-cubin", "-Xptxas=-v", source, "-o", f"{folder}/out.cubin"], capture_output=True, text=True)
-            if done.returncode != 0:
-                sys.exit(done.stderr)
-            kernels = kernels_of(done.stdout + done.stderr)
-            if not kernels:
-                sys.exit(f"{source}: ptxas named no kernel")
-            for name, registers, spilled in kernels:
-                pattern, limit = next((l for l in LIMITS if re.search(l[0], name)), (None, 255))
-                seen.add(pattern)
-                print(f"{pathlib.Path(source).name:20} {registers:4} registers (at most {limit}), {spilled} bytes spilled: {name}")
-                if registers > limit or spilled:
-                    failures.append(f"{name}: {registers} registers of at most {limit}, {spilled} bytes spilled")
-    failures += [f"no kernel matches {pattern}" for pattern, _ in LIMITS if pattern not in seen]
+        for source in arguments[split + 1:]:
+            yield source, kernels_of_ptxas(run([*arguments[:split], "-cubin", "-Xptxas=-v", source, "-o", f"{folder}/out.cubin"]))
+
+
+def failures_of(kernels):
+    """What is wrong with these kernels, all of the backend's."""
+    failures, seen = [], set()
+    for name, registers, local in kernels:
+        pattern, limit = next((l for l in LIMITS if re.search(l[0], name)), (None, 255))
+        local_limit = next((l[1] for l in LOCAL_LIMITS if re.search(l[0], name)), 0)
+        seen.add(pattern)
+        if registers > limit or local > local_limit:
+            failures.append(f"{name}: {registers} registers of at most {limit}, {local} bytes of local memory of at most {local_limit}")
+    return failures + [f"no kernel matches {pattern}" for pattern, _ in LIMITS if pattern not in seen]
+
+
+def main():
+    kernels = []
+    for file, found in kernels_by_file(sys.argv[1:]):
+        if not found:
+            sys.exit(f"{file}: no kernel")
+        for name, registers, local in found:
+            print(f"{pathlib.Path(file).name:20} {registers:4} registers, {local} bytes of local memory: {name}")
+        kernels += found
+    failures = failures_of(kernels)
     for failure in failures:
         print("FAILED", failure)
     sys.exit(1 if failures else 0)

@@ -1,60 +1,152 @@
 #!/usr/bin/env bash
-# run.sh of the GPU bundle (./dev gpu-bundle): runs the checks of the CUDA backend on this machine's GPU, goes on after a failure,
-# and ends with a line for each. Exit code: the number of checks that failed.
+# run.sh of the GPU bundle (./dev gpu-bundle): checks the CUDA backend on this machine's GPU in less than 8 minutes.
+#
+#   run.sh [--device cpu] [STEP...]     all steps, or some; --device cpu: what can be checked of the bundle without a GPU
+#
+# A step that fails or runs into its time limit does not stop the others. Writes summary.txt, log.txt and what the
+# benchmarks measured (*.csv, peers.json) into $OUT, where that is set, or ./out. Exit code: how many steps failed.
 set -uo pipefail
 cd "$(dirname "$0")"
-export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-results=() failed=0
+here=$PWD
+out=${OUT:-$here/out}
+readonly kSkipped=77  # exit code of a step that this machine cannot run; its last line says why
 
-check() { # NAME command...
-  local name=$1
-  shift
-  echo "== $name"
-  if "$@"; then results+=("ok      $name"); else results+=("FAILED  $name"); failed=$((failed + 1)); fi
-}
+# Name, seconds: with the probe's 30 together less than 480.
+limits='start 10
+conformance 55
+reference 50
+recall 30
+kernels 75
+steps 95
+peers 48
+memcheck 45
+racecheck 40'
 
-# Without a GPU the suite skips, which is no success here.
-conformance() {
-  local log
-  log=$(mktemp)
-  bin/cuda_conformance_test --gtest_brief=1 | tee "$log"
-  [[ ${PIPESTATUS[0]} == 0 ]] && ! grep -q SKIPPED "$log"
-}
+skip() { echo "$*" && exit "$kSkipped"; }
+needs_gpu() { [[ $device == cuda ]] || skip "needs a GPU"; }
 
-# Ready within a minute, one greedy answer, and a clean end.
-serve() {
-  local log line url
-  log=$(mktemp)
-  bin/sessa-server --model demo --device cuda --http_port 0 --grpc_port 0 >"$log" &
-  local pid=$!
-  for _ in $(seq 60); do
-    line=$(grep -o 'http=[^ ]*' "$log") && break
-    sleep 1
+# Our programs find their own libraries by themselves; CUDA's are this machine's, and for our programs alone.
+ours() { LD_LIBRARY_PATH=$cuda_path "$@"; }
+
+# Every program finds all its libraries, and none but the C library's and CUDA's outside the bundle.
+step_start() {
+  local program from failed=0
+  for program in bin/*; do
+    while read -r name _ from _; do
+      case $name in
+        lib[cm].so.6 | libpthread.so.0 | libdl.so.2 | librt.so.1 | libresolv.so.2 | linux-vdso.so.1 | */ld-linux-*) continue ;;
+        libcublas*) [[ $from == /* ]] && continue ;;
+        *) [[ $from == "$here"/* ]] && continue ;;
+      esac
+      echo "$program: $name is $from, not the bundle's" && failed=1
+    done < <(ours ldd "$program")
   done
-  url=${line#http=}
-  python3 - "http://$url/v1/completions" <<'PYTHON'
-import json, sys, urllib.request
-body = {"prompt": "Maya said that the red key is in the barn.\nQuestion: Where is the red key?\nAnswer:", "temperature": 0, "stop": ["\n"]}
-request = urllib.request.Request(sys.argv[1], json.dumps(body).encode(), {"Content-Type": "application/json"})
-text = json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
-print(text)
-sys.exit(0 if "barn" in text else 1)
-PYTHON
-  local answered=$?
-  kill "$pid"
-  wait "$pid" && return $answered
+  echo "CUDA's libraries from ${cuda_path:-nowhere}"
+  if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
+  [[ $has_gpu == yes || $device == cpu ]] || { probe || failed=1; }
+  return "$failed"
 }
 
-nvidia-smi || echo "no nvidia-smi here"
-check conformance conformance
-for folder in mha gqa one_head no_rope long; do
-  check "$folder f32" bin/sessa-check-reference "data/$folder" --device cuda
-  check "$folder f32, chunks of 33" bin/sessa-check-reference "data/$folder" --device cuda --chunk 33 --page_size 16
-  # Linears of 64 rows or more round their inputs to bf16.
-  check "$folder bf16" bin/sessa-check-reference "data/$folder" --device cuda --weight_dtype bf16 --state_dtype bf16 --tolerance 2e-2
-  check "$folder bf16, batch-invariant" bin/sessa-check-reference "data/$folder" --device cuda --weight_dtype bf16 --state_dtype bf16 --batch_invariant
-  check "$folder, two ranks on one GPU" bin/sessa-check-reference "data/$folder" --device cuda --tensor_parallel_size 2 --chunk 50
+# conformance FILTER [TOOL flags]: tests that ran and passed. Without a usable GPU the suite skips, which is no success here.
+conformance() {
+  local filter=$1 log
+  shift
+  log=$(mktemp)
+  ours "$@" bin/cuda_conformance_test --gtest_brief=1 --gtest_filter="$filter" 2>&1 | tee "$log"
+  [[ ${PIPESTATUS[0]} == 0 ]] && grep -q 'PASSED.* [1-9][0-9]* test' "$log" && ! grep -q SKIPPED "$log" && return
+  (($#)) && grep -q 'Device not supported' "$log" && skip "compute-sanitizer does not support this device"
+  return 1
+}
+step_conformance() { needs_gpu && conformance '-*/Cpu:*/CudaSmall'; }
+
+step_reference() {
+  local folder failed=0
+  compare() { ours bin/sessa-check-reference "tests/reference/data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
+  for folder in mha gqa one_head no_rope long; do
+    compare
+    compare --chunk 33 --page_size 16
+    # Linears of 64 rows or more round their inputs to bf16.
+    compare --weight_dtype bf16 --state_dtype bf16 --tolerance 2e-2
+    compare --weight_dtype bf16 --state_dtype bf16 --batch_invariant
+    compare --tensor_parallel_size 2 --chunk 50  # two ranks on one GPU
+  done
+  return "$failed"
+}
+
+# The demo model behind the server: the published answers.
+step_recall() {
+  command -v python3 >/dev/null || skip "needs python3"
+  ours python3 recall_check.py --server bin/sessa-server --demo demo --device "$device"
+}
+
+step_kernels() { needs_gpu && ours bin/cuda_bench --csv "$out/kernels.csv" kernels; }
+step_steps() { needs_gpu && ours bin/cuda_bench --csv "$out/steps.csv" steps; }
+
+# PyTorch on the same GPU, of the same equations; or a few tiny shapes on a CPU.
+step_peers() {
+  python3 -c 'import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, ("torch", "safetensors")))' ||
+    skip "needs python3 with PyTorch and safetensors"
+  python3 -B tests/bench/peers/gpu_peers.py --out "$out/peers.json" --device "$device"
+}
+
+# Small shapes: the tools slow kernels down by one or two orders of magnitude.
+sanitize() {
+  needs_gpu
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
+  [[ -n $tool ]] || skip "compute-sanitizer is not on this machine"
+  conformance '*/CudaSmall:-*EveryCutIsTheSameBits*:*LongContext*' "$tool" --tool "$1" --error-exitcode 9
+}
+step_memcheck() { sanitize memcheck; }
+step_racecheck() { sanitize racecheck; }
+
+# Exit code 3 when there is no GPU, and says why.
+probe() { ours timeout 30 bin/cuda_bench --filter nothing; }
+
+device=cuda has_gpu="" only="" steps=()
+while (($#)); do
+  case $1 in
+    --device) device=$2 && shift ;;
+    --step) only=$2 has_gpu=$3 && shift 2 ;;  # as called below
+    *) grep -q "^$1 " <<<"$limits" || { echo "no step $1; there are: $(awk '{printf "%s ", $1}' <<<"$limits")" >&2 && exit 2; }
+      steps+=("$1") ;;
+  esac
+  shift
 done
-check "the server" serve
-printf '%s\n' "${results[@]}"
+cuda_path=$(./cuda_libraries.sh $(<cuda_libraries.txt)) || exit 2
+if [[ -n $only ]]; then
+  [[ $device == cpu || $has_gpu == yes || $only == start ]] || skip "no GPU"
+  "step_$only"
+  exit
+fi
+
+has_gpu=yes  # what else may be wrong with it is for the steps to find
+probe >/dev/null 2>&1 || [[ $? != 3 ]] || has_gpu=no
+mkdir -p "$out"
+rm -f "$out"/{summary.txt,verdicts.txt,log.txt,kernels.csv,steps.csv,peers.json,table.csv}
+failed=0
+for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
+  limit=$(awk -v step="$step" '$1 == step {print $2}' <<<"$limits")
+  echo "== $step" | tee -a "$out/log.txt"
+  begin=$SECONDS
+  timeout --kill-after=5 "$limit" "$here/run.sh" --device "$device" --step "$step" "$has_gpu" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
+  code=${PIPESTATUS[0]} note=""
+  case $code in
+    0) verdict=ok ;;
+    "$kSkipped") verdict=skipped note=$(tail -1 "$out/step.txt") ;;
+    124 | 137) verdict=FAILED note="not done after $limit s" ;;
+    *) verdict=FAILED note="exit code $code" ;;
+  esac
+  [[ $verdict == FAILED ]] && failed=$((failed + 1))
+  printf '%-8s %-12s %3d s  %s\n' "$verdict" "$step" $((SECONDS - begin)) "$note" >>"$out/verdicts.txt"
+done
+# The verdicts come last: where only the end of what is printed is kept, they are in it.
+measured=$(cd "$out" && ls kernels.csv steps.csv peers.json 2>/dev/null)
+if [[ -n $measured ]] && command -v python3 >/dev/null; then
+  python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out/kernels.csv" "$out/steps.csv"
+fi >"$out/summary.txt"
+cat "$out/verdicts.txt" >>"$out/summary.txt"
+rm -f "$out/step.txt" "$out/verdicts.txt"
+echo "== summary"
+cat "$out/summary.txt"
 exit "$failed"

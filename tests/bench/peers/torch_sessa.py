@@ -1,5 +1,6 @@
-"""Eager PyTorch of the Sessa equations, one sequence with a cache: what a researcher's model file does. Checks itself
-against the published outputs first (tests/reference/data), so that the peer computes what we compute."""
+"""Eager PyTorch of the Sessa equations, one sequence with a cache: what a researcher's model file does, on a CPU or a GPU
+(gpu_peers.py). Checks itself against the published outputs first (tests/reference/data), so that the peer computes what we
+compute."""
 import json
 import math
 import pathlib
@@ -7,6 +8,7 @@ import pathlib
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.nn.attention.bias import causal_lower_right
 
 import measure
 import shape
@@ -15,21 +17,22 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Sessa:
-    def __init__(self, config, weights, dtype, max_context):
+    def __init__(self, config, weights, dtype, max_context, device="cpu"):
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         self.hidden, self.layers = config["hidden_size"], config["num_hidden_layers"]
         self.eps, self.gamma_max = config["layer_norm_eps"], config["gamma_max"]
         self.head_dim = self.hidden // self.heads
-        self.w = {name: value.to(dtype) for name, value in weights.items()}
+        self.device = torch.device(device)
+        self.w = {name: value.to(self.device, dtype) for name, value in weights.items()}
         head = "embed.weight" if config["tie_word_embeddings"] else "lm_head.weight"
         self.lm_head = self.w[head]
         exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
         angles = torch.outer(torch.arange(max_context, dtype=torch.float32), config["rope_theta"] ** -exponent)
-        self.cos, self.sin = angles.cos().to(dtype), angles.sin().to(dtype)  # [max_context, d / 2]
+        self.cos, self.sin = angles.cos().to(self.device, dtype), angles.sin().to(self.device, dtype)  # [max_context, d / 2]
         self.use_rope = config["use_forward_rope"]
         kv, wide = (self.layers, self.kv_heads, max_context, self.head_dim), (self.layers, max_context, self.hidden)
-        self.k_f, self.v_f = torch.zeros(kv, dtype=dtype), torch.zeros(kv, dtype=dtype)
-        self.k_b, self.s = torch.zeros(wide, dtype=dtype), torch.zeros(wide, dtype=dtype)
+        zeros = lambda sizes: torch.zeros(sizes, dtype=dtype, device=self.device)
+        self.k_f, self.v_f, self.k_b, self.s = zeros(kv), zeros(kv), zeros(wide), zeros(wide)
         self.length = 0
 
     def linear(self, name, x):
@@ -52,8 +55,8 @@ class Sessa:
         self.k_f[n, :, start:end] = self.rope(split(self.linear(mixer + "k_proj", u), self.kv_heads), start)
         self.v_f[n, :, start:end] = split(self.linear(mixer + "v_proj", u), self.kv_heads)
         mask = None
-        if rows > 1 and start > 0:
-            mask = torch.ones(rows, end, dtype=torch.bool).tril(start)
+        if rows > 1 and start > 0:  # on a GPU without a mask in memory, which would keep PyTorch from its fast kernels
+            mask = torch.ones(rows, end, dtype=torch.bool).tril(start) if self.device.type == "cpu" else causal_lower_right(rows, end)
         f = F.scaled_dot_product_attention(q[None], self.k_f[n, None, :, :end], self.v_f[n, None, :, :end], attn_mask=mask,
                                            is_causal=rows > 1 and start == 0, enable_gqa=self.heads != self.kv_heads)
         f = f[0].transpose(0, 1).reshape(rows, self.hidden)
@@ -69,7 +72,8 @@ class Sessa:
             s = f + (gamma * alpha).to(f.dtype) @ self.s[n, :start]
         else:
             scores = (q_b @ self.k_b[n, :end].T).float() / math.sqrt(self.hidden)
-            scores.masked_fill_(torch.ones(rows, end, dtype=torch.bool).triu(start), -math.inf)  # strictly the past
+            future = torch.ones(rows, end, dtype=torch.bool, device=self.device).triu(start)
+            scores.masked_fill_(future, -math.inf)  # strictly the past
             alpha = torch.softmax(scores, -1)
             if start == 0:
                 alpha[0] = 0  # the first token has none
@@ -93,48 +97,50 @@ class Sessa:
         return F.linear(self.norm("norm", x if all_rows else x[-1:]), self.lm_head)
 
 
-def check_against_published():
+def check_against_published(device="cpu", tolerance=2e-5):
     data = pathlib.Path(__file__).parents[2] / "reference" / "data"
     for name in ("gqa", "mha", "one_head", "no_rope"):
         folder = data / name
         config = json.loads((folder / "config.json").read_text())
         expected = load_file(folder / "expected.safetensors")
-        ids, logits = expected["input_ids"].long(), expected["logits"]
-        model = Sessa(config, load_file(folder / "model.safetensors"), torch.float32, ids.shape[1])
+        ids, logits = expected["input_ids"].long().to(device), expected["logits"].to(device)
+        model = Sessa(config, load_file(folder / "model.safetensors"), torch.float32, ids.shape[1], device)
         for b in range(ids.shape[0]):
             model.length = 0
             pieces, cut = [], [0, ids.shape[1] // 2, ids.shape[1] - 8, *range(ids.shape[1] - 7, ids.shape[1] + 1)]
             for begin, end in zip(cut, cut[1:]):  # two chunks, then one by one
                 pieces.append(model.forward(ids[b, begin:end], all_rows=True))
             error = (torch.cat(pieces) - logits[b]).abs().max() / logits[b].abs().max()
-            assert error < 2e-5, f"{name}, sequence {b}: the logits are off by {error:.1e}"
+            assert error < tolerance, f"{name}, sequence {b}: the logits are off by {error:.1e}"
 
 
-def random_shape_a():
-    d, v = shape.HIDDEN, shape.VOCAB
-    config = {"num_attention_heads": shape.HEADS, "num_key_value_heads": shape.KV_HEADS, "hidden_size": d,
-              "num_hidden_layers": shape.LAYERS, "layer_norm_eps": 1e-5, "gamma_max": 0.999, "rope_theta": 10000.0,
+def random_model(hidden, layers, heads, kv_heads, vocab, dtype=torch.float32, device="cpu"):
+    """Config and weights. K = kv_heads."""
+    d, kv = hidden, kv_heads * hidden // heads
+    config = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": d,
+              "num_hidden_layers": layers, "layer_norm_eps": 1e-5, "gamma_max": 0.999, "rope_theta": 10000.0,
               "use_forward_rope": True, "tie_word_embeddings": False}
     torch.manual_seed(1)
-    weights = {"embed.weight": torch.randn(v, d), "lm_head.weight": torch.randn(v, d) / math.sqrt(d)}
+    kind = {"dtype": dtype, "device": device}
+    weights = {"embed.weight": torch.randn(vocab, d, **kind), "lm_head.weight": torch.randn(vocab, d, **kind) / math.sqrt(d)}
 
     def linear(name, rows, bias=True):
-        weights[name + ".weight"] = torch.randn(rows, d) / math.sqrt(d)
+        weights[name + ".weight"] = torch.randn(rows, d, **kind) / math.sqrt(d)
         if bias:
-            weights[name + ".bias"] = torch.zeros(rows)
+            weights[name + ".bias"] = torch.zeros(rows, **kind)
 
     def norm(name):
-        weights[name + ".weight"], weights[name + ".bias"] = torch.ones(d), torch.zeros(d)
+        weights[name + ".weight"], weights[name + ".bias"] = torch.ones(d, **kind), torch.zeros(d, **kind)
 
-    for n in range(shape.LAYERS):
+    for n in range(layers):
         layer, mixer = f"layers.{n}.", f"layers.{n}.mixer."
         norm(layer + "ln")
         linear(layer + "W_in", 2 * d)
-        for name, rows in (("q_proj", d), ("k_proj", shape.KV), ("v_proj", shape.KV), ("proj_fb", 2 * d)):
+        for name, rows in (("q_proj", d), ("k_proj", kv), ("v_proj", kv), ("proj_fb", 2 * d)):
             linear(mixer + name, rows)
         linear(mixer + "out_proj", d, bias=False)
         linear(mixer + "gamma_ctx", 1, bias=False)
-        weights[mixer + "gamma_bias"] = torch.full((1,), 0.5)
+        weights[mixer + "gamma_bias"] = torch.full((1,), 0.5, **kind)
         linear(layer + "W_out", d)
     norm("norm")
     return config, weights
@@ -145,7 +151,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
         check_against_published()
-        model = Sessa(*random_shape_a(), DTYPES[arguments.weights], shape.MAX_CONTEXT)
+        model = Sessa(*random_model(shape.HIDDEN, shape.LAYERS, shape.HEADS, shape.KV_HEADS, shape.VOCAB), DTYPES[arguments.weights],
+                      shape.MAX_CONTEXT)
 
         def prepare(context):
             if model.length < context:  # computed once, then cut back to
@@ -157,4 +164,5 @@ def main():
         measure.run(arguments, prepare, lambda rows: int(model.forward(torch.arange(rows)).argmax()))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+// cuda_bench [--csv FILE] [--filter PART] [kernels] [steps]: the CUDA backend on GPU 0 beside what the device
+// can do, measured first, and the targets. Medians of device time. Exit code: 0 when all was measured, 1 when
+// something failed, 3 when there is no GPU.
+#include <cstdio>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/match.h"
+#include "tests/bench/cuda/cuda_device.h"
+#include "tests/bench/cuda/kernel_cases.h"
+#include "tests/bench/cuda/step_cases.h"
+
+ABSL_FLAG(std::string, csv, "", "also write the table there");
+ABSL_FLAG(std::string, filter, "", "only benchmarks with this part in their names, such as StateRead/B");
+
+namespace sessa {
+namespace {
+
+constexpr int kNoGpu = 3;
+constexpr int kChunk = 2048, kPrompt = 32768;
+
+class Bench {
+ public:
+  Bench(CudaDevice* device, const std::string& csv) : device_(device) {
+    if (!csv.empty()) csv_.open(csv);
+  }
+
+  // The limits go first; without them no rate means anything.
+  absl::Status MeasureLimits() {
+    const auto copy = device_->MeasureCopy();
+    if (!copy.ok()) return copy.status();
+    const auto gemm = device_->MeasureGemm();
+    if (!gemm.ok()) return gemm.status();
+    limits_ = {copy->work.bytes / Median(copy->seconds), gemm->work.flops / Median(gemm->seconds)};
+    std::printf("%s\n%s\n", device_->Description().c_str(), TableHeader().c_str());
+    if (csv_.is_open()) csv_ << CsvHeader() << "\n";
+    Print(*copy);
+    Print(*gemm);
+    return absl::OkStatus();
+  }
+
+  bool Wants(const std::string& name) const {
+    return status_.ok() && absl::StrContains(name, absl::GetFlag(FLAGS_filter));
+  }
+
+  // Measures and prints a line, or why there is none.
+  template <class Measure>
+  std::optional<Measurement> Add(const std::string& name, Measure measure) {
+    if (!Wants(name)) return std::nullopt;
+    const absl::StatusOr<Measurement> m = measure();
+    if (!m.ok()) {
+      Fail(name, m.status());
+      return std::nullopt;
+    }
+    Print(*m);
+    return *m;
+  }
+
+  // What does not fit is left out; a fault of the device ends all work on it.
+  void Fail(const std::string& name, const absl::Status& status) {
+    const bool is_fault = !absl::IsResourceExhausted(status);
+    std::printf("%-44s %s: %s\n", name.c_str(), is_fault ? "FAILED" : "does not fit",
+                std::string(status.message()).c_str());
+    std::fflush(stdout);
+    if (is_fault) status_ = status;
+  }
+
+  void Print(const Measurement& m) {
+    std::printf("%s\n", TableLine(m, limits_).c_str());
+    std::fflush(stdout);
+    if (csv_.is_open()) csv_ << CsvLine(m, limits_) << std::endl;
+  }
+
+  CudaDevice* device() const { return device_; }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  CudaDevice* const device_;
+  std::ofstream csv_;
+  DeviceLimits limits_;
+  absl::Status status_;
+};
+
+void Kernels(Bench* bench) {
+  CudaDevice* device = bench->device();
+  constexpr Shape kShapes[] = {Shape::kA, Shape::kB, Shape::kC};
+  const auto name = [](const char* what, Shape shape) { return std::string(what) + "/" + NameOf(shape); };
+  for (Shape shape : kShapes) {
+    const int D = ConfigOf(shape).hidden_size;
+    for (int rows : {1, 8, 16, 64, 512, 2048})
+      bench->Add(name("Linear", shape), [&] { return MeasureLinear(device, rows, D); });
+  }
+  for (Shape shape : kShapes) {
+    for (auto [batch, context] : {std::pair{1, 2048}, {1, 32768}, {16, 2048}, {16, 32768}}) {
+      for (Read read : {Read::kForward, Read::kFeedback, Read::kBoth}) {
+        bench->Add(name("StateRead", shape), [&, batch = batch, context = context] {
+          return MeasureStateRead(device, ConfigOf(shape), read, batch, context);
+        });
+      }
+    }
+  }
+  for (Shape shape : kShapes) {
+    for (int context : {0, kPrompt - kChunk}) {
+      bench->Add(name("Attend", shape),
+                 [&] { return MeasureAttend(device, ConfigOf(shape), kChunk, context); });
+    }
+  }
+  for (Shape shape : kShapes) {
+    for (int batch : {1, 16}) {
+      bench->Add(name("FeedbackRead", shape),
+                 [&] { return MeasureFeedbackRead(device, ConfigOf(shape), batch, kPrompt - kChunk); });
+    }
+  }
+  for (Shape shape : kShapes) {
+    const ModelConfig config = ConfigOf(shape);
+    for (int batch : {1, 16}) {
+      bench->Add(name("Solve", shape), [&] { return MeasureSolve(device, config, batch); });
+    }
+    bench->Add(name("Solve", shape), [&] { return device->MeasureStrsm(kFeedbackTile, config.hidden_size); });
+    const auto ours =
+        bench->Add(name("Triangle", shape), [&] { return MeasureTriangle(device, config, kChunk); });
+    const auto strsm =
+        bench->Add(name("Triangle", shape), [&] { return device->MeasureStrsm(kChunk, config.hidden_size); });
+    if (ours.has_value() && strsm.has_value()) {
+      const double times = Median(strsm->seconds) / Median(ours->seconds);
+      std::printf("%-44s %.1f times as fast as cublasStrsm, scores included; target 5: %s\n",
+                  ours->name.c_str(), times, times >= 5 ? "met" : "missed");
+    }
+  }
+}
+
+struct StepTargets {
+  Shape shape;
+  struct Decode {
+    int batch, context;
+    double target;
+  };
+  std::vector<Decode> decode;
+  double prefill;
+};
+
+void Steps(Bench* bench) {
+  const std::vector<StepTargets> all = {{Shape::kA, {{1, 2048, 0.3}, {16, 32768, 0.8}}, 0.5},
+                                        {Shape::kB, {{16, 2048, 0.65}}, 0},
+                                        {Shape::kC, {{1, 2048, 0.75}}, 0.65}};
+  for (const StepTargets& t : all) {
+    const ModelConfig config = ConfigOf(t.shape);
+    const std::string shape(1, NameOf(t.shape)), decode = "DecodeStep/" + shape,
+                                                 prefill = "PrefillStep/" + shape;
+    if (!bench->Wants(decode) && !bench->Wants(prefill)) continue;
+    auto model = BenchModel::Create(bench->device(), shape, config, kChunk);
+    if (!model.ok()) {
+      bench->Fail("the model of shape " + shape, model.status());
+      continue;
+    }
+    for (const StepTargets::Decode& d : t.decode)
+      bench->Add(decode, [&] { return (*model)->MeasureStep(d.batch, 1, d.context, d.target); });
+    const auto first = bench->Add(prefill, [&] { return (*model)->MeasureStep(1, kChunk, 0, 0); });
+    const auto last =
+        bench->Add(prefill, [&] { return (*model)->MeasureStep(1, kChunk, kPrompt - kChunk, 0); });
+    if (first.has_value() && last.has_value()) {
+      bench->Print(WholePrefill(shape, config, *first, *last, kChunk, kPrompt / kChunk, t.prefill));
+    }
+  }
+}
+
+int Main(const std::vector<char*>& parts) {
+  bool kernels = parts.empty(), steps = parts.empty();
+  for (const std::string part : parts) {
+    if (part != "kernels" && part != "steps") {
+      std::fprintf(stderr, "cuda_bench: %s is neither kernels nor steps\n", part.c_str());
+      return 1;
+    }
+    (part == "kernels" ? kernels : steps) = true;
+  }
+  auto device = CudaDevice::Create();
+  if (!device.ok()) {
+    std::fprintf(stderr, "cuda_bench: %s\n", device.status().ToString().c_str());
+    return absl::IsUnavailable(device.status()) ? kNoGpu : 1;
+  }
+  Bench bench(device->get(), absl::GetFlag(FLAGS_csv));
+  if (absl::Status status = bench.MeasureLimits(); !status.ok()) {
+    std::fprintf(stderr, "cuda_bench: the device's limits: %s\n", status.ToString().c_str());
+    return 1;
+  }
+  if (kernels) Kernels(&bench);
+  if (steps) Steps(&bench);
+  return bench.status().ok() ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace sessa
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("cuda_bench [flags] [kernels] [steps]");
+  std::vector<char*> parts = absl::ParseCommandLine(argc, argv);
+  parts.erase(parts.begin());
+  return sessa::Main(parts);
+}

@@ -1,0 +1,225 @@
+#include "tests/bench/cuda/kernel_cases.h"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sessa {
+namespace {
+
+constexpr double kBeyondCaches = 256e6;  // bytes: several times the L2 cache of an H100 or H200
+constexpr int kPage = 64;
+
+int Copies(double bytes, int most) {
+  return std::clamp(static_cast<int>(kBeyondCaches / std::max(1.0, bytes)) + 1, 1, most);
+}
+
+// A matrix [rows, cols] in device memory.
+struct DeviceMatrix {
+  Buffer memory;
+  Matrix view;
+};
+
+// Collects the first error, so that setting up reads as a list.
+class Setup {
+ public:
+  explicit Setup(BenchDevice* device) : device_(device) {}
+  DeviceMatrix Random(int rows, int cols, float scale = 1) {
+    DeviceMatrix m;
+    m.memory = Take(device_->Random(static_cast<size_t>(rows) * cols, DType::kF32, scale));
+    m.view = {m.memory.floats(), rows, cols, cols};
+    return m;
+  }
+  template <class T>
+  T Take(absl::StatusOr<T> value) {
+    if (value.ok()) return *std::move(value);
+    status.Update(value.status());
+    return T();
+  }
+  absl::Status status;
+
+ private:
+  BenchDevice* const device_;
+};
+
+// `batch` sequences with `context` cached tokens and `rows` new ones each, in `num_layers` layers; their
+// pages lie anywhere, as they do in a server after a while.
+struct PagedLayers {
+  PagedLayers(BenchDevice* device, const ModelConfig& config, int batch, int rows, int context,
+              double bytes_of_layer)
+      : setup(device), layers(Copies(bytes_of_layer, config.num_layers)) {
+    const int of_sequence = (context + rows + kPage - 1) / kPage, num_pages = of_sequence * batch;
+    pages.resize(num_pages);
+    std::iota(pages.begin(), pages.end(), 0);
+    std::shuffle(pages.begin(), pages.end(), std::mt19937(1));
+    for (LayerState& l : layers) {
+      l.dtype = DType::kBF16;
+      l.page_size = kPage;
+      l.num_kv_heads = config.num_kv_heads;
+      l.head_dim = config.head_dim();
+      l.hidden_size = config.hidden_size;
+      l.num_feedback_pages = num_pages;
+      setup.status.Update(device->backend()->AllocateState(num_pages, &l));
+      for (Buffer* b : {&l.k_f, &l.v_f, &l.k_b, &l.s}) device->FillRandom(b->data(), b->size(), DType::kBF16);
+    }
+    for (int h = 0; h < config.num_heads; ++h)
+      q_to_kv.push_back(h / (config.num_heads / config.num_kv_heads));
+    for (int b = 0; b < batch; ++b) {
+      step.spans.push_back(
+          {b * rows, rows, context, absl::MakeConstSpan(pages).subspan(b * of_sequence, of_sequence)});
+      for (int r = 0; r < rows; ++r) {
+        step.token_ids.push_back(r);
+        step.positions.push_back(context + r);
+      }
+    }
+    CutIntoWaves(&step);
+    if (setup.status.ok()) device->backend()->BeginStep(step);
+    const int D = config.hidden_size, n = batch * rows;
+    q = setup.Random(n, D), out = setup.Random(n, D);
+    const int wave_rows = batch * std::min(rows, kFeedbackTile);
+    acc = setup.Random(kFeedbackChains * wave_rows, D);
+    p = setup.Random(wave_rows, kFeedbackTile);
+    max = setup.Random(kFeedbackChains, wave_rows), sum = setup.Random(kFeedbackChains, wave_rows);
+  }
+
+  LayerState* Next() { return &layers[next++ % layers.size()]; }
+  // Of wave `w`, for the operations on it.
+  FeedbackPartials Partials(int w) const {
+    int rows = 0;
+    for (const RowSpan& block : step.waves[w]) rows += block.num_rows;
+    return {max.view.data, sum.view.data, acc.view.data, p.view.data, rows, acc.view.cols};
+  }
+
+  Setup setup;
+  std::vector<LayerState> layers;
+  size_t next = 0;
+  std::vector<int32_t> pages;
+  std::vector<int> q_to_kv;
+  StepRows step;
+  DeviceMatrix q, out, acc, p, max, sum;
+};
+
+absl::StatusOr<Measurement> Timed(BenchDevice* device, Measurement m, absl::FunctionRef<void()> body) {
+  auto seconds = device->Time(body);
+  if (!seconds.ok()) return seconds.status();
+  m.seconds = *std::move(seconds);
+  return m;
+}
+
+double StateBytes(const ModelConfig& c, Read read, double tokens) {
+  return 4 * tokens * ((read != Read::kForward) * c.hidden_size + (read != Read::kFeedback) * c.kv_size());
+}
+
+}  // namespace
+
+absl::StatusOr<Measurement> MeasureLinear(BenchDevice* device, int rows, int D) {
+  Setup setup(device);
+  const auto host = RandomBf16(static_cast<size_t>(D) * D, 1 / std::sqrt(static_cast<float>(D)));
+  std::vector<LinearWeights> weights(Copies(2.0 * D * D, 128));
+  for (LinearWeights& w : weights) {
+    w = setup.Take(device->backend()->MakeLinear(host.data(), nullptr, DType::kBF16, D, D, DType::kBF16));
+  }
+  const DeviceMatrix x = setup.Random(rows, D), y = setup.Random(rows, D);
+  if (!setup.status.ok()) return setup.status;
+  Measurement m{absl::StrCat("Linear/m:", rows, "/D:", D), {}, LinearWork(rows, D, D), {}};
+  if (rows >= 512) m.target = {Target::kShareOfGemm, 0.8};
+  if (rows <= 8 && D >= 2048) m.target = {Target::kShareOfCopy, 0.75};
+  size_t i = 0;
+  return Timed(device, std::move(m), [&] {
+    const LinearCall call{&weights[i++ % weights.size()], y.view};
+    device->backend()->Linear(x.view, {&call, 1});
+  });
+}
+
+absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelConfig& c, Read read, int batch,
+                                             int context) {
+  const double bytes = StateBytes(c, read, static_cast<double>(batch) * context);
+  PagedLayers layers(device, c, batch, 1, context, bytes);
+  if (!layers.setup.status.ok()) return layers.setup.status;
+  const char* what = read == Read::kForward ? "forward" : read == Read::kFeedback ? "feedback" : "both";
+  Measurement m{
+      absl::StrCat("StateRead/", what, "/D:", c.hidden_size, "/batch:", batch, "/context:", context),
+      {},
+      {},
+      {}};
+  if (read != Read::kFeedback) m.work = m.work + AttendWork(c, batch, 1, context);
+  if (read != Read::kForward) m.work = m.work + FeedbackReadWork(c, batch, 1, context);
+  if (bytes >= 64e6) m.target = {Target::kShareOfCopy, 0.85};
+  if (read == Read::kBoth && batch == 1 && context <= 2048 && c.hidden_size <= 1024)
+    m.target = {Target::kMicroseconds, 8};
+  return Timed(device, std::move(m), [&] {
+    const LayerState& layer = *layers.Next();
+    if (read != Read::kFeedback)
+      device->backend()->Attend(layers.q.view, layers.q_to_kv, layer, layers.out.view);
+    if (read != Read::kForward)
+      device->backend()->FeedbackRead(layers.q.view, 0, layer, 0, 1, layers.Partials(0));
+  });
+}
+
+absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig& c, int rows, int context) {
+  PagedLayers layers(device, c, 1, rows, context, StateBytes(c, Read::kForward, context + rows));
+  if (!layers.setup.status.ok()) return layers.setup.status;
+  Measurement m{absl::StrCat("Attend/D:", c.hidden_size, "/rows:", rows, "/context:", context),
+                {},
+                AttendWork(c, 1, rows, context),
+                {}};
+  if (c.head_dim() == 128) m.target = {Target::kTflops, 550};
+  return Timed(device, std::move(m), [&] {
+    device->backend()->Attend(layers.q.view, layers.q_to_kv, *layers.Next(), layers.out.view);
+  });
+}
+
+absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& c, int batch,
+                                                int context) {
+  PagedLayers layers(device, c, batch, kFeedbackTile, context,
+                     StateBytes(c, Read::kFeedback, static_cast<double>(batch) * context));
+  if (!layers.setup.status.ok()) return layers.setup.status;
+  Measurement m{absl::StrCat("FeedbackRead/D:", c.hidden_size, "/rows:", kFeedbackTile, "/batch:", batch,
+                             "/context:", context),
+                {},
+                FeedbackReadWork(c, batch, kFeedbackTile, context),
+                {Target::kTflops, 600}};
+  return Timed(device, std::move(m), [&] {
+    device->backend()->FeedbackRead(layers.q.view, 0, *layers.Next(), 0, 1, layers.Partials(0));
+  });
+}
+
+absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& c, int batch) {
+  constexpr int kContext = 512;
+  PagedLayers layers(device, c, batch, kFeedbackTile, kContext, kBeyondCaches);
+  const DeviceMatrix f = layers.setup.Random(batch * kFeedbackTile, c.hidden_size),
+                     gamma = layers.setup.Random(1, batch * kFeedbackTile, 0.5f);
+  if (!layers.setup.status.ok()) return layers.setup.status;
+  device->backend()->FeedbackRead(layers.q.view, 0, layers.layers[0], 0, 1, layers.Partials(0));
+  Measurement m{
+      absl::StrCat("Solve/D:", c.hidden_size, "/rows:", kFeedbackTile, "/batch:", batch), {}, {}, {}};
+  for (int b = 0; b < batch; ++b) m.work = m.work + StrsmWork(kFeedbackTile, c.hidden_size);
+  return Timed(device, std::move(m), [&] {
+    device->backend()->FeedbackSolve(0, layers.Partials(0), f.view, gamma.view.data, DType::kBF16, 0,
+                                     c.hidden_size, layers.out.view);
+  });
+}
+
+absl::StatusOr<Measurement> MeasureTriangle(BenchDevice* device, const ModelConfig& c, int rows) {
+  PagedLayers layers(device, c, 1, rows, 0, kBeyondCaches);
+  const DeviceMatrix f = layers.setup.Random(rows, c.hidden_size), gamma = layers.setup.Random(1, rows, 0.5f);
+  if (!layers.setup.status.ok()) return layers.setup.status;
+  Measurement m{absl::StrCat("Triangle/D:", c.hidden_size, "/rows:", rows), {}, TriangleWork(c, rows), {}};
+  if (c.hidden_size >= 2048 && rows >= 2048) m.target = {Target::kTflops, 200};
+  return Timed(device, std::move(m), [&] {
+    LayerState* layer = layers.Next();
+    for (int w = 0; w < static_cast<int>(layers.step.waves.size()); ++w) {
+      const FeedbackPartials partials = layers.Partials(w);
+      device->backend()->FeedbackRead(layers.q.view, w, *layer, 0, 1, partials);
+      device->backend()->FeedbackSolve(w, partials, f.view, gamma.view.data, DType::kBF16, 0, c.hidden_size,
+                                       layers.out.view);
+      device->backend()->AppendFeedbackStates(layers.out.view, w, layer);
+    }
+  });
+}
+
+}  // namespace sessa
