@@ -161,8 +161,9 @@ class Backend {
   virtual absl::Status Synchronize() = 0;
 };
 
-// use_bf16_dot: linears with bf16 weights round their input to bf16 and run faster (kernels/cpu/bf16_dot.h); otherwise, and
-// with other weights, activations stay float32. Requires CpuHasBf16Dot().
+// use_bf16_dot: linears with bf16 weights, and reads of bf16 state, round queries, probabilities and other inputs to bf16 and run
+// twice as fast where arithmetic sets the pace; otherwise, and with other weights or state, they stay float32. (The tile of 64
+// tokens that a row itself is in is read in float32 always.) Requires CpuHasBf16Dot().
 std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot = false);
 bool CpuHasBf16Dot();
 

@@ -63,21 +63,22 @@ struct TileOfState {
     for (int i = 0; i * kPanel < tokens; ++i) {
       const int position = begin + i * kPanel, in_page = position % cache.page_size;
       const int64_t page = cache.pages[position / cache.page_size] - cache.page_offset;
-      key[i] = static_cast<const T*>(cache.keys) + page * cache.key_page_stride + static_cast<int64_t>(in_page) * PanelRows(dim);
-      value[i] = static_cast<const T*>(cache.values) + page * cache.value_page_stride + in_page * cache.value_row_stride;
+      key[i] = At(cache.keys, page * cache.key_page_stride + static_cast<int64_t>(in_page) * PanelRows(dim));
+      value[i] = At(cache.values, page * cache.value_page_stride + in_page * cache.value_row_stride);
     }
   }
+  static const T* At(const void* data, int64_t element) { return static_cast<const T*>(data) + element / kUnit<T>; }
   int num_panels() const { return RoundUp(tokens, kPanel) / kPanel; }
   Block<T> Keys() const {
-    Block<T> block{{kStep<T> * kPanel, PanelRows(dim)}, num_panels(), 0, dim};
+    Block<T> block{{kWidth<T> * kPanel, PanelRows(dim)}, num_panels(), dim};
     std::copy_n(key, num_panels(), block.b.row[0]);
     return block;
   }
   // Columns [column, column + 16 * panels) of the first `depth` values.
   Block<T> Values(int column, int panels, int depth) const {
-    Block<T> block{{kStep<T> * ldv, kPanel}, panels, 0, depth};
+    Block<T> block{{kWidth<T> * ldv, kPanel}, panels, depth};
     for (int i = 0; i * kPanel < depth; ++i) {
-      for (int p = 0; p < panels; ++p) block.b.row[i][p] = value[i] + kStep<T> * (column + p * kPanel);
+      for (int p = 0; p < panels; ++p) block.b.row[i][p] = value[i] + kWidth<T> * (column + p * kPanel);
     }
     return block;
   }
@@ -89,11 +90,10 @@ struct TileOfState {
 // C (+)= A B of at most kFewRows rows and four panels; those of `next`, of the same shape, come closer evenly: bursts would stop the
 // FMA units.
 template <class T>
-HWY_NOINLINE void FewRowsAhead(const Lhs& a, int rows, const Block<T>& block, const Block<T>& next, float* c, int64_t ldc, bool accumulate) {
+HWY_NOINLINE void FewRowsAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next, float* c, int64_t ldc, bool accumulate) {
   if (kLanes < 16) {  // too few registers for more
     for (int r = 0; r < rows; ++r) {
-      const Lhs row{a.data + r * a.row_stride, a.row_stride, a.depth_stride};
-      Micro<1, 4, true>(row, block.b, next.b, block.depth, c + r * ldc, ldc, accumulate);
+      Micro<1, 4, true>(a.From(r), block.b, next.b, block.depth, c + r * ldc, ldc, accumulate);
     }
     return;
   }
@@ -107,17 +107,17 @@ HWY_NOINLINE void FewRowsAhead(const Lhs& a, int rows, const Block<T>& block, co
 
 // scores [m][kTile] = q K^T of a tile; the keys of the next one come closer.
 template <class T>
-HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, const TileOfState<T>& next, float* scores) {
+HWY_INLINE void Scores(const Left<T>& q, const TileOfState<T>& tile, const TileOfState<T>& next, float* scores) {
   const Block<T> keys = tile.Keys(), next_keys = next.Keys();
   if (q.m <= kFewRows && keys.panels == kMaxPanels) {
     const bool full = next_keys.panels == kMaxPanels;
-    return FewRowsAhead(q.Tile(0, 0), q.m, keys, full ? next_keys : keys, scores, kTile, /*accumulate=*/false);
+    return FewRowsAhead(q.Tile(0), q.m, keys, full ? next_keys : keys, scores, kTile, /*accumulate=*/false);
   }
   const int tiles = NumRowTiles(q.m);
   for (int t = 0; t < tiles; ++t) {
     const int r = FirstRowOfTile(t, q.m);
     PrefetchBlock(next_keys, t, tiles);
-    ProductOfPanels(q.Tile(t, 0), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
+    ProductOfPanels(q.Tile(t), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
                     /*accumulate=*/false);
   }
 }
@@ -125,47 +125,61 @@ HWY_INLINE void Scores(const Left& q, const TileOfState<T>& tile, const TileOfSt
 // Few rows: memory sets the pace. kTokens values at a time are streamed over their whole width, and the next ones come closer.
 // The sums lie in the first-level cache; probabilities stay in registers.
 template <int kRows, int kTokens, class T>
-HWY_NOINLINE void StreamValues(const float* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
+HWY_NOINLINE void StreamValues(const LeftOf<T>* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
                                int64_t acc_stride) {
-  constexpr int kS = kStep<T>, kSteps = kTokens / kS, kStepLanes = kS * static_cast<int>(kLanes);
-  const int64_t ld = kS * tile.ldv;
+  constexpr int kS = kStep<T>, kSteps = kTokens / kS, kParts = kTokens / kUnit<T>, kTileParts = kTile / kUnit<T>;
+  const int64_t ld = kWidth<T> * tile.ldv;
   for (int t = 0; t < depth; t += kTokens) {
-    const int tokens = std::min(kTokens, depth - t);
     const T* v = tile.value[t / kPanel] + t % kPanel / kS * ld;
-    if (tokens < kTokens) {  // one by one: what lies behind the last token must not enter a sum
-      for (int i = 0; i < tokens; ++i) {
-        for (int r = 0; r < kRows; ++r) {
-          const VF p = hn::Set(kF, probabilities[r * kTile + t + i]);
-          for (int n = 0; n < width; n += kLanes) {
-            float* x = acc + r * acc_stride + n;
-            VF y[kS];
-            LoadStep(v + i / kS * ld + kS * n, y);
-            hn::StoreU(hn::MulAdd(p, y[i % kS], hn::LoadU(kF, x)), kF, x);
+    if (const int tokens = depth - t; tokens < kTokens) {  // one by one: what lies behind the last token must not enter a sum
+      if constexpr (!kIsDot<T>) {
+        for (int i = 0; i < tokens; ++i) {
+          for (int r = 0; r < kRows; ++r) {
+            const VF p = hn::Set(kF, probabilities[r * kTile + t + i]);
+            for (int n = 0; n < width; n += kLanes) {
+              float* x = acc + r * acc_stride + n;
+              VF y[kS];
+              LoadStep(v + i / kS * ld + kS * n, y);
+              hn::StoreU(hn::MulAdd(p, y[i % kS], hn::LoadU(kF, x)), kF, x);
+            }
           }
         }
       }
       return;
     }
-    VF p[kRows][kTokens];
+    VF p[kRows][kParts];
 SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      const LeftOf<T>* x = probabilities + r * kTileParts + t / kUnit<T>;
 SESSA_UNROLL
-      for (int i = 0; i < kTokens; ++i) p[r][i] = hn::Set(kF, probabilities[r * kTile + t + i]);
+      for (int i = 0; i < kParts; ++i) {
+        if constexpr (kIsDot<T>) {
+          p[r][i] = SetPair(x[i]);
+        } else {
+          p[r][i] = hn::Set(kF, x[i]);
+        }
+      }
     }
     const T* x = v;
-    for (int n = 0; n < width; n += kLanes, x += kStepLanes) {
+    for (int n = 0; n < width; n += kLanes, x += kWidth<T> * kLanes) {
       VF sum[kRows];
 SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
 SESSA_UNROLL
       for (int i = 0; i < kSteps; ++i) {
         __builtin_prefetch(x + (i + kSteps) * ld);
-        VF y[kS];
-        LoadStep(x + i * ld, y);
+        if constexpr (kIsDot<T>) {
+          const VF y = LoadPairs(x + i * ld);
 SESSA_UNROLL
-        for (int q = 0; q < kS; ++q) {
+          for (int r = 0; r < kRows; ++r) sum[r] = AddDot(sum[r], p[r][i], y);
+        } else {
+          VF y[kS];
+          LoadStep(x + i * ld, y);
 SESSA_UNROLL
-          for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][kS * i + q], y[q], sum[r]);
+          for (int q = 0; q < kS; ++q) {
+SESSA_UNROLL
+            for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][kS * i + q], y[q], sum[r]);
+          }
         }
       }
 SESSA_UNROLL
@@ -176,9 +190,9 @@ SESSA_UNROLL
 
 // acc [m][acc_stride] += the first `depth` probabilities times their values.
 template <class T>
-HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T>& tile, const TileOfState<T>& next, int depth,
-                          int width, float* wide, float* acc, int64_t acc_stride) {
-  const Left p{probabilities, m, kTile, kTile, false};
+HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfState<T>& tile, const TileOfState<T>& next, int depth,
+                          int width, WideOf<T>* wide, float* acc, int64_t acc_stride) {
+  const Left<T> p{probabilities, m, kTile, kTile / kUnit<T>, false};
   if (m > kFewRows) {
     for (int n = 0; n < width; n += 2 * kPanel) {
       const int left = (width - n) / kPanel, panels = std::min(2, left);
@@ -191,9 +205,9 @@ HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T
     const Block<T> values = tile.Values(0, width / kPanel, depth);
     if (depth == kTile && values.panels == kMaxPanels) {
       const Block<T> ahead = next.tokens == kTile ? next.Values(0, kMaxPanels, kTile) : values;
-      return FewRowsAhead(p.Tile(0, 0), m, values, ahead, acc, acc_stride, /*accumulate=*/true);
+      return FewRowsAhead(p.Tile(0), m, values, ahead, acc, acc_stride, /*accumulate=*/true);
     }
-    return ProductOfPanels(p.Tile(0, 0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
+    return ProductOfPanels(p.Tile(0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
   }
   switch (m) {
     case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
@@ -203,19 +217,21 @@ HWY_INLINE void AddValues(const float* probabilities, int m, const TileOfState<T
   }
 }
 
+// The tiles from `first` on before `last`; returns the one that would be next.
 template <class T>
-void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
+int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, const PagedState& cache, SoftmaxState state) {
   const int width = RoundUp(args.value_dim, kPanel);
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
-  const Left q{args.q, args.m, args.dim, args.ldq, args.m > kFewRows};
   alignas(64) float scores[kTile * kTile];
+  alignas(64) WideOf<T> wide[kTile * 2 * kPanel / kUnit<T>];
+  [[maybe_unused]] alignas(64) Bf16Pair rounded[kIsDot<T> ? kTile * kTile / 2 : 1];
   const auto tile_at = [&](int t) {  // an empty one behind the last
-    const int tokens = t < args.last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
+    const int tokens = t < last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
     return TileOfState<T>(cache, args.dim, t * kTile, tokens);
   };
-  alignas(64) float wide[kTile * 2 * kPanel];
-  TileOfState<T> next = tile_at(args.first);
-  for (int t = args.first; next.tokens > 0; t += args.step) {
+  TileOfState<T> next = tile_at(first);
+  int t = first;
+  for (; next.tokens > 0; t += args.step) {
     const TileOfState<T> tile = next;
     next = tile_at(t + args.step);
     const int begin = t * kTile, tokens = tile.tokens;
@@ -224,29 +240,34 @@ void AttendTyped(const AttendArgs& args, const PagedState& cache, SoftmaxState s
       SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width, state.max + r, state.sum + r,
                  state.acc + r * state.acc_stride);
     }
-    const bool last = args.probabilities != nullptr && t + args.step >= args.last;
-    if (last) std::copy(scores, scores + args.m * kTile, args.probabilities);
-    const int values = last ? std::min(tokens, args.value_limit - begin) : tokens;
-    if (values > 0) AddValues(scores, args.m, tile, next, values, width, wide, state.acc, state.acc_stride);
+    if constexpr (kIsDot<T>) {
+      RoundToPairs(scores, args.m * kTile, rounded);
+      AddValues(rounded, args.m, tile, next, kTile, width, wide, state.acc, state.acc_stride);
+    } else {
+      const bool own = args.probabilities != nullptr && t + args.step >= args.last;
+      if (own) std::copy(scores, scores + args.m * kTile, args.probabilities);
+      const int values = own ? std::min(tokens, args.value_limit - begin) : tokens;
+      if (values > 0) AddValues(scores, args.m, tile, next, values, width, wide, state.acc, state.acc_stride);
+    }
   }
+  return t;
 }
 
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
+  const bool packed = args.m > kFewRows;
+  const Left<float> q{args.q, args.m, args.dim, args.ldq, packed};
   if (cache.dtype == DType::kF32) {
-    AttendTyped<float>(args, cache, state);
-  } else {
-    AttendTyped<hwy::bfloat16_t>(args, cache, state);
+    ExtendOver<float>(args, q, args.first, args.last, cache, state);
+    return;
   }
-}
-
-// x as the cache rounds it: to nearest even; NaN stays NaN.
-HWY_INLINE VF RoundAs(DType dtype, VF x) {
-  if (dtype == DType::kF32) return x;
-  const hn::RebindToUnsigned<decltype(kF)> u;
-  const auto bits = hn::BitCast(u, x);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
-  const auto rounded = hn::And(bits + hn::Set(u, 0x7fff) + odd, hn::Set(u, 0xffff0000));
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(kF, rounded));
+  int first = args.first;
+  if constexpr (kHasDot) {
+    if (args.q_pairs != nullptr) {
+      const Left<Bf16Pair> pairs{args.q_pairs, args.m, args.dim, Pairs(args.dim), packed};
+      first = ExtendOver<Bf16Pair>(args, pairs, first, std::min(args.last, args.dot_tiles), cache, state);
+    }
+  }
+  ExtendOver<hwy::bfloat16_t>(args, {q.data, q.m, q.k, q.row_stride, q.packed}, first, args.last, cache, state);
 }
 
 // How the chains of a block's rows join: the weight of each chain, exp(max - top), and gamma over the joined denominator.

@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
 #include "kernels/convert.h"
-#include "kernels/cpu/bf16_dot.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
@@ -43,7 +42,11 @@ char* KeyPanel(const Buffer& keys, int64_t base, int slot, int dim, DType dtype)
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int num_threads, bool use_bf16_dot)
-      : pool_(num_threads), linear_(&pool_, use_bf16_dot), scratch_(pool_.num_threads()) {}
+      : use_bf16_dot_(use_bf16_dot),
+        pool_(num_threads),
+        linear_(&pool_, use_bf16_dot),
+        scratch_(pool_.num_threads()),
+        thread_pairs_(pool_.num_threads()) {}
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocatePages(bytes); }
   int64_t FreeBytes() const override { return FreeMemory(); }
@@ -178,7 +181,7 @@ class CpuBackend final : public Backend {
     const Layout l(s);
     const std::vector<RowSpan>& spans = step_->spans;
     const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
-    // An item: one KV head and as many rows as keep (rows x its query heads) within a tile.
+    // An item: one KV head and as many rows of one tile as keep (rows x its query heads) within a tile.
     struct Item {
       int span, first, rows, head_begin, head_end;
     };
@@ -187,8 +190,9 @@ class CpuBackend final : public Backend {
       for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kTile;) ++e;
       const int block = std::max(1, kTile / (e - h));
       for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
-        for (int r = 0; r < spans[i].num_rows; r += block) {
-          items.push_back({i, r, std::min(block, spans[i].num_rows - r), h, e});
+        for (int r = 0, rows; r < spans[i].num_rows; r += rows) {
+          rows = std::min({block, spans[i].num_rows - r, kTile - (spans[i].start + r) % kTile});
+          items.push_back({i, r, rows, h, e});
         }
       }
     }
@@ -210,7 +214,14 @@ class CpuBackend final : public Backend {
       }
       if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       const int last = (visible[m - 1] + kTile - 1) / kTile;
-      cpu::AttendTiles({m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1},
+      cpu::AttendArgs args{m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1};
+      if (ReadsInPairs(s)) {
+        cpu::Bf16Pair* pairs = Grown(&thread_pairs_[thread], cpu::PackedPairs(m, d));
+        cpu::PackPairs(queries, d, m, d, 0, cpu::NumRowTiles(m), pairs);
+        args.q_pairs = pairs;
+        args.dot_tiles = (visible[0] - 1) / kTile;
+      }
+      cpu::AttendTiles(args,
                        {span.pages.data(), s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
                         At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
                        {max, sum, acc, width});
@@ -229,12 +240,7 @@ class CpuBackend final : public Backend {
     int rows = 0;
     for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
     const int own = kFeedbackChains / num_ranks;
-    const float* queries = Packed(q_b, blocks);
-    std::vector<const float*> q;  // of each block
-    for (const RowSpan& b : blocks) {
-      q.push_back(b.num_rows > cpu::kFewRows ? queries : q_b.row(b.first_row));
-      if (b.num_rows > cpu::kFewRows) queries += cpu::PackedSize(b.num_rows, q_b.cols);
-    }
+    const absl::Span<const Query> queries = Pack(q_b, blocks, ReadsInPairs(s));
     pool_.ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
       const int chain = item % own * num_ranks + rank, wave_row = first_rows[item / own];
       const RowSpan& block = blocks[item / own];
@@ -249,8 +255,10 @@ class CpuBackend final : public Backend {
       const bool own_chain = tile % kFeedbackChains == chain;
       int visible[kTile];
       for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
-      cpu::AttendArgs args{q[item / own], q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
+      cpu::AttendArgs args{queries[item / own].rows, q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
                            1.0f / std::sqrt(static_cast<float>(s.hidden_size)), visible, chain, tile, kFeedbackChains};
+      args.q_pairs = queries[item / own].pairs;
+      args.dot_tiles = tile;
       if (own_chain) {
         args.last = tile + 1;
         args.probabilities = out.p + static_cast<int64_t>(wave_row) * kTile;
@@ -329,41 +337,62 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // The rows of x as cpu::PackRows leaves them, span after span; of a span of few rows, nothing. x itself when there is
-  // nothing to pack. Valid until the next call.
-  const float* Packed(Matrix x, absl::Span<const RowSpan> spans) {
-    struct Tile {
-      const RowSpan* span;
-      int tile;
-      int64_t to;
+  bool ReadsInPairs(const LayerState& s) const { return use_bf16_dot_ && s.dtype == DType::kBF16; }
+
+  // The rows of each block as the kernels read them: packed when they are more than a few; and as pairs, if wanted. Valid until the
+  // next call.
+  struct Query {
+    const float* rows;
+    const cpu::Bf16Pair* pairs;
+  };
+  absl::Span<const Query> Pack(Matrix x, absl::Span<const RowSpan> blocks, bool pairs) {
+    struct Part {
+      int block, tile;
+      int64_t to, pairs_to;  // of the block
     };
-    std::vector<Tile> tiles;
-    int64_t size = 0;
-    for (const RowSpan& span : spans) {
-      if (span.num_rows <= cpu::kFewRows) continue;
-      for (int t = 0; t < cpu::NumRowTiles(span.num_rows); ++t) tiles.push_back({&span, t, size});
-      size += cpu::PackedSize(span.num_rows, x.cols);
+    std::vector<Part> parts;
+    int64_t size = 0, pairs_size = 0;
+    for (int i = 0; i < std::ssize(blocks); ++i) {
+      const int m = blocks[i].num_rows;
+      for (int t = 0; t < cpu::NumRowTiles(m); ++t) parts.push_back({i, t, size, pairs_size});
+      size += m > cpu::kFewRows ? cpu::PackedSize(m, x.cols) : 0;
+      pairs_size += cpu::PackedPairs(m, x.cols);
     }
-    if (tiles.empty()) return x.data;
-    if (static_cast<int64_t>(packed_.size()) < size) packed_.resize(size);
-    pool_.ParallelFor(static_cast<int>(tiles.size()), [&](int i, int) {
-      const Tile& t = tiles[i];
-      cpu::PackRows(x.row(t.span->first_row), x.stride, t.span->num_rows, x.cols, t.tile, t.tile + 1, packed_.data() + t.to);
+    float* packed = Grown(&packed_, size);
+    cpu::Bf16Pair* packed_pairs = pairs ? Grown(&pairs_, pairs_size) : nullptr;
+    queries_.resize(blocks.size());
+    for (const Part& part : parts) {
+      const RowSpan& block = blocks[part.block];
+      queries_[part.block] = {block.num_rows > cpu::kFewRows ? packed + part.to : x.row(block.first_row),
+                              pairs ? packed_pairs + part.pairs_to : nullptr};
+    }
+    pool_.ParallelFor(static_cast<int>(parts.size()), [&](int i, int) {
+      const auto [index, t, to, pairs_to] = parts[i];
+      const RowSpan& block = blocks[index];
+      const float* rows = x.row(block.first_row);
+      if (block.num_rows > cpu::kFewRows) cpu::PackRows(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed + to);
+      if (pairs) cpu::PackPairs(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed_pairs + pairs_to);
     });
-    return packed_.data();
+    return queries_;
   }
 
-  float* Scratch(int thread, size_t floats) {
-    if (scratch_[thread].size() < floats) scratch_[thread].resize(floats);
-    return scratch_[thread].data();
+  template <class T>
+  static T* Grown(std::vector<T>* buffer, int64_t size) {
+    if (std::ssize(*buffer) < size) buffer->resize(size);
+    return buffer->data();
   }
+  float* Scratch(int thread, size_t floats) { return Grown(&scratch_[thread], floats); }
 
+  const bool use_bf16_dot_;
   ThreadPool pool_;
   LinearLayers linear_;
   const StepRows* step_ = nullptr;
   std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
+  std::vector<std::vector<cpu::Bf16Pair>> thread_pairs_;
   std::vector<float> packed_;
+  std::vector<cpu::Bf16Pair> pairs_;
+  std::vector<Query> queries_;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/simd.h"
@@ -27,10 +28,21 @@ inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
 using VF = hn::Vec<decltype(kF)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
-// How many rows of B lie in one step of its memory: pairs of bf16 [16][2], which unpack in one operation each; single rows of f32.
-// A step of a panel is a cache line either way.
+// The elements T of B: float, bfloat16_t (the product is of floats), or Bf16Pair (as the bf16 dot product takes them: two rows of
+// B at once, and A in pairs too). B's rows lie in steps: one row of f32, or a pair of rows [16][2] of bf16, which unpack with one
+// operation each. A step of a panel is a cache line always.
 template <class T>
-inline constexpr int kStep = sizeof(T) == 2 ? 2 : 1;
+inline constexpr bool kIsDot = std::is_same_v<T, Bf16Pair>;
+template <class T>
+inline constexpr int kStep = std::is_same_v<T, float> ? 1 : 2;      // rows of a step
+template <class T>
+inline constexpr int kUnit = kIsDot<T> ? 2 : 1;                     // stored values in a T
+template <class T>
+inline constexpr int kWidth = kStep<T> / kUnit<T>;                  // T's of a column in a step
+template <class T>
+using LeftOf = std::conditional_t<kIsDot<T>, Bf16Pair, float>;      // the elements of A
+template <class T>
+using WideOf = LeftOf<T>;                                           // of B as WidenBlock leaves it
 
 HWY_INLINE void LoadStep(const float* p, VF* row) { row[0] = hn::LoadU(kF, p); }
 HWY_INLINE void LoadStep(const hwy::bfloat16_t* p, VF* row) {
@@ -40,16 +52,59 @@ HWY_INLINE void LoadStep(const hwy::bfloat16_t* p, VF* row) {
   row[1] = hn::BitCast(kF, hn::And(pairs, hn::Set(u, 0xffff0000)));
 }
 
+// Whether this instruction set may have the dot product; HasBf16Dot says whether the machine has.
+inline constexpr bool kHasDot = HWY_TARGET == HWY_AVX3;
+// sum + a0 b0 + a1 b1 in each lane, for its pair of bf16.
+HWY_INLINE VF AddDot(VF sum, VF a, VF b) {
+#if HWY_TARGET == HWY_AVX3
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));  // not among Highway 1.0's
+  return sum;
+#else
+  (void)a, (void)b;
+  return sum;
+#endif
+}
+HWY_INLINE VF LoadPairs(const Bf16Pair* p) { return hn::LoadU(kF, reinterpret_cast<const float*>(p)); }
+HWY_INLINE VF SetPair(Bf16Pair pair) { return hn::Set(kF, std::bit_cast<float>(pair.bits)); }
+
+// x as the cache rounds it: to nearest even; NaN stays NaN.
+HWY_INLINE VF RoundAs(DType dtype, VF x) {
+  if (dtype == DType::kF32) return x;
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  const auto bits = hn::BitCast(u, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+  const auto rounded = hn::And(bits + hn::Set(u, 0x7fff) + odd, hn::Set(u, 0xffff0000));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(kF, rounded));
+}
+
 HWY_INLINE uint16_t Bf16Bits(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays NaN
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// A as a product reads it.
+// y[i] = x[2 i] and x[2 i + 1] rounded; n floats, a multiple of 32.
+HWY_INLINE void RoundToPairs(const float* x, int n, Bf16Pair* y) {
+#if HWY_TARGET == HWY_AVX3
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  for (int i = 0; i < n; i += 2 * kLanes) {
+    const auto low = hn::BitCast(u, RoundAs(DType::kBF16, hn::LoadU(kF, x + i)));
+    const auto high = hn::BitCast(u, RoundAs(DType::kBF16, hn::LoadU(kF, x + i + kLanes)));
+    const auto pairs = hn::Or(hn::ShiftRight<16>(hn::ConcatEven(u, high, low)),
+                              hn::And(hn::ConcatOdd(u, high, low), hn::Set(u, 0xffff0000)));
+    hn::StoreU(hn::BitCast(kF, pairs), kF, reinterpret_cast<float*>(y + i / 2));
+  }
+#else
+  for (int i = 0; i < n / 2; ++i) y[i].bits = Bf16Bits(x[2 * i]) | static_cast<uint32_t>(Bf16Bits(x[2 * i + 1])) << 16;
+#endif
+}
+
+// A as a product reads it: row_stride between its rows, depth_stride between its elements along k.
+template <class T>
 struct Lhs {
-  const float* data;
+  const LeftOf<T>* data;
   int64_t row_stride, depth_stride;
+  Lhs From(int row) const { return {data + row * row_stride, row_stride, depth_stride}; }
 };
 
 // B as a product reads it: its rows come in runs of equal length (cached values: 16 tokens, each run in some page), and
@@ -65,7 +120,7 @@ struct Rhs {
 // kRows x kPanels panels in registers. AVX-512: at most 12 x 2 = 24 accumulators, 2 of B, 1 broadcast.
 // With kAhead, each step asks for the same one of `ahead`, whose runs and steps lie as those of b.
 template <int kRows, int kPanels, bool kAhead, class T>
-HWY_INLINE void Micro(const Lhs& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void Micro(const Lhs<T>& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c, int64_t ldc, bool accumulate) {
   constexpr int kV = kPanels * kVectors;
   VF acc[kRows][kV];
 SESSA_UNROLL
@@ -73,17 +128,23 @@ SESSA_UNROLL
 SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
   }
-  const float* x = a.data;
-  const auto add = [&](const VF* y) HWY_ATTR {  // one row of B
+  const LeftOf<T>* x = a.data;
+  const auto add = [&](const VF* y) HWY_ATTR {  // one row of B, or a pair
 SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const VF xr = hn::Set(kF, x[r * a.row_stride]);
+      if constexpr (kIsDot<T>) {
+        const VF xr = SetPair(x[r * a.row_stride]);
 SESSA_UNROLL
-      for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
+        for (int v = 0; v < kV; ++v) acc[r][v] = AddDot(acc[r][v], xr, y[v]);
+      } else {
+        const VF xr = hn::Set(kF, x[r * a.row_stride]);
+SESSA_UNROLL
+        for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
+      }
     }
     x += a.depth_stride;
   };
-  constexpr int kS = kStep<T>, kStepLanes = kS * static_cast<int>(kLanes);
+  constexpr int kS = kStep<T>, kStepLanes = kWidth<T> * static_cast<int>(kLanes);
   for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
     const T* row[kPanels];
     [[maybe_unused]] const T* next[kPanels];
@@ -94,16 +155,21 @@ SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) next[p] = ahead.row[j][p];
     }
     for (int i = std::min(left, b.run); i > 0; i -= kS) {
-      VF y[kS][kV];
+      VF y[kWidth<T>][kV];
 SESSA_UNROLL
       for (int v = 0; v < kV; ++v) {
-        VF rows[kS];
-        LoadStep(row[v / kVectors] + v % kVectors * kStepLanes, rows);
+        const T* step = row[v / kVectors] + v % kVectors * kStepLanes;
+        if constexpr (kIsDot<T>) {
+          y[0][v] = LoadPairs(step);
+        } else {
+          VF rows[kS];
+          LoadStep(step, rows);
 SESSA_UNROLL
-        for (int q = 0; q < kS; ++q) y[q][v] = rows[q];
+          for (int q = 0; q < kS; ++q) y[q][v] = rows[q];
+        }
       }
       add(y[0]);
-      if (kS == 2 && i > 1) add(y[kS - 1]);
+      if (kWidth<T> == 2 && i > 1) add(y[kWidth<T> - 1]);
 SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) {
         row[p] += b.ldb;
@@ -127,7 +193,7 @@ inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12) : std::ma
 
 // Calls Micro with `rows` as a constant.
 template <int kRows, int kPanels, class T>
-HWY_INLINE void MicroOf(int rows, const Lhs& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
   if constexpr (kRows > 0) {
     if (rows == kRows) return Micro<kRows, kPanels, false>(a, b, b, k, c, ldc, accumulate);
     MicroOf<kRows - 1, kPanels>(rows, a, b, k, c, ldc, accumulate);
@@ -136,12 +202,12 @@ HWY_INLINE void MicroOf(int rows, const Lhs& a, const Rhs<T>& b, int k, float* c
 
 // Rows in tiles of almost equal size: 64 rows are better six tiles of 11 or 10 than five of 12 and one of 4.
 template <int kPanels, class T>
-HWY_NOINLINE void Rows(const Lhs& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
   constexpr int kMax = kMaxRows<kPanels>;
   const int tiles = (m + kMax - 1) / kMax;
   for (int t = 0; t < tiles; ++t) {
     const int r = m * t / tiles, rows = m * (t + 1) / tiles - r;
-    MicroOf<kMax, kPanels>(rows, {a.data + r * a.row_stride, a.row_stride, a.depth_stride}, b, k, c + r * ldc, ldc, accumulate);
+    MicroOf<kMax, kPanels>(rows, a.From(r), b, k, c + r * ldc, ldc, accumulate);
   }
 }
 
@@ -153,7 +219,7 @@ HWY_INLINE int PanelsAtOnce(int m, int left) {
 
 // C[m][16 * panels] (+)= A[m][k] B[k][16 * panels], panels 1, 2 or 4.
 template <class T>
-HWY_INLINE void Product(const Lhs& a, int m, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void Product(const Lhs<T>& a, int m, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
   switch (panels) {
     case 4: return Rows<4>(a, m, b, k, c, ldc, accumulate);
     case 2: return Rows<2>(a, m, b, k, c, ldc, accumulate);
@@ -161,21 +227,22 @@ HWY_INLINE void Product(const Lhs& a, int m, const Rhs<T>& b, int panels, int k,
   }
 }
 
-// The left side of a product of many rows: as PackRows leaves it, or, of few rows or when its rows are short, as it lies.
+// The left side of a product of many rows: as PackRows and PackPairs leave it, or, of few rows or when its rows are short, as it lies.
+template <class T>
 struct Left {
-  const float* data;
+  const LeftOf<T>* data;
   int m, k;
   int64_t row_stride;
   bool packed;
-  Lhs Tile(int tile, int depth) const {  // from column `depth` on
-    if (packed) return {data + (static_cast<int64_t>(tile) * k + depth) * kRowTile, 1, kRowTile};
-    return {data + FirstRowOfTile(tile, m) * row_stride + depth, row_stride, 1};
+  Lhs<T> Tile(int tile) const {
+    if (packed) return {data + static_cast<int64_t>(tile) * ((k + kUnit<T> - 1) / kUnit<T>) * kRowTile, 1, kRowTile};
+    return {data + FirstRowOfTile(tile, m) * row_stride, row_stride, 1};
   }
 };
 
 // C (+)= A B for all of a block's panels.
 template <class T>
-HWY_INLINE void ProductOfPanels(const Lhs& a, int rows, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void ProductOfPanels(const Lhs<T>& a, int rows, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
   for (int p = 0, now; p < panels; p += now) {
     now = PanelsAtOnce(rows, panels - p);
     Rhs<T> part = b;
@@ -184,11 +251,11 @@ HWY_INLINE void ProductOfPanels(const Lhs& a, int rows, const Rhs<T>& b, int pan
   }
 }
 
-// Rows [begin, begin + depth) of A's k, that is of B, for a few panels.
+// `depth` rows of B for a few panels.
 template <class T>
 struct Block {
   Rhs<T> b;
-  int panels, begin, depth;
+  int panels, depth;
 };
 
 // Calls body(first row of the step, the step) for the steps of panel p from row `begin` to `end`, multiples of kStep but for the last
@@ -202,16 +269,21 @@ HWY_INLINE void ForSteps(const Block<T>& block, int p, int begin, int end, const
   }
 }
 
-// [depth rounded up to a step][16 * panels] floats.
+// [depth rounded up to a step][16 * panels] floats, or, of pairs, half as many.
 template <class T>
-HWY_INLINE void WidenBlock(const Block<T>& block, float* out) {
+HWY_INLINE void WidenBlock(const Block<T>& block, WideOf<T>* out) {
+  const int ld = block.panels * kPanel;
   for (int p = 0; p < block.panels; ++p) {
     ForSteps(block, p, 0, block.depth, [&](int i, const T* step) HWY_ATTR {
-      float* to = out + (i * block.panels + p) * kPanel;
-      for (int v = 0; v < kVectors; ++v) {
-        VF rows[kStep<T>];
-        LoadStep(step + v * kStep<T> * static_cast<int>(kLanes), rows);
-        for (int q = 0; q < kStep<T>; ++q) hn::StoreU(rows[q], kF, to + q * block.panels * kPanel + v * kLanes);
+      WideOf<T>* to = out + i / kUnit<T> * ld + p * kPanel;
+      for (int v = 0; v < kVectors; ++v, step += kWidth<T> * kLanes, to += kLanes) {
+        if constexpr (kIsDot<T>) {
+          hn::StoreU(LoadPairs(step), kF, reinterpret_cast<float*>(to));
+        } else {
+          VF rows[kStep<T>];
+          LoadStep(step, rows);
+          for (int q = 0; q < kStep<T>; ++q) hn::StoreU(rows[q], kF, to + q * ld);
+        }
       }
     });
   }
@@ -226,45 +298,22 @@ HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
   }
 }
 
-// The rows of B from `begin` on (a multiple of kStep); of many runs, from a run's first row on.
+// C [a.m][16 * panels] (+)= A B of a block, B widened once for all row tiles (pairs are only brought together: rows a page apart
+// fall into the same cache sets). Meanwhile `next` comes closer: memory works while the FMA units do.
+// wide: [block.depth + 1][16 * panels].
 template <class T>
-HWY_INLINE Rhs<T> RowsFrom(const Rhs<T>& b, int begin) {
-  Rhs<T> rest = b;
-  const int run = begin / b.run;
-  for (int p = 0; p < kMaxPanels; ++p) {
-    for (int j = 0; j < kMaxRuns; ++j) rest.row[j][p] = j + run < kMaxRuns ? b.row[j + run][p] : nullptr;
-    if (const int64_t offset = begin % b.run / kStep<T> * b.ldb; offset > 0) rest.row[0][p] = b.row[0][p] + offset;
-  }
-  return rest;
-}
-
-// C (+)= A B of a block in pieces of `depth` rows of B (at most a run, or dividing it), and with each piece a share of `next` comes
-// closer: this call's is the `part`-th of `parts`. Memory works while the FMA units do.
-template <class T, class U>
-HWY_INLINE void ProductAhead(const Lhs& a, int rows, const Block<T>& block, int depth, const Block<U>& next, int part, int parts, float* c,
-                             int64_t ldc, bool accumulate) {
-  const int pieces = (block.depth + depth - 1) / depth;
-  for (int i = 0; i < pieces; ++i) {
-    PrefetchBlock(next, part * pieces + i, parts * pieces);
-    ProductOfPanels({a.data + i * depth * a.depth_stride, a.row_stride, a.depth_stride}, rows, RowsFrom(block.b, i * depth),
-                    block.panels, std::min(depth, block.depth - i * depth), c, ldc, accumulate || i > 0);
-  }
-}
-
-// C [a.m][16 * panels] (+)= A B of a block, B widened to floats once for all row tiles. Meanwhile `next` comes closer:
-// memory works while the FMA units do. wide: [block.depth + 1][16 * panels] floats.
-template <class T>
-HWY_INLINE void WideProduct(const Left& a, const Block<T>& block, const Block<T>& next, float* wide, float* c, int64_t ldc,
+HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block<T>& next, WideOf<T>* wide, float* c, int64_t ldc,
                             bool accumulate) {
   WidenBlock(block, wide);
-  Rhs<float> b{block.panels * kPanel, block.depth};
+  Rhs<WideOf<T>> b{block.panels * kPanel, block.depth};
   for (int p = 0; p < block.panels; ++p) b.row[0][p] = wide + p * kPanel;
   const int tiles = NumRowTiles(a.m);
   for (int t = 0; t < tiles; ++t) {
     PrefetchBlock(next, t, tiles);
     const int r = FirstRowOfTile(t, a.m);
-    ProductOfPanels(a.Tile(t, block.begin), FirstRowOfTile(t + 1, a.m) - r, b, block.panels, block.depth, c + r * ldc, ldc,
-                    accumulate);
+    const Lhs<T> left = a.Tile(t);
+    ProductOfPanels(Lhs<WideOf<T>>{left.data, left.row_stride, left.depth_stride}, FirstRowOfTile(t + 1, a.m) - r, b, block.panels,
+                    block.depth, c + r * ldc, ldc, accumulate);
   }
 }
 

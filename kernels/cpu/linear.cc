@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "kernels/convert.h"
-#include "kernels/cpu/bf16_dot.h"
 #include "kernels/cpu/int8_linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
@@ -78,8 +77,8 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
   const int tiles = cpu::NumRowTiles(x.rows);
   switch (format) {
     case Format::kPairs: {
-      uint32_t* pairs = Grown(&words_, cpu::PackedPairs(x.rows, x.cols));
-      pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, pairs); });
+      cpu::Bf16Pair* pairs = Grown(&pairs_, cpu::PackedPairs(x.rows, x.cols));
+      pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, t + 1, pairs); });
       return pairs;
     }
     case Format::kInt8: {
@@ -112,8 +111,8 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     const int64_t ldy = call->y.stride;
     switch (format) {
       case Format::kPairs:
-        return cpu::DotPanels(static_cast<const uint32_t*>(left), x.rows, static_cast<const uint16_t*>(data), w.n, w.k, bias, first,
-                              last, y, ldy);
+        return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, w.n, w.k}, bias, first, last, y, ldy,
+                                 Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
       case Format::kInt8:
         return cpu::Int8LinearPanels(static_cast<const uint32_t*>(left), x.rows,
                                      {static_cast<const int8_t*>(data), static_cast<const uint16_t*>(w.scale.data()), w.n, w.k}, bias,

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace sessa {
@@ -21,7 +22,7 @@ class LinearLayers {
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
-  // Which kernels run: those of simd.h, of bf16_dot.h or of int8_linear.h.
+  // Which kernels run: those of simd.h on floats or on bf16 pairs, or those of int8_linear.h.
   enum class Format { kFloat, kPairs, kInt8 };
   Format FormatOf(DType dtype) const;
   // The left side as the format's kernels read it.
@@ -30,6 +31,7 @@ class LinearLayers {
   ThreadPool* const pool_;
   const bool use_bf16_dot_;
   std::vector<float> packed_;
+  std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
   std::vector<std::vector<float>> scratch_;  // [thread]
 };

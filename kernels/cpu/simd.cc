@@ -119,37 +119,56 @@ void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, fl
   }
 }
 
-// The panels are read as they are (unpacking bf16 costs the FMA units a sixth of their time), or, by many rows, widened to
-// float once for all of them. In between, rows go through k in pieces, and with each a share of the next panels comes
-// closer: memory works while the FMA units do. (A single row waits for memory anyway, and the hardware looks ahead for it.)
+void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, Bf16Pair* packed) {
+  constexpr int kBatch = 32;
+  const int64_t pairs = Pairs(k);
+  const bool few = m <= kFewRows;  // row after row
+  const int64_t row_stride = few ? pairs : 1, step = few ? 1 : kRowTile;
+  for (int tile = first; tile < last; ++tile) {
+    const int row = FirstRowOfTile(tile, m), rows = FirstRowOfTile(tile + 1, m) - row;
+    Bf16Pair* out = packed + tile * pairs * kRowTile;
+    for (int i = 0; i < k; i += kBatch) {
+      const int count = std::min(kBatch, k - i);
+      for (int r = 0; r < rows; ++r) {
+        const float* x = a + (row + r) * lda + i;
+        float padded[kBatch] = {};
+        if (count < kBatch) x = std::copy_n(x, count, padded) - count;
+        Bf16Pair rounded[kBatch / 2];
+        RoundToPairs(x, kBatch, rounded);
+        for (int j = 0; j < Pairs(count); ++j) out[r * row_stride + (i / 2 + j) * step] = rounded[j];
+      }
+    }
+  }
+}
+
+// The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to float once for all
+// of them. With each tile of rows a share of the next panels comes closer: memory works while the FMA units do. (A single row waits for
+// memory anyway, and the hardware looks ahead for it.)
 template <class T>
-void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
+void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                  int64_t ldc, float* scratch) {
-  constexpr int kDepth = 256;
-  const Left left{a, m, w.k, lda, m > kFewRows};
+  const Left<T> left{a, m, w.k, lda, m > kFewRows};
   const int tiles = NumRowTiles(m);
-  const bool widen = m >= kWideRows;
+  const bool widen = m >= kWideRows && !kIsDot<T>;
   const auto block_at = [&](int p) {
-    Block<T> block{{kStep<T> * kPanel, PanelRows(w.k)}, std::min(m <= kFewRows ? 4 : 2, last - p), 0, w.k};
+    Block<T> block{{kWidth<T> * kPanel, PanelRows(w.k)}, std::min(m <= kFewRows ? 4 : 2, last - p), w.k};
     for (int i = 0; i < block.panels; ++i) {
-      block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * PanelRows(w.k) * kPanel;
+      block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * PanelRows(w.k) / kUnit<T> * kPanel;
     }
     return block;
   };
-  float* wide = scratch;
+  [[maybe_unused]] float* wide = scratch;
   float* out = scratch + (widen ? static_cast<int64_t>(PanelRows(w.k)) * 2 * kPanel : 0);
   for (int p = first, panels = 0; p < last; p += panels) {
     const Block<T> block = block_at(p), next = block_at(p + block.panels);  // the last one's is empty
     panels = block.panels;
-    if (widen) WideProduct(left, block, next, wide, out, panels * kPanel, /*accumulate=*/false);
+    if constexpr (!kIsDot<T>) {
+      if (widen) WideProduct(left, block, next, wide, out, panels * kPanel, /*accumulate=*/false);
+    }
     for (int t = 0; t < tiles && !widen; ++t) {
       const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
-      float* y = out + r * panels * kPanel;
-      if (m <= kFewRows) {
-        ProductOfPanels(left.Tile(t, 0), rows, block.b, panels, w.k, y, panels * kPanel, /*accumulate=*/false);
-      } else {
-        ProductAhead(left.Tile(t, 0), rows, block, kDepth, next, t, tiles, y, panels * kPanel, /*accumulate=*/false);
-      }
+      if (m > kFewRows) PrefetchBlock(next, t, tiles);
+      ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, out + r * panels * kPanel, panels * kPanel, /*accumulate=*/false);
     }
     const int columns = std::min(w.n - p * kPanel, panels * kPanel);
     for (int i = 0; i < m; ++i) {
@@ -164,12 +183,17 @@ void LinearTyped(const float* a, int64_t lda, int m, const Panels& w, const floa
   }
 }
 
-void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
+void LinearFloats(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch) {
   switch (w.dtype) {
     case DType::kF32: return LinearTyped<float>(a, lda, m, w, bias, first, last, c, ldc, scratch);
     default: return LinearTyped<hwy::bfloat16_t>(a, lda, m, w, bias, first, last, c, ldc, scratch);
   }
+}
+
+void LinearPairs(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c, int64_t ldc,
+                 float* scratch) {
+  if constexpr (kHasDot) LinearTyped<Bf16Pair>(a, Pairs(w.k), m, w, bias, first, last, c, ldc, scratch);
 }
 
 void Store(const float* x, int n, DType dtype, void* y) {
@@ -195,7 +219,9 @@ HWY_AFTER_NAMESPACE();
 namespace sessa::cpu {
 
 HWY_EXPORT(PackRows);
-HWY_EXPORT(LinearPanels);
+HWY_EXPORT(PackPairs);
+HWY_EXPORT(LinearFloats);
+HWY_EXPORT(LinearPairs);
 HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(GeluRow);
 HWY_EXPORT(MultiplyRow);
@@ -207,9 +233,23 @@ HWY_EXPORT(Load);
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed) {
   HWY_DYNAMIC_DISPATCH(PackRows)(a, lda, m, k, first, last, packed);
 }
+void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, Bf16Pair* packed) {
+  HWY_DYNAMIC_DISPATCH(PackPairs)(a, lda, m, k, first, last, packed);
+}
 void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch) {
-  HWY_DYNAMIC_DISPATCH(LinearPanels)(a, lda, m, w, bias, first, last, c, ldc, scratch);
+  HWY_DYNAMIC_DISPATCH(LinearFloats)(a, lda, m, w, bias, first, last, c, ldc, scratch);
+}
+void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c, int64_t ldc,
+                  float* scratch) {
+  HWY_DYNAMIC_DISPATCH(LinearPairs)(a, m, w, bias, first, last, c, ldc, scratch);
+}
+bool HasBf16Dot() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16") && (hwy::SupportedTargets() & HWY_AVX3) != 0;
+#else
+  return false;
+#endif
 }
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y) {
   HWY_DYNAMIC_DISPATCH(LayerNormRow)(x, weight, bias, eps, d, y);

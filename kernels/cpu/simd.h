@@ -48,6 +48,19 @@ constexpr int64_t PackedSize(int m, int k) { return static_cast<int64_t>(NumRowT
 // Writes the tiles [first, last) of A (row stride lda).
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed);
 
+// Activations rounded to bf16 (to nearest even), in pairs along k, for the dot product instruction of AVX-512 BF16: two products
+// and a float32 sum at the rate of one float32 FMA, without unpacking. Each output is one chain over the pairs of k.
+// Only on AMD's cores (Zen 4: twice the rate of the FMA kernel); elsewhere the instruction was seen to run at half the
+// FMA rate (Intel, before AMX), and unpacking to float32 wins.
+struct Bf16Pair {
+  uint32_t bits;
+};
+bool HasBf16Dot();
+// As PackRows, [tiles][ceil(k / 2)][kRowTile]; up to kFewRows rows are [m][ceil(k / 2)]. Zero padded.
+constexpr int Pairs(int k) { return (k + 1) / 2; }
+constexpr int64_t PackedPairs(int m, int k) { return m <= kFewRows ? static_cast<int64_t>(m) * Pairs(k) : PackedSize(m, Pairs(k)); }
+void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, Bf16Pair* packed);
+
 // Weights [n, k] of f32 or bf16: panels of W^T.
 struct Panels {
   const void* data;
@@ -62,14 +75,17 @@ void LoadColumn(const void* panel, int k, DType dtype, int column, float* x);
 void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row);
 void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, float* x);
 
-// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows.
-// scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the padding is not written.
+// C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). a: as PackRows leaves it when m > kFewRows; or
+// pairs, as PackPairs leaves them (bf16 weights alone). scratch: LinearScratch(m, k) floats. c has columns for n outputs only; the
+// padding is not written.
 inline constexpr int kWideRows = 192;
 constexpr int64_t LinearScratch(int m, int k) {
   return 2 * kPanel * (std::max<int64_t>(m, 2 * kFewRows) + (m >= kWideRows ? RoundUp(k, 2) : 0));
 }
 void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch);
+void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c, int64_t ldc,
+                  float* scratch);
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
 void GeluRow(float* x, int n);                                   // exact form, x * Phi(x); erf to float precision
 void MultiplyRow(const float* a, const float* b, int n, float* y);
@@ -100,7 +116,9 @@ struct SoftmaxState {
 };
 
 // Extends `state` by the tiles first, first + step, ... < last. Row r sees the tokens at positions < visible[r].
-// q [m, dim], m <= kTile, as PackRows leaves it when m > kFewRows. If `probabilities` is not null, the last tile's values enter only for positions below
+// q [m, dim], m <= kTile, as PackRows leaves it when m > kFewRows. With q_pairs, as PackPairs leaves them, the tiles before
+// `dot_tiles`, which all rows see to the end, are read with bf16 dot products, queries and probabilities rounded (bf16 state alone).
+// If `probabilities` is not null, the last tile's values enter only for positions below
 // `value_limit` and that tile's unnormalised probabilities are kept there: [m][kTile] (the caller adds the rest).
 struct AttendArgs {
   const float* q;
@@ -113,6 +131,8 @@ struct AttendArgs {
   int first, last, step;
   float* probabilities = nullptr;
   int value_limit = 0;
+  const Bf16Pair* q_pairs = nullptr;
+  int dot_tiles = 0;
 };
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state);
 

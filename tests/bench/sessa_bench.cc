@@ -159,8 +159,8 @@ struct Partials {
 };
 
 // The feedback read of `rows` rows (one block) at position t.
-void BM_FeedbackRead(benchmark::State& state, int rows, int D, int t) {
-  auto backend = MakeCpuBackend(num_threads);
+void BM_FeedbackRead(benchmark::State& state, bool dot, int rows, int D, int t) {
+  auto backend = MakeCpuBackend(num_threads, dot);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   Partials partials(rows, D);
@@ -189,8 +189,8 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
 }
 
 // Forward attention of `rows` rows at position t.
-void BM_Attend(benchmark::State& state, int rows, int D, int t) {
-  auto backend = MakeCpuBackend(num_threads);
+void BM_Attend(benchmark::State& state, bool dot, int rows, int D, int t) {
+  auto backend = MakeCpuBackend(num_threads, dot);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   std::vector<float> out(q.size());
@@ -327,12 +327,15 @@ void Register() {
       for (int D : {1024, 2048}) Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
     }
   }
-  for (int rows : {1, 64}) {
-    for (int D : {1024, 2048}) {
-      for (int t : {2048, 32768}) {
-        const std::string shape = StrCat("/rows:", rows, "/D:", D, "/context:", t);
-        Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, rows, D, t);
-        Add(StrCat("Attend", shape), BM_Attend, rows, D, t);
+  for (bool dot : {false, true}) {
+    if (dot && !CpuHasBf16Dot()) continue;
+    for (int rows : {1, 64}) {
+      for (int D : {1024, 2048}) {
+        for (int t : {2048, 32768}) {
+          const std::string shape = StrCat("/", dot ? "bf16dot" : "bf16", "/rows:", rows, "/D:", D, "/context:", t);
+          Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, dot, rows, D, t);
+          Add(StrCat("Attend", shape), BM_Attend, dot, rows, D, t);
+        }
       }
     }
   }

@@ -246,14 +246,20 @@ TEST_F(DispatchTest, Bf16DotProduct) {
     const std::vector<int32_t> ids = Tokens(150);
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
     ASSERT_TRUE(oracle.ok()) << oracle.status();
-    ModelHarness::Options options{.weight_dtype = DType::kBF16, .use_bf16_dot = true};
-    const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
-    EXPECT_LE(Error(oracle->logits, whole), 1e-2);
-    EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
-    for (int chunk : {1, 5, 13, 26, 77}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
-    options.ranks = 4;
-    options.num_threads = 2;
-    EXPECT_EQ(whole, Logits(config, *weights, options, ids, 40));
+    std::vector<float> by_state[2];
+    for (DType state : {DType::kF32, DType::kBF16}) {  // of bf16 the reads are dot products too
+      SCOPED_TRACE(testing::Message() << "D " << D << ", state " << Name(state));
+      ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = state, .use_bf16_dot = true};
+      const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
+      EXPECT_LE(Error(oracle->logits, whole), 1e-2);
+      EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
+      for (int chunk : {1, 3, 5, 13, 26, 77}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+      by_state[state == DType::kBF16] = whole;
+      options.ranks = 4;
+      options.num_threads = 2;
+      EXPECT_EQ(whole, Logits(config, *weights, options, ids, 40));
+    }
+    EXPECT_NE(by_state[0], by_state[1]);
   }
 }
 
