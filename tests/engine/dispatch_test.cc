@@ -167,7 +167,8 @@ TEST_F(DispatchTest, Int8IsTheModelOfTheRoundedWeights) {
 // The kernels alone: the same bits on every instruction set with FMA and for every number of rows, near the product in double; also when
 // nothing is a multiple of anything.
 TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
-  for (auto [n, k] : {std::pair{1, 1}, {16, 64}, {70, 65}, {33, 200}, {64, 128}}) {
+  for (auto sizes : {std::pair{1, 1}, {16, 64}, {70, 65}, {33, 200}, {64, 128}}) {
+    const int n = sizes.first, k = sizes.second;
     SCOPED_TRACE(testing::Message() << "n " << n << ", k " << k);
     constexpr int kRows = 41;
     std::mt19937 random(n);
