@@ -124,7 +124,8 @@ class Backend {
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 
   // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables must stay as
-  // they are until the next BeginStep.
+  // they are until the next BeginStep. The operations may be kept until the next CopyIn, CopyOut, BeginStep or Synchronize,
+  // so that all of a step's are enqueued as one: the device memory that they name stays until then.
   virtual void BeginStep(const StepRows& rows) = 0;
 
   virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;     // of the step's tokens; table [V, D]

@@ -17,6 +17,9 @@ namespace sessa {
 struct CudaOptions {
   int device = 0;
   bool batch_invariant = false;
+  // Decode steps are captured in CUDA graphs and replayed. Only without a communicator that enqueues on the
+  // backend's stream itself: it would run ahead of the operations that wait for the end of their step.
+  bool decode_graphs = true;
 };
 
 // UNAVAILABLE when the device cannot be used, with the driver's reason.

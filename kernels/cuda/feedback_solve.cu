@@ -18,8 +18,9 @@ __global__ void __launch_bounds__(kColumns)
   const ReadBlock block = blocks[blockIdx.x];
   const int thread = threadIdx.x, column = args.begin + static_cast<int>(blockIdx.y) * kColumns + thread;
   const int own = block.start / kTile % kChains, first_column = block.start % kTile;
+  const int partial_rows = LiveRows(args.live, args.partial_rows);
   const auto row_of = [&](int chain, int r) {
-    return static_cast<int64_t>(chain) * args.partial_rows + block.wave_row + r;
+    return static_cast<int64_t>(chain) * partial_rows + block.wave_row + r;
   };
   float share = 0;  // of row `thread`: gamma over the denominator
   if (thread < block.num_rows) {

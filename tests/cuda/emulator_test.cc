@@ -80,5 +80,41 @@ TEST(EmulatorDeathTest, EndsWhatAGpuWouldNotForgive) {
   EXPECT_DEATH(Launch(nullptr, dim3(1), 2048, 0, EmptyKernel), "at most 1024 threads");
 }
 
+void AddKernel(int* x, int y) { x[threadIdx.x] += y; }
+
+TEST(EmulatorTest, AGraphRunsWhenItIsLaunched) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  std::vector<int> x(32, 1);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  Launch(stream, dim3(1), 32, 0, AddKernel, x.data(), 2);
+  Launch(stream, dim3(1), 32, 0, AddKernel, x.data(), 3);
+  cudaGraph_t graph;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t executable;
+  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+  cudaGraphDestroy(graph);
+  EXPECT_EQ(x, std::vector<int>(32, 1));
+  cudaGraphLaunch(executable, stream);
+  EXPECT_EQ(x, std::vector<int>(32, 6));
+  cudaGraphLaunch(executable, stream);
+  EXPECT_EQ(x, std::vector<int>(32, 11));
+  cudaGraphExecDestroy(executable);
+  cudaStreamDestroy(stream);
+}
+
+TEST(EmulatorDeathTest, EndsWhatSpoilsACapture) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  void* p = nullptr;
+  EXPECT_DEATH(cudaMalloc(&p, 1), "cudaMalloc while a stream captures");
+  EXPECT_DEATH(cudaStreamSynchronize(stream), "cudaStreamSynchronize while a stream captures");
+  cudaGraph_t graph;
+  cudaStreamEndCapture(stream, &graph);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
+
 }  // namespace
 }  // namespace sessa::cuda

@@ -76,7 +76,7 @@ class StateTest : public ConformanceTest {
       add(s.q, H * d, &q), add(s.k, K * d, &k), add(s.v, K * d, &v), add(s.q_b, D, &q_b), add(s.k_b, D, &k_b);
       add(s.f, D, &f), add(s.gamma, 1, &gamma);
     }
-    step.token_ids.resize(n), step.positions.resize(n);
+    step.token_ids.resize(n), step.positions.resize(n), step.logit_rows.resize(n);
     CutIntoWaves(&step);
     backend_->BeginStep(step);
     const Device dq = Put(q, n, H * d, 4), dk = Put(k, n, K * d), dv = Put(v, n, K * d, 8),
