@@ -34,7 +34,7 @@ class CudaBackend final : public Backend {
       : options_(options),
         gemm_(std::move(gemm)),
         context_(options.device, stream),
-        step_(&context_),
+        step_(&context_, /*use_tensor_cores=*/!options.batch_invariant),
         graphs_(stream) {}
   // Nothing may use the memory that is freed next.
   ~CudaBackend() override { context_.Wait("the last step"); }
@@ -187,7 +187,7 @@ class CudaBackend final : public Backend {
   }
   void AppendFeedbackKeys(Matrix k_b, LayerState* s) override { Append(k_b, FeedbackKeys(*s)); }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
-    const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size);
+    const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
     AppendRows(x, w.rows, w.num_rows, FeedbackStates(*s));
   }
 
@@ -200,7 +200,7 @@ class CudaBackend final : public Backend {
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     read.num_chains = read.num_ranks = 1;
     read.out = out;
-    Read(step_.Attention(q_to_kv, s.head_dim), read);
+    Read(step_.Attention(q_to_kv, s.head_dim, s.dtype), read);
   }
 
   void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks,
@@ -218,12 +218,12 @@ class CudaBackend final : public Backend {
     read.width = out.width;
     read.live = Pad(&out).live;
     read.partial_rows = out.rows;
-    Read(step_.WaveOf(wave, s.hidden_size).plan, read);
+    Read(step_.WaveOf(wave, s.hidden_size, s.dtype).plan, read);
   }
 
   void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype,
                      int begin, int end, Matrix s) override {
-    const cuda::ReadPlan& plan = step_.WaveOf(wave, f.cols).plan;
+    const cuda::ReadPlan& plan = step_.WaveOf(wave, f.cols, state_dtype).plan;
     FeedbackPartials padded = in;
     const RowLaunch on = Pad(&padded, &f, &s);
     const cuda::FeedbackSolveArgs args{in.max,
@@ -337,16 +337,14 @@ class CudaBackend final : public Backend {
       read.blocks = plan.device_blocks + g.first;
       read.num_blocks = g.count;
       read.max_queries = g.max_queries;
-      const int num_ctas = step_.NumCtas(g), few = g.few;
-      Enqueue(
-          [=, stream = stream()] {
-            few ? cuda::ReadFewQueries(stream, read, num_ctas)
-                : cuda::ReadManyQueries(stream, read, num_ctas);
-          },
-          "read", few, num_ctas, read.q, read.keys, read.values, read.scale, int{read.feedback},
-          read.num_chains, read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks,
-          read.max_queries, read.out, read.max, read.sum, read.acc, read.p, read.partial_rows, read.width,
-          read.live);
+      const int num_ctas = step_.NumCtas(g);
+      const auto enqueue = g.path == cuda::ReadPath::kFewQueries    ? cuda::ReadFewQueries
+                           : g.path == cuda::ReadPath::kTensorCores ? cuda::ReadManyQueriesTensor
+                                                                    : cuda::ReadManyQueries;
+      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(g.path),
+              num_ctas, read.q, read.keys, read.values, read.scale, int{read.feedback}, read.num_chains,
+              read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks, read.max_queries, read.out,
+              read.max, read.sum, read.acc, read.p, read.partial_rows, read.width, read.live);
     }
   }
 

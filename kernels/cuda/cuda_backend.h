@@ -1,10 +1,11 @@
 // The Backend on one NVIDIA GPU.
 //
-// Batch invariance. Every kernel of ours adds in an order given by absolute positions and sizes, so a row has
-// the same bits whatever rows run beside it and however its prompt is cut. The one exception is a linear over
-// kGemmRows rows or more, which is left to cuBLASLt: it rounds the rows to bf16 when the weights are bf16,
-// and its order of sums may depend on their number. With `batch_invariant` our own kernel takes those too, at
-// the price of the tensor cores.
+// Batch invariance. Most kernels add in an order given by absolute positions and sizes, so a row has the same
+// bits whatever rows run beside it and however its prompt is cut. The exceptions are those that use tensor
+// cores: a linear over kGemmRows rows or more is left to cuBLASLt, which gets the rows rounded to bf16 when
+// the weights are bf16, and reads of bf16 state by more than kFewQueries queries round queries and
+// probabilities (tensor_read.cu). With `batch_invariant` kernels without tensor cores take those too, at the
+// price of prefill speed.
 #pragma once
 
 #include <memory>

@@ -17,8 +17,11 @@ constexpr int kCtasOnMultiprocessor = 3;
 
 }  // namespace
 
-DeviceStep::DeviceStep(Context* context)
-    : context_(context), memory_(context->stream()), page_memory_(context->stream()) {
+DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
+    : context_(context),
+      use_tensor_cores_(use_tensor_cores),
+      memory_(context->stream()),
+      page_memory_(context->stream()) {
   int num_multiprocessors = 0;
   context->Note(
       cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, context->device()),
@@ -72,36 +75,46 @@ void DeviceStep::Send() {
   context_->Note(page_memory_.Send(), "sending page tables");
 }
 
-ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int min_blocks) {
-  ReadPlan plan = MakeReadPlan(std::move(blocks), feedback, dim,
-                               is_decode() ? kDecodeScratchFloats : kScratchFloats, min_blocks);
+ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype,
+                              int min_blocks) {
+  ReadPlan plan =
+      MakeReadPlan(std::move(blocks), {.feedback = feedback,
+                                       .tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16,
+                                       .dim = dim,
+                                       .max_floats = is_decode() ? kDecodeScratchFloats : kScratchFloats,
+                                       .min_blocks = min_blocks});
   fits_graph_ = fits_graph_ && plan.groups.size() == 1 && static_cast<int>(plan.blocks.size()) >= min_blocks;
   plan.device_blocks = memory_.Upload(plan.blocks);
   for (const ReadGroup& g : plan.groups) {
-    const int64_t values = g.num_tiles * (g.few ? Padded(dim) : kTile);
-    const int64_t own = g.few && feedback ? int64_t{g.count} * kMaxQueries * kTile : 0;
+    const bool few = g.path == ReadPath::kFewQueries, tensor_cores = g.path == ReadPath::kTensorCores;
+    const int64_t queries = int64_t{g.count} * kMaxQueries;
     context_->Reserve(2 * g.num_tiles * sizeof(float), &tile_stats_);
-    context_->Reserve(values * sizeof(float), &tile_values_);
-    context_->Reserve(own * sizeof(float), &own_p_);
+    context_->Reserve(g.num_tiles * (few ? Padded(dim) : kTile) * sizeof(float), &tile_values_);
+    if (feedback && g.path != ReadPath::kManyQueries)
+      context_->Reserve(queries * kTile * sizeof(float), &own_p_);
+    if (tensor_cores) context_->Reserve(queries * TensorPanelStride(dim) * SizeOf(DType::kBF16), &queries_);
   }
   std::vector<ReadWork> work;
-  for (const ReadGroup& g : plan.groups)
-    work.push_back({g.num_items, tile_stats_.floats(), tile_values_.floats(), own_p_.floats()});
+  for (const ReadGroup& g : plan.groups) {
+    work.push_back(
+        {g.num_items, tile_stats_.floats(), tile_values_.floats(), own_p_.floats(), queries_.data()});
+  }
   plan.device_work = memory_.Upload(work);
   return plan;
 }
 
-const ReadPlan& DeviceStep::Attention(absl::Span<const int> q_to_kv, int head_dim) {
-  if (!attention_.has_value() || attention_heads_ != q_to_kv) {
+const ReadPlan& DeviceStep::Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype) {
+  if (!attention_.has_value() || attention_heads_ != q_to_kv || attention_dtype_ != state_dtype) {
+    attention_dtype_ = state_dtype;
     attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
     std::vector<ReadBlock> blocks = AttentionBlocks(rows_->spans, span_pages_, q_to_kv);
     const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
-    attention_ = MakePlan(std::move(blocks), false, head_dim, min_blocks);
+    attention_ = MakePlan(std::move(blocks), false, head_dim, state_dtype, min_blocks);
   }
   return *attention_;
 }
 
-const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size) {
+const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size, DType state_dtype) {
   if (wave >= static_cast<int>(waves_.size())) waves_.resize(wave + 1);
   if (!waves_[wave].has_value()) {
     Wave& w = waves_[wave].emplace();
@@ -113,7 +126,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size) {
       for (int r = 0; r < b.num_rows; ++r) rows.push_back(b.first_row + r);
     }
     w.num_rows = static_cast<int>(rows.size());
-    w.plan = MakePlan(std::move(blocks), true, hidden_size, is_decode() ? bucket_ : 0);
+    w.plan = MakePlan(std::move(blocks), true, hidden_size, state_dtype, is_decode() ? bucket_ : 0);
     w.rows = Upload(std::move(rows), bucket_);
   }
   return *waves_[wave];

@@ -19,7 +19,8 @@ namespace sessa::cuda {
 
 class DeviceStep {
  public:
-  explicit DeviceStep(Context* context);
+  // use_tensor_cores: for reads of many queries of bf16 state.
+  DeviceStep(Context* context, bool use_tensor_cores);
 
   // `rows` stays until the next Begin. Requires that nothing of the step before is under way.
   void Begin(const StepRows& rows);
@@ -50,8 +51,8 @@ class DeviceStep {
     int num_rows = 0;
   };
   // Made at their first use in the step.
-  const Wave& WaveOf(int wave, int hidden_size);
-  const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim);
+  const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
+  const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
   // Thread blocks for the work items of a group.
   int NumCtas(const ReadGroup& group) const { return is_decode() ? decode_ctas_ : group.num_items; }
 
@@ -62,9 +63,10 @@ class DeviceStep {
     if (is_decode()) values.resize(padded_size);
     return memory_.Upload(values);
   }
-  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int min_blocks);
+  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks);
 
   Context* const context_;
+  const bool use_tensor_cores_;
   StepMemory memory_, page_memory_;  // pages apart: how many there are differs from step to step
   int decode_ctas_;
 
@@ -79,9 +81,10 @@ class DeviceStep {
   std::vector<int32_t> host_row_span_;
   std::optional<ReadPlan> attention_;
   std::vector<int> attention_heads_;  // that attention_ was made for
+  DType attention_dtype_ = DType::kF32;
   std::vector<std::optional<Wave>> waves_;
 
-  Buffer tile_stats_, tile_values_, own_p_;  // ReadWork, grown as needed
+  Buffer tile_stats_, tile_values_, own_p_, queries_;  // ReadWork, grown as needed
 };
 
 }  // namespace sessa::cuda

@@ -94,7 +94,7 @@ struct ReadBlock {
   const int32_t* pages;
   int64_t tile_base;  // of the block's first tile in the scratch, which has one place for each tile and query
                       // (many queries: kMaxQueries of them)
-  int first_item;     // of the block, among the work items of its launch: one for each tile
+  int first_item;     // of the block, among the work items of its launch: one for each tile, or some
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
 // serves contexts of any length.
@@ -104,6 +104,9 @@ struct ReadWork {
   // many queries, its probabilities [.., kTile] (for the own tile of few queries too, at own_p [block]
   // [kMaxQueries][kTile]).
   float *tile_stats, *tile_values, *own_p;
+  // Of the tensor cores alone, where tile_values are bf16 and own_p is used too: the queries in bf16, [block]
+  // [kMaxQueries][TensorPanelStride(dim)].
+  void* queries;
 };
 // An attention over pages in softmax tiles of kTile tokens. Tile t belongs to chain t % num_chains, a chain
 // is a running softmax over its tiles in order, and the chains with chain % num_ranks == rank are read.
@@ -128,6 +131,12 @@ struct PagedRead {
 inline constexpr int kFewQueries = 8;
 void ReadFewQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
 void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
+
+// ---- tensor_read.cu ----
+// As ReadManyQueries, on the tensor cores; state in bf16. A work item is kTensorItemTiles tiles.
+inline constexpr int kTensorItemTiles = 2;
+int TensorPanelStride(int dim);
+void ReadManyQueriesTensor(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
 // ---- feedback_solve.cu ----
 struct FeedbackSolveArgs {

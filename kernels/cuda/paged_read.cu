@@ -12,31 +12,10 @@
 // one by one, and FeedbackSolve goes on with the tokens of the block itself. Method: split softmax (Milakov
 // and Gimelshein 2018; Flash-Decoding, Dao et al. 2023).
 #include "kernels/cuda/dot_tile.cuh"
+#include "kernels/cuda/paged_read.cuh"
 
 namespace sessa::cuda {
 namespace {
-
-// Geometry of a block of queries, the same on every thread.
-struct Geometry {
-  __device__ Geometry(const PagedRead& read, const ReadBlock& block)
-      : num_queries(block.num_rows * block.num_heads),
-        horizon(block.start + block.num_rows - (read.feedback ? 1 : 0)),
-        own_tile(read.feedback ? block.start / kTile : -1) {}
-  int num_queries;
-  int horizon;   // tokens that the last row sees
-  int own_tile;  // of a feedback block, else none
-};
-
-__device__ bool IsRead(const PagedRead& read, const Geometry& g, int tile) {
-  return tile * kTile < g.horizon && tile % read.num_chains % read.num_ranks == read.rank;
-}
-
-template <class T>
-__device__ const T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, int position) {
-  const int64_t page = pages[position / v.page_size] - v.first_page;
-  return static_cast<const T*>(v.data) +
-         ((page * v.num_heads + head) * v.page_size + position % v.page_size) * Padded(v.dim);
-}
 
 // The tile's scores in shared memory become exp(x - m), its m and l go to stats [num_queries, 2]. A warp a
 // query.
@@ -60,16 +39,6 @@ __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const
     }
   }
   __syncthreads();
-}
-
-// The block that a work item belongs to: the last one whose first item is not behind it.
-__device__ int BlockOf(const PagedRead& read, int item) {
-  int begin = 0, end = read.num_blocks;
-  while (end - begin > 1) {
-    const int middle = (begin + end) / 2;
-    (read.blocks[middle].first_item <= item ? begin : end) = middle;
-  }
-  return begin;
 }
 
 // Scores of one tile and, for few queries, its weighted values: a work item.
@@ -140,17 +109,6 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
     ReadTile<T, kQueriesPerThread, kFew>(read, BlockOf(read, item), item);
     __syncthreads();  // shared memory is free for the next item
   }
-}
-
-// Where a query's result goes, and its softmax.
-__device__ void WriteForward(const PagedRead& read, const ReadBlock& block, int i, int c, float acc,
-                             float sum) {
-  read.out.row(block.first_row +
-               i / block.num_heads)[(block.first_head + i % block.num_heads) * read.values.dim + c] =
-      acc * (1.0f / sum);
-}
-__device__ int64_t PartialRow(const PagedRead& read, const ReadBlock& block, int chain, int i) {
-  return static_cast<int64_t>(chain) * LiveRows(read.live, read.partial_rows) + block.wave_row + i;
 }
 
 // Folds the tiles of few queries. Grid: columns in parts of kFoldColumns x chains of this rank x (block,

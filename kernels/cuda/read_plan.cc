@@ -5,8 +5,7 @@
 
 namespace sessa::cuda {
 
-ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int64_t max_floats,
-                      int min_blocks) {
+ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options) {
   const auto queries = [](const ReadBlock& b) { return b.num_rows * b.num_heads; };
   const auto is_few = [&](const ReadBlock& b) { return queries(b) <= kFewQueries; };
   // The grid's third dimension ends at 65535: the blocks of a group times their queries, where those are few.
@@ -17,27 +16,31 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int
   for (int i = 0; i < static_cast<int>(plan.blocks.size()); ++i) {
     ReadBlock& b = plan.blocks[i];
     const bool few = is_few(b);
-    const int tiles = (b.start + b.num_rows - (feedback ? 1 : 0) + kTile - 1) / kTile;
+    const int tiles = (b.start + b.num_rows - (options.feedback ? 1 : 0) + kTile - 1) / kTile;
     const int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
-    const int64_t unit_floats = few ? Padded(dim) : kTile;
-    if (plan.groups.empty() || plan.groups.back().few != few ||
-        (plan.groups.back().num_tiles + units) * unit_floats > max_floats ||
+    const int64_t unit_floats = few ? Padded(options.dim) : kTile;
+    const ReadPath path = few                    ? ReadPath::kFewQueries
+                          : options.tensor_cores ? ReadPath::kTensorCores
+                                                 : ReadPath::kManyQueries;
+    const int item_tiles = path == ReadPath::kTensorCores ? kTensorItemTiles : 1;
+    if (plan.groups.empty() || plan.groups.back().path != path ||
+        (plan.groups.back().num_tiles + units) * unit_floats > options.max_floats ||
         plan.groups.back().count == kMaxGroupBlocks) {
-      plan.groups.push_back({few, i, 0, 0, 0, 0});
+      plan.groups.push_back({path, i, 0, 0, 0, 0});
     }
     ReadGroup& g = plan.groups.back();
     b.tile_base = g.num_tiles;
     b.first_item = g.num_items;
     ++g.count;
     g.max_queries = std::max(g.max_queries, queries(b));
-    g.num_items += tiles;
+    g.num_items += (tiles + item_tiles - 1) / item_tiles;
     g.num_tiles += units;
   }
-  if (plan.groups.size() == 1 && min_blocks <= kMaxGroupBlocks) {
+  if (plan.groups.size() == 1 && options.min_blocks <= kMaxGroupBlocks) {
     ReadGroup& g = plan.groups.back();
     ReadBlock padding = {};
     padding.first_item = g.num_items;
-    for (; g.count < min_blocks; ++g.count) plan.blocks.push_back(padding);
+    for (; g.count < options.min_blocks; ++g.count) plan.blocks.push_back(padding);
   }
   return plan;
 }

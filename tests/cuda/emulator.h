@@ -49,15 +49,26 @@ namespace sessa::emulator {
 
 struct Fiber {
   dim3 thread;
-  int lane, warp, num_shuffles;
+  int lane, warp, num_exchanges;
 };
 extern thread_local Fiber* current;
 extern thread_local dim3 block_index, block_size, grid_size;
 extern thread_local void* dynamic_shared;
 
 void BlockBarrier();
-void WarpBarrier();                            // of all 32 lanes
-uint32_t Shuffle(uint32_t value, int source);  // the value of the warp's lane `source`
+void WarpBarrier();  // of all 32 lanes
+// What every lane of the warp handed in: up to kMaxWords each, valid until the lane's next but one exchange.
+struct WarpWords {
+  static constexpr int kMaxWords = 6;
+  uint32_t words[32][kMaxWords];
+};
+const WarpWords& Exchange(const uint32_t* words, int n);
+inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1).words[source][0]; }
+// cp.async: copies of 16 bytes in groups. They are done at once in every other block, and as late as the
+// waits allow in the rest: a kernel must not rely on either.
+void CopyAsync(void* shared, const void* global, bool valid);
+void CommitCopies();
+void WaitForCopies(int pending);
 // Calls body(context) once for each thread of the grid.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void* context), void* context);
 
@@ -179,15 +190,13 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
   });
 }
 inline void* DynamicShared() { return emulator::dynamic_shared; }
-inline void CopyAsync(void* shared, const void* global, bool valid) {
-  if (valid) {
-    std::memcpy(shared, global, 16);
-  } else {
-    std::memset(shared, 0, 16);
-  }
-}
-inline void CommitCopies() {}
+using emulator::CommitCopies;
+using emulator::CopyAsync;
 template <int kPending>
-void WaitForCopies() {}
+void WaitForCopies() {
+  emulator::WaitForCopies(kPending);
+}
 
 }  // namespace sessa::cuda
+
+#include "tests/cuda/emulated_mma.h"

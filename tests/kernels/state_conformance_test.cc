@@ -124,6 +124,12 @@ class StateTest : public ConformanceTest {
     }
   }
 
+  // Many queries of bf16 state may go to tensor cores, which round queries and probabilities to bf16 (2^-9
+  // relative) and add in float32: scores of size x then err by about x 2^-10, the results by a few
+  // thousandths of their size.
+  bool MayRound() const { return !GetParam().batch_invariant && shape_.dtype == DType::kBF16; }
+  double Tolerance() const { return MayRound() ? 8e-3 : 1e-5; }
+
   float Rounded(float x) const { return RoundTo(shape_.dtype, x); }
 
   // softmax over the first n of q . k_j, times the values.
@@ -156,8 +162,8 @@ class StateTest : public ConformanceTest {
         const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
         for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + double{s.gamma[t]} * r[i];
       }
-      ExpectNear(out, s.out, 1e-5);
-      ExpectNear(feedback, s.s, 1e-5);  // each row from the rows before it as the backend gave them
+      ExpectNear(out, s.out, Tolerance());
+      ExpectNear(feedback, s.s, Tolerance());  // each row from the rows before it as the backend gave them
       ExpectCached(s);
     }
   }
@@ -192,6 +198,38 @@ TEST_P(StateTest, EveryShape) {
   }
 }
 
+// Prompts and later chunks that end at, before and behind the edges of pages and tiles, for every way of
+// sharing keys.
+TEST_P(StateTest, PrefillAtEveryEdge) {
+  const std::vector<int> lengths = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 129};
+  for (auto [H, K, page_size] : {std::tuple{2, 2, 16}, {4, 1, 64}, {8, 1, 16}}) {
+    for (int prefix : {0, 63, 130}) {
+      SCOPED_TRACE(absl::StrCat("H ", H, " K ", K, " page ", page_size, " prefix ", prefix));
+      std::vector<int> totals, rows(lengths.size(), prefix);
+      for (int n : lengths) totals.push_back(prefix + n);
+      Start({H, K, 24, 40, DType::kBF16, page_size}, totals);
+      if (prefix > 0) Step(rows);
+      Step(lengths);
+      ExpectResults();
+    }
+  }
+}
+
+TEST_P(StateTest, PrefillOfEveryWidth) {
+  std::vector<Shape> shapes = {{4, 1, 64, 512}, {2, 1, 128, 1024}, {1, 1, 72, 2048}};
+  if (GetParam().large) shapes.push_back({4, 1, 128, 4096});
+  for (Shape shape : shapes) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(absl::StrCat("d ", shape.d, " D ", shape.D, " ", Name(dtype)));
+      shape.dtype = dtype;
+      shape.page_size = 64;
+      Start(shape, {130});
+      Run({100});
+      ExpectResults();
+    }
+  }
+}
+
 TEST_P(StateTest, EveryCutIsTheSameBits) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int page_size : {16, 32, 64}) {
@@ -202,6 +240,7 @@ TEST_P(StateTest, EveryCutIsTheSameBits) {
         Start({4, 2, 8, 40, dtype, page_size}, {200});
         Run({chunk});
         ExpectResults();
+        if (MayRound()) continue;
         if (out.empty()) out = sequences_[0].out, s = sequences_[0].s;
         EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
         EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
@@ -216,6 +255,7 @@ TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
   Start(shape, lengths);
   Run(chunks);
   ExpectResults();
+  if (MayRound()) return;
   auto together = std::move(sequences_);
   for (size_t i = 0; i < lengths.size(); ++i) {
     Start(shape, {lengths[i]});
