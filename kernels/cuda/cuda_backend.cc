@@ -239,11 +239,14 @@ class CudaBackend final : public Backend {
                                        state_dtype == DType::kBF16,
                                        begin,
                                        end};
-    const int num_blocks = static_cast<int>(plan.blocks.size());
-    Enqueue([=, stream = stream(),
-             blocks = plan.device_blocks] { cuda::FeedbackSolve(stream, args, blocks, num_blocks); },
-            "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, gamma,
-            state_dtype, begin, end, plan.device_blocks, num_blocks);
+    for (const cuda::ReadGroup& g : plan.groups) {
+      const bool by_inverse = g.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
+      const cuda::ReadBlock* blocks = plan.device_blocks + g.first;
+      Enqueue([=, stream = stream(),
+               count = g.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
+              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, gamma,
+              state_dtype, begin, end, blocks, g.count, int{by_inverse});
+    }
   }
 
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,

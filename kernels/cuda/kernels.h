@@ -148,7 +148,8 @@ struct FeedbackSolveArgs {
   bool round_to_bf16;   // the states that later rows read, as the cache will round them
   int begin, end;       // columns
 };
+// by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
-                   int num_blocks);
+                   int num_blocks, bool by_inverse);
 
 }  // namespace sessa::cuda

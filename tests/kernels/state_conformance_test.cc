@@ -240,10 +240,13 @@ TEST_P(StateTest, EveryCutIsTheSameBits) {
         Start({4, 2, 8, 40, dtype, page_size}, {200});
         Run({chunk});
         ExpectResults();
-        if (MayRound()) continue;
         if (out.empty()) out = sequences_[0].out, s = sequences_[0].s;
-        EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
-        EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
+        if (!MayRound()) {
+          EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
+        }
+        if (GetParam().batch_invariant) {  // otherwise blocks of many rows may be solved by an inverse
+          EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
+        }
       }
     }
   }
@@ -255,7 +258,7 @@ TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
   Start(shape, lengths);
   Run(chunks);
   ExpectResults();
-  if (MayRound()) return;
+  if (!GetParam().batch_invariant) return;
   auto together = std::move(sequences_);
   for (size_t i = 0; i < lengths.size(); ++i) {
     Start(shape, {lengths[i]});
