@@ -162,6 +162,14 @@ class CudaBackend final : public Backend {
             step_.logit_rows(), y);
   }
 
+  void ArgMax(Matrix x, int32_t* best) override {
+    const RowLaunch on = Pad(&x);
+    if (!context_.Reserve(x.rows * sizeof(unsigned long long), &arg_max_)) return;
+    Enqueue([=, scratch = static_cast<unsigned long long*>(
+                    arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
+            "arg max", on, x, arg_max_.data(), best);
+  }
+
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
     if (x.rows == 0 || calls.empty()) return;
     const RowLaunch on = Pad(&x);
@@ -413,7 +421,7 @@ class CudaBackend final : public Backend {
 
   Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
   // Scratch, grown as needed.
-  Buffer linear_partial_, linear_counters_, gemm_in_, gemm_out_;
+  Buffer linear_partial_, linear_counters_, gemm_in_, gemm_out_, arg_max_;
 };
 
 }  // namespace

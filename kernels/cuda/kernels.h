@@ -42,6 +42,10 @@ void CopyRows(RowLaunch on, Matrix x, Matrix y);
 // y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
 
+// ---- arg_max.cu ----
+// columns[r]: as Backend::ArgMax. best [rows]: scratch, zero before and after.
+void ArgMax(RowLaunch on, Matrix x, unsigned long long* best, int32_t* columns);
+
 // ---- linear.cu ----
 // y = x W^T + b, x in float32, by dot products in float32. For few rows, where reading W is the work.
 struct LinearTask {

@@ -174,7 +174,8 @@ class OperationsTest : public testing::Test {
                  v = Operand("v", n, kKvHeads * kHeadDim, true), o = Operand("o", n, kHeads * kHeadDim),
                  b = Operand("b", n, kWidth, true), s = Operand("s", n, kWidth), z = Operand("z", n, kWidth),
                  gamma = Operand("gamma", n, 1), max = Operand("max", n, C), sum = Operand("sum", n, C),
-                 acc = Operand("acc", n, C * 32), p = Operand("p", n, kFeedbackTile);
+                 acc = Operand("acc", n, C * 32), p = Operand("p", n, kFeedbackTile),
+                 best = Operand("best", n, 1);
     StepRows step;
     std::vector<std::vector<int32_t>> pages(n);
     for (int i = 0; i < n; ++i) {
@@ -203,6 +204,7 @@ class OperationsTest : public testing::Test {
     backend_->Multiply(s, h, z);
     backend_->Add(z, h);
     backend_->GatherLogitRows(h, b);
+    backend_->ArgMax(b, reinterpret_cast<int32_t*>(best.data));
     std::map<std::string, std::vector<float>> results;
     for (auto& [name, memory] : operands_) {
       std::vector<float>& values = results[name];

@@ -104,6 +104,11 @@ inline unsigned atomicAdd(unsigned* p, unsigned x) {
   *p += x;
   return old;
 }
+inline unsigned long long atomicMax(unsigned long long* p, unsigned long long x) {
+  const unsigned long long old = *p;
+  *p = std::max(old, x);
+  return old;
+}
 inline float __uint_as_float(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, 4);
