@@ -42,8 +42,6 @@ __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const
   };
   Tile::Run(shared, begin, min(k, begin + kSplit), k, query, key);
 
-  const int64_t tile = static_cast<int64_t>(blockIdx.z) * args.num_tiles + blockIdx.x;
-  float* partial = args.partial + tile * num_splits * Tile::kQueries * kTile;
   const auto write = [&](int i, float sum) {
     const int row = first_row + i / kTile, column = first + i % kTile;
     if (row < last_row && column < task.n)
@@ -54,6 +52,8 @@ __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const
       write(i, shared.sums[0][i / kTile][i % kTile]);
     return;
   }
+  const int64_t tile = static_cast<int64_t>(blockIdx.z) * args.num_tiles + blockIdx.x;
+  float* partial = args.partial + tile * num_splits * Tile::kQueries * kTile;
   for (int i = threadIdx.x; i < Tile::kQueries * kTile; i += kThreads) {
     partial[static_cast<int64_t>(blockIdx.y) * Tile::kQueries * kTile + i] =
         shared.sums[0][i / kTile][i % kTile];
