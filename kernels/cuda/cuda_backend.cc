@@ -339,6 +339,20 @@ class CudaBackend final : public Backend {
             "append", on, x, rows, count.rows, step_.spans(), step_.row_span(), to);
   }
 
+  static auto KernelsOf(cuda::ReadPath path) -> void (*)(cudaStream_t, const cuda::PagedRead&, int) {
+    switch (path) {
+      case cuda::ReadPath::kFewQueries:
+        return cuda::ReadFewQueries;
+      case cuda::ReadPath::kManyQueries:
+        return cuda::ReadManyQueries;
+      case cuda::ReadPath::kTensorCores:
+        return cuda::ReadManyQueriesTensor;
+      case cuda::ReadPath::kFusedAttention:
+        return cuda::FusedAttention;
+    }
+    return nullptr;
+  }
+
   void Read(const cuda::ReadPlan& plan, cuda::PagedRead read) {
     if (!context_.status().ok()) return;  // no scratch, perhaps
     Pad(&read.q, &read.out);
@@ -349,9 +363,7 @@ class CudaBackend final : public Backend {
       read.num_blocks = g.count;
       read.max_queries = g.max_queries;
       const int num_ctas = step_.NumCtas(g);
-      const auto enqueue = g.path == cuda::ReadPath::kFewQueries    ? cuda::ReadFewQueries
-                           : g.path == cuda::ReadPath::kTensorCores ? cuda::ReadManyQueriesTensor
-                                                                    : cuda::ReadManyQueries;
+      const auto enqueue = KernelsOf(g.path);
       Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(g.path),
               num_ctas, read.q, read.keys, read.values, read.scale, int{read.feedback}, read.num_chains,
               read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks, read.max_queries, read.out,

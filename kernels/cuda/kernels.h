@@ -142,6 +142,12 @@ inline constexpr int kTensorItemTiles = 2;
 int TensorPanelStride(int dim);
 void ReadManyQueriesTensor(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
+// ---- fused_attention.cu ----
+// As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most
+// kMaxFusedDim dimensions. Needs no scratch and has no work items.
+inline constexpr int kMaxFusedDim = 128;
+void FusedAttention(cudaStream_t stream, const PagedRead& read, int num_ctas);
+
 // ---- feedback_solve.cu ----
 struct FeedbackSolveArgs {
   const float *max, *sum, *acc, *p;  // as FeedbackPartials

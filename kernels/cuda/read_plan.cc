@@ -17,12 +17,15 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
     ReadBlock& b = plan.blocks[i];
     const bool few = is_few(b);
     const int tiles = (b.start + b.num_rows - (options.feedback ? 1 : 0) + kTile - 1) / kTile;
-    const int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
-    const int64_t unit_floats = few ? Padded(options.dim) : kTile;
+    const bool fused = options.tensor_cores && !options.feedback && options.dim <= kMaxFusedDim;
     const ReadPath path = few                    ? ReadPath::kFewQueries
+                          : fused                ? ReadPath::kFusedAttention
                           : options.tensor_cores ? ReadPath::kTensorCores
                                                  : ReadPath::kManyQueries;
-    const int item_tiles = path == ReadPath::kTensorCores ? kTensorItemTiles : 1;
+    int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
+    int items = path == ReadPath::kTensorCores ? (tiles + kTensorItemTiles - 1) / kTensorItemTiles : tiles;
+    if (path == ReadPath::kFusedAttention) units = items = 0;
+    const int64_t unit_floats = few ? Padded(options.dim) : kTile;
     if (plan.groups.empty() || plan.groups.back().path != path ||
         (plan.groups.back().num_tiles + units) * unit_floats > options.max_floats ||
         plan.groups.back().count == kMaxGroupBlocks) {
@@ -33,7 +36,7 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
     b.first_item = g.num_items;
     ++g.count;
     g.max_queries = std::max(g.max_queries, queries(b));
-    g.num_items += (tiles + item_tiles - 1) / item_tiles;
+    g.num_items += items;
     g.num_tiles += units;
   }
   if (plan.groups.size() == 1 && options.min_blocks <= kMaxGroupBlocks) {

@@ -11,7 +11,7 @@
 
 namespace sessa::cuda {
 
-enum class ReadPath { kFewQueries, kManyQueries, kTensorCores };
+enum class ReadPath { kFewQueries, kManyQueries, kTensorCores, kFusedAttention };
 
 struct ReadGroup {
   ReadPath path = ReadPath::kFewQueries;

@@ -14,7 +14,7 @@
 // Copies run two stages ahead of the multiplications. Rows in shared memory are 16 bytes longer than their
 // contents, so that the 8 rows of an ldmatrix lie in different banks. Method: FlashAttention-2 (Dao 2023),
 // cut in two.
-#include "kernels/cuda/mma.h"
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/paged_read.cuh"
 
 namespace sessa::cuda {
@@ -22,38 +22,10 @@ namespace {
 
 constexpr int kDepth = 64;  // dimensions of a stage
 constexpr int kStages = 3;
-constexpr int kChunk = 8;  // elements of a 16-byte copy
-constexpr int kWarpRows = 16, kRowWarps = kMaxQueries / kWarpRows;
+constexpr int kRowWarps = kMaxQueries / kWarpRows;
 // A warp's 16 x 64 results: kColumnTiles fragments of 8 columns.
 constexpr int kColumnTiles = kTile / 8;
 using WarpTile = float[kColumnTiles][4];
-
-// acc += A B over 64 values of k, for kTiles fragments of 8 columns. a: the warp's 16 rows, k across.
-// load_b(y, k, n): the fragments of 16 k from k on and of the 16 columns from n on, the first 8 columns' in
-// y[0], y[1].
-template <int kTiles, int kStride, class LoadB>
-__device__ __forceinline__ void MultiplyTiles(float (&acc)[kTiles][4], const Bf16 (*a)[kStride],
-                                              const LoadB& load_b) {
-  const int lane = threadIdx.x % kWarpLanes;
-#pragma unroll 2
-  for (int k = 0; k < kDepth; k += 16) {
-    unsigned x[4];
-    LoadMatrices(x, &a[lane % 16][k + lane / 16 * 8]);
-#pragma unroll
-    for (int j = 0; j < kTiles; j += 2) {
-      unsigned y[4];
-      load_b(y, k, j * 8);
-      MultiplyBf16(acc[j], x, y[0], y[1]);
-      MultiplyBf16(acc[j + 1], x, y[2], y[3]);
-    }
-  }
-}
-
-// Of element e of a fragment: its row and column in the warp's tile.
-__device__ __forceinline__ int FragmentRow(int e) { return threadIdx.x % kWarpLanes / 4 + e / 2 * 8; }
-__device__ __forceinline__ int FragmentColumn(int tile, int e) {
-  return tile * 8 + threadIdx.x % 4 * 2 + e % 2;
-}
 
 // Grid: queries x blocks.
 __global__ void __launch_bounds__(kThreads) RoundQueriesKernel(const PagedRead read) {
@@ -94,7 +66,7 @@ __device__ __forceinline__ void StoreTile(const PagedRead& read, const ReadWork&
         m = fmaxf(m, p[j][e]);
       }
     }
-    for (int mask = 1; mask < 4; mask *= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, mask));
+    m = RowMax(m);
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
@@ -103,13 +75,12 @@ __device__ __forceinline__ void StoreTile(const PagedRead& read, const ReadWork&
         l += p[j][e];
       }
     }
-    for (int mask = 1; mask < 4; mask *= 2) l += __shfl_xor_sync(0xffffffffu, l, mask);
+    l = RowSum(l);
     if (i >= g.num_queries) continue;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
       const int column = FragmentColumn(j, 0);
-      *reinterpret_cast<unsigned*>(out + i * kTile + column) =
-          RoundToBf16(p[j][0]).bits | static_cast<unsigned>(RoundToBf16(p[j][1]).bits) << 16;
+      *reinterpret_cast<unsigned*>(out + i * kTile + column) = PackBf16(p[j][0], p[j][1]);
       if (tile == g.own_tile) {  // the solve reads these, in float32
         float* own = work.own_p + (static_cast<int64_t>(block_index) * kMaxQueries + i) * kTile + column;
         own[0] = p[j][0], own[1] = p[j][1];
@@ -169,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 2) ScoreKernel(const PagedRead read)
       __syncthreads();  // stage s is there, and everyone is done with the one that is filled next
       load(s + kStages - 1);
       const ScoreStage& stage = stages[s % kStages];
-      MultiplyTiles(scores, stage.queries + warp_row, [&](unsigned(&y)[4], int k, int n) {
+      MultiplyTiles<kDepth>(scores, stage.queries + warp_row, [&](unsigned(&y)[4], int k, int n) {
         // Keys are the columns of B: rows of shared memory, k across.
         LoadMatrices(y, &stage.keys[warp_tile * kTile + n + lane % 8 + lane / 16 * 8][k + lane / 8 % 2 * 8]);
       });
@@ -276,7 +247,7 @@ __global__ void __launch_bounds__(kColumnWarps* kRowWarps* kWarpLanes, 4 / kColu
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float a[kHalfTiles][4] = {};
-      MultiplyTiles(a, stage.p + warp_row, [&](unsigned(&y)[4], int k, int column) {
+      MultiplyTiles<kTile>(a, stage.p + warp_row, [&](unsigned(&y)[4], int k, int column) {
         // Tokens are the rows of B, as in shared memory.
         LoadMatricesTransposed(
             y, &stage.values[k + lane % 16][warp_column + half * 32 + column + lane / 16 * 8]);
