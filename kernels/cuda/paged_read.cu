@@ -41,6 +41,14 @@ __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const
   __syncthreads();
 }
 
+// Values of a tile as narrow as this are read by too few threads to hide where they come from: they are
+// copied to shared memory while the scores are computed.
+constexpr int kMaxStagedDim = 128;
+template <class T>
+size_t StagedBytes(int dim) {
+  return dim <= kMaxStagedDim ? kTile * Padded(dim) * sizeof(T) : 0;
+}
+
 // Scores of one tile and, for few queries, its weighted values: a work item.
 template <class T, int kQueriesPerThread, bool kFew>
 __device__ void ReadTile(const PagedRead& read, int block_index, int item) {
@@ -52,9 +60,20 @@ __device__ void ReadTile(const PagedRead& read, int block_index, int item) {
   const int tile = item - block.first_item, dim = read.keys.dim;
   if (!IsRead(read, g, tile)) return;
   const int num_tokens = min(kTile, g.horizon - tile * kTile);
-  if (static_cast<int>(threadIdx.x) < num_tokens) {
-    value_rows[threadIdx.x] =
-        VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + static_cast<int>(threadIdx.x));
+  const auto value = [&](int j) { return VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + j); };
+  if (kFew && dim <= kMaxStagedDim && tile != g.own_tile) {
+    constexpr int kChunk = 16 / sizeof(T);
+    T* staged = reinterpret_cast<T*>(&shared + 1);
+    const int chunks = Padded(dim) / kChunk;
+    for (int i = threadIdx.x; i < num_tokens * chunks; i += kThreads) {
+      const int j = i / chunks, c = i % chunks * kChunk;
+      CopyAsync(staged + j * Padded(dim) + c, value(j) + c, true);
+    }
+    CommitCopies();  // the wait for the last keys is for these too
+    if (static_cast<int>(threadIdx.x) < num_tokens)
+      value_rows[threadIdx.x] = staged + static_cast<int>(threadIdx.x) * Padded(dim);
+  } else if (static_cast<int>(threadIdx.x) < num_tokens) {
+    value_rows[threadIdx.x] = value(static_cast<int>(threadIdx.x));
   }
   const auto query = [&](int i) -> const float* {
     if (i >= g.num_queries) return nullptr;
@@ -116,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
 constexpr int kFoldColumns = 128;
 template <class T>
 __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read) {
-  __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], own[kTile];
+  __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], scaled_sum[kTile], own[kTile];
   const int block_index = blockIdx.z / read.max_queries;
   const ReadBlock block = read.blocks[block_index];
   const Geometry g(read, block);
@@ -142,14 +161,18 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read)
       const Rescale r = Extend(before, tile_max[thread]);
       old_scale[thread] = r.old;
       tile_scale[thread] = r.tile;
+      scaled_sum[thread] = work.tile_stats[2 * at(thread) + 1] * r.tile;
     }
     __syncthreads();
-#pragma unroll 4
+    // A long context is folded by few threads: many loads have to be under way.
+    const float* values = work.tile_values + at(0) * Padded(dim) + column;
+    const int64_t step = static_cast<int64_t>(read.num_chains) * g.num_queries * Padded(dim);
+#pragma unroll 16
     for (int t = 0; t < n; ++t) {
       max = fmaxf(max, tile_max[t]);
-      sum = fmaf(sum, old_scale[t], work.tile_stats[2 * at(t) + 1] * tile_scale[t]);
-      if (column < dim)
-        acc = fmaf(acc, old_scale[t], work.tile_values[at(t) * Padded(dim) + column] * tile_scale[t]);
+      sum = fmaf(sum, old_scale[t], scaled_sum[t]);
+      const float value = column < dim ? values[t * step] : 0.0f;
+      acc = fmaf(acc, old_scale[t], value * tile_scale[t]);
     }
   }
   if (!read.feedback) {
@@ -297,7 +320,8 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
 template <class T, int kQueriesPerThread, bool kFew>
 void LaunchTiles(cudaStream_t stream, const PagedRead& read, int num_ctas) {
   if (num_ctas == 0) return;
-  Launch(stream, dim3(num_ctas), kThreads, sizeof(typename DotTile<T, kQueriesPerThread, kFew>::Shared),
+  const size_t bytes = sizeof(typename DotTile<T, kQueriesPerThread, kFew>::Shared);
+  Launch(stream, dim3(num_ctas), kThreads, bytes + (kFew ? StagedBytes<T>(read.values.dim) : 0),
          TileKernel<T, kQueriesPerThread, kFew>, read);
 }
 
