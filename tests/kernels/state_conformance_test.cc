@@ -1,6 +1,7 @@
 // The operations of cached state, on every backend: pages, forward attention and the feedback recurrence,
 // against double precision on the values that the pages hold, and bit for bit against themselves however the
 // rows are cut and batched.
+#include <map>
 #include <numeric>
 #include <tuple>
 
@@ -58,6 +59,17 @@ class StateTest : public ConformanceTest {
     ASSERT_TRUE(backend_->AllocateState(num_pages, &state_).ok());
   }
 
+  const Device& Held(const std::string& name, const std::vector<float>& values, int rows, int cols,
+                     int margin = 0) {
+    Device& m = held_[absl::StrCat(name, " ", rows, " ", cols)];
+    if (m.memory.size() == 0) {
+      m = Put(values, rows, cols, margin);
+    } else {
+      Fill(m, values);
+    }
+    return m;
+  }
+
   // The next rows[i] tokens of sequence i as one step.
   void Step(const std::vector<int>& rows) {
     const auto [H, K, d, D, dtype, page_size] = shape_;
@@ -78,18 +90,22 @@ class StateTest : public ConformanceTest {
     }
     step.token_ids.resize(n), step.positions.resize(n), step.logit_rows.resize(n);
     CutIntoWaves(&step);
+    const int width = (D + 15) / 16 * 16;
+    // In the same memory as in the last step of so many rows, and all before the step begins: a backend may
+    // then know the step again and take another way.
+    const Device &dq = Held("q", q, n, H * d, 4), &dk = Held("k", k, n, K * d),
+                 &dv = Held("v", v, n, K * d, 8), &dq_b = Held("q_b", q_b, n, D),
+                 &dk_b = Held("k_b", k_b, n, D, 4), &df = Held("f", f, n, D),
+                 &dgamma = Held("gamma", gamma, 1, n), &out = Held("out", {}, n, H * d, 4),
+                 &ds = Held("s", {}, n, D, 4), &max = Held("max", {}, kFeedbackChains, n),
+                 &sum = Held("sum", {}, kFeedbackChains, n),
+                 &acc = Held("acc", {}, kFeedbackChains * n, width), &p = Held("p", {}, n, kFeedbackTile);
     backend_->BeginStep(step);
-    const Device dq = Put(q, n, H * d, 4), dk = Put(k, n, K * d), dv = Put(v, n, K * d, 8),
-                 dq_b = Put(q_b, n, D), dk_b = Put(k_b, n, D, 4);
-    const Device df = Put(f, n, D), dgamma = Put(gamma, 1, n), out = Empty(n, H * d, 4), ds = Empty(n, D, 4);
     backend_->AppendForward(dk.matrix, dv.matrix, &state_);
     backend_->AppendFeedbackKeys(dk_b.matrix, &state_);
     std::vector<int> q_to_kv;
     for (int h = 0; h < H; ++h) q_to_kv.push_back(h / (H / K));
     backend_->Attend(dq.matrix, q_to_kv, state_, out.matrix);
-    const int width = (D + 15) / 16 * 16;
-    const Device max = Empty(kFeedbackChains, n), sum = Empty(kFeedbackChains, n),
-                 acc = Empty(kFeedbackChains * n, width), p = Empty(n, kFeedbackTile);
     for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
       int wave_rows = 0;
       for (const RowSpan& b : step.waves[w]) wave_rows += b.num_rows;
@@ -179,6 +195,7 @@ class StateTest : public ConformanceTest {
   Shape shape_;
   LayerState state_;
   std::vector<Sequence> sequences_;
+  std::map<std::string, Device> held_;
 };
 
 TEST_P(StateTest, EveryShape) {
