@@ -16,6 +16,13 @@ namespace {
 
 constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
 
+// Whether Sampler::Sample would give the best of the logits as they are, and nobody asks for more of them: then the device
+// finds it, and the logits stay there.
+bool IsArgMax(const SamplingParams& p, int num_generated) {
+  return p.temperature == 0 && p.num_logprobs < 0 && p.allowed_token_ids.empty() && p.logit_bias.empty() &&
+         p.presence_penalty == 0 && p.frequency_penalty == 0 && p.repetition_penalty == 1 && num_generated >= p.min_tokens;
+}
+
 struct Rank {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
@@ -70,6 +77,9 @@ class Workers::Impl {
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
+    auto best = ranks_[0].backend->Allocate(options_.max_rows * sizeof(int32_t));
+    if (!best.ok()) return best.status();
+    device_best_ = *std::move(best);
     for (int i = 1; i < options_.num_ranks; ++i) threads_.emplace_back([this, i] { Work(i); });
     return absl::OkStatus();
   }
@@ -134,12 +144,27 @@ class Workers::Impl {
 
   void Forward(Rank* rank, const StepPlan& plan) {
     const Matrix logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
-    if (rank == &ranks_[0]) {  // every rank has all logits
-      logits_.resize(static_cast<size_t>(logits.rows) * logits.cols);
-      rank->backend->CopyOut(logits.data, logits_.size() * sizeof(float), logits_.data());
-    }
+    if (rank == &ranks_[0]) CopyOutLogits(logits, rank->backend.get());  // every rank has all logits
     rank->status = rank->backend->Synchronize();
     rank->status.Update(rank->communicator->status());
+  }
+
+  // Each row's logits or, where that is all that is asked for, the best of them.
+  void CopyOutLogits(Matrix logits, Backend* backend) {
+    logits_.resize(static_cast<size_t>(logits.rows) * logits.cols);
+    best_.resize(logits.rows);
+    if (std::find(is_arg_max_.begin(), is_arg_max_.end(), true) != is_arg_max_.end()) {
+      int32_t* best = static_cast<int32_t*>(device_best_.data());
+      backend->ArgMax(logits, best);
+      backend->CopyOut(best, best_.size() * sizeof(int32_t), best_.data());
+    }
+    for (int r = 0, end; r < logits.rows; r = end) {  // neighbours at once
+      end = r + 1;
+      if (is_arg_max_[r]) continue;
+      while (end < logits.rows && !is_arg_max_[end]) ++end;
+      const size_t row_floats = logits.cols;
+      backend->CopyOut(logits.row(r), (end - r) * row_floats * sizeof(float), logits_.data() + r * row_floats);
+    }
   }
 
   static int NumPromptLogprobs(const PlanSequence& s) {
@@ -149,9 +174,13 @@ class Workers::Impl {
   // For each sequence the rows of its prompt's log-probabilities, then the sampled one (one row may be both).
   void CollectLogitRows(const StepPlan& plan) {
     logit_rows_.clear();
+    is_arg_max_.clear();
     for (const PlanSequence& s : plan.sequences) {
       for (int i = 0; i < NumPromptLogprobs(s); ++i) logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
-      if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
+      is_arg_max_.resize(logit_rows_.size(), false);
+      if (!s.sample) continue;
+      logit_rows_.push_back(s.first_row + s.num_rows - 1);
+      is_arg_max_.push_back(IsArgMax(*s.sampling, static_cast<int>(s.tokens->size()) - s.prompt_size));
     }
   }
 
@@ -172,6 +201,10 @@ class Workers::Impl {
         result.prompt_logprobs.push_back(sampler_.Logprobs(next_row(), next, top));
       }
       if (!s.sample) continue;
+      if (is_arg_max_[row]) {
+        result.token = best_[row++];
+        continue;
+      }
       const auto logits = next_row();
       result.token = sampler_.Sample(logits, *s.sampling, *s.tokens, s.prompt_size, s.seed);
       if (result.token >= 0 && s.sampling->num_logprobs >= 0) {
@@ -186,7 +219,10 @@ class Workers::Impl {
   int num_pages_ = 0;
   int64_t state_cache_bytes_ = 0;
   std::vector<int32_t> logit_rows_;  // of the plan in execution
-  std::vector<float> logits_;        // [logit_rows_.size(), V]
+  std::vector<bool> is_arg_max_;     // of each of them: the best of its logits is enough
+  std::vector<float> logits_;        // [logit_rows_.size(), V]; of rows whose best is enough undefined
+  std::vector<int32_t> best_;        // [logit_rows_.size()]
+  Buffer device_best_;               // [max_rows], of rank 0
   absl::Status health_;
 
   Mutex mutex_;

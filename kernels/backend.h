@@ -124,7 +124,8 @@ class Backend {
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 
   // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables must stay as
-  // they are until the next BeginStep.
+  // they are until the next BeginStep. The operations may be kept until the next CopyIn, CopyOut, BeginStep or Synchronize,
+  // so that all of a step's are enqueued as one: the device memory that they name stays until then.
   virtual void BeginStep(const StepRows& rows) = 0;
 
   virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;     // of the step's tokens; table [V, D]
@@ -139,6 +140,9 @@ class Backend {
   // gamma[r] = gamma_max tanh(gamma_bias[0] + gamma_ctx . u_r)
   virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) = 0;
   virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
+  // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the largest, -1 when
+  // there is nothing else. best [x.rows], device memory. This implementation: where the host can read it.
+  virtual void ArgMax(Matrix x, int32_t* best);
 
   virtual void AppendForward(Matrix k, Matrix v, LayerState* state) = 0;
   // Rows whose page is not of this rank's class are skipped. States: of one wave's rows.

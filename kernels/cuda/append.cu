@@ -12,7 +12,9 @@ __device__ int64_t Offset(const PagedVectors& v, int64_t page, int head, int slo
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    AppendKernel(Matrix x, const int32_t* rows, const Span* spans, const int32_t* row_span, PagedVectors to) {
+    AppendKernel(const int32_t* live, Matrix x, const int32_t* rows, const Span* spans,
+                 const int32_t* row_span, PagedVectors to) {
+  if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const int row = rows != nullptr ? rows[blockIdx.x] : static_cast<int>(blockIdx.x);
   const Span span = spans[row_span[row]];
   const int position = span.start + row - span.first_row,
@@ -36,11 +38,11 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void Append(cudaStream_t stream, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
+void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
             const int32_t* row_span, PagedVectors to) {
   if (num_rows == 0) return;
   const auto kernel = to.dtype == DType::kF32 ? AppendKernel<float> : AppendKernel<Bf16>;
-  Launch(stream, dim3(num_rows), kThreads, 0, kernel, x, rows, spans, row_span, to);
+  Launch(on.stream, dim3(num_rows), kThreads, 0, kernel, on.live, x, rows, spans, row_span, to);
 }
 
 void ReadBack(cudaStream_t stream, PagedVectors from, const int32_t* pages, int n, float* y) {

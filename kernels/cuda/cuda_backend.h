@@ -1,10 +1,12 @@
 // The Backend on one NVIDIA GPU.
 //
-// Batch invariance. Every kernel of ours adds in an order given by absolute positions and sizes, so a row has
-// the same bits whatever rows run beside it and however its prompt is cut. The one exception is a linear over
-// kGemmRows rows or more, which is left to cuBLASLt: it rounds the rows to bf16 when the weights are bf16,
-// and its order of sums may depend on their number. With `batch_invariant` our own kernel takes those too, at
-// the price of the tensor cores.
+// Batch invariance. Most kernels add in an order given by absolute positions and sizes, so a row has the same
+// bits whatever rows run beside it and however its prompt is cut. The exceptions are those for many rows: a
+// linear over kGemmRows rows or more is left to cuBLASLt, which gets the rows rounded to bf16 when the
+// weights are bf16; reads of bf16 state by more than kFewQueries queries round queries and probabilities for
+// the tensor cores (tensor_read.cu); and blocks of more than kFewQueries rows are solved by the inverse of
+// their triangle (feedback_solve.cu). With `batch_invariant` the kernels for few rows take those too, at the
+// price of prefill speed.
 #pragma once
 
 #include <memory>
@@ -17,6 +19,9 @@ namespace sessa {
 struct CudaOptions {
   int device = 0;
   bool batch_invariant = false;
+  // Decode steps are captured in CUDA graphs and replayed. Only without a communicator that enqueues on the
+  // backend's stream itself: it would run ahead of the operations that wait for the end of their step.
+  bool decode_graphs = true;
 };
 
 // UNAVAILABLE when the device cannot be used, with the driver's reason.

@@ -40,6 +40,11 @@ __device__ __forceinline__ float4 Load4(const Bf16* p) {
           __uint_as_float(v.y & 0xffff0000u)};
 }
 
+// The rows that a launch computes (RowLaunch).
+__device__ __forceinline__ int LiveRows(const int32_t* live, int rows) {
+  return live != nullptr ? *live : rows;
+}
+
 // Over the warp; every lane gets the result.
 __device__ __forceinline__ float WarpSum(float x) {
   for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xffffffffu, x, mask);

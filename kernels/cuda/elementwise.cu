@@ -6,52 +6,59 @@
 namespace sessa::cuda {
 namespace {
 
-// The element that a thread of an elementwise kernel works on.
+// The element that a thread of an elementwise kernel works on, of `columns` in each live row.
 struct Element {
-  __device__ Element()
-      : row(static_cast<int>(blockIdx.x)), column(static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x)) {}
+  __device__ Element(const int32_t* live, int columns)
+      : row(static_cast<int>(blockIdx.x)),
+        column(static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x)),
+        exists(row < LiveRows(live, gridDim.x) && column < columns) {}
   int row, column;
+  bool exists;
 };
 
 template <class... P, class... A>
-void LaunchElements(cudaStream_t stream, int rows, int columns, void (*kernel)(P...), const A&... args) {
+void LaunchElements(RowLaunch on, int rows, int columns, void (*kernel)(P...), const A&... args) {
   if (rows == 0 || columns == 0) return;
-  Launch(stream, dim3(rows, (columns + kThreads - 1) / kThreads), kThreads, 0, kernel, args...);
+  Launch(on.stream, dim3(rows, (columns + kThreads - 1) / kThreads), kThreads, 0, kernel, on.live, args...);
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) EmbedKernel(const int32_t* ids, const T* table, Matrix x) {
-  const Element e;
-  if (e.column < x.cols)
-    x.row(e.row)[e.column] = ToFloat(table[static_cast<int64_t>(ids[e.row]) * x.cols + e.column]);
+__global__ void __launch_bounds__(kThreads)
+    EmbedKernel(const int32_t* live, const int32_t* ids, const T* table, Matrix x) {
+  const Element e(live, x.cols);
+  if (e.exists) x.row(e.row)[e.column] = ToFloat(table[static_cast<int64_t>(ids[e.row]) * x.cols + e.column]);
 }
 
-__global__ void __launch_bounds__(kThreads) GeluKernel(Matrix x) {
-  const Element e;
-  if (e.column >= x.cols) return;
+__global__ void __launch_bounds__(kThreads) GeluKernel(const int32_t* live, Matrix x) {
+  const Element e(live, x.cols);
+  if (!e.exists) return;
   float* p = x.row(e.row) + e.column;
   *p = *p * 0.5f * (1.0f + erff(*p * 0.70710678f));
 }
 
-__global__ void __launch_bounds__(kThreads) MultiplyKernel(Matrix a, Matrix b, Matrix y) {
-  const Element e;
-  if (e.column < y.cols) y.row(e.row)[e.column] = a.row(e.row)[e.column] * b.row(e.row)[e.column];
+__global__ void __launch_bounds__(kThreads)
+    MultiplyKernel(const int32_t* live, Matrix a, Matrix b, Matrix y) {
+  const Element e(live, y.cols);
+  if (e.exists) y.row(e.row)[e.column] = a.row(e.row)[e.column] * b.row(e.row)[e.column];
 }
 
-__global__ void __launch_bounds__(kThreads) AddKernel(Matrix a, Matrix y) {
-  const Element e;
-  if (e.column < y.cols) y.row(e.row)[e.column] += a.row(e.row)[e.column];
+__global__ void __launch_bounds__(kThreads) AddKernel(const int32_t* live, Matrix a, Matrix y) {
+  const Element e(live, y.cols);
+  if (e.exists) y.row(e.row)[e.column] += a.row(e.row)[e.column];
 }
 
-__global__ void __launch_bounds__(kThreads) GatherRowsKernel(Matrix x, const int32_t* rows, Matrix y) {
-  const Element e;
-  if (e.column < y.cols) y.row(e.row)[e.column] = x.row(rows[e.row])[e.column];
+// y[i] = x[rows[i]], or x[i].
+__global__ void __launch_bounds__(kThreads)
+    GatherRowsKernel(const int32_t* live, Matrix x, const int32_t* rows, Matrix y) {
+  const Element e(live, y.cols);
+  if (e.exists) y.row(e.row)[e.column] = x.row(rows != nullptr ? rows[e.row] : e.row)[e.column];
 }
 
-__global__ void __launch_bounds__(kThreads) RopeAnglesKernel(const int32_t* positions, const float* inv_freq,
-                                                             int half, float* cos_out, float* sin_out) {
-  const Element e;
-  if (e.column >= half) return;
+__global__ void __launch_bounds__(kThreads)
+    RopeAnglesKernel(const int32_t* live, const int32_t* positions, const float* inv_freq, int half,
+                     float* cos_out, float* sin_out) {
+  const Element e(live, half);
+  if (!e.exists) return;
   // The angle is rounded to float32, as published; its cosine is then taken exactly.
   const double angle = static_cast<float>(positions[e.row]) * inv_freq[e.column];
   cos_out[static_cast<int64_t>(e.row) * half + e.column] = static_cast<float>(cos(angle));
@@ -59,9 +66,9 @@ __global__ void __launch_bounds__(kThreads) RopeAnglesKernel(const int32_t* posi
 }
 
 __global__ void __launch_bounds__(kThreads)
-    RopeKernel(Matrix x, int half, const float* cos_in, const float* sin_in) {
-  const Element e;  // of pairs
-  if (e.column >= x.cols / 2) return;
+    RopeKernel(const int32_t* live, Matrix x, int half, const float* cos_in, const float* sin_in) {
+  const Element e(live, x.cols / 2);  // of pairs
+  if (!e.exists) return;
   float* pair = x.row(e.row) + 2 * e.column;
   const int64_t i = static_cast<int64_t>(e.row) * half + e.column % half;
   const float a = pair[0], b = pair[1], c = cos_in[i], s = sin_in[i];
@@ -69,11 +76,11 @@ __global__ void __launch_bounds__(kThreads)
   pair[1] = fmaf(a, s, b * c);
 }
 
-__global__ void __launch_bounds__(kThreads) RoundRowsKernel(Matrix x, Bf16* y, int stride) {
-  const Element e;
+template <class T>
+__global__ void __launch_bounds__(kThreads) PackRowsKernel(const int32_t* live, Matrix x, T* y, int stride) {
+  const Element e(live, x.cols);
   if (e.column < stride)
-    y[static_cast<int64_t>(e.row) * stride + e.column] =
-        RoundToBf16(e.column < x.cols ? x.row(e.row)[e.column] : 0.0f);
+    Store(e.exists ? x.row(e.row)[e.column] : 0.0f, y + static_cast<int64_t>(e.row) * stride + e.column);
 }
 
 // The sum over the block of each thread's x, in a fixed order; every thread gets it.
@@ -90,7 +97,9 @@ __device__ float BlockSum(float x) {
 
 // A block a row. x may be y.
 __global__ void __launch_bounds__(kThreads)
-    LayerNormKernel(Matrix x, const float* weight, const float* bias, float eps, Matrix y) {
+    LayerNormKernel(const int32_t* live, Matrix x, const float* weight, const float* bias, float eps,
+                    Matrix y) {
+  if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const float* in = x.row(blockIdx.x);
   float* out = y.row(blockIdx.x);
   float sum = 0, squares = 0;
@@ -103,7 +112,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    GammaKernel(Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max, float* gamma) {
+    GammaKernel(const int32_t* live, Matrix u, const float* gamma_ctx, const float* gamma_bias,
+                float gamma_max, float* gamma) {
+  if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const float* in = u.row(blockIdx.x);
   float dot = 0;
   for (int i = threadIdx.x; i < u.cols; i += kThreads) dot = fmaf(in[i], gamma_ctx[i], dot);
@@ -113,38 +124,47 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void Embed(cudaStream_t stream, const int32_t* ids, const void* table, DType dtype, Matrix x) {
+void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x) {
   if (dtype == DType::kF32) {
-    LaunchElements(stream, x.rows, x.cols, EmbedKernel<float>, ids, static_cast<const float*>(table), x);
+    LaunchElements(on, x.rows, x.cols, EmbedKernel<float>, ids, static_cast<const float*>(table), x);
   } else {
-    LaunchElements(stream, x.rows, x.cols, EmbedKernel<Bf16>, ids, static_cast<const Bf16*>(table), x);
+    LaunchElements(on, x.rows, x.cols, EmbedKernel<Bf16>, ids, static_cast<const Bf16*>(table), x);
   }
 }
-void Gelu(cudaStream_t stream, Matrix x) { LaunchElements(stream, x.rows, x.cols, GeluKernel, x); }
-void Multiply(cudaStream_t stream, Matrix a, Matrix b, Matrix y) {
-  LaunchElements(stream, y.rows, y.cols, MultiplyKernel, a, b, y);
+void Gelu(RowLaunch on, Matrix x) { LaunchElements(on, x.rows, x.cols, GeluKernel, x); }
+void Multiply(RowLaunch on, Matrix a, Matrix b, Matrix y) {
+  LaunchElements(on, y.rows, y.cols, MultiplyKernel, a, b, y);
 }
-void Add(cudaStream_t stream, Matrix a, Matrix y) { LaunchElements(stream, y.rows, y.cols, AddKernel, a, y); }
-void GatherRows(cudaStream_t stream, Matrix x, const int32_t* rows, Matrix y) {
-  LaunchElements(stream, y.rows, y.cols, GatherRowsKernel, x, rows, y);
+void Add(RowLaunch on, Matrix a, Matrix y) { LaunchElements(on, y.rows, y.cols, AddKernel, a, y); }
+void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y) {
+  LaunchElements(on, y.rows, y.cols, GatherRowsKernel, x, rows, y);
 }
-void RopeAngles(cudaStream_t stream, const int32_t* positions, const float* inv_freq, int num_rows, int half,
+void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
                 float* cos, float* sin) {
-  LaunchElements(stream, num_rows, half, RopeAnglesKernel, positions, inv_freq, half, cos, sin);
+  LaunchElements(on, num_rows, half, RopeAnglesKernel, positions, inv_freq, half, cos, sin);
 }
-void Rope(cudaStream_t stream, Matrix x, int head_dim, const float* cos, const float* sin) {
-  LaunchElements(stream, x.rows, x.cols / 2, RopeKernel, x, head_dim / 2, cos, sin);
+void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin) {
+  LaunchElements(on, x.rows, x.cols / 2, RopeKernel, x, head_dim / 2, cos, sin);
 }
-void RoundRows(cudaStream_t stream, Matrix x, void* y, int stride) {
-  LaunchElements(stream, x.rows, stride, RoundRowsKernel, x, static_cast<Bf16*>(y), stride);
+void CopyRows(RowLaunch on, Matrix x, Matrix y) {
+  LaunchElements(on, y.rows, y.cols, GatherRowsKernel, x, nullptr, y);
 }
-void LayerNorm(cudaStream_t stream, Matrix x, const float* weight, const float* bias, float eps, Matrix y) {
-  if (x.rows > 0) Launch(stream, dim3(x.rows), kThreads, 0, LayerNormKernel, x, weight, bias, eps, y);
+void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride) {
+  if (dtype == DType::kF32) {
+    LaunchElements(on, x.rows, stride, PackRowsKernel<float>, x, static_cast<float*>(y), stride);
+  } else {
+    LaunchElements(on, x.rows, stride, PackRowsKernel<Bf16>, x, static_cast<Bf16*>(y), stride);
+  }
 }
-void Gamma(cudaStream_t stream, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
+void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y) {
+  if (x.rows > 0)
+    Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel, on.live, x, weight, bias, eps, y);
+}
+void Gamma(RowLaunch on, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
            float* gamma) {
   if (u.rows > 0)
-    Launch(stream, dim3(u.rows), kThreads, 0, GammaKernel, u, gamma_ctx, gamma_bias, gamma_max, gamma);
+    Launch(on.stream, dim3(u.rows), kThreads, 0, GammaKernel, on.live, u, gamma_ctx, gamma_bias, gamma_max,
+           gamma);
 }
 
 }  // namespace sessa::cuda

@@ -1,66 +1,170 @@
-// The unit lower triangle of a block of rows, by forward substitution in float32: with the joined softmax of
-// all chains,
+// The unit lower triangle of a block of rows: with the joined softmax of all chains,
 //   s_t = f_t + gamma_t / l_t (base_t + w_t (acc_t + sum_{j < t in the block} p_tj s_j)),
-// where w, acc and p are those of the block's own chain and base joins the others. Columns of s never mix, so
-// a thread owns one: at most 64 * 63 / 2 multiply-adds for each. Grid: blocks of rows x columns in parts
-// of 64. Decode is a block of one row.
-#include "kernels/cuda/device.cuh"
+// where w, acc and p are those of the block's own chain and base joins the others. Columns of s never mix.
+//
+// SolveKernel: forward substitution in float32, a thread a column, at most 64 * 63 / 2 multiply-adds one
+// after another; a row's bits do not depend on where its block begins. Decode is a block of one row.
+// InverseSolveKernel: s = (I - B)^-1 (f + ...) as a product of 64 x 64 with 64 x 64 columns, the inverse by
+// triangle.cuh. Each thread block inverts anew: that costs less than a launch. Within the block later rows
+// then see the states as they are, not as the cache will round them. Grid of both: blocks of rows x columns
+// in parts of 64.
+#include "kernels/cuda/triangle.cuh"
 
 namespace sessa::cuda {
 namespace {
 
 constexpr int kColumns = 64, kChains = 8;
 
+// A block's part in the joined softmax.
+struct Joined {
+  float weights[kChains][kMaxQueries];  // of the chains
+  float shares[kMaxQueries];            // gamma over the denominator
+};
+
+__device__ __forceinline__ int64_t PartialAt(const FeedbackSolveArgs& args, const ReadBlock& block, int chain,
+                                             int r) {
+  return static_cast<int64_t>(chain) * LiveRows(args.live, args.partial_rows) + block.wave_row + r;
+}
+__device__ __forceinline__ int OwnChain(const ReadBlock& block) { return block.start / kTile % kChains; }
+
+// Of row r; one thread of kMaxQueries for each calls it.
+__device__ __forceinline__ void JoinChains(const FeedbackSolveArgs& args, const ReadBlock& block, int r,
+                                           Joined& joined) {
+  float share = 0;
+  if (r < block.num_rows) {
+    float top = -INFINITY, denominator = 0;
+    for (int c = 0; c < kChains; ++c) top = fmaxf(top, args.max[PartialAt(args, block, c, r)]);
+    for (int i = 1; i <= kChains; ++i) {  // the own chain comes last
+      const int c = (OwnChain(block) + i) % kChains;
+      const float max = args.max[PartialAt(args, block, c, r)];
+      const float w = max == -INFINITY ? 0.0f : expf(max - top);
+      joined.weights[c][r] = w;
+      if (w > 0) denominator = fmaf(w, args.sum[PartialAt(args, block, c, r)], denominator);
+    }
+    share = denominator > 0 ? args.gamma[block.first_row + r] / denominator : 0.0f;
+  }
+  joined.shares[r] = share;
+}
+
+// w_t acc_t of the own chain is left to the caller, who may have more to add to acc_t: returns base_t, and
+// acc_t or 0.
+struct Past {
+  float base, own;
+};
+__device__ __forceinline__ Past ReadPast(const FeedbackSolveArgs& args, const ReadBlock& block,
+                                         const Joined& joined, int r, int column) {
+  const int own = OwnChain(block);
+  Past past = {0, 0};
+  for (int i = 1; i < kChains; ++i) {
+    const int c = (own + i) % kChains;
+    if (joined.weights[c][r] > 0) {
+      past.base =
+          fmaf(joined.weights[c][r], args.acc[PartialAt(args, block, c, r) * args.width + column], past.base);
+    }
+  }
+  if (joined.weights[own][r] > 0) past.own = args.acc[PartialAt(args, block, own, r) * args.width + column];
+  return past;
+}
+
 __global__ void __launch_bounds__(kColumns)
     SolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
-  __shared__ float s[kTile][kColumns];             // as the cache will hold it
-  __shared__ float weights[kChains][kMaxQueries];  // of the chains in the joined softmax
+  __shared__ float s[kTile][kColumns];  // as the cache will hold it
+  __shared__ Joined joined;
   const ReadBlock block = blocks[blockIdx.x];
   const int thread = threadIdx.x, column = args.begin + static_cast<int>(blockIdx.y) * kColumns + thread;
-  const int own = block.start / kTile % kChains, first_column = block.start % kTile;
-  const auto row_of = [&](int chain, int r) {
-    return static_cast<int64_t>(chain) * args.partial_rows + block.wave_row + r;
-  };
-  float share = 0;  // of row `thread`: gamma over the denominator
-  if (thread < block.num_rows) {
-    float top = -INFINITY, denominator = 0;
-    for (int c = 0; c < kChains; ++c) top = fmaxf(top, args.max[row_of(c, thread)]);
-    for (int i = 1; i <= kChains; ++i) {  // the own chain comes last
-      const int c = (own + i) % kChains;
-      const float max = args.max[row_of(c, thread)];
-      const float w = max == -INFINITY ? 0.0f : expf(max - top);
-      weights[c][thread] = w;
-      if (w > 0) denominator = fmaf(w, args.sum[row_of(c, thread)], denominator);
-    }
-    share = denominator > 0 ? args.gamma[block.first_row + thread] / denominator : 0.0f;
-  }
-  __shared__ float shares[kMaxQueries];
-  shares[thread] = share;
+  const int own = OwnChain(block), first_column = block.start % kTile;
+  JoinChains(args, block, thread, joined);
   __syncthreads();
   if (column >= args.end) return;
   for (int r = 0; r < block.num_rows; ++r) {
-    float base = 0, x = 0;
-    for (int i = 1; i < kChains; ++i) {
-      const int c = (own + i) % kChains;
-      if (weights[c][r] > 0) base = fmaf(weights[c][r], args.acc[row_of(c, r) * args.width + column], base);
-    }
-    if (weights[own][r] > 0) x = args.acc[row_of(own, r) * args.width + column];
+    const Past past = ReadPast(args, block, joined, r, column);
+    float x = past.own;
     const float* p = args.p + static_cast<int64_t>(block.wave_row + r) * kTile + first_column;
 #pragma unroll 4
     for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
-    const float y = fmaf(shares[r], fmaf(weights[own][r], x, base), args.f.row(block.first_row + r)[column]);
+    const float y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
+                         args.f.row(block.first_row + r)[column]);
     args.s.row(block.first_row + r)[column] = y;
     s[r][thread] = args.round_to_bf16 ? ToFloat(RoundToBf16(y)) : y;
+  }
+}
+
+struct InverseShared {
+  alignas(16) TriangleMatrix inverse;
+  alignas(16) TriangleMatrix matrix;  // B, then the right-hand sides
+  MergeScratch scratch;
+  Joined joined;
+};
+
+// A thread owns 4 x 4 results.
+__global__ void __launch_bounds__(kThreads, 2)
+    InverseSolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
+  auto& shared = *static_cast<InverseShared*>(DynamicShared());
+  const ReadBlock block = blocks[blockIdx.x];
+  const int thread = threadIdx.x, first_column = args.begin + static_cast<int>(blockIdx.y) * kColumns;
+  const int own = OwnChain(block);
+  if (thread < kMaxQueries) JoinChains(args, block, thread, shared.joined);
+  __syncthreads();
+  for (int i = thread; i < kTriangleRows * kTriangleRows; i += kThreads) {
+    const int r = i / kTriangleRows, j = i % kTriangleRows;
+    float b = 0;
+    if (r < block.num_rows && j < r) {
+      b = shared.joined.shares[r] *
+          (shared.joined.weights[own][r] *
+           args.p[static_cast<int64_t>(block.wave_row + r) * kTile + block.start % kTile + j]);
+    }
+    shared.matrix[r][j] = b;
+  }
+  __syncthreads();
+  InvertTriangle(shared.matrix, shared.inverse, shared.scratch);
+  for (int i = thread; i < kTriangleRows * kColumns; i += kThreads) {
+    const int r = i / kColumns, c = i % kColumns;
+    float y = 0;
+    if (r < block.num_rows && first_column + c < args.end) {
+      const Past past = ReadPast(args, block, shared.joined, r, first_column + c);
+      y = fmaf(shared.joined.shares[r], fmaf(shared.joined.weights[own][r], past.own, past.base),
+               args.f.row(block.first_row + r)[first_column + c]);
+    }
+    shared.matrix[r][c] = y;
+  }
+  __syncthreads();
+  const int row0 = thread / 16 * 4, column0 = thread % 16 * 4;
+  float s[4][4] = {};
+  for (int j = 0; j < row0 + 4; j += 4) {  // beyond is zero
+    float4 y[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) y[k] = Load4(&shared.matrix[j + k][column0]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float4 x = Load4(&shared.inverse[row0 + i][j]);
+      s[i][0] = fmaf(x.w, y[3].x, fmaf(x.z, y[2].x, fmaf(x.y, y[1].x, fmaf(x.x, y[0].x, s[i][0]))));
+      s[i][1] = fmaf(x.w, y[3].y, fmaf(x.z, y[2].y, fmaf(x.y, y[1].y, fmaf(x.x, y[0].y, s[i][1]))));
+      s[i][2] = fmaf(x.w, y[3].z, fmaf(x.z, y[2].z, fmaf(x.y, y[1].z, fmaf(x.x, y[0].z, s[i][2]))));
+      s[i][3] = fmaf(x.w, y[3].w, fmaf(x.z, y[2].w, fmaf(x.y, y[1].w, fmaf(x.x, y[0].w, s[i][3]))));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int column = first_column + column0 + c;
+      if (row0 + i < block.num_rows && column < args.end)
+        args.s.row(block.first_row + row0 + i)[column] = s[i][c];
+    }
   }
 }
 
 }  // namespace
 
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
-                   int num_blocks) {
+                   int num_blocks, bool by_inverse) {
   if (num_blocks == 0 || args.end <= args.begin) return;
-  Launch(stream, dim3(num_blocks, (args.end - args.begin + kColumns - 1) / kColumns), kColumns, 0,
-         SolveKernel, args, blocks);
+  const dim3 grid(num_blocks, (args.end - args.begin + kColumns - 1) / kColumns);
+  if (by_inverse) {
+    Launch(stream, grid, kThreads, sizeof(InverseShared), InverseSolveKernel, args, blocks);
+  } else {
+    Launch(stream, grid, kColumns, 0, SolveKernel, args, blocks);
+  }
 }
 
 }  // namespace sessa::cuda

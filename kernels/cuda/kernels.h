@@ -17,21 +17,34 @@ constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 // Rows of weights, keys and values are padded with zeros to whole 16-byte loads in either type.
 constexpr int Padded(int n) { return RoundUp(n, 8); }
 
+// Where an operation is enqueued, and on how many rows. A launch of a decode step may have more rows than the
+// step (they are padding, so that a captured graph fits every step of its bucket): then *live of them are
+// computed, and of the others nothing is read or written. Null: all are.
+struct RowLaunch {
+  cudaStream_t stream;
+  const int32_t* live = nullptr;
+};
+
 // ---- elementwise.cu ----
-void Embed(cudaStream_t stream, const int32_t* ids, const void* table, DType dtype, Matrix x);
-void LayerNorm(cudaStream_t stream, Matrix x, const float* weight, const float* bias, float eps, Matrix y);
-void Gelu(cudaStream_t stream, Matrix x);
-void Multiply(cudaStream_t stream, Matrix a, Matrix b, Matrix y);
-void Add(cudaStream_t stream, Matrix a, Matrix y);
-void GatherRows(cudaStream_t stream, Matrix x, const int32_t* rows, Matrix y);
+void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
+void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y);
+void Gelu(RowLaunch on, Matrix x);
+void Multiply(RowLaunch on, Matrix a, Matrix b, Matrix y);
+void Add(RowLaunch on, Matrix a, Matrix y);
+void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
 // cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
-void RopeAngles(cudaStream_t stream, const int32_t* positions, const float* inv_freq, int num_rows, int half,
+void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
                 float* cos, float* sin);
-void Rope(cudaStream_t stream, Matrix x, int head_dim, const float* cos, const float* sin);
-void Gamma(cudaStream_t stream, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
+void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin);
+void Gamma(RowLaunch on, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
            float* gamma);
-// y [rows, stride] in bf16, the columns from x.cols on zero.
-void RoundRows(cudaStream_t stream, Matrix x, void* y, int stride);
+void CopyRows(RowLaunch on, Matrix x, Matrix y);
+// y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
+void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
+
+// ---- arg_max.cu ----
+// columns[r]: as Backend::ArgMax. best [rows]: scratch, zero before and after.
+void ArgMax(RowLaunch on, Matrix x, unsigned long long* best, int32_t* columns);
 
 // ---- linear.cu ----
 // y = x W^T + b, x in float32, by dot products in float32. For few rows, where reading W is the work.
@@ -49,8 +62,9 @@ struct LinearScratch {
 };
 int64_t LinearPartialFloats(int rows, int k, int num_tiles);
 int64_t LinearCounters(int rows, int num_tiles);
-void Linear(cudaStream_t stream, Matrix x, LinearTask* tasks, int num_tasks, DType dtype,
-            LinearScratch scratch);
+// The rows [first_row, last_row) of x.
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
+            DType dtype, LinearScratch scratch);
 
 // ---- append.cu ----
 // Where the step's rows lie in their sequences.
@@ -68,21 +82,35 @@ struct PagedVectors {
 };
 // Rows rows[0 .. num_rows) of x (null: all in order), [num_heads * dim] each; row_span[r]: the span of batch
 // row r. Rows whose page is not here are skipped.
-void Append(cudaStream_t stream, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
+void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
             const int32_t* row_span, PagedVectors to);
 // The other way: y [n, num_heads * dim] of the first n tokens of one sequence, for tests.
 void ReadBack(cudaStream_t stream, PagedVectors from, const int32_t* pages, int n, float* y);
 
 // ---- paged_read.cu ----
 // Queries of one sequence that share their keys: num_rows rows times num_heads neighbouring heads, at most
-// kMaxQueries; query i is row first_row + i / num_heads, head first_head + i % num_heads.
+// kMaxQueries; query i is row first_row + i / num_heads, head first_head + i % num_heads. A block of no rows
+// is padding.
 struct ReadBlock {
   int first_row, num_rows, start;
   int first_head, num_heads, kv;
   int wave_row;  // of the first row, in the partials of a feedback read
   const int32_t* pages;
-  int64_t tile_base;  // of the block's first tile in the scratch; tile t is at tile_base + t (in units of
-                      // queries for few queries, of tiles for many)
+  int64_t tile_base;  // of the block's first tile in the scratch, which has one place for each tile and query
+                      // (many queries: kMaxQueries of them)
+  int first_item;     // of the block, among the work items of its launch: one for each tile, or some
+};
+// What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
+// serves contexts of any length.
+struct ReadWork {
+  int num_items;
+  // Of each tile and query the maximum and the sum [.., 2]; and its weighted values [.., Padded(dim)] or, for
+  // many queries, its probabilities [.., kTile] (for the own tile of few queries too, at own_p [block]
+  // [kMaxQueries][kTile]).
+  float *tile_stats, *tile_values, *own_p;
+  // Of the tensor cores alone, where tile_values are bf16 and own_p is used too: the queries in bf16, [block]
+  // [kMaxQueries][TensorPanelStride(dim)].
+  void* queries;
 };
 // An attention over pages in softmax tiles of kTile tokens. Tile t belongs to chain t % num_chains, a chain
 // is a running softmax over its tiles in order, and the chains with chain % num_ranks == rank are read.
@@ -92,33 +120,46 @@ struct PagedRead {
   float scale;
   bool feedback;  // each row sees the past alone, and its block's own tile is left to the end
   int num_chains, rank, num_ranks;
-  // Scratch: of each tile and query the maximum and the sum [.., 2]; and its weighted values [..,
-  // Padded(dim)] or, for many queries, its probabilities [.., kTile] (for the own tile of few queries too, at
-  // own_p [block][kMaxQueries][kTile]).
-  float *tile_stats, *tile_values, *own_p;
+  const ReadWork* work;
+  const ReadBlock* blocks;
+  int num_blocks, max_queries;
   // Out, forward: [rows, heads * dim].
   Matrix out;
   // Out, feedback: as FeedbackPartials.
   float *max, *sum, *acc, *p;
   int partial_rows, width;
+  const int32_t* live;  // as RowLaunch: instead of partial_rows
 };
-// Blocks of at most kFewQueries queries, and others. max_tiles: of any block.
+// Blocks of at most kFewQueries queries, and others. num_ctas: thread blocks that share the work items, any
+// number; the result does not depend on it.
 inline constexpr int kFewQueries = 8;
-void ReadFewQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                    int max_queries, int max_tiles);
-void ReadManyQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                     int max_tiles);
+void ReadFewQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
+void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
+
+// ---- tensor_read.cu ----
+// As ReadManyQueries, on the tensor cores; state in bf16. A work item is kTensorItemTiles tiles.
+inline constexpr int kTensorItemTiles = 2;
+int TensorPanelStride(int dim);
+void ReadManyQueriesTensor(cudaStream_t stream, const PagedRead& read, int num_ctas);
+
+// ---- fused_attention.cu ----
+// As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most
+// kMaxFusedDim dimensions. Needs no scratch and has no work items.
+inline constexpr int kMaxFusedDim = 128;
+void FusedAttention(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
 // ---- feedback_solve.cu ----
 struct FeedbackSolveArgs {
   const float *max, *sum, *acc, *p;  // as FeedbackPartials
   int partial_rows, width;
-  Matrix f, s;         // [rows, D]
-  const float* gamma;  // [rows]
-  bool round_to_bf16;  // the states that later rows read, as the cache will round them
-  int begin, end;      // columns
+  const int32_t* live;  // as RowLaunch: instead of partial_rows
+  Matrix f, s;          // [rows, D]
+  const float* gamma;   // [rows]
+  bool round_to_bf16;   // the states that later rows read, as the cache will round them
+  int begin, end;       // columns
 };
+// by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
-                   int num_blocks);
+                   int num_blocks, bool by_inverse);
 
 }  // namespace sessa::cuda

@@ -12,6 +12,8 @@ constexpr int kSplit = 256;
 
 struct LinearArgs {
   Matrix x;
+  const int32_t* live;
+  int first_row, last_row;
   int num_tasks, num_tiles;
   LinearTask tasks[kMaxLinearTasks];
   float* partial;      // [row blocks, tiles, splits, kQueries, kTile]
@@ -22,14 +24,16 @@ template <class Tile, class T>
 __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const LinearArgs args) {
   auto& shared = *static_cast<typename Tile::Shared*>(DynamicShared());
   __shared__ bool last;
+  const int first_row = args.first_row + blockIdx.z * Tile::kQueries;
+  const int last_row = min(args.last_row, LiveRows(args.live, args.x.rows));
+  if (first_row >= last_row) return;
   int t = 0;
   while (t + 1 < args.num_tasks && static_cast<int>(blockIdx.x) >= args.tasks[t + 1].first_tile) ++t;
   const LinearTask& task = args.tasks[t];
-  const int first_row = blockIdx.z * Tile::kQueries,
-            first = (static_cast<int>(blockIdx.x) - task.first_tile) * kTile;
+  const int first = (static_cast<int>(blockIdx.x) - task.first_tile) * kTile;
   const int k = args.x.cols, num_splits = gridDim.y, begin = blockIdx.y * kSplit;
   const auto query = [&](int i) -> const float* {
-    return first_row + i < args.x.rows ? args.x.row(first_row + i) : nullptr;
+    return first_row + i < last_row ? args.x.row(first_row + i) : nullptr;
   };
   const auto key = [&](int j) -> const T* {
     return first + j < task.n
@@ -40,7 +44,7 @@ __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const
 
   const auto write = [&](int i, float sum) {
     const int row = first_row + i / kTile, column = first + i % kTile;
-    if (row < task.y.rows && column < task.n)
+    if (row < last_row && column < task.n)
       task.y.row(row)[column] = task.bias != nullptr ? sum + task.bias[column] : sum;
   };
   if (num_splits == 1) {
@@ -75,15 +79,17 @@ constexpr int RowBlock(int rows) { return rows == 1 ? 1 : rows <= kFewQueries ? 
 
 template <class Tile, class T>
 void LaunchLinear(cudaStream_t stream, const LinearArgs& args) {
-  const dim3 grid(args.num_tiles, Splits(args.x.cols), (args.x.rows + Tile::kQueries - 1) / Tile::kQueries);
+  const int rows = args.last_row - args.first_row;
+  const dim3 grid(args.num_tiles, Splits(args.x.cols), (rows + Tile::kQueries - 1) / Tile::kQueries);
   Launch(stream, grid, kThreads, sizeof(typename Tile::Shared), LinearKernel<Tile, T>, args);
 }
 
 template <class T>
 void LinearTyped(cudaStream_t stream, const LinearArgs& args) {
-  if (args.x.rows == 1) {
+  const int rows = args.last_row - args.first_row;
+  if (rows == 1) {
     LaunchLinear<DotTile<T, 1, true>, T>(stream, args);
-  } else if (args.x.rows <= kFewQueries) {
+  } else if (rows <= kFewQueries) {
     LaunchLinear<DotTile<T, kFewQueries, true>, T>(stream, args);
   } else {
     LaunchLinear<DotTile<T, 8, false>, T>(stream, args);
@@ -100,10 +106,13 @@ int64_t LinearCounters(int rows, int num_tiles) {
   return static_cast<int64_t>((rows + RowBlock(rows) - 1) / RowBlock(rows)) * num_tiles;
 }
 
-void Linear(cudaStream_t stream, Matrix x, LinearTask* tasks, int num_tasks, DType dtype,
-            LinearScratch scratch) {
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
+            DType dtype, LinearScratch scratch) {
   LinearArgs args;
   args.x = x;
+  args.live = on.live;
+  args.first_row = first_row;
+  args.last_row = last_row;
   args.num_tasks = num_tasks;
   args.num_tiles = 0;
   for (int i = 0; i < num_tasks; ++i) {
@@ -113,11 +122,11 @@ void Linear(cudaStream_t stream, Matrix x, LinearTask* tasks, int num_tasks, DTy
   }
   args.partial = scratch.partial;
   args.counters = scratch.counters;
-  if (x.rows == 0 || args.num_tiles == 0) return;
+  if (last_row <= first_row || args.num_tiles == 0) return;
   if (dtype == DType::kF32) {
-    LinearTyped<float>(stream, args);
+    LinearTyped<float>(on.stream, args);
   } else {
-    LinearTyped<Bf16>(stream, args);
+    LinearTyped<Bf16>(on.stream, args);
   }
 }
 

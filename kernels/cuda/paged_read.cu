@@ -12,31 +12,10 @@
 // one by one, and FeedbackSolve goes on with the tokens of the block itself. Method: split softmax (Milakov
 // and Gimelshein 2018; Flash-Decoding, Dao et al. 2023).
 #include "kernels/cuda/dot_tile.cuh"
+#include "kernels/cuda/paged_read.cuh"
 
 namespace sessa::cuda {
 namespace {
-
-// Geometry of a block of queries, the same on every thread.
-struct Geometry {
-  __device__ Geometry(const PagedRead& read, const ReadBlock& block)
-      : num_queries(block.num_rows * block.num_heads),
-        horizon(block.start + block.num_rows - (read.feedback ? 1 : 0)),
-        own_tile(read.feedback ? block.start / kTile : -1) {}
-  int num_queries;
-  int horizon;   // tokens that the last row sees
-  int own_tile;  // of a feedback block, else none
-};
-
-__device__ bool IsRead(const PagedRead& read, const Geometry& g, int tile) {
-  return tile * kTile < g.horizon && tile % read.num_chains % read.num_ranks == read.rank;
-}
-
-template <class T>
-__device__ const T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, int position) {
-  const int64_t page = pages[position / v.page_size] - v.first_page;
-  return static_cast<const T*>(v.data) +
-         ((page * v.num_heads + head) * v.page_size + position % v.page_size) * Padded(v.dim);
-}
 
 // The tile's scores in shared memory become exp(x - m), its m and l go to stats [num_queries, 2]. A warp a
 // query.
@@ -62,21 +41,39 @@ __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const
   __syncthreads();
 }
 
-// Scores of one tile and, for few queries, its weighted values. Grid: tiles x blocks.
+// Values of a tile as narrow as this are read by too few threads to hide where they come from: they are
+// copied to shared memory while the scores are computed.
+constexpr int kMaxStagedDim = 128;
+template <class T>
+size_t StagedBytes(int dim) {
+  return dim <= kMaxStagedDim ? kTile * Padded(dim) * sizeof(T) : 0;
+}
+
+// Scores of one tile and, for few queries, its weighted values: a work item.
 template <class T, int kQueriesPerThread, bool kFew>
-__global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>::kMinBlocks)
-    TileKernel(const PagedRead read, const ReadBlock* blocks) {
+__device__ void ReadTile(const PagedRead& read, int block_index, int item) {
   using Tile = DotTile<T, kQueriesPerThread, kFew>;
   auto& shared = *static_cast<typename Tile::Shared*>(DynamicShared());
   __shared__ const T* value_rows[kTile];
-  const ReadBlock block = blocks[blockIdx.y];
+  const ReadBlock block = read.blocks[block_index];
   const Geometry g(read, block);
-  const int tile = blockIdx.x, dim = read.keys.dim;
+  const int tile = item - block.first_item, dim = read.keys.dim;
   if (!IsRead(read, g, tile)) return;
   const int num_tokens = min(kTile, g.horizon - tile * kTile);
-  if (static_cast<int>(threadIdx.x) < num_tokens) {
-    value_rows[threadIdx.x] =
-        VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + static_cast<int>(threadIdx.x));
+  const auto value = [&](int j) { return VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + j); };
+  if (kFew && dim <= kMaxStagedDim && tile != g.own_tile) {
+    constexpr int kChunk = 16 / sizeof(T);
+    T* staged = reinterpret_cast<T*>(&shared + 1);
+    const int chunks = Padded(dim) / kChunk;
+    for (int i = threadIdx.x; i < num_tokens * chunks; i += kThreads) {
+      const int j = i / chunks, c = i % chunks * kChunk;
+      CopyAsync(staged + j * Padded(dim) + c, value(j) + c, true);
+    }
+    CommitCopies();  // the wait for the last keys is for these too
+    if (static_cast<int>(threadIdx.x) < num_tokens)
+      value_rows[threadIdx.x] = staged + static_cast<int>(threadIdx.x) * Padded(dim);
+  } else if (static_cast<int>(threadIdx.x) < num_tokens) {
+    value_rows[threadIdx.x] = value(static_cast<int>(threadIdx.x));
   }
   const auto query = [&](int i) -> const float* {
     if (i >= g.num_queries) return nullptr;
@@ -88,15 +85,15 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
   Tile::Run(shared, 0, dim, dim, query, key);
   auto& p = shared.sums[0];
   const int64_t at = block.tile_base + static_cast<int64_t>(tile) * (kFew ? g.num_queries : kMaxQueries);
-  TileSoftmax(read, block, g, tile, p, read.tile_stats + 2 * at);
+  TileSoftmax(read, block, g, tile, p, read.work->tile_stats + 2 * at);
 
   const auto keep_probabilities = [&](float* out) {
     for (int i = threadIdx.x; i < g.num_queries * kTile; i += kThreads) out[i] = p[i / kTile][i % kTile];
   };
   if constexpr (!kFew) {
-    keep_probabilities(read.tile_values + at * kTile);
+    keep_probabilities(read.work->tile_values + at * kTile);
   } else if (tile == g.own_tile) {
-    keep_probabilities(read.own_p + static_cast<int64_t>(blockIdx.y) * kMaxQueries * kTile);
+    keep_probabilities(read.work->own_p + static_cast<int64_t>(block_index) * kMaxQueries * kTile);
   } else {
     // A thread owns four columns; the values of a token are read by the whole block at once.
     for (int c = threadIdx.x * 4; c < Padded(dim); c += kThreads * 4) {
@@ -115,34 +112,36 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
 #pragma unroll
       for (int i = 0; i < kQueriesPerThread; ++i) {
         if (i < g.num_queries) {
-          *reinterpret_cast<float4*>(read.tile_values + (at + i) * Padded(dim) + c) = {a[i][0], a[i][1],
-                                                                                       a[i][2], a[i][3]};
+          *reinterpret_cast<float4*>(read.work->tile_values + (at + i) * Padded(dim) + c) = {
+              a[i][0], a[i][1], a[i][2], a[i][3]};
         }
       }
     }
   }
 }
 
-// Where a query's result goes, and its softmax.
-__device__ void WriteForward(const PagedRead& read, const ReadBlock& block, int i, int c, float acc,
-                             float sum) {
-  read.out.row(block.first_row +
-               i / block.num_heads)[(block.first_head + i % block.num_heads) * read.values.dim + c] =
-      acc * (1.0f / sum);
-}
-__device__ int64_t PartialRow(const PagedRead& read, const ReadBlock& block, int chain, int i) {
-  return static_cast<int64_t>(chain) * read.partial_rows + block.wave_row + i;
+// Grid: any number of blocks, which share the work items evenly.
+template <class T, int kQueriesPerThread, bool kFew>
+__global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>::kMinBlocks)
+    TileKernel(const PagedRead read) {
+  for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
+    ReadTile<T, kQueriesPerThread, kFew>(read, BlockOf(read, item), item);
+    __syncthreads();  // shared memory is free for the next item
+  }
 }
 
 // Folds the tiles of few queries. Grid: columns in parts of kFoldColumns x chains of this rank x (block,
-// query).
+// query of the most that a block has).
 constexpr int kFoldColumns = 128;
 template <class T>
-__global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read, const ReadBlock* blocks) {
-  __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], own[kTile];
-  const ReadBlock block = blocks[blockIdx.z / kFewQueries];
+__global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read) {
+  __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], scaled_sum[kTile], own[kTile];
+  const int block_index = blockIdx.z / read.max_queries;
+  const ReadBlock block = read.blocks[block_index];
   const Geometry g(read, block);
-  const int i = blockIdx.z % kFewQueries, thread = threadIdx.x, column = blockIdx.x * kFoldColumns + thread;
+  const ReadWork work = *read.work;
+  const int i = blockIdx.z % read.max_queries, thread = threadIdx.x,
+            column = blockIdx.x * kFoldColumns + thread;
   const int chain = blockIdx.y * read.num_ranks + read.rank, dim = read.values.dim;
   if (i >= g.num_queries) return;
   const int end = read.feedback ? g.own_tile : (g.horizon + kTile - 1) / kTile;  // tiles to fold
@@ -154,7 +153,7 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read,
       return block.tile_base + static_cast<int64_t>(first + t * read.num_chains) * g.num_queries + i;
     };
     __syncthreads();
-    if (thread < n) tile_max[thread] = read.tile_stats[2 * at(thread)];
+    if (thread < n) tile_max[thread] = work.tile_stats[2 * at(thread)];
     __syncthreads();
     if (thread < n) {
       float before = max;
@@ -162,14 +161,18 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read,
       const Rescale r = Extend(before, tile_max[thread]);
       old_scale[thread] = r.old;
       tile_scale[thread] = r.tile;
+      scaled_sum[thread] = work.tile_stats[2 * at(thread) + 1] * r.tile;
     }
     __syncthreads();
-#pragma unroll 4
+    // A long context is folded by few threads: many loads have to be under way.
+    const float* values = work.tile_values + at(0) * Padded(dim) + column;
+    const int64_t step = static_cast<int64_t>(read.num_chains) * g.num_queries * Padded(dim);
+#pragma unroll 16
     for (int t = 0; t < n; ++t) {
       max = fmaxf(max, tile_max[t]);
-      sum = fmaf(sum, old_scale[t], read.tile_stats[2 * at(t) + 1] * tile_scale[t]);
-      if (column < dim)
-        acc = fmaf(acc, old_scale[t], read.tile_values[at(t) * Padded(dim) + column] * tile_scale[t]);
+      sum = fmaf(sum, old_scale[t], scaled_sum[t]);
+      const float value = column < dim ? values[t * step] : 0.0f;
+      acc = fmaf(acc, old_scale[t], value * tile_scale[t]);
     }
   }
   if (!read.feedback) {
@@ -181,14 +184,12 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read,
     float* p_out = read.p + static_cast<int64_t>(block.wave_row + i) * kTile;
     const bool seen = IsRead(read, g, g.own_tile);  // not by a lone row at the start of its tile
     const int64_t at = block.tile_base + static_cast<int64_t>(g.own_tile) * g.num_queries + i;
-    const Rescale r = seen ? Extend(max, read.tile_stats[2 * at]) : Rescale{max, 1.0f, 0.0f};
-    if (seen) sum = fmaf(sum, r.old, read.tile_stats[2 * at + 1] * r.tile);
+    const Rescale r = seen ? Extend(max, work.tile_stats[2 * at]) : Rescale{max, 1.0f, 0.0f};
+    if (seen) sum = fmaf(sum, r.old, work.tile_stats[2 * at + 1] * r.tile);
     max = r.max;
     if (thread < kTile) {
       own[thread] =
-          seen ? read.own_p[(static_cast<int64_t>(blockIdx.z / kFewQueries) * kMaxQueries + i) * kTile +
-                            thread] *
-                     r.tile
+          seen ? work.own_p[(static_cast<int64_t>(block_index) * kMaxQueries + i) * kTile + thread] * r.tile
                : 0.0f;
       if (blockIdx.x == 0) p_out[thread] = own[thread];
     }
@@ -218,10 +219,11 @@ struct ValueShared {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read, const ReadBlock* blocks) {
+__global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
   auto& shared = *static_cast<ValueShared*>(DynamicShared());
-  const ReadBlock block = blocks[blockIdx.z];
+  const ReadBlock block = read.blocks[blockIdx.z];
   const Geometry g(read, block);
+  const ReadWork work = *read.work;
   const int thread = threadIdx.x, query0 = thread / 16 * 4, column0 = thread % 16 * 4;
   const int first_column = blockIdx.x * kValueColumns, dim = read.values.dim;
   const int chain = blockIdx.y * read.num_ranks + read.rank;
@@ -237,15 +239,15 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read, co
     if (thread < kMaxQueries) {
       Rescale r = {max, 1.0f, 0.0f};
       if (thread < g.num_queries) {
-        r = Extend(max, read.tile_stats[2 * (at + thread)]);
-        sum = fmaf(sum, r.old, read.tile_stats[2 * (at + thread) + 1] * r.tile);
+        r = Extend(max, work.tile_stats[2 * (at + thread)]);
+        sum = fmaf(sum, r.old, work.tile_stats[2 * (at + thread) + 1] * r.tile);
       }
       max = r.max;
       shared.old_scale[thread] = r.old;
       shared.tile_scale[thread] = r.tile;
     }
     for (int i = thread; i < kMaxQueries * kTile; i += kThreads) {
-      shared.p[i / kTile][i % kTile] = i / kTile < g.num_queries ? read.tile_values[at * kTile + i] : 0.0f;
+      shared.p[i / kTile][i % kTile] = i / kTile < g.num_queries ? work.tile_values[at * kTile + i] : 0.0f;
     }
     for (int i = thread; i < kTile * kValueColumns / 4; i += kThreads) {
       const int j = i / (kValueColumns / 4), c = i % (kValueColumns / 4) * 4;
@@ -316,56 +318,50 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read, co
 }
 
 template <class T, int kQueriesPerThread, bool kFew>
-void LaunchTiles(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                 int max_tiles) {
-  Launch(stream, dim3(max_tiles, num_blocks), kThreads,
-         sizeof(typename DotTile<T, kQueriesPerThread, kFew>::Shared), TileKernel<T, kQueriesPerThread, kFew>,
-         read, blocks);
+void LaunchTiles(cudaStream_t stream, const PagedRead& read, int num_ctas) {
+  if (num_ctas == 0) return;
+  const size_t bytes = sizeof(typename DotTile<T, kQueriesPerThread, kFew>::Shared);
+  Launch(stream, dim3(num_ctas), kThreads, bytes + (kFew ? StagedBytes<T>(read.values.dim) : 0),
+         TileKernel<T, kQueriesPerThread, kFew>, read);
 }
 
 template <class T>
-void FewQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                int max_queries, int max_tiles) {
-  if (max_tiles > 0) {
-    if (max_queries == 1) {
-      LaunchTiles<T, 1, true>(stream, read, blocks, num_blocks, max_tiles);
-    } else {
-      LaunchTiles<T, kFewQueries, true>(stream, read, blocks, num_blocks, max_tiles);
-    }
+void FewQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
+  if (read.max_queries == 1) {
+    LaunchTiles<T, 1, true>(stream, read, num_ctas);
+  } else {
+    LaunchTiles<T, kFewQueries, true>(stream, read, num_ctas);
   }
   const dim3 grid((read.values.dim + kFoldColumns - 1) / kFoldColumns, read.num_chains / read.num_ranks,
-                  num_blocks * kFewQueries);
-  Launch(stream, grid, kFoldColumns, 0, FoldKernel<T>, read, blocks);
+                  read.num_blocks * read.max_queries);
+  Launch(stream, grid, kFoldColumns, 0, FoldKernel<T>, read);
 }
 
 template <class T>
-void ManyQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                 int max_tiles) {
-  LaunchTiles<T, 8, false>(stream, read, blocks, num_blocks, max_tiles);
+void ManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
+  LaunchTiles<T, 8, false>(stream, read, num_ctas);
   const dim3 grid((read.values.dim + kValueColumns - 1) / kValueColumns, read.num_chains / read.num_ranks,
-                  num_blocks);
-  Launch(stream, grid, kThreads, sizeof(ValueShared), ValueKernel<T>, read, blocks);
+                  read.num_blocks);
+  Launch(stream, grid, kThreads, sizeof(ValueShared), ValueKernel<T>, read);
 }
 
 }  // namespace
 
-void ReadFewQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                    int max_queries, int max_tiles) {
-  if (num_blocks == 0) return;
+void ReadFewQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
+  if (read.num_blocks == 0) return;
   if (read.keys.dtype == DType::kF32) {
-    FewQueries<float>(stream, read, blocks, num_blocks, max_queries, max_tiles);
+    FewQueries<float>(stream, read, num_ctas);
   } else {
-    FewQueries<Bf16>(stream, read, blocks, num_blocks, max_queries, max_tiles);
+    FewQueries<Bf16>(stream, read, num_ctas);
   }
 }
 
-void ReadManyQueries(cudaStream_t stream, const PagedRead& read, const ReadBlock* blocks, int num_blocks,
-                     int max_tiles) {
-  if (num_blocks == 0) return;
+void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
+  if (read.num_blocks == 0) return;
   if (read.keys.dtype == DType::kF32) {
-    ManyQueries<float>(stream, read, blocks, num_blocks, max_tiles);
+    ManyQueries<float>(stream, read, num_ctas);
   } else {
-    ManyQueries<Bf16>(stream, read, blocks, num_blocks, max_tiles);
+    ManyQueries<Bf16>(stream, read, num_ctas);
   }
 }
 

@@ -5,32 +5,54 @@
 
 namespace sessa::cuda {
 
-ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int64_t max_floats) {
+ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options) {
   const auto queries = [](const ReadBlock& b) { return b.num_rows * b.num_heads; };
   const auto is_few = [&](const ReadBlock& b) { return queries(b) <= kFewQueries; };
+  // The grid's third dimension ends at 65535: the blocks of a group times their queries, where those are few.
+  constexpr int kMaxGroupBlocks = 4096;
   ReadPlan plan;
   plan.blocks = std::move(blocks);
   std::stable_partition(plan.blocks.begin(), plan.blocks.end(), is_few);
   for (int i = 0; i < static_cast<int>(plan.blocks.size()); ++i) {
     ReadBlock& b = plan.blocks[i];
     const bool few = is_few(b);
-    const int tiles = (b.start + b.num_rows - (feedback ? 1 : 0) + kTile - 1) / kTile;
-    const int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
-    const int64_t unit_floats = few ? Padded(dim) : kTile;
-    if (plan.groups.empty() || plan.groups.back().few != few ||
-        (plan.groups.back().num_tiles + units) * unit_floats > max_floats ||
-        plan.groups.back().count ==
-            4096) {  // the grid's third dimension ends at 65535, which is 8191 blocks of few queries
-      plan.groups.push_back({few, i, 0, 0, 0, 0});
+    const int tiles = (b.start + b.num_rows - (options.feedback ? 1 : 0) + kTile - 1) / kTile;
+    const bool fused = options.tensor_cores && !options.feedback && options.dim <= kMaxFusedDim;
+    const ReadPath path = few                    ? ReadPath::kFewQueries
+                          : fused                ? ReadPath::kFusedAttention
+                          : options.tensor_cores ? ReadPath::kTensorCores
+                                                 : ReadPath::kManyQueries;
+    int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
+    int items = path == ReadPath::kTensorCores ? (tiles + kTensorItemTiles - 1) / kTensorItemTiles : tiles;
+    if (path == ReadPath::kFusedAttention) units = items = 0;
+    const int64_t unit_floats = few ? Padded(options.dim) : kTile;
+    if (plan.groups.empty() || plan.groups.back().path != path ||
+        (plan.groups.back().num_tiles + units) * unit_floats > options.max_floats ||
+        plan.groups.back().count == kMaxGroupBlocks) {
+      plan.groups.push_back({path, i, 0, 0, 0, 0});
     }
     ReadGroup& g = plan.groups.back();
     b.tile_base = g.num_tiles;
+    b.first_item = g.num_items;
     ++g.count;
     g.max_queries = std::max(g.max_queries, queries(b));
-    g.max_tiles = std::max(g.max_tiles, tiles);
+    g.num_items += items;
     g.num_tiles += units;
   }
+  if (plan.groups.size() == 1 && options.min_blocks <= kMaxGroupBlocks) {
+    ReadGroup& g = plan.groups.back();
+    ReadBlock padding = {};
+    padding.first_item = g.num_items;
+    for (; g.count < options.min_blocks; ++g.count) plan.blocks.push_back(padding);
+  }
   return plan;
+}
+
+int DecodeBucket(int n) {
+  if (n <= 0 || n > kMaxDecodeBucket) return n;
+  int power = 1;
+  while (power < n) power *= 2;
+  return power >= 4 && n <= power / 4 * 3 ? power / 4 * 3 : power;
 }
 
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
@@ -45,7 +67,7 @@ std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
     for (size_t i = 0; i < spans.size(); ++i) {
       for (int r = 0; r < spans[i].num_rows; r += rows) {
         blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,
-                          h, e - h, q_to_kv[h], 0, pages[i], 0});
+                          h, e - h, q_to_kv[h], 0, pages[i], 0, 0});
       }
     }
   }

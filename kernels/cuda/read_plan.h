@@ -11,22 +11,39 @@
 
 namespace sessa::cuda {
 
+enum class ReadPath { kFewQueries, kManyQueries, kTensorCores, kFusedAttention };
+
 struct ReadGroup {
-  bool few = false;
+  ReadPath path = ReadPath::kFewQueries;
   int first = 0, count = 0;  // of blocks
-  int max_queries = 0, max_tiles = 0;
+  int max_queries = 0;
+  int num_items = 0;      // as ReadBlock::first_item counts them
   int64_t num_tiles = 0;  // as ReadBlock::tile_base counts them
 };
 
 struct ReadPlan {
   std::vector<ReadBlock> blocks;  // on the host
   std::vector<ReadGroup> groups;
-  const ReadBlock* device = nullptr;  // the same blocks
+  const ReadBlock* device_blocks = nullptr;  // the same blocks
+  const ReadWork* device_work = nullptr;     // of each group
 };
 
-// Fills in tile_base and the groups, and orders the blocks. A group takes at most max_floats of scratch, or
-// is one block.
-ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, bool feedback, int dim, int64_t max_floats);
+// Fills in tile_base, first_item and the groups, and orders the blocks. A group takes at most max_floats of
+// scratch, or is one block. A plan of one group is padded to min_blocks.
+struct ReadPlanOptions {
+  bool feedback = false;
+  bool tensor_cores = false;  // for blocks of many queries
+  int dim = 0;
+  int64_t max_floats = 0;
+  int min_blocks = 0;
+};
+ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options);
+
+// The rows that a decode step of n rows is padded to, a graph being captured for each such number: a power of
+// two or the middle between two (1 2 3 4 6 8 12 ...), so at most half as many rows again. n itself beyond
+// kMaxDecodeBucket.
+inline constexpr int kMaxDecodeBucket = 512;
+int DecodeBucket(int n);
 
 // The blocks of a forward attention over `spans`; pages[i]: span i's page table on the device.
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,

@@ -20,6 +20,11 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
   config.blockDim = dim3(block);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  constexpr size_t kSharedWithoutOptIn = 48 << 10;
+  if (shared_bytes > kSharedWithoutOptIn) {
+    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes));
+  }
   (void)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 

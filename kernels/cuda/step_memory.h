@@ -1,5 +1,6 @@
-// What a step's host data costs on the device: small arrays that go up through pinned memory, in order with
-// the kernels. Not thread-safe; owned by a CudaBackend.
+// What a step's host data costs on the device: small arrays, gathered in pinned memory and sent in one copy,
+// in order with the kernels. Arrays of the same sizes in the same order have the same addresses in every
+// step, which is what lets a captured graph be launched again. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <cstddef>
@@ -21,10 +22,10 @@ class StepMemory {
   StepMemory& operator=(const StepMemory&) = delete;
 
   // Forgets everything. Requires that no kernel or copy that uses it is under way.
-  void Reset() { chunk_ = used_ = 0; }
+  void Reset() { chunk_ = used_ = sent_chunk_ = sent_ = 0; }
 
-  // A copy on the device, valid until Reset; null when there is no memory (cudaGetLastError tells) or no
-  // value.
+  // Where the values will be on the device after Send, until Reset; null when there is no memory
+  // (cudaGetLastError tells) or no value.
   template <class T>
   const T* Upload(absl::Span<const T> values) {
     return values.empty() ? nullptr
@@ -33,6 +34,23 @@ class StepMemory {
   template <class T>
   const T* Upload(const std::vector<T>& values) {
     return Upload(absl::MakeConstSpan(values));
+  }
+  // Enqueues the copies of what was uploaded since the last Send.
+  cudaError_t Send() {
+    cudaError_t error = cudaSuccess;
+    for (; sent_chunk_ <= chunk_ && sent_chunk_ < chunks_.size(); ++sent_chunk_, sent_ = 0) {
+      const Chunk& c = chunks_[sent_chunk_];
+      const size_t end = sent_chunk_ == chunk_ ? used_ : c.size;
+      if (end > sent_ && error == cudaSuccess) {
+        error =
+            cudaMemcpyAsync(c.device + sent_, c.host + sent_, end - sent_, cudaMemcpyHostToDevice, stream_);
+      }
+      if (sent_chunk_ == chunk_) {
+        sent_ = end;
+        break;
+      }
+    }
+    return error;
   }
 
  private:
@@ -47,7 +65,6 @@ class StepMemory {
     const Chunk& c = chunks_[chunk_];
     char* device = c.device + used_;
     std::memcpy(c.host + used_, data, bytes);
-    (void)cudaMemcpyAsync(device, c.host + used_, bytes, cudaMemcpyHostToDevice, stream_);
     used_ += (bytes + 255) / 256 * 256;
     return device;
   }
@@ -67,7 +84,8 @@ class StepMemory {
 
   const cudaStream_t stream_;
   std::vector<Chunk> chunks_;
-  size_t chunk_ = 0, used_ = 0;  // of the chunk in use
+  size_t chunk_ = 0, used_ = 0;       // the chunk in use, and how much of it
+  size_t sent_chunk_ = 0, sent_ = 0;  // what comes before is on its way
 };
 
 }  // namespace sessa::cuda

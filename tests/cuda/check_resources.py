@@ -19,6 +19,9 @@ LIMITS = [
     (r"TileKernel.*Li8ELb1E", 128),      # decode, up to eight queries: two blocks
     (r"TileKernel.*Li8ELb0E", 255),      # prefill scores, 8 x 8 results a thread: one block
     (r"ValueKernel", 128),
+    (r"ScoreKernel", 128),               # prefill scores and values on the tensor cores: two blocks
+    (r"FusedAttentionKernelILi64E", 128),   # four blocks of 128 threads
+    (r"FusedAttentionKernelILi128E", 255),  # two
     (r"FoldKernel", 64),
     (r"SolveKernel", 128),
     (r"LinearKernel.*Li1ELb1E", 80),

@@ -46,8 +46,10 @@ DeviceAccess::~DeviceAccess() {
 
 using sessa::emulator::DeviceAccess;
 using sessa::emulator::guard;
+using sessa::emulator::RequireNoCapture;
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  RequireNoCapture("cudaMalloc");
   if (bytes > size_t{1} << 40) return cudaErrorMemoryAllocation;
   std::lock_guard<std::mutex> lock(guard().mutex);
   if (guard().on) {
@@ -65,6 +67,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* p) {
+  RequireNoCapture("cudaFree");
   std::lock_guard<std::mutex> lock(guard().mutex);
   const auto guarded = guard().allocations.find(p);
   if (guarded == guard().allocations.end()) {
@@ -76,14 +79,18 @@ cudaError_t cudaFree(void* p) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  const DeviceAccess access;
-  std::memcpy(to, from, bytes);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  sessa::emulator::Enqueue(stream, [=] {
+    const DeviceAccess access;
+    std::memcpy(to, from, bytes);
+  });
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
-  const DeviceAccess access;
-  std::memset(p, value, bytes);
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
+  sessa::emulator::Enqueue(stream, [=] {
+    const DeviceAccess access;
+    std::memset(p, value, bytes);
+  });
   return cudaSuccess;
 }

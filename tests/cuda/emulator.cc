@@ -19,7 +19,7 @@ thread_local void* dynamic_shared = nullptr;
 
 namespace {
 
-constexpr size_t kStackBytes = 64 << 10, kMaxShared = 48 << 10;  // more takes an opt-in that no kernel uses
+constexpr size_t kStackBytes = 64 << 10, kMaxShared = 227 << 10;  // of a block on Hopper
 constexpr int kWarp = 32;
 
 [[noreturn]] void Die(const char* what) {
@@ -32,11 +32,18 @@ enum class Wait { kNone, kBlock, kWarp, kExited };
 
 struct Warp {
   int num_waiting = 0, num_exited = 0;
-  uint32_t slots[2][kWarp];  // by turns: who writes one has seen every lane leave the other
+  WarpWords slots[2];  // by turns: who writes one has seen every lane leave the other
+};
+
+struct Copy {
+  void* shared;
+  const void* global;  // null: zeros
+  void Run() const { global != nullptr ? std::memcpy(shared, global, 16) : std::memset(shared, 0, 16); }
 };
 
 struct Thread : Fiber {
   Wait wait = Wait::kNone;
+  std::vector<std::vector<Copy>> copies;  // groups that wait, the last one open
   context::fiber self, scheduler;
 };
 
@@ -81,6 +88,7 @@ void RunBlock(unsigned n, void (*body)(void*), void* argument) {
     Thread& t = m.threads[i];
     static_cast<Fiber&>(t) = {dim3(i, 0, 0), static_cast<int>(i % kWarp), static_cast<int>(i / kWarp), 0};
     t.wait = Wait::kNone;
+    t.copies.assign(1, {});
     t.self = context::fiber(std::allocator_arg, StackOf{m.stacks.memory[i].get()},
                             [&t, body, argument](context::fiber&& scheduler) {
                               t.scheduler = std::move(scheduler);
@@ -124,12 +132,32 @@ void RunBlock(unsigned n, void (*body)(void*), void* argument) {
 void BlockBarrier() { Yield(Wait::kBlock); }
 void WarpBarrier() { Yield(Wait::kWarp); }
 
-uint32_t Shuffle(uint32_t value, int source) {
+const WarpWords& Exchange(const uint32_t* words, int n) {
   Warp& warp = machine.warps[current->warp];
-  uint32_t* slots = warp.slots[current->num_shuffles++ % 2];
-  slots[current->lane] = value;
+  WarpWords& slots = warp.slots[current->num_exchanges++ % 2];
+  std::copy(words, words + n, slots.words[current->lane]);
   WarpBarrier();
-  return slots[source];
+  return slots;
+}
+
+void CopyAsync(void* shared, const void* global, bool valid) {
+  const Copy copy{shared, valid ? global : nullptr};
+  if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 ||
+      (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0))
+    Die("cp.async of 16 bytes that are not aligned");
+  if (machine.backwards) {
+    copy.Run();
+  } else {
+    static_cast<Thread*>(current)->copies.back().push_back(copy);
+  }
+}
+void CommitCopies() { static_cast<Thread*>(current)->copies.emplace_back(); }
+void WaitForCopies(int pending) {
+  auto& copies = static_cast<Thread*>(current)->copies;
+  while (static_cast<int>(copies.size()) - 1 > pending) {
+    for (const Copy& copy : copies.front()) copy.Run();
+    copies.erase(copies.begin());
+  }
 }
 
 void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void*), void* argument) {

@@ -15,7 +15,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <type_traits>
+#include <vector>
 
 #define SESSA_CUDA_EMULATED 1
 #define __global__
@@ -47,17 +49,37 @@ namespace sessa::emulator {
 
 struct Fiber {
   dim3 thread;
-  int lane, warp, num_shuffles;
+  int lane, warp, num_exchanges;
 };
 extern thread_local Fiber* current;
 extern thread_local dim3 block_index, block_size, grid_size;
 extern thread_local void* dynamic_shared;
 
 void BlockBarrier();
-void WarpBarrier();                            // of all 32 lanes
-uint32_t Shuffle(uint32_t value, int source);  // the value of the warp's lane `source`
+void WarpBarrier();  // of all 32 lanes
+// What every lane of the warp handed in: up to kMaxWords each, valid until the lane's next but one exchange.
+struct WarpWords {
+  static constexpr int kMaxWords = 6;
+  uint32_t words[32][kMaxWords];
+};
+const WarpWords& Exchange(const uint32_t* words, int n);
+inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1).words[source][0]; }
+// cp.async: copies of 16 bytes in groups. They are done at once in every other block, and as late as the
+// waits allow in the rest: a kernel must not rely on either.
+void CopyAsync(void* shared, const void* global, bool valid);
+void CommitCopies();
+void WaitForCopies(int pending);
 // Calls body(context) once for each thread of the grid.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void* context), void* context);
+
+// Ends the process when this thread captures: on a device the call would spoil the capture.
+void RequireNoCapture(const char* call);
+
+// Since the process began.
+struct Counts {
+  int captures, graph_launches;
+};
+Counts counts();
 
 }  // namespace sessa::emulator
 
@@ -82,6 +104,11 @@ inline unsigned atomicAdd(unsigned* p, unsigned x) {
   *p += x;
   return old;
 }
+inline unsigned long long atomicMax(unsigned long long* p, unsigned long long x) {
+  const unsigned long long old = *p;
+  *p = std::max(old, x);
+  return old;
+}
 inline float __uint_as_float(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, 4);
@@ -96,9 +123,20 @@ using std::max;
 using std::min;
 
 // The part of the CUDA runtime that the backend calls. Streams are in order, so each call is done when it
-// returns.
-using cudaStream_t = struct EmulatedStream*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+// returns; unless its stream captures, then it is kept in the graph. A null stream never captures.
+struct EmulatedGraph {
+  std::vector<std::function<void()>> work;
+};
+struct EmulatedStream {
+  EmulatedGraph* capture = nullptr;
+};
+using cudaStream_t = EmulatedStream*;
+using cudaGraph_t = EmulatedGraph*;
+using cudaGraphExec_t = const EmulatedGraph*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorStreamCaptureInvalidated = 901 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 cudaError_t cudaMalloc(void** p, size_t bytes);  // filled with NaN
 cudaError_t cudaFree(void* p);
@@ -111,39 +149,59 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t);
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 1, cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  return *stream = nullptr, cudaSuccess;
+  return *stream = new EmulatedStream, cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return *free = *total = size_t{1} << 30, cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t e) {
   return e == cudaSuccess ? "no error" : "out of memory";
 }
 
+namespace sessa::emulator {
+
+template <class Work>
+void Enqueue(cudaStream_t stream, const Work& work) {
+  if (stream != nullptr && stream->capture != nullptr) {
+    stream->capture->work.push_back(work);
+  } else {
+    work();
+  }
+}
+
+}  // namespace sessa::emulator
+
 // What kernels/cuda/runtime.h makes of the real device.
 namespace sessa::cuda {
 
 template <class... P, class... A>
-void Launch(cudaStream_t, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
+void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
             const A&... args) {
-  auto call = [&] { kernel(static_cast<P>(args)...); };
-  emulator::Run(
-      grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(call)*>(f))(); }, &call);
+  emulator::Enqueue(stream, [=] {
+    auto call = [&] { kernel(static_cast<P>(args)...); };
+    emulator::Run(
+        grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(call)*>(f))(); }, &call);
+  });
 }
 inline void* DynamicShared() { return emulator::dynamic_shared; }
-inline void CopyAsync(void* shared, const void* global, bool valid) {
-  if (valid) {
-    std::memcpy(shared, global, 16);
-  } else {
-    std::memset(shared, 0, 16);
-  }
-}
-inline void CommitCopies() {}
+using emulator::CommitCopies;
+using emulator::CopyAsync;
 template <int kPending>
-void WaitForCopies() {}
+void WaitForCopies() {
+  emulator::WaitForCopies(kPending);
+}
 
 }  // namespace sessa::cuda
+
+#include "tests/cuda/emulated_mma.h"

@@ -3,7 +3,8 @@
 
 #include <vector>
 
-#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/mma.h"
 
 namespace sessa::cuda {
 namespace {
@@ -75,9 +76,105 @@ TEST(EmulatorDeathTest, EndsWhatAGpuWouldNotForgive) {
                "__syncthreads that a thread never reaches");
   EXPECT_DEATH(Launch(nullptr, dim3(1), 32, 0, HalfShuffleKernel, &out[0]),
                "a warp-wide operation that a lane has left");
-  EXPECT_DEATH(Launch(nullptr, dim3(1), 32, 49 << 10, EmptyKernel), "too much shared memory");
+  EXPECT_DEATH(Launch(nullptr, dim3(1), 32, 228 << 10, EmptyKernel), "too much shared memory");
   EXPECT_DEATH(Launch(nullptr, dim3(1, 70000), 32, 0, EmptyKernel), "no device takes this grid");
   EXPECT_DEATH(Launch(nullptr, dim3(1), 2048, 0, EmptyKernel), "at most 1024 threads");
+}
+
+// One warp: d = a b with a [16, 16] and b [16, 8] row-major, and b again through b^T [8, 16], row-major.
+void MultiplyKernel(const Bf16* a, const Bf16* b, const Bf16* bt, float* d, float* dt) {
+  auto* shared = static_cast<Bf16*>(DynamicShared());  // a, then b, then bt
+  const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  for (int i = lane; i < 256; i += 32) shared[i] = a[i];
+  for (int i = lane; i < 128; i += 32) shared[256 + i] = b[i], shared[384 + i] = bt[i];
+  __syncwarp();
+  unsigned x[4], y[4], z[4];
+  LoadMatrices(x, shared + lane % 16 * 16 + lane / 16 * 8);
+  LoadMatricesTransposed(y, shared + 256 + lane % 16 * 8);           // two matrices, twice
+  LoadMatrices(z, shared + 384 + lane % 8 * 16 + lane / 8 % 2 * 8);  // two matrices, twice
+  float p[4] = {}, q[4] = {};
+  MultiplyBf16(p, x, y[0], y[1]);
+  MultiplyBf16(q, x, z[2], z[3]);
+  for (int i = 0; i < 4; ++i) {
+    const int at = (g + i / 2 * 8) * 8 + 2 * t + i % 2;
+    d[at] = p[i], dt[at] = q[i];
+  }
+}
+
+TEST(EmulatorTest, TensorCoresMultiply) {
+  std::vector<Bf16> a(256), b(128), bt(128);
+  for (int i = 0; i < 256; ++i) a[i] = RoundToBf16(static_cast<float>(i * 37 % 101 - 50));
+  for (int k = 0; k < 16; ++k) {
+    for (int n = 0; n < 8; ++n)
+      b[k * 8 + n] = bt[n * 16 + k] = RoundToBf16(static_cast<float>((k * 8 + n) * 29 % 67 - 30));
+  }
+  std::vector<float> d(128), dt(128), expected(128);
+  for (int i = 0; i < 16; ++i) {
+    for (int n = 0; n < 8; ++n) {
+      for (int k = 0; k < 16; ++k) expected[i * 8 + n] += ToFloat(a[i * 16 + k]) * ToFloat(b[k * 8 + n]);
+    }
+  }
+  Launch(nullptr, dim3(1), 32, 1024, MultiplyKernel, a.data(), b.data(), bt.data(), d.data(), dt.data());
+  EXPECT_EQ(d, expected);  // whole numbers: exact
+  EXPECT_EQ(dt, expected);
+}
+
+template <bool kWaits>
+void CopyKernel(const float4* in, float4* out) {
+  auto* shared = static_cast<float4*>(DynamicShared());
+  CopyAsync(&shared[threadIdx.x], &in[threadIdx.x], threadIdx.x % 2 == 0);
+  CommitCopies();
+  if (kWaits) WaitForCopies<0>();
+  out[threadIdx.x] = shared[threadIdx.x];
+}
+
+TEST(EmulatorTest, CopiesMayBeLate) {
+  for (bool waits : {true, false}) {
+    std::vector<float4> in(32, float4{1, 2, 3, 4}), out(32);
+    int wrong = 0;
+    for (int block = 0; block < 2; ++block) {  // one of the two comes late
+      Launch(nullptr, dim3(1), 32, 32 * sizeof(float4), waits ? CopyKernel<true> : CopyKernel<false>,
+             in.data(), out.data());
+      for (int i = 0; i < 32; ++i) wrong += !(out[i].w == (i % 2 == 0 ? 4 : 0));
+    }
+    EXPECT_EQ(wrong, waits ? 0 : 32);
+  }
+}
+
+void AddKernel(int* x, int y) { x[threadIdx.x] += y; }
+
+TEST(EmulatorTest, AGraphRunsWhenItIsLaunched) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  std::vector<int> x(32, 1);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  Launch(stream, dim3(1), 32, 0, AddKernel, x.data(), 2);
+  Launch(stream, dim3(1), 32, 0, AddKernel, x.data(), 3);
+  cudaGraph_t graph;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t executable;
+  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+  cudaGraphDestroy(graph);
+  EXPECT_EQ(x, std::vector<int>(32, 1));
+  cudaGraphLaunch(executable, stream);
+  EXPECT_EQ(x, std::vector<int>(32, 6));
+  cudaGraphLaunch(executable, stream);
+  EXPECT_EQ(x, std::vector<int>(32, 11));
+  cudaGraphExecDestroy(executable);
+  cudaStreamDestroy(stream);
+}
+
+TEST(EmulatorDeathTest, EndsWhatSpoilsACapture) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  void* p = nullptr;
+  EXPECT_DEATH(cudaMalloc(&p, 1), "cudaMalloc while a stream captures");
+  EXPECT_DEATH(cudaStreamSynchronize(stream), "cudaStreamSynchronize while a stream captures");
+  cudaGraph_t graph;
+  cudaStreamEndCapture(stream, &graph);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
 }
 
 }  // namespace

@@ -36,6 +36,25 @@ TEST_F(EngineTest, GreedyTokensAreTheOracles) {
   EXPECT_LE(result.end.first_token, result.end.finished);
 }
 
+// Who asks for the best token alone gets it from the device, others from the logits: the same tokens, also side by side.
+TEST_F(EngineTest, GreedyWithAndWithoutLogitsIsTheSame) {
+  auto engine = Make(SmallOptions());
+  std::vector<std::shared_ptr<CollectingSink>> with, without;
+  for (int i = 0; i < 4; ++i) {
+    Request request = MakeRequest(RandomPrompt(20 + i, i), 15, 0);
+    request.sampling.min_tokens = 5;  // until then eos is masked, which takes the logits
+    request.sampling.ignore_eos = i % 2 == 0;
+    with.push_back(Submit(engine.get(), request));
+    request.sampling.num_logprobs = -1;
+    without.push_back(Submit(engine.get(), request));
+  }
+  for (int i = 0; i < 4; ++i) {
+    const auto tokens = with[i]->WaitForEnd().tokens[0];
+    EXPECT_GE(tokens.size(), 5u);
+    EXPECT_EQ(without[i]->WaitForEnd().tokens[0], tokens);
+  }
+}
+
 TEST_F(EngineTest, EosStopIdsAndMinTokens) {
   auto engine = Make(SmallOptions());
   Request request = MakeRequest(RandomPrompt(10), 20, 0);

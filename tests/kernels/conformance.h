@@ -48,15 +48,19 @@ class ConformanceTest : public testing::TestWithParam<TestDevice> {
   Device Put(const std::vector<float>& values, int rows, int cols, int margin = 0) {
     Device m{Allocate(sizeof(float) * rows * (cols + margin)), {}, margin};
     m.matrix = {m.memory.floats(), rows, cols, cols + margin};
-    std::vector<float> wide(static_cast<size_t>(rows) * (cols + margin), kMark);
+    Fill(m, values);
+    return m;
+  }
+  void Fill(const Device& m, const std::vector<float>& values) {
+    const auto [data, rows, cols, stride] = m.matrix;
+    std::vector<float> wide(static_cast<size_t>(rows) * stride, kMark);
     for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < cols; ++c)
-        wide[r * static_cast<size_t>(cols + margin) + c] =
+        wide[r * static_cast<size_t>(stride) + c] =
             values.empty() ? NAN : values[r * static_cast<size_t>(cols) + c];
     }
     backend_->CopyIn(wide.data(), wide.size() * sizeof(float), m.memory.data());
     EXPECT_TRUE(backend_->Synchronize().ok());
-    return m;
   }
   Device Empty(int rows, int cols, int margin = 0) { return Put({}, rows, cols, margin); }
 

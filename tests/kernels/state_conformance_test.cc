@@ -1,6 +1,7 @@
 // The operations of cached state, on every backend: pages, forward attention and the feedback recurrence,
 // against double precision on the values that the pages hold, and bit for bit against themselves however the
 // rows are cut and batched.
+#include <map>
 #include <numeric>
 #include <tuple>
 
@@ -58,6 +59,17 @@ class StateTest : public ConformanceTest {
     ASSERT_TRUE(backend_->AllocateState(num_pages, &state_).ok());
   }
 
+  const Device& Held(const std::string& name, const std::vector<float>& values, int rows, int cols,
+                     int margin = 0) {
+    Device& m = held_[absl::StrCat(name, " ", rows, " ", cols)];
+    if (m.memory.size() == 0) {
+      m = Put(values, rows, cols, margin);
+    } else {
+      Fill(m, values);
+    }
+    return m;
+  }
+
   // The next rows[i] tokens of sequence i as one step.
   void Step(const std::vector<int>& rows) {
     const auto [H, K, d, D, dtype, page_size] = shape_;
@@ -76,20 +88,24 @@ class StateTest : public ConformanceTest {
       add(s.q, H * d, &q), add(s.k, K * d, &k), add(s.v, K * d, &v), add(s.q_b, D, &q_b), add(s.k_b, D, &k_b);
       add(s.f, D, &f), add(s.gamma, 1, &gamma);
     }
-    step.token_ids.resize(n), step.positions.resize(n);
+    step.token_ids.resize(n), step.positions.resize(n), step.logit_rows.resize(n);
     CutIntoWaves(&step);
+    const int width = (D + 15) / 16 * 16;
+    // In the same memory as in the last step of so many rows, and all before the step begins: a backend may
+    // then know the step again and take another way.
+    const Device &dq = Held("q", q, n, H * d, 4), &dk = Held("k", k, n, K * d),
+                 &dv = Held("v", v, n, K * d, 8), &dq_b = Held("q_b", q_b, n, D),
+                 &dk_b = Held("k_b", k_b, n, D, 4), &df = Held("f", f, n, D),
+                 &dgamma = Held("gamma", gamma, 1, n), &out = Held("out", {}, n, H * d, 4),
+                 &ds = Held("s", {}, n, D, 4), &max = Held("max", {}, kFeedbackChains, n),
+                 &sum = Held("sum", {}, kFeedbackChains, n),
+                 &acc = Held("acc", {}, kFeedbackChains * n, width), &p = Held("p", {}, n, kFeedbackTile);
     backend_->BeginStep(step);
-    const Device dq = Put(q, n, H * d, 4), dk = Put(k, n, K * d), dv = Put(v, n, K * d, 8),
-                 dq_b = Put(q_b, n, D), dk_b = Put(k_b, n, D, 4);
-    const Device df = Put(f, n, D), dgamma = Put(gamma, 1, n), out = Empty(n, H * d, 4), ds = Empty(n, D, 4);
     backend_->AppendForward(dk.matrix, dv.matrix, &state_);
     backend_->AppendFeedbackKeys(dk_b.matrix, &state_);
     std::vector<int> q_to_kv;
     for (int h = 0; h < H; ++h) q_to_kv.push_back(h / (H / K));
     backend_->Attend(dq.matrix, q_to_kv, state_, out.matrix);
-    const int width = (D + 15) / 16 * 16;
-    const Device max = Empty(kFeedbackChains, n), sum = Empty(kFeedbackChains, n),
-                 acc = Empty(kFeedbackChains * n, width), p = Empty(n, kFeedbackTile);
     for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
       int wave_rows = 0;
       for (const RowSpan& b : step.waves[w]) wave_rows += b.num_rows;
@@ -124,6 +140,12 @@ class StateTest : public ConformanceTest {
     }
   }
 
+  // Many queries of bf16 state may go to tensor cores, which round queries and probabilities to bf16 (2^-9
+  // relative) and add in float32: scores of size x then err by about x 2^-10, the results by a few
+  // thousandths of their size.
+  bool MayRound() const { return !GetParam().batch_invariant && shape_.dtype == DType::kBF16; }
+  double Tolerance() const { return MayRound() ? 8e-3 : 1e-5; }
+
   float Rounded(float x) const { return RoundTo(shape_.dtype, x); }
 
   // softmax over the first n of q . k_j, times the values.
@@ -156,8 +178,8 @@ class StateTest : public ConformanceTest {
         const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
         for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + double{s.gamma[t]} * r[i];
       }
-      ExpectNear(out, s.out, 1e-5);
-      ExpectNear(feedback, s.s, 1e-5);  // each row from the rows before it as the backend gave them
+      ExpectNear(out, s.out, Tolerance());
+      ExpectNear(feedback, s.s, Tolerance());  // each row from the rows before it as the backend gave them
       ExpectCached(s);
     }
   }
@@ -173,6 +195,7 @@ class StateTest : public ConformanceTest {
   Shape shape_;
   LayerState state_;
   std::vector<Sequence> sequences_;
+  std::map<std::string, Device> held_;
 };
 
 TEST_P(StateTest, EveryShape) {
@@ -192,6 +215,38 @@ TEST_P(StateTest, EveryShape) {
   }
 }
 
+// Prompts and later chunks that end at, before and behind the edges of pages and tiles, for every way of
+// sharing keys.
+TEST_P(StateTest, PrefillAtEveryEdge) {
+  const std::vector<int> lengths = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 129};
+  for (auto [H, K, page_size] : {std::tuple{2, 2, 16}, {4, 1, 64}, {8, 1, 16}}) {
+    for (int prefix : {0, 63, 130}) {
+      SCOPED_TRACE(absl::StrCat("H ", H, " K ", K, " page ", page_size, " prefix ", prefix));
+      std::vector<int> totals, rows(lengths.size(), prefix);
+      for (int n : lengths) totals.push_back(prefix + n);
+      Start({H, K, 24, 40, DType::kBF16, page_size}, totals);
+      if (prefix > 0) Step(rows);
+      Step(lengths);
+      ExpectResults();
+    }
+  }
+}
+
+TEST_P(StateTest, PrefillOfEveryWidth) {
+  std::vector<Shape> shapes = {{4, 1, 64, 512}, {2, 1, 128, 1024}, {1, 1, 72, 2048}, {2, 1, 136, 64}};
+  if (GetParam().large) shapes.push_back({4, 1, 128, 4096});
+  for (Shape shape : shapes) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(absl::StrCat("d ", shape.d, " D ", shape.D, " ", Name(dtype)));
+      shape.dtype = dtype;
+      shape.page_size = 64;
+      Start(shape, {130});
+      Run({100});
+      ExpectResults();
+    }
+  }
+}
+
 TEST_P(StateTest, EveryCutIsTheSameBits) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int page_size : {16, 32, 64}) {
@@ -203,8 +258,12 @@ TEST_P(StateTest, EveryCutIsTheSameBits) {
         Run({chunk});
         ExpectResults();
         if (out.empty()) out = sequences_[0].out, s = sequences_[0].s;
-        EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
-        EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
+        if (!MayRound()) {
+          EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
+        }
+        if (GetParam().batch_invariant) {  // otherwise blocks of many rows may be solved by an inverse
+          EXPECT_EQ(s, sequences_[0].s) << "feedback: bits differ";
+        }
       }
     }
   }
@@ -216,6 +275,7 @@ TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
   Start(shape, lengths);
   Run(chunks);
   ExpectResults();
+  if (!GetParam().batch_invariant) return;
   auto together = std::move(sequences_);
   for (size_t i = 0; i < lengths.size(); ++i) {
     Start(shape, {lengths[i]});
@@ -233,23 +293,27 @@ TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
 TEST_P(StateTest, LongContext) {
   // Several tiles in each chain, and more than kTile of them to fold in one chain where the device is fast.
   const int n = GetParam().large ? 40000 : 1300;
-  Start({2, 1, 8, 16, DType::kF32, 64}, {n});
-  // The last rows by decode, then by few and by many: each way has its own kernels.
-  Step({n - 70});
-  for (int i = 0; i < 10; ++i) Step({1});
-  Step({5}), Step({55});
-  ASSERT_EQ(sequences_[0].num_done, n);
-  Sequence& s = sequences_[0];
-  // Only the last rows are checked: the others would take the plain loops too long.
-  std::vector<int> rows = {n - 60, n - 56, n - 55, n - 2, n - 1};
-  for (int i = 0; i < 10; ++i) rows.push_back(n - 70 + i);
-  for (int t : rows) {
-    const auto y = Mix(&s.q[(t * 2 + 1) * 8], s.k.data(), s.v.data(), t + 1, 8, 8);
-    ExpectNear(y, {s.out.begin() + (t * 2 + 1) * 8, s.out.begin() + (t * 2 + 2) * 8}, 2e-5);
-    const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), t, 16, 16);
-    std::vector<double> expected;
-    for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + double{s.gamma[t]} * r[i]);
-    ExpectNear(expected, {s.s.begin() + t * 16, s.s.begin() + (t + 1) * 16}, 2e-5);
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(Name(dtype));
+    Start({2, 1, 8, 16, dtype, 64}, {n});
+    const double tolerance = std::max(2e-5, Tolerance());
+    // The last rows by decode, then by few and by many: each way has its own kernels.
+    Step({n - 70});
+    for (int i = 0; i < 10; ++i) Step({1});
+    Step({5}), Step({55});
+    ASSERT_EQ(sequences_[0].num_done, n);
+    Sequence& s = sequences_[0];
+    // Only the last rows are checked: the others would take the plain loops too long.
+    std::vector<int> rows = {n - 60, n - 56, n - 55, n - 2, n - 1};
+    for (int i = 0; i < 10; ++i) rows.push_back(n - 70 + i);
+    for (int t : rows) {
+      const auto y = Mix(&s.q[(t * 2 + 1) * 8], s.k.data(), s.v.data(), t + 1, 8, 8);
+      ExpectNear(y, {s.out.begin() + (t * 2 + 1) * 8, s.out.begin() + (t * 2 + 2) * 8}, tolerance);
+      const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), t, 16, 16);
+      std::vector<double> expected;
+      for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + double{s.gamma[t]} * r[i]);
+      ExpectNear(expected, {s.s.begin() + t * 16, s.s.begin() + (t + 1) * 16}, tolerance);
+    }
   }
 }
 

@@ -1,0 +1,82 @@
+#include "kernels/cuda/context.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/convert.h"
+
+namespace sessa::cuda {
+
+Context::~Context() {
+  (void)cudaSetDevice(device_);
+  (void)cudaStreamSynchronize(stream_);
+  (void)cudaStreamDestroy(stream_);
+}
+
+void Context::Note(cudaError_t error, const char* what) {
+  if (error != cudaSuccess)
+    Fail(absl::InternalError(absl::StrCat("GPU ", device_, ", ", what, ": ", cudaGetErrorString(error))));
+}
+
+absl::StatusOr<Buffer> Context::Allocate(size_t bytes) {
+  bytes = std::max<size_t>(bytes, 1);
+  void* p = nullptr;
+  (void)cudaSetDevice(device_);
+  if (cudaError_t error = cudaMalloc(&p, bytes); error != cudaSuccess) {
+    (void)cudaGetLastError();  // not a fault of the device
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot allocate ", bytes, " bytes of GPU memory: ", cudaGetErrorString(error)));
+  }
+  Note(cudaMemsetAsync(p, 0, bytes, stream_), "clearing memory");
+  return Buffer(p, bytes, [](void* data, size_t) { (void)cudaFree(data); });
+}
+
+absl::StatusOr<Buffer> Context::Upload(const void* data, DType from, int64_t n, int64_t k, int64_t stride,
+                                       DType to) {
+  stride = std::max(stride, k);
+  auto memory = Allocate(n * stride * SizeOf(to));
+  if (!memory.ok()) return memory;
+  constexpr int64_t kBatch = 1 << 20;  // values converted at a time
+  const int64_t batch = std::max<int64_t>(1, kBatch / std::max<int64_t>(1, stride));
+  std::vector<char> rows;
+  for (int64_t first = 0; first < n; first += batch) {
+    const int64_t count = std::min(batch, n - first);
+    rows.assign(count * stride * SizeOf(to), 0);
+    for (int64_t r = 0; r < count; ++r) {
+      char* row = rows.data() + r * stride * SizeOf(to);
+      if (from == to) {
+        std::memcpy(row, static_cast<const char*>(data) + (first + r) * k * SizeOf(from), k * SizeOf(from));
+        continue;
+      }
+      for (int64_t i = 0; i < k; ++i) {
+        const float x = ToFloat(data, (first + r) * k + i, from);
+        const uint16_t rounded = RoundToBf16(x);
+        std::memcpy(row + i * SizeOf(to), to == DType::kF32 ? static_cast<const void*>(&x) : &rounded,
+                    SizeOf(to));
+      }
+    }
+    Note(cudaMemcpyAsync(static_cast<char*>(memory->data()) + first * stride * SizeOf(to), rows.data(),
+                         rows.size(), cudaMemcpyHostToDevice, stream_),
+         "copying to the GPU");
+    Wait("copying to the GPU");  // before `rows` changes
+  }
+  if (!status_.ok()) return status_;
+  return memory;
+}
+
+bool Context::Reserve(size_t bytes, Buffer* buffer) {
+  if (buffer->size() >= bytes) return true;
+  // Half as much again: contexts grow by a tile at a time, and each growth waits for the device.
+  auto memory = Allocate(std::max(bytes, buffer->size() + buffer->size() / 2));
+  if (!memory.ok()) memory = Allocate(bytes);
+  if (!memory.ok()) {
+    Fail(memory.status());
+    return false;
+  }
+  outgrown_.push_back(std::exchange(*buffer, *std::move(memory)));
+  return true;
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,55 @@
+// One GPU, the stream that everything runs on, its memory, and the first error of what was enqueued.
+// Not thread-safe; owned by a CudaBackend.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/runtime.h"
+
+namespace sessa::cuda {
+
+class Context {
+ public:
+  // Owns the stream, which is `device`'s.
+  Context(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  int device() const { return device_; }
+  const absl::Status& status() const { return status_; }
+
+  // Makes the device this thread's.
+  void Use() { Note(cudaSetDevice(device_), "choosing the GPU"); }
+  void Fail(const absl::Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+  void Note(cudaError_t error, const char* what);
+  // Waits for the stream.
+  void Wait(const char* what) { Note(cudaStreamSynchronize(stream_), what); }
+
+  // Zeroed. RESOURCE_EXHAUSTED, which is not an error of the device.
+  absl::StatusOr<Buffer> Allocate(size_t bytes);
+  // Host rows [n, k] as rows of `stride` elements (0: k), the rest zero.
+  absl::StatusOr<Buffer> Upload(const void* data, DType from, int64_t n, int64_t k, int64_t stride, DType to);
+
+  // Grows a scratch buffer; its contents are lost, and zero when it grew. Kernels that were enqueued or
+  // planned for the old memory may still use it: it stays until FreeOutgrown. False, and an error noted, when
+  // there is no memory.
+  bool Reserve(size_t bytes, Buffer* buffer);
+  // Requires that nothing is under way.
+  void FreeOutgrown() { outgrown_.clear(); }
+
+ private:
+  const int device_;
+  const cudaStream_t stream_;
+  absl::Status status_;
+  std::vector<Buffer> outgrown_;
+};
+
+}  // namespace sessa::cuda

@@ -1,0 +1,60 @@
+#include "kernels/cuda/decode_graphs.h"
+
+namespace sessa::cuda {
+namespace {
+
+// A server needs one for each bucket; a graph of a few hundred launches takes about a megabyte.
+constexpr size_t kMaxGraphs = 64;
+
+}  // namespace
+
+void DecodeGraphs::Flush(bool may_replay) {
+  if (!deferring_) return;
+  deferring_ = false;
+  if (operations_.empty()) return;
+  if (!may_replay || !can_capture_) {
+    RunAll();
+  } else if (const auto found = graphs_.find(key_); found == graphs_.end()) {
+    if (graphs_.size() >= kMaxGraphs) Clear();
+    graphs_.emplace(key_, nullptr);
+    RunAll();
+  } else {
+    if (found->second == nullptr) found->second = Capture();
+    if (found->second != nullptr) {
+      (void)cudaGraphLaunch(found->second, stream_);  // an error stays with the runtime, as those of launches
+    } else {
+      RunAll();
+    }
+  }
+  key_.clear();
+  operations_.clear();
+  operands_.clear();
+}
+
+cudaGraphExec_t DecodeGraphs::Capture() {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  // This thread's calls alone: other ranks may allocate meanwhile.
+  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+    RunAll();
+    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess ||
+        cudaGraphInstantiate(&executable, graph, 0) != cudaSuccess) {
+      executable = nullptr;
+    }
+    if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  }
+  if (executable == nullptr) {
+    (void)cudaGetLastError();  // nothing ran, so it is no fault of the step
+    can_capture_ = false;
+  }
+  return executable;
+}
+
+void DecodeGraphs::Clear() {
+  for (auto& [key, graph] : graphs_) {
+    if (graph != nullptr) (void)cudaGraphExecDestroy(graph);
+  }
+  graphs_.clear();
+}
+
+}  // namespace sessa::cuda

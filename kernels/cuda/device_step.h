@@ -1,0 +1,90 @@
+// A step's rows as the kernels see them: token ids, spans, page tables and the blocks of each read, in device
+// memory. In a decode step (every span has one row, and each row its logits) all arrays but the page tables
+// are as long as the step's bucket, so their addresses and the launches on them depend on the bucket alone:
+// the contexts, the page tables and how many rows there really are are data. Not thread-safe; owned by a
+// CudaBackend.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/read_plan.h"
+#include "kernels/cuda/step_memory.h"
+
+namespace sessa::cuda {
+
+class DeviceStep {
+ public:
+  // use_tensor_cores: for reads of many queries of bf16 state.
+  DeviceStep(Context* context, bool use_tensor_cores);
+
+  // `rows` stays until the next Begin. Requires that nothing of the step before is under way.
+  void Begin(const StepRows& rows);
+  // Enqueues the copies that what is enqueued next relies on.
+  void Send();
+
+  bool is_decode() const { return live_ != nullptr; }
+  int num_rows() const { return num_rows_; }
+  int bucket() const { return bucket_; }         // num_rows, rounded up in a decode step
+  const int32_t* live() const { return live_; }  // num_rows on the device, of a decode step, or null
+  // Whether the launches of this decode step are its bucket's. Not so when the contexts together are too long
+  // for one launch.
+  bool fits_graph() const { return fits_graph_; }
+  int head_dim() const { return rows_ == nullptr ? 0 : rows_->head_dim; }
+
+  const int32_t* token_ids() const { return token_ids_; }
+  const int32_t* positions() const { return positions_; }
+  const int32_t* logit_rows() const { return logit_rows_; }
+  const Span* spans() const { return spans_; }
+  const int32_t* row_span() const { return row_span_; }
+  // Of the step's rope: theta^(-2 i / head_dim), [head_dim / 2].
+  const float* inv_freq() const { return inv_freq_; }
+
+  // A wave's blocks, and its rows in their order.
+  struct Wave {
+    ReadPlan plan;
+    const int32_t* rows = nullptr;
+    int num_rows = 0;
+  };
+  // Made at their first use in the step.
+  const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
+  const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
+  // Thread blocks for the work items of a group.
+  int NumCtas(const ReadGroup& group) const { return is_decode() ? decode_ctas_ : group.num_items; }
+
+ private:
+  // In a decode step padded to `padded_size`.
+  template <class T>
+  const T* Upload(std::vector<T> values, int padded_size) {
+    if (is_decode()) values.resize(padded_size);
+    return memory_.Upload(values);
+  }
+  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks);
+
+  Context* const context_;
+  const bool use_tensor_cores_;
+  StepMemory memory_, page_memory_;  // pages apart: how many there are differs from step to step
+  int decode_ctas_;
+
+  const StepRows* rows_ = nullptr;
+  int num_rows_ = 0, bucket_ = 0;
+  bool fits_graph_ = false;
+  const int32_t *live_ = nullptr, *token_ids_ = nullptr, *positions_ = nullptr, *logit_rows_ = nullptr,
+                *row_span_ = nullptr;
+  const Span* spans_ = nullptr;
+  const float* inv_freq_ = nullptr;
+  std::vector<const int32_t*> span_pages_;  // of each span, on the device
+  std::vector<int32_t> host_row_span_;
+  std::optional<ReadPlan> attention_;
+  std::vector<int> attention_heads_;  // that attention_ was made for
+  DType attention_dtype_ = DType::kF32;
+  std::vector<std::optional<Wave>> waves_;
+
+  Buffer tile_stats_, tile_values_, own_p_, queries_;  // ReadWork, grown as needed
+};
+
+}  // namespace sessa::cuda

@@ -1,0 +1,59 @@
+// Streams and graphs of the emulated device: a graph is the list of what was enqueued while its stream
+// captured.
+#include <atomic>
+#include <cstdio>
+#include <utility>
+
+#include "tests/cuda/emulator.h"
+
+namespace sessa::emulator {
+namespace {
+
+thread_local int num_capturing = 0;  // streams, of this thread
+std::atomic<int> num_captures{0}, num_graph_launches{0};
+
+}  // namespace
+
+void RequireNoCapture(const char* call) {
+  if (num_capturing == 0) return;
+  std::fprintf(stderr, "CUDA emulator: %s while a stream captures\n", call);
+  std::abort();
+}
+
+Counts counts() { return {num_captures, num_graph_launches}; }
+
+}  // namespace sessa::emulator
+
+using namespace sessa::emulator;
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream == nullptr || stream->capture != nullptr) return cudaErrorStreamCaptureInvalidated;
+  stream->capture = new EmulatedGraph;
+  ++num_capturing;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = std::exchange(stream->capture, nullptr);
+  if (*graph == nullptr) return cudaErrorStreamCaptureInvalidated;
+  --num_capturing;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new EmulatedGraph(*graph);
+  ++num_captures;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  RequireNoCapture("cudaGraphLaunch");
+  for (const auto& work : graph->work) work();
+  ++num_graph_launches;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  RequireNoCapture("cudaStreamSynchronize");
+  return cudaSuccess;
+}
