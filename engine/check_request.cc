@@ -24,7 +24,8 @@ class Checker {
          absl::StrCat("must be in ", low_open ? "(" : "[", low, ", ", high, "], got ", value));
   }
   void Id(const char* field, int32_t id) {
-    if (id < 0 || id >= vocab_size_) That(false, field, absl::StrCat("token id ", id, " is not in [0, ", vocab_size_, ")"));
+    if (id < 0 || id >= vocab_size_)
+      That(false, field, absl::StrCat("token id ", id, " is not in [0, ", vocab_size_, ")"));
   }
   const absl::Status& status() const { return status_; }
 
@@ -39,7 +40,8 @@ bool LeavesAChoice(const SamplingParams& s, const ModelConfig& config) {
   absl::flat_hash_set<int32_t> masked(s.stop_token_ids.begin(), s.stop_token_ids.end());
   if (!s.ignore_eos) masked.insert(config.eos_token_ids.begin(), config.eos_token_ids.end());
   if (s.allowed_token_ids.empty()) return static_cast<int>(masked.size()) < config.vocab_size;
-  return std::any_of(s.allowed_token_ids.begin(), s.allowed_token_ids.end(), [&](int32_t id) { return !masked.contains(id); });
+  return std::any_of(s.allowed_token_ids.begin(), s.allowed_token_ids.end(),
+                     [&](int32_t id) { return !masked.contains(id); });
 }
 
 }  // namespace
@@ -53,7 +55,8 @@ absl::Status CheckRequest(const Request& request, const ModelConfig& config) {
   check.Range("n", request.n, 1, kMaxChoices);
   check.That(s.max_tokens >= 1, "max_tokens", "must be at least 1");
   check.That(s.min_tokens >= 0 && s.min_tokens <= s.max_tokens, "min_tokens", "must be in [0, max_tokens]");
-  check.That(s.temperature >= 0 && std::isfinite(s.temperature), "temperature", "must be a number, at least 0");
+  check.That(s.temperature >= 0 && std::isfinite(s.temperature), "temperature",
+             "must be a number, at least 0");
   check.Range("top_p", s.top_p, 0, 1, true);
   check.Range("min_p", s.min_p, 0, 1);
   check.That(s.top_k >= 0, "top_k", "must be at least 0");
@@ -67,7 +70,8 @@ absl::Status CheckRequest(const Request& request, const ModelConfig& config) {
     check.Id("logit_bias", id);
     check.That(std::isfinite(bias), "logit_bias", "must be a number");
   }
-  check.That(!check.status().ok() || LeavesAChoice(s, config), "min_tokens", "forbids every token that may be drawn");
+  check.That(!check.status().ok() || LeavesAChoice(s, config), "min_tokens",
+             "forbids every token that may be drawn");
   return check.status();
 }
 

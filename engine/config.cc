@@ -1,5 +1,5 @@
-// Range checks of ModelConfig. Invariant: once Validate is OK, sizes such as 2 * D, V or K * d fit an int and products
-// of two of them an int64_t, so that engine and kernels need no overflow checks of their own.
+// Range checks of ModelConfig. Invariant: once Validate is OK, sizes such as 2 * D, V or K * d fit an int and
+// products of two of them an int64_t, so that engine and kernels need no overflow checks of their own.
 #include "engine/config.h"
 
 #include <cmath>
@@ -38,17 +38,18 @@ absl::Status ModelConfig::Validate() const {
         absl::StrCat("num_attention_heads is ", num_heads, ", must divide hidden_size ", hidden_size));
   }
   if (num_heads % num_kv_heads != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_key_value_heads is ", num_kv_heads, ", must divide num_attention_heads ", num_heads));
+    return absl::InvalidArgumentError(absl::StrCat("num_key_value_heads is ", num_kv_heads,
+                                                   ", must divide num_attention_heads ", num_heads));
   }
   if (use_forward_rope && head_dim() % 2 != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("use_forward_rope needs an even head size; hidden_size / num_attention_heads is ", head_dim()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "use_forward_rope needs an even head size; hidden_size / num_attention_heads is ", head_dim()));
   }
   // Written so that NaN fails too.
   if (!(layer_norm_eps > 0 && layer_norm_eps <= 1)) return Bad("layer_norm_eps", layer_norm_eps, "in (0, 1]");
   if (!(gamma_max >= 0 && gamma_max < 1)) return Bad("gamma_max", gamma_max, "in [0, 1)");
-  if (!(std::isfinite(rope_theta) && rope_theta >= 1)) return Bad("rope_theta", rope_theta, "finite and at least 1");
+  if (!(std::isfinite(rope_theta) && rope_theta >= 1))
+    return Bad("rope_theta", rope_theta, "finite and at least 1");
   for (int32_t id : eos_token_ids) {
     if (auto s = InRange("eos_token_id", id, 0, vocab_size - 1); !s.ok()) return s;
   }

@@ -13,10 +13,10 @@ constexpr double kInitialSeconds[] = {
     4e-7,  // a token attended to in prefill: 0.1 MFLOP
 };
 constexpr double kForget = 1.0 - 1.0 / 40;
-constexpr double kPrior = 1e-3;   // pull towards the last coefficients, relative to what a term has been seen
-constexpr double kWild = 8;       // a step is believed to take at most this many times what was predicted,
-constexpr double kTick = 1e-5;    // or this, in seconds, where next to nothing was predicted
-constexpr int kSweeps = 16;       // of coordinate descent on four unknowns
+constexpr double kPrior = 1e-3;  // pull towards the last coefficients, relative to what a term has been seen
+constexpr double kWild = 8;      // a step is believed to take at most this many times what was predicted,
+constexpr double kTick = 1e-5;   // or this, in seconds, where next to nothing was predicted
+constexpr int kSweeps = 16;      // of coordinate descent on four unknowns
 
 }  // namespace
 
@@ -69,7 +69,8 @@ void CostModel::Observe(const StepFeatures& features, absl::Duration duration) {
   }
 }
 
-int CostModel::MaxPrefillRows(const StepFeatures& features, int start, int max_rows, absl::Duration limit) const {
+int CostModel::MaxPrefillRows(const StepFeatures& features, int start, int max_rows,
+                              absl::Duration limit) const {
   const auto fits = [&](int rows) {
     StepFeatures with = features;
     with.AddPrefill(start, rows);

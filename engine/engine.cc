@@ -35,25 +35,27 @@ SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& c
   return s;
 }
 
-// Without prefix caching more pages than these could never be used: all sequences at their longest, each with as many whole
-// tiles from every rank as from the one that gives most.
+// Without prefix caching more pages than these could never be used: all sequences at their longest, each with
+// as many whole tiles from every rank as from the one that gives most.
 int MaxUsefulPages(const EngineOptions& o) {
   int64_t pages = std::numeric_limits<int64_t>::max();
   if (!o.enable_prefix_caching) {
-    const int64_t round = int64_t{PagePool::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
+    const int64_t round =
+        int64_t{PagePool::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
     pages = (o.max_model_len + round - 1) / round * (round / o.page_size) * o.max_num_seqs;
   }
   return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
 }
 
-// The context must fit the cache, or a request within it could wait for ever: one that was asked for is refused, the model's
-// own is cut.
+// The context must fit the cache, or a request within it could wait for ever: one that was asked for is
+// refused, the model's own is cut.
 absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
   const int pages = PagePool(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
   const int64_t longest = int64_t{pages} * o->page_size + 1;  // the last token's state is never needed
   if (o->max_model_len <= longest) return absl::OkStatus();
   if (asked_for) {
-    return absl::InvalidArgumentError(absl::StrCat("max_model_len: ", o->max_model_len, " tokens do not fit the state cache, whose ", num_pages,
+    return absl::InvalidArgumentError(absl::StrCat("max_model_len: ", o->max_model_len,
+                                                   " tokens do not fit the state cache, whose ", num_pages,
                                                    " pages hold ", longest, "; raise state_cache_bytes"));
   }
   o->max_model_len = static_cast<int>(longest);
@@ -72,8 +74,13 @@ struct Command {
 
 class Engine::Impl {
  public:
-  Impl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers, StepObserver observer, void* context)
-      : options_(options), config_(config), workers_(std::move(workers)), observer_(observer), context_(context),
+  Impl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers,
+       StepObserver observer, void* context)
+      : options_(options),
+        config_(config),
+        workers_(std::move(workers)),
+        observer_(observer),
+        context_(context),
         scheduler_(SchedulerOptionsOf(options, config, workers_->num_pages())) {
     stats_.page_size = options.page_size;
     stats_.num_pages = workers_->num_pages();
@@ -105,7 +112,8 @@ class Engine::Impl {
     s.tokens = &tokens;
     s.prompt_size = 1;
     if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
-    if (results_[0].token < 0) return absl::InvalidArgumentError("the weights give logits that are not numbers");
+    if (results_[0].token < 0)
+      return absl::InvalidArgumentError("the weights give logits that are not numbers");
     return absl::OkStatus();
   }
 
@@ -123,15 +131,18 @@ class Engine::Impl {
       if (!stats_.health.ok()) return stats_.health;
       if (draining_) return absl::UnavailableError("the server is shutting down");
       if (stats_.num_waiting + unseen_requests_ >= options_.max_queued_requests) {
-        return absl::ResourceExhaustedError(absl::StrCat("max_queued_requests: ", options_.max_queued_requests, " requests wait already"));
+        return absl::ResourceExhaustedError(
+            absl::StrCat("max_queued_requests: ", options_.max_queued_requests, " requests wait already"));
       }
       // An empty queue takes any prompt: it could never wait in a smaller one.
       const int64_t waiting = stats_.waiting_tokens + unseen_tokens_;
       if (waiting > 0 && waiting + tokens > options_.max_queued_tokens) {
-        return absl::ResourceExhaustedError(absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
+        return absl::ResourceExhaustedError(
+            absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
       }
       id = next_id_++;
-      if (num_live_++ == 0) stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
+      if (num_live_++ == 0)
+        stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
       unseen_tokens_ += tokens;
       inbox_.push_back({Command::Kind::kAdd, id, std::move(request)});
@@ -203,12 +214,9 @@ class Engine::Impl {
 
   void Apply(Command command, absl::Time now, std::vector<SchedulerEvent>* events) {
     switch (command.kind) {
-      case Command::Kind::kCancel:
-        return scheduler_.Cancel(command.id, now, events);
-      case Command::Kind::kStopChoice:
-        return scheduler_.StopChoice(command.id, command.choice, now, events);
-      case Command::Kind::kAdd:
-        break;
+      case Command::Kind::kCancel: return scheduler_.Cancel(command.id, now, events);
+      case Command::Kind::kStopChoice: return scheduler_.StopChoice(command.id, command.choice, now, events);
+      case Command::Kind::kAdd: break;
     }
     seen_tokens_ += static_cast<int64_t>(command.request.prompt.size());
     std::shared_ptr<TokenSink> sink = command.request.sink;
@@ -291,7 +299,7 @@ class Engine::Impl {
   std::condition_variable_any wake_, idle_;
   std::vector<Command> inbox_ ABSL_GUARDED_BY(mutex_);
   RequestId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  int num_live_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted, and OnEnd has not returned
+  int num_live_ ABSL_GUARDED_BY(mutex_) = 0;         // accepted, and OnEnd has not returned
   int unseen_requests_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted, and not in stats_ yet
   int64_t unseen_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
@@ -305,8 +313,9 @@ class Engine::Impl {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& given, const ModelConfig& config, const WeightSource& weights,
-                                                       StepObserver observer, void* context) {
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& given, const ModelConfig& config,
+                                                       const WeightSource& weights, StepObserver observer,
+                                                       void* context) {
   if (absl::Status valid = config.Validate(); !valid.ok()) return valid;
   absl::StatusOr<EngineOptions> options = CompleteOptions(given, config);
   if (!options.ok()) return options.status();
@@ -325,7 +334,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
-  if (absl::Status fits = FitMaxModelLen(given.max_model_len > 0, (*workers)->num_pages(), &*options); !fits.ok()) return fits;
+  if (absl::Status fits = FitMaxModelLen(given.max_model_len > 0, (*workers)->num_pages(), &*options);
+      !fits.ok())
+    return fits;
   auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();
@@ -334,7 +345,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
 
 absl::StatusOr<RequestId> Engine::Submit(Request request) { return impl_->Submit(std::move(request)); }
 void Engine::Cancel(RequestId id) { impl_->Send({Command::Kind::kCancel, id}); }
-void Engine::StopChoice(RequestId id, int choice) { impl_->Send({Command::Kind::kStopChoice, id, {}, choice}); }
+void Engine::StopChoice(RequestId id, int choice) {
+  impl_->Send({Command::Kind::kStopChoice, id, {}, choice});
+}
 void Engine::Drain(absl::Time deadline) { impl_->Drain(deadline); }
 EngineStats Engine::Stats() const { return impl_->Stats(); }
 const ModelConfig& Engine::config() const { return impl_->config(); }

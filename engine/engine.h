@@ -16,23 +16,26 @@
 namespace sessa {
 
 struct EngineOptions {
-  DType weight_dtype = DType::kBF16;      // kF32, kBF16 or kI8 (quantised at load)
-  DType state_dtype = DType::kBF16;       // kF32 or kBF16
-  DType activation_dtype = DType::kF32;   // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
-  int page_size = 64;                     // tokens: 16, 32 or 64
+  DType weight_dtype = DType::kBF16;  // kF32, kBF16 or kI8 (quantised at load)
+  DType state_dtype = DType::kBF16;   // kF32 or kBF16
+  DType activation_dtype =
+      DType::kF32;     // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
+  int page_size = 64;  // tokens: 16, 32 or 64
   DeviceType device = DeviceType::kCpu;
-  bool batch_invariant = false;           // CUDA: the same bits in any batch, slower prefill; a CPU always gives them
-  int64_t state_cache_bytes = 0;          // 0: a quarter of the machine's free memory, at most 4 GiB; CUDA: nine tenths
-  int tensor_parallel_size = 1;           // 1, 2, 4 or 8
-  int num_threads = 0;                    // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
-  int max_model_len = 0;                  // prompt + generated; 0: max_position_embeddings, or what the cache holds
-  int max_num_seqs = 256;                 // sequences in one step
-  int max_step_tokens = 512;              // new tokens in one step
-  absl::Duration target_step_time = absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
+  bool batch_invariant = false;  // CUDA: the same bits in any batch, slower prefill; a CPU always gives them
+  int64_t state_cache_bytes =
+      0;  // 0: a quarter of the machine's free memory, at most 4 GiB; CUDA: nine tenths
+  int tensor_parallel_size = 1;  // 1, 2, 4 or 8
+  int num_threads = 0;           // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
+  int max_model_len = 0;         // prompt + generated; 0: max_position_embeddings, or what the cache holds
+  int max_num_seqs = 256;        // sequences in one step
+  int max_step_tokens = 512;     // new tokens in one step
+  absl::Duration target_step_time =
+      absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
   int max_queued_requests = 1024;
-  int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait
+  int64_t max_queued_tokens = 1 << 20;  // prompt tokens that wait
   bool enable_prefix_caching = true;
-  int max_preemptions = 4;                // of one sequence; 0: none ever, its pages are reserved when it starts
+  int max_preemptions = 4;  // of one sequence; 0: none ever, its pages are reserved when it starts
 };
 
 // Counters since start and gauges of now, one consistent snapshot of the end of a step.
@@ -45,8 +48,8 @@ struct EngineStats {
   int64_t prompt_tokens = 0, generation_tokens = 0;
   int64_t num_steps = 0;
   bool draining = false;
-  absl::Status health;                    // not OK after a device fault
-  absl::Time heartbeat;                   // last pass of the loop, or when a request woke it; old while it sleeps idle
+  absl::Status health;   // not OK after a device fault
+  absl::Time heartbeat;  // last pass of the loop, or when a request woke it; old while it sleeps idle
 };
 
 struct StepObservation {
@@ -59,11 +62,13 @@ class Engine {
   // Called on the engine thread after each step; must not block. Null: none.
   using StepObserver = void (*)(void* context, const StepObservation&);
 
-  // Loads the weights, allocates the state cache, warms up and starts the threads. Errors name the tensor or option.
-  // `weights` is used only during the call.
-  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, const ModelConfig& config,
+  // Loads the weights, allocates the state cache, warms up and starts the threads. Errors name the tensor or
+  // option. `weights` is used only during the call.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                        const ModelConfig& config,
                                                         const WeightSource& weights,
-                                                        StepObserver observer = nullptr, void* context = nullptr);
+                                                        StepObserver observer = nullptr,
+                                                        void* context = nullptr);
   ~Engine();  // cancels what is left; every sink has had its OnEnd when this returns
 
   // INVALID_ARGUMENT (bad value, named), OUT_OF_RANGE (context length), RESOURCE_EXHAUSTED (queue full),
@@ -72,10 +77,12 @@ class Engine {
 
   // Ends the request with CANCELLED; its pages are free at the next step. Unknown or ended ids are ignored.
   void Cancel(RequestId id);
-  // Ends one choice quietly (its stop string was seen by the server); the request ends OK when all choices have.
+  // Ends one choice quietly (its stop string was seen by the server); the request ends OK when all choices
+  // have.
   void StopChoice(RequestId id, int choice);
 
-  // Takes no more requests; waits until those accepted have ended or `deadline`, then ends the rest with UNAVAILABLE.
+  // Takes no more requests; waits until those accepted have ended or `deadline`, then ends the rest with
+  // UNAVAILABLE.
   void Drain(absl::Time deadline);
 
   EngineStats Stats() const;

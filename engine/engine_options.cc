@@ -15,8 +15,8 @@
 namespace sessa {
 namespace {
 
-// Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that would spend the
-// quota by spinning and then stand still for the rest of each period.
+// Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that
+// would spend the quota by spinning and then stand still for the rest of each period.
 int Cores() {
   const int machine = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   std::ifstream file("/sys/fs/cgroup/cpu.max");
@@ -34,33 +34,42 @@ absl::Status Bad(const char* option, const std::string& message) {
 int CoresOfQuota(absl::string_view cpu_max) {
   const std::vector<absl::string_view> words = absl::StrSplit(cpu_max, ' ', absl::SkipEmpty());
   int64_t quota = 0, period = 0;
-  if (words.size() != 2 || !absl::SimpleAtoi(words[0], &quota) || !absl::SimpleAtoi(words[1], &period)) return 0;
+  if (words.size() != 2 || !absl::SimpleAtoi(words[0], &quota) || !absl::SimpleAtoi(words[1], &period))
+    return 0;
   if (quota <= 0 || period <= 0) return 0;
   return static_cast<int>(std::min<int64_t>(quota / period + (quota % period > 0 ? 1 : 0), 1024));
 }
 
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
-  if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8) return Bad("weight_dtype", "must be f32, bf16 or int8");
+  if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8)
+    return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
-  if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu) return Bad("activation_dtype", "bf16 is for the CPU");
-  if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16) return Bad("activation_dtype", "bf16 needs bf16 weights");
+  if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu)
+    return Bad("activation_dtype", "bf16 is for the CPU");
+  if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16)
+    return Bad("activation_dtype", "bf16 needs bf16 weights");
   if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot()) {
     return Bad("activation_dtype", "bf16 would not be faster on this CPU: it has no fast bf16 dot product");
   }
-  if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64) return Bad("page_size", "must be 16, 32 or 64");
+  if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64)
+    return Bad("page_size", "must be 16, 32 or 64");
   const int ranks = o.tensor_parallel_size;
-  if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8) return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");
+  if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8)
+    return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");
   if (o.num_threads < 0 || o.num_threads > 1024) return Bad("num_threads", "must be in [0, 1024]");
   if (o.num_threads == 0) o.num_threads = std::max(1, Cores() / ranks);
-  if (o.max_model_len < 0 || o.max_model_len == 1) return Bad("max_model_len", "must be at least 2, or 0 for the model's");
+  if (o.max_model_len < 0 || o.max_model_len == 1)
+    return Bad("max_model_len", "must be at least 2, or 0 for the model's");
   if (o.max_model_len > config.max_position_embeddings) {
-    return Bad("max_model_len", absl::StrCat("the model was made for ", config.max_position_embeddings, " positions, got ", o.max_model_len));
+    return Bad("max_model_len", absl::StrCat("the model was made for ", config.max_position_embeddings,
+                                             " positions, got ", o.max_model_len));
   }
   if (o.max_model_len == 0) o.max_model_len = std::max(2, config.max_position_embeddings);
   if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536]");
-  if (o.max_step_tokens < 1 || o.max_step_tokens > 65536) return Bad("max_step_tokens", "must be in [1, 65536]");
+  if (o.max_step_tokens < 1 || o.max_step_tokens > 65536)
+    return Bad("max_step_tokens", "must be in [1, 65536]");
   if (o.target_step_time <= absl::ZeroDuration()) return Bad("target_step_time", "must be above 0");
   if (o.max_queued_requests < 1) return Bad("max_queued_requests", "must be at least 1");
   if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");

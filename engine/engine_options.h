@@ -6,11 +6,12 @@
 
 namespace sessa {
 
-// The options with zeros replaced by their defaults on this machine, but for state_cache_bytes, which Workers knows once the
-// weights are loaded. INVALID_ARGUMENT, naming the option.
+// The options with zeros replaced by their defaults on this machine, but for state_cache_bytes, which Workers
+// knows once the weights are loaded. INVALID_ARGUMENT, naming the option.
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config);
 
-// The cores that a line of cgroup v2's cpu.max ("QUOTA PERIOD") pays for, rounded up; 0: no limit, or not such a line.
+// The cores that a line of cgroup v2's cpu.max ("QUOTA PERIOD") pays for, rounded up; 0: no limit, or not
+// such a line.
 int CoresOfQuota(absl::string_view cpu_max);
 
 }  // namespace sessa

@@ -12,7 +12,8 @@ namespace {
 std::vector<int> Bounds(int n, int unit, int ranks) {
   const int units = (n + unit - 1) / unit;
   std::vector<int> bounds;
-  for (int r = 0; r <= ranks; ++r) bounds.push_back(std::min<int64_t>(n, static_cast<int64_t>(units) * r / ranks * unit));
+  for (int r = 0; r <= ranks; ++r)
+    bounds.push_back(std::min<int64_t>(n, static_cast<int64_t>(units) * r / ranks * unit));
   return bounds;
 }
 
@@ -23,7 +24,8 @@ constexpr int kColumnUnit = 16;
 // Reads tensors by name, checks shapes, and remembers the first error, so that loading reads as a list.
 class Model::Loader {
  public:
-  Loader(const WeightSource& source, Backend* backend, DType dtype) : source_(source), backend_(backend), dtype_(dtype) {}
+  Loader(const WeightSource& source, Backend* backend, DType dtype)
+      : source_(source), backend_(backend), dtype_(dtype) {}
 
   const absl::Status& status() const { return status_; }
 
@@ -35,8 +37,9 @@ class Model::Loader {
       return {};
     }
     if (view->shape != shape) {
-      status_ = absl::InvalidArgumentError(absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(view->shape, ", "),
-                                                        "], config.json asks for [", absl::StrJoin(shape, ", "), "]"));
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(view->shape, ", "),
+                       "], config.json asks for [", absl::StrJoin(shape, ", "), "]"));
       return {};
     }
     return *std::move(view);
@@ -48,16 +51,18 @@ class Model::Loader {
     const WeightView b = has_bias ? View(absl::StrCat(name, ".bias"), {n}) : WeightView{};
     if (!status_.ok()) return {};
     if (has_bias && b.dtype != w.dtype) {
-      status_ = absl::InvalidArgumentError(absl::StrCat("tensors ", name, ".weight and .bias differ in dtype"));
+      status_ =
+          absl::InvalidArgumentError(absl::StrCat("tensors ", name, ".weight and .bias differ in dtype"));
       return {};
     }
     auto at = [&](const WeightView& v, int64_t row) {
       return static_cast<const char*>(v.data) + row * SizeOf(v.dtype);
     };
-    auto linear = backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k), has_bias ? at(b, begin) : nullptr, w.dtype,
-                                       end - begin, k, dtype_);
+    auto linear = backend_->MakeLinear(at(w, static_cast<int64_t>(begin) * k),
+                                       has_bias ? at(b, begin) : nullptr, w.dtype, end - begin, k, dtype_);
     if (absl::IsInvalidArgument(linear.status())) {
-      linear = absl::InvalidArgumentError(absl::StrCat("tensor ", name, ".weight: ", linear.status().message()));
+      linear =
+          absl::InvalidArgumentError(absl::StrCat("tensor ", name, ".weight: ", linear.status().message()));
     }
     return Take(std::move(linear));
   }
@@ -90,14 +95,16 @@ Model::Model(const ModelConfig& config, int max_rows, Backend* backend, Communic
   vocab_bounds_ = Bounds(config.vocab_size, kColumnUnit, ranks);
   head_bounds_ = Bounds(config.num_heads, 1, ranks);
   for (int h : head_bounds_) head_column_bounds_.push_back(h * d);
-  const int group = config.num_heads / config.num_kv_heads, begin = head_bounds_[rank], end = head_bounds_[rank + 1];
+  const int group = config.num_heads / config.num_kv_heads, begin = head_bounds_[rank],
+            end = head_bounds_[rank + 1];
   first_kv_head_ = begin / group;
   num_kv_heads_ = end > begin ? (end - 1) / group + 1 - first_kv_head_ : 0;
   for (int h = begin; h < end; ++h) q_to_kv_.push_back(h / group - first_kv_head_);
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, const WeightSource& weights, DType weight_dtype,
-                                                   int max_rows, Backend* backend, Communicator* communicator) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, const WeightSource& weights,
+                                                   DType weight_dtype, int max_rows, Backend* backend,
+                                                   Communicator* communicator) {
   if (absl::Status s = config.Validate(); !s.ok()) return s;
   std::unique_ptr<Model> m(new Model(config, max_rows, backend, communicator));
   Loader load(weights, backend, weight_dtype);
@@ -131,7 +138,8 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
   if (!load.status().ok()) return load.status();
   // The embedding is read a row at a time: kept as a plain table, in the checkpoint's precision or float.
   m->embed_dtype_ = embed.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  m->embed_ = load.Take(backend->MakeTable(embed.data, embed.dtype, static_cast<int64_t>(V) * D, m->embed_dtype_));
+  m->embed_ =
+      load.Take(backend->MakeTable(embed.data, embed.dtype, static_cast<int64_t>(V) * D, m->embed_dtype_));
   if (!load.status().ok()) return load.status();
   if (absl::Status s = m->AllocateActivations(); !s.ok()) return s;
   return m;
@@ -140,13 +148,27 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
 absl::Status Model::AllocateActivations() {
   const size_t D = config_.hidden_size, rows = max_rows_, d = config_.head_dim();
   const size_t width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
-  for (auto [buffer, floats] : std::initializer_list<std::pair<Buffer*, size_t>>{
-           {&x_, rows * D}, {&h_, rows * D}, {&u_, rows * D}, {&g_, rows * D}, {&q_, rows * D},
-           {&k_, rows * num_kv_heads_ * d}, {&v_, rows * num_kv_heads_ * d}, {&o_, rows * D}, {&q_b_, rows * D},
-           {&k_b_, rows * D}, {&f_, rows * D}, {&s_, rows * D}, {&sg_, rows * D}, {&gamma_, rows},
-           {&logit_in_, rows * D},
-           {&logits_, rows * config_.vocab_size}, {&max_, rows * kFeedbackChains}, {&sum_, rows * kFeedbackChains},
-           {&acc_, rows * kFeedbackChains * width}, {&p_, rows * kFeedbackTile}}) {
+  for (auto [buffer, floats] :
+       std::initializer_list<std::pair<Buffer*, size_t>>{{&x_, rows * D},
+                                                         {&h_, rows * D},
+                                                         {&u_, rows * D},
+                                                         {&g_, rows * D},
+                                                         {&q_, rows * D},
+                                                         {&k_, rows * num_kv_heads_ * d},
+                                                         {&v_, rows * num_kv_heads_ * d},
+                                                         {&o_, rows * D},
+                                                         {&q_b_, rows * D},
+                                                         {&k_b_, rows * D},
+                                                         {&f_, rows * D},
+                                                         {&s_, rows * D},
+                                                         {&sg_, rows * D},
+                                                         {&gamma_, rows},
+                                                         {&logit_in_, rows * D},
+                                                         {&logits_, rows * config_.vocab_size},
+                                                         {&max_, rows * kFeedbackChains},
+                                                         {&sum_, rows * kFeedbackChains},
+                                                         {&acc_, rows * kFeedbackChains * width},
+                                                         {&p_, rows * kFeedbackTile}}) {
     auto memory = backend_->Allocate(floats * sizeof(float));
     if (!memory.ok()) return memory.status();
     *buffer = *std::move(memory);
@@ -175,12 +197,14 @@ void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_ro
     step_.rope_theta = config_.rope_theta;
   }
   step_.spans.clear();
-  for (const PlanSequence& s : plan.sequences) step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
+  for (const PlanSequence& s : plan.sequences)
+    step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
   CutIntoWaves(&step_);
   backend_->BeginStep(step_);
 }
 
-Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache, ForwardTrace* trace) {
+Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache,
+                      ForwardTrace* trace) {
   const int rows = plan.num_rows(), D = config_.hidden_size;
   BeginStep(plan, logit_rows);
   const Matrix x = Rows(x_, rows, D);
@@ -203,7 +227,8 @@ Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   return logits;
 }
 
-// design.md, "One layer", in its order. Every matrix is full width; this rank fills its columns and the rest is gathered.
+// design.md, "One layer", in its order. Every matrix is full width; this rank fills its columns and the rest
+// is gathered.
 void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const int D = config_.hidden_size, d = config_.head_dim(), rank = communicator_->rank();
   const int c0 = column_bounds_[rank], c1 = column_bounds_[rank + 1];
@@ -211,7 +236,8 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const Matrix x = Rows(x_, rows, D), h = Rows(h_, rows, D), u = Rows(u_, rows, D), g = Rows(g_, rows, D);
   const Matrix q = Rows(q_, rows, D).Columns(h0, h1), o = Rows(o_, rows, D);
   const Matrix k = Rows(k_, rows, num_kv_heads_ * d), v = Rows(v_, rows, num_kv_heads_ * d);
-  const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D), s = Rows(s_, rows, D);
+  const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D),
+               s = Rows(s_, rows, D);
   const Matrix sg = Rows(sg_, rows, D);
 
   backend_->LayerNorm(x, layer.ln_weight, layer.ln_bias, config_.layer_norm_eps, h);
@@ -219,7 +245,10 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   backend_->Gelu(u.Columns(c0, c1));
   communicator_->AllGatherColumns(u, column_bounds_);
 
-  backend_->Linear(u, {{&layer.q, q}, {&layer.k, k}, {&layer.v, v}, {&layer.q_b, q_b.Columns(c0, c1)},
+  backend_->Linear(u, {{&layer.q, q},
+                       {&layer.k, k},
+                       {&layer.v, v},
+                       {&layer.q_b, q_b.Columns(c0, c1)},
                        {&layer.k_b, k_b.Columns(c0, c1)}});
   communicator_->AllGatherColumns(q_b, column_bounds_);
   communicator_->AllGatherColumns(k_b, column_bounds_);
@@ -246,8 +275,8 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   communicator_->AllGatherColumns(x, column_bounds_);
 }
 
-// (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states from the cache,
-// then solves its own triangle. A decode step is a block of one row.
+// (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states
+// from the cache, then solves its own triangle. A decode step is a block of one row.
 void Model::Feedback(int rows, LayerState* state) {
   const int D = config_.hidden_size, rank = communicator_->rank(), ranks = communicator_->size();
   const int width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
@@ -268,7 +297,8 @@ void Model::Feedback(int rows, LayerState* state) {
       }
       int64_t row = 0;
       for (const RowSpan& b : wave) {
-        triangle.push_back({row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
+        triangle.push_back(
+            {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
         row += b.num_rows;
       }
       communicator_->AllGatherSegments(partials.max, by_chain);
@@ -276,7 +306,8 @@ void Model::Feedback(int rows, LayerState* state) {
       communicator_->AllGatherSegments(partials.acc, values);
       communicator_->AllGatherSegments(partials.p, triangle);
     }
-    backend_->FeedbackSolve(i, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank], column_bounds_[rank + 1], s);
+    backend_->FeedbackSolve(i, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank],
+                            column_bounds_[rank + 1], s);
     if (ranks > 1) communicator_->AllGatherColumns(s, column_bounds_);
     backend_->AppendFeedbackStates(s, i, state);
   }

@@ -1,7 +1,7 @@
-// One rank's share of a Sessa model: weights, activations and the forward pass. Every linear layer is cut by output columns
-// and its result gathered, so the order of every sum, and with it every bit, is the same for 1, 2, 4 and 8 ranks.
-// Forward attention is cut by heads, feedback state by tiles (64 tokens) dealt out in turn, the solve by columns of s.
-// Not thread-safe: one rank thread calls it.
+// One rank's share of a Sessa model: weights, activations and the forward pass. Every linear layer is cut by
+// output columns and its result gathered, so the order of every sum, and with it every bit, is the same for
+// 1, 2, 4 and 8 ranks. Forward attention is cut by heads, feedback state by tiles (64 tokens) dealt out in
+// turn, the solve by columns of s. Not thread-safe: one rank thread calls it.
 #pragma once
 
 #include <memory>
@@ -25,15 +25,18 @@ struct ForwardTrace {
 class Model {
  public:
   // Errors name the tensor: NOT_FOUND when missing, INVALID_ARGUMENT for a wrong shape.
-  static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelConfig& config, const WeightSource& weights, DType weight_dtype,
-                                                     int max_rows, Backend* backend, Communicator* communicator);
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelConfig& config, const WeightSource& weights,
+                                                     DType weight_dtype, int max_rows, Backend* backend,
+                                                     Communicator* communicator);
 
   // What the state of one layer on this rank looks like; the memory is StateCache's.
   LayerState StateShape(DType dtype, int page_size, int num_pages) const;
 
-  // Enqueues the plan's rows: appends their state to the cache and returns the logits [logit_rows.size(), V] of the named
-  // rows, in device memory of every rank, valid until the next call. The plan must stay until Synchronize.
-  Matrix Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache, ForwardTrace* trace = nullptr);
+  // Enqueues the plan's rows: appends their state to the cache and returns the logits [logit_rows.size(), V]
+  // of the named rows, in device memory of every rank, valid until the next call. The plan must stay until
+  // Synchronize.
+  Matrix Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache,
+                 ForwardTrace* trace = nullptr);
 
   const ModelConfig& config() const { return config_; }
 
@@ -58,7 +61,7 @@ class Model {
   // Bounds of each rank's share: columns of D (multiples of 16), query heads, V.
   std::vector<int> column_bounds_, head_bounds_, head_column_bounds_, vocab_bounds_;
   int first_kv_head_ = 0, num_kv_heads_ = 0;
-  std::vector<int> q_to_kv_;                 // this rank's query heads -> this rank's KV heads
+  std::vector<int> q_to_kv_;  // this rank's query heads -> this rank's KV heads
 
   DType embed_dtype_ = DType::kF32;
   Buffer embed_, norm_weight_, norm_bias_;
@@ -68,7 +71,7 @@ class Model {
   // Activations of a step, [max_rows, ...].
   Buffer x_, h_, u_, g_, q_, k_, v_, o_, q_b_, k_b_, f_, s_, sg_, gamma_, logit_in_, logits_;
   Buffer max_, sum_, acc_, p_;
-  StepRows step_;                            // of the plan
+  StepRows step_;  // of the plan
 };
 
 }  // namespace sessa

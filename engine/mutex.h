@@ -1,5 +1,6 @@
-// std::mutex with clang's thread-safety annotations. Not absl::Mutex: the distribution's Abseil is not built for
-// ThreadSanitizer, which then sees no order between threads that meet there; the engine's tests run under it.
+// std::mutex with clang's thread-safety annotations. Not absl::Mutex: the distribution's Abseil is not built
+// for ThreadSanitizer, which then sees no order between threads that meet there; the engine's tests run under
+// it.
 #pragma once
 
 #include <mutex>

@@ -36,7 +36,8 @@ int PagePool::MaxPagesOfOneSequence() const {
   int most = num_pages();
   for (int c = 0; c < num_classes(); ++c) {
     const int tiles = classes_[c].capacity / per_tile, rest = classes_[c].capacity % per_tile;
-    most = std::min(most, (tiles * num_classes() + c) * per_tile + rest);  // then class c has no page for the next
+    most = std::min(most,
+                    (tiles * num_classes() + c) * per_tile + rest);  // then class c has no page for the next
   }
   return most;
 }
@@ -65,12 +66,14 @@ int32_t PagePool::Find(uint64_t hash, int32_t parent, absl::Span<const int32_t> 
   if (first == index_.end()) return -1;
   for (int32_t page = first->second; page >= 0; page = pages_[page].next_same_hash) {
     const Page& p = pages_[page];
-    if (p.parent == parent && absl::MakeConstSpan(p.tokens) == tokens && (parent >= 0 || p.salt == salt)) return page;
+    if (p.parent == parent && absl::MakeConstSpan(p.tokens) == tokens && (parent >= 0 || p.salt == salt))
+      return page;
   }
   return -1;
 }
 
-std::vector<int32_t> PagePool::Lookup(absl::Span<const int32_t> tokens, std::string_view salt, int max_tokens) {
+std::vector<int32_t> PagePool::Lookup(absl::Span<const int32_t> tokens, std::string_view salt,
+                                      int max_tokens) {
   std::vector<int32_t> hit;
   const int max_pages = std::min(static_cast<int>(tokens.size()), max_tokens) / page_size_;
   uint64_t hash = RootHash(salt);
@@ -86,7 +89,8 @@ std::vector<int32_t> PagePool::Lookup(absl::Span<const int32_t> tokens, std::str
   return hit;
 }
 
-int32_t PagePool::Register(int32_t page, int32_t parent, absl::Span<const int32_t> tokens, std::string_view salt) {
+int32_t PagePool::Register(int32_t page, int32_t parent, absl::Span<const int32_t> tokens,
+                           std::string_view salt) {
   Page& p = pages_[page];
   ABSL_HARDENING_ASSERT(p.references > 0 && !p.indexed && static_cast<int>(tokens.size()) == page_size_);
   ABSL_HARDENING_ASSERT(parent < 0 || pages_[parent].indexed);
@@ -111,8 +115,8 @@ int32_t PagePool::Register(int32_t page, int32_t parent, absl::Span<const int32_
   return page;
 }
 
-// A free page's descendants are free too (a child has at most its parent's references), so their contents go with it:
-// nothing could find them any more.
+// A free page's descendants are free too (a child has at most its parent's references), so their contents go
+// with it: nothing could find them any more.
 void PagePool::Unindex(int32_t root) {
   if (pages_[root].parent >= 0) {
     std::vector<int32_t>& siblings = pages_[pages_[root].parent].children;
@@ -179,7 +183,8 @@ absl::Status PagePool::CheckInvariants() const {
   for (int c = 0; c < num_classes(); ++c) {
     int count = 0;
     bool seen_indexed = false;
-    for (int32_t page = classes_[c].oldest, previous = -1; page >= 0; previous = page, page = pages_[page].next) {
+    for (int32_t page = classes_[c].oldest, previous = -1; page >= 0;
+         previous = page, page = pages_[page].next) {
       if (listed[page]) return fail(page, "twice in a free list");
       listed[page] = true;
       if (pages_[page].page_class != c) return fail(page, "in the free list of another class");
@@ -200,13 +205,15 @@ absl::Status PagePool::CheckInvariants() const {
     ++indexed;
     if (Find(p.hash, p.parent, p.tokens, p.salt) != page) return fail(page, "the index does not find it");
     for (int32_t child : p.children) {
-      if (!pages_[child].indexed || pages_[child].parent != page) return fail(child, "not its parent's child");
+      if (!pages_[child].indexed || pages_[child].parent != page)
+        return fail(child, "not its parent's child");
     }
     if (p.parent < 0) continue;
     const Page& parent = pages_[p.parent];
     if (!parent.indexed) return fail(page, "its parent is not indexed");
     if (parent.references < p.references) return fail(page, "has more references than its parent");
-    if (std::count(parent.children.begin(), parent.children.end(), page) != 1) return fail(page, "lost by its parent");
+    if (std::count(parent.children.begin(), parent.children.end(), page) != 1)
+      return fail(page, "lost by its parent");
   }
   if (used != num_used_) return fail(-1, "the count of used pages is wrong");
   if (indexed != num_indexed_) return fail(-1, "the count of indexed pages is wrong");

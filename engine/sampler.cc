@@ -24,10 +24,13 @@ constexpr auto kBetter = [](const auto& a, const auto& b) {
   return a.first > b.first || (a.first == b.first && a.second < b.second);
 };
 
-// Scores are sorted into buckets by their distance from the best one; the last bucket holds all that are far below.
+// Scores are sorted into buckets by their distance from the best one; the last bucket holds all that are far
+// below.
 constexpr int kBuckets = 2048;
 constexpr float kBucketsForOne = 64;  // for a difference of 1
-int BucketOf(float score, float best) { return static_cast<int>(std::min((best - score) * kBucketsForOne, kBuckets - 1.0f)); }
+int BucketOf(float score, float best) {
+  return static_cast<int>(std::min((best - score) * kBucketsForOne, kBuckets - 1.0f));
+}
 
 }  // namespace
 
@@ -38,19 +41,23 @@ double UniformAt(uint64_t seed, uint64_t counter) {
 }
 
 Sampler::Sampler(int vocab_size, std::vector<int32_t> eos_token_ids)
-    : eos_token_ids_(std::move(eos_token_ids)), scores_(vocab_size), weights_(vocab_size), counts_(vocab_size) {
+    : eos_token_ids_(std::move(eos_token_ids)),
+      scores_(vocab_size),
+      weights_(vocab_size),
+      counts_(vocab_size) {
   candidates_.reserve(vocab_size);
 }
 
-int32_t Sampler::Sample(absl::Span<const float> logits, const SamplingParams& params, absl::Span<const int32_t> tokens,
-                        int prompt_size, uint64_t seed) {
+int32_t Sampler::Sample(absl::Span<const float> logits, const SamplingParams& params,
+                        absl::Span<const int32_t> tokens, int prompt_size, uint64_t seed) {
   std::copy(logits.begin(), logits.end(), scores_.begin());
   CleanAndMax(absl::MakeSpan(scores_));
   Adjust(params, tokens, prompt_size);
   Penalize(params, tokens, prompt_size);
   const float best = CleanAndMax(absl::MakeSpan(scores_));
   if (best == kNever) return -1;
-  if (params.temperature == 0) return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
+  if (params.temperature == 0)
+    return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
   return Draw(params, best, seed, tokens.size() - prompt_size);
 }
 
@@ -106,7 +113,8 @@ Sampler::Candidate Sampler::Cut(absl::Span<const float> scores, float best, int 
   }
   candidates_.clear();
   for (size_t id = 0; id < scores.size(); ++id) {
-    if (scores[id] != kNever && BucketOf(scores[id], best) == bucket) candidates_.emplace_back(scores[id], static_cast<int32_t>(id));
+    if (scores[id] != kNever && BucketOf(scores[id], best) == bucket)
+      candidates_.emplace_back(scores[id], static_cast<int32_t>(id));
   }
   std::sort(candidates_.begin(), candidates_.end(), kBetter);
   auto last = candidates_.begin();
@@ -126,7 +134,8 @@ int32_t Sampler::Draw(const SamplingParams& params, float best, uint64_t seed, u
     }
   }
   // A temperature near 0 must not overflow: 0 times the scale is the best one's.
-  ExpDifference(scores_, best, std::min(1 / params.temperature, std::numeric_limits<float>::max()), weights_.data());
+  ExpDifference(scores_, best, std::min(1 / params.temperature, std::numeric_limits<float>::max()),
+                weights_.data());
   if (params.top_p < 1) {
     const Candidate last = Cut(scores_, best, size, params.top_p * Sum(weights_));
     for (int id = 0; id < size; ++id) {
@@ -168,7 +177,8 @@ TokenLogprobs Sampler::Logprobs(absl::Span<const float> logits, int32_t token, i
   num_top = std::min<int>(num_top, static_cast<int>(logits.size()));
   if (num_top <= 0) return result;
   candidates_.clear();
-  for (size_t id = 0; id < scores_.size(); ++id) candidates_.emplace_back(scores_[id], static_cast<int32_t>(id));
+  for (size_t id = 0; id < scores_.size(); ++id)
+    candidates_.emplace_back(scores_[id], static_cast<int32_t>(id));
   std::partial_sort(candidates_.begin(), candidates_.begin() + num_top, candidates_.end(), kBetter);
   for (int i = 0; i < num_top; ++i) {
     result.top.emplace_back(candidates_[i].second, static_cast<float>(candidates_[i].first - normalizer));

@@ -15,7 +15,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       min_prefill_tokens_(std::clamp(options.max_step_tokens / 2, 1, kMinPrefillTokens)),
       max_running_(std::clamp(options.max_step_tokens - min_prefill_tokens_, 1, options.max_num_seqs)),
       pool_(options.num_pages, options.page_size, options.num_classes) {
-  ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 && options.max_step_tokens >= 1);
+  ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
+                        options.max_step_tokens >= 1);
 }
 
 Scheduler::~Scheduler() = default;
@@ -23,15 +24,17 @@ Scheduler::~Scheduler() = default;
 absl::Status Scheduler::CheckFits(const Request& request) const {
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
   if (prompt >= options_.max_model_len) {
-    return absl::OutOfRangeError(absl::StrCat("the prompt has ", prompt, " tokens; prompt and answer together have at most ",
+    return absl::OutOfRangeError(absl::StrCat("the prompt has ", prompt,
+                                              " tokens; prompt and answer together have at most ",
                                               options_.max_model_len));
   }
   const int64_t longest = std::min<int64_t>(prompt + request.sampling.max_tokens, options_.max_model_len);
   const int pages = pool_.PagesFor(static_cast<int>(longest) - 1);
   for (int c = 0; c < pool_.num_classes(); ++c) {
     if (pool_.CountOfClass(pages, c) > pool_.class_capacity(c)) {
-      return absl::ResourceExhaustedError(absl::StrCat("prompt and max_tokens come to ", longest, " tokens; the state cache holds ",
-                                                       static_cast<int64_t>(pool_.num_pages()) * pool_.page_size(), " in all"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("prompt and max_tokens come to ", longest, " tokens; the state cache holds ",
+                       static_cast<int64_t>(pool_.num_pages()) * pool_.page_size(), " in all"));
     }
   }
   return absl::OkStatus();
@@ -66,8 +69,8 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
     s->seed = r.sampling.seed + static_cast<uint64_t>(i);
     s->arrival = now;
     s->prompt_size = state->prompt.num_tokens;
-    s->max_size = static_cast<int>(
-        std::min<int64_t>(static_cast<int64_t>(s->prompt_size) + r.sampling.max_tokens, options_.max_model_len));
+    s->max_size = static_cast<int>(std::min<int64_t>(
+        static_cast<int64_t>(s->prompt_size) + r.sampling.max_tokens, options_.max_model_len));
     sequences_[s->id] = s.get();
     state->choices.push_back(std::move(s));
   }
@@ -86,7 +89,8 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   planned_features_ = {};
   planned_rows_ = 0;
   preempted_ = false;
-  std::sort(running_.begin(), running_.end(), [this](const Sequence* a, const Sequence* b) { return Before(*a, *b); });
+  std::sort(running_.begin(), running_.end(),
+            [this](const Sequence* a, const Sequence* b) { return Before(*a, *b); });
   PlanDecodes();
   PlanPrefills(now);
   EmitPlan();
@@ -101,14 +105,16 @@ bool Scheduler::Before(const Sequence& a, const Sequence& b) const {
 void Scheduler::PlanDecodes() {
   const std::vector<Sequence*> running = running_;  // preemption takes from running_
   for (Sequence* s : running) {
-    if (s->status == SequenceStatus::kRunning && s->num_remaining() == 1 && GrowPages(s, 1) == 1) PlanRows(s, 1);
+    if (s->status == SequenceStatus::kRunning && s->num_remaining() == 1 && GrowPages(s, 1) == 1)
+      PlanRows(s, 1);
   }
 }
 
 int Scheduler::PrefillRows(const Sequence& s, bool first) const {
   const int room = std::min(s.num_remaining(), options_.max_step_tokens - planned_rows_);
   const int least = std::min(s.num_remaining(), min_prefill_tokens_);
-  const int rows = cost_model_.MaxPrefillRows(planned_features_, s.num_computed, room, options_.target_step_time);
+  const int rows =
+      cost_model_.MaxPrefillRows(planned_features_, s.num_computed, room, options_.target_step_time);
   if (rows >= least) return rows;
   return first ? std::min(room, least) : 0;
 }
@@ -257,7 +263,8 @@ void Scheduler::EmitPlan() {
     const RequestState* request = FindRequest(s->request_id);
     if (request->NeedsPromptRows()) {
       const int known = static_cast<int>(request->prompt.logprobs.size());  // rows [0, known) gave theirs
-      if (p.start + p.num_rows > known && known + 1 < s->prompt_size) p.first_logprob_row = std::max(0, known - p.start);
+      if (p.start + p.num_rows > known && known + 1 < s->prompt_size)
+        p.first_logprob_row = std::max(0, known - p.start);
     }
     for (int position = p.start; position < p.start + p.num_rows; ++position) {
       plan_.token_ids.push_back(s->tokens[position]);

@@ -93,13 +93,14 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // Whether the request could ever run: OUT_OF_RANGE for a prompt of max_model_len or more, RESOURCE_EXHAUSTED when one of
-  // its sequences could not have its pages even alone. Reads constants only: any thread may call it at any time.
+  // Whether the request could ever run: OUT_OF_RANGE for a prompt of max_model_len or more,
+  // RESOURCE_EXHAUSTED when one of its sequences could not have its pages even alone. Reads constants only:
+  // any thread may call it at any time.
   absl::Status CheckFits(const Request& request) const;
 
   // Takes the request in; `now` is its arrival. On error nothing has changed, there will be no event, and the
-  // caller tells the sink. The errors of CheckFits; RESOURCE_EXHAUSTED when the queue is full; INVALID_ARGUMENT,
-  // ALREADY_EXISTS (id): values that Engine::Submit should have refused.
+  // caller tells the sink. The errors of CheckFits; RESOURCE_EXHAUSTED when the queue is full;
+  // INVALID_ARGUMENT, ALREADY_EXISTS (id): values that Engine::Submit should have refused.
   absl::Status Add(RequestId id, Request request, absl::Time now);
 
   // The next step; without rows when there is nothing to run. Valid until the next call of Commit or
@@ -174,7 +175,7 @@ class Scheduler {
   void FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events);
   void Unblock(Sequence* s, RequestState* request, bool resumed);
   void SetRunning(Sequence* s, bool running);  // status, running_ and the counts of requests
-  void FreePages(Sequence* s);  // and what was computed
+  void FreePages(Sequence* s);                 // and what was computed
   void EndSequence(RequestState* request, int choice);
   void EndRequest(RequestState* request, absl::Status status, absl::Time now,
                   std::vector<SchedulerEvent>* events);

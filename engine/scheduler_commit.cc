@@ -44,14 +44,16 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   ++request->end.num_generated_tokens;
   if (request->end.first_token == absl::InfinitePast()) request->end.first_token = now;
   const FinishReason finish = FinishAfter(*s);
-  events->push_back({request->id, request->request.sink, TokenUpdate{s->choice, result.token, result.logprobs, finish}});
+  events->push_back(
+      {request->id, request->request.sink, TokenUpdate{s->choice, result.token, result.logprobs, finish}});
   if (finish == FinishReason::kNone) return;
   EndSequence(request, s->choice);
   if (request->num_live == 0) EndRequest(request, absl::OkStatus(), now, events);
 }
 
 void Scheduler::RegisterPages(Sequence* s, const RequestState& request) {
-  for (int size = options_.page_size; (s->num_registered + 1) * size <= s->num_computed; ++s->num_registered) {
+  for (int size = options_.page_size; (s->num_registered + 1) * size <= s->num_computed;
+       ++s->num_registered) {
     const int i = s->num_registered;
     const auto tokens = absl::MakeConstSpan(s->tokens).subspan(static_cast<size_t>(i) * size, size);
     s->pages[i] = pool_.Register(s->pages[i], i == 0 ? -1 : s->pages[i - 1], tokens, request.tenant->name);
@@ -142,7 +144,8 @@ Scheduler::RequestState* Scheduler::FindRequest(RequestId id) const {
   return it == requests_.end() ? nullptr : it->second.get();
 }
 
-void Scheduler::Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events, absl::Status status) {
+void Scheduler::Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events,
+                       absl::Status status) {
   ABSL_HARDENING_ASSERT(!in_flight_);
   if (RequestState* request = FindRequest(id)) EndRequest(request, std::move(status), now, events);
 }
@@ -152,19 +155,22 @@ void Scheduler::StopChoice(RequestId id, int choice, absl::Time now, std::vector
   RequestState* request = FindRequest(id);
   if (request == nullptr || choice < 0 || choice >= static_cast<int>(request->choices.size())) return;
   if (request->choices[choice] == nullptr) return;
-  const bool computed_prompt = request->choices[choice]->status != SequenceStatus::kBlocked && !request->prompt_done;
+  const bool computed_prompt =
+      request->choices[choice]->status != SequenceStatus::kBlocked && !request->prompt_done;
   EndSequence(request, choice);
   if (request->num_live == 0) {
     EndRequest(request, absl::OkStatus(), now, events);
   } else if (computed_prompt) {  // then another has to
-    const auto next = std::find_if(request->choices.begin(), request->choices.end(), [](auto& s) { return s != nullptr; });
+    const auto next =
+        std::find_if(request->choices.begin(), request->choices.end(), [](auto& s) { return s != nullptr; });
     Unblock(next->get(), request, /*resumed=*/true);
   }
 }
 
 void Scheduler::Expire(absl::Time now, std::vector<SchedulerEvent>* events) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    Cancel(deadlines_.begin()->second, now, events, absl::DeadlineExceededError("the request's deadline has passed"));
+    Cancel(deadlines_.begin()->second, now, events,
+           absl::DeadlineExceededError("the request's deadline has passed"));
   }
 }
 
@@ -203,7 +209,8 @@ absl::Status Scheduler::CheckInvariants() const {
       if (s == nullptr) continue;
       ++live;
       if (FindSequence(s->id) != s.get()) return fail("a sequence is not found by its id");
-      if (s->status != SequenceStatus::kRunning && (!s->pages.empty() || s->num_computed != 0)) return fail("pages without running");
+      if (s->status != SequenceStatus::kRunning && (!s->pages.empty() || s->num_computed != 0))
+        return fail("pages without running");
       if (s->status == SequenceStatus::kBlocked && request->prompt_done) return fail("blocked for ever");
       if (s->status == SequenceStatus::kWaiting) {
         ++waiting;
@@ -212,19 +219,26 @@ absl::Status Scheduler::CheckInvariants() const {
       if (s->num_preemptions > options_.max_preemptions) return fail("preempted too often");
       if (s->status != SequenceStatus::kRunning) continue;
       ++live_running;
-      for (int c = 0; IsProtected(*s) && c < pool_.num_classes(); ++c) reserved[c] += pool_.CountOfClass(MaxPages(*s), c);
-      if (std::count(running_.begin(), running_.end(), s.get()) != 1) return fail("not among the running ones");
-      if (s->num_remaining() < 1 || s->num_tokens() > s->max_size) return fail("its counts of tokens disagree");
-      if (pool_.PagesFor(s->num_computed) > static_cast<int>(s->pages.size())) return fail("tokens without pages");
+      for (int c = 0; IsProtected(*s) && c < pool_.num_classes(); ++c)
+        reserved[c] += pool_.CountOfClass(MaxPages(*s), c);
+      if (std::count(running_.begin(), running_.end(), s.get()) != 1)
+        return fail("not among the running ones");
+      if (s->num_remaining() < 1 || s->num_tokens() > s->max_size)
+        return fail("its counts of tokens disagree");
+      if (pool_.PagesFor(s->num_computed) > static_cast<int>(s->pages.size()))
+        return fail("tokens without pages");
       for (size_t i = 0; i < s->pages.size(); ++i) {
         ++references[s->pages[i]];
-        if (pool_.ClassOfPage(s->pages[i]) != pool_.ClassOfIndex(static_cast<int>(i))) return fail("a page of the wrong class");
+        if (pool_.ClassOfPage(s->pages[i]) != pool_.ClassOfIndex(static_cast<int>(i)))
+          return fail("a page of the wrong class");
         const bool registered = static_cast<int>(i) < s->num_registered;
-        if (registered != pool_.is_indexed(s->pages[i])) return fail("an open page that others can find, or a lost one");
+        if (registered != pool_.is_indexed(s->pages[i]))
+          return fail("an open page that others can find, or a lost one");
         if (!registered && pool_.num_references(s->pages[i]) != 1) return fail("an open page is shared");
       }
     }
-    if (live != request->num_live || live == 0 || live_running != request->num_running) return fail("its counts disagree");
+    if (live != request->num_live || live == 0 || live_running != request->num_running)
+      return fail("its counts disagree");
     running += live_running;
     if (live_running > 0) {
       ++num_running;
@@ -234,15 +248,18 @@ absl::Status Scheduler::CheckInvariants() const {
     }
   }
   for (int c = 0; c < pool_.num_classes(); ++c) {
-    if (reserved[c] > pool_.class_capacity(c)) return absl::InternalError("protected sequences may run out of pages");
+    if (reserved[c] > pool_.class_capacity(c))
+      return absl::InternalError("protected sequences may run out of pages");
   }
   for (int page = 0; page < pool_.num_pages(); ++page) {
     if (references[page] != pool_.num_references(page)) {
-      return absl::InternalError(absl::StrCat("page ", page, ": its references are not those of live sequences"));
+      return absl::InternalError(
+          absl::StrCat("page ", page, ": its references are not those of live sequences"));
     }
   }
   if (running != static_cast<int>(running_.size()) || waiting != static_cast<int>(waiting_.size()) ||
-      num_running != stats_.num_running || num_waiting != stats_.num_waiting || waiting_tokens != stats_.waiting_tokens) {
+      num_running != stats_.num_running || num_waiting != stats_.num_waiting ||
+      waiting_tokens != stats_.waiting_tokens) {
     return absl::InternalError("the gauges disagree with the live requests");
   }
   return absl::OkStatus();

@@ -2,7 +2,8 @@
 
 namespace sessa {
 
-absl::StatusOr<StateCache> StateCache::Create(const LayerState& shape, int num_layers, int num_pages, Backend* backend) {
+absl::StatusOr<StateCache> StateCache::Create(const LayerState& shape, int num_layers, int num_pages,
+                                              Backend* backend) {
   StateCache cache;
   for (int i = 0; i < num_layers; ++i) {
     LayerState layer;

@@ -1,6 +1,6 @@
-// One step of the engine: a ragged batch of token rows. Built by the Scheduler, constant once built, the same for all
-// ranks. Prefill, chunked prefill, decode, cache hits and recompute after preemption all look alike here: each sequence
-// brings the rows by which its cache is behind its tokens.
+// One step of the engine: a ragged batch of token rows. Built by the Scheduler, constant once built, the same
+// for all ranks. Prefill, chunked prefill, decode, cache hits and recompute after preemption all look alike
+// here: each sequence brings the rows by which its cache is behind its tokens.
 #pragma once
 
 #include <cstdint>
@@ -12,32 +12,33 @@ namespace sessa {
 
 struct PlanSequence {
   uint64_t sequence_id = 0;
-  int first_row = 0;                // of this sequence's rows in the batch; rows of one sequence are adjacent
-  int num_rows = 0;                 // >= 1
-  int start = 0;                    // position of the first row = tokens whose state is in the cache already
-  std::vector<int32_t> pages;       // page table: physical pages that cover positions [0, start + num_rows)
-  bool sample = false;              // the last row is the newest token: sample its successor
-  int first_logprob_row = -1;       // >= 0: rows from this one (within the sequence) want the log-probability of the
-                                    // prompt token that follows them (prompt_logprobs)
+  int first_row = 0;           // of this sequence's rows in the batch; rows of one sequence are adjacent
+  int num_rows = 0;            // >= 1
+  int start = 0;               // position of the first row = tokens whose state is in the cache already
+  std::vector<int32_t> pages;  // page table: physical pages that cover positions [0, start + num_rows)
+  bool sample = false;         // the last row is the newest token: sample its successor
+  int first_logprob_row = -1;  // >= 0: rows from this one (within the sequence) want the log-probability of
+                               // the prompt token that follows them (prompt_logprobs)
   // Valid until Scheduler::Commit of this plan. tokens: prompt and generated so far.
   const SamplingParams* sampling = nullptr;
   const std::vector<int32_t>* tokens = nullptr;
   int prompt_size = 0;
-  uint64_t seed = 0;                // of this choice
+  uint64_t seed = 0;  // of this choice
 };
 
 struct StepPlan {
-  std::vector<int32_t> token_ids;   // [num_rows]
-  std::vector<int32_t> positions;   // [num_rows]
+  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> positions;  // [num_rows]
   std::vector<PlanSequence> sequences;
   int num_rows() const { return static_cast<int>(token_ids.size()); }
 };
 
 // What a step gave, one entry for each sequence of the plan.
 struct SequenceResult {
-  int32_t token = -1;                          // -1: not sampled
-  TokenLogprobs logprobs;                      // with num_logprobs >= 0
-  std::vector<TokenLogprobs> prompt_logprobs;  // one for each row from first_logprob_row whose successor is in the prompt
+  int32_t token = -1;      // -1: not sampled
+  TokenLogprobs logprobs;  // with num_logprobs >= 0
+  std::vector<TokenLogprobs>
+      prompt_logprobs;  // one for each row from first_logprob_row whose successor is in the prompt
 };
 
 }  // namespace sessa

@@ -21,7 +21,8 @@ Tenant* TenantLedger::Arrive(const std::string& name) {
   Tenant* tenant = &it->second;
   if (inserted) tenant->name = name;
   int64_t smallest = 0;
-  if (tenant->num_requests == 0 && SmallestActive(&smallest)) tenant->counter = std::max(tenant->counter, smallest);
+  if (tenant->num_requests == 0 && SmallestActive(&smallest))
+    tenant->counter = std::max(tenant->counter, smallest);
   ++tenant->num_requests;
   return tenant;
 }
@@ -40,7 +41,8 @@ void TenantLedger::Leave(Tenant* tenant) {
 namespace {
 
 int64_t KeyOf(const Sequence& s) {
-  return s.num_remaining() + absl::ToInt64Milliseconds(s.arrival - absl::UnixEpoch()) * kAgeingTokensPerSecond / 1000;
+  return s.num_remaining() +
+         absl::ToInt64Milliseconds(s.arrival - absl::UnixEpoch()) * kAgeingTokensPerSecond / 1000;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Where a Model gets its weights from. The engine knows tensors by name; how they lie in files is server/checkpoint's.
+// Where a Model gets its weights from. The engine knows tensors by name; how they lie in files is
+// server/checkpoint's.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,10 @@
 
 namespace sessa {
 
-// Read-only bytes of one checkpoint tensor, row-major, little-endian; valid as long as the source. `data` may be unaligned.
+// Read-only bytes of one checkpoint tensor, row-major, little-endian; valid as long as the source. `data` may
+// be unaligned.
 struct WeightView {
-  DType dtype = DType::kF32;      // kF32, kBF16 or kF16
+  DType dtype = DType::kF32;  // kF32, kBF16 or kF16
   std::vector<int64_t> shape;
   const void* data = nullptr;
 };

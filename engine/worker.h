@@ -1,5 +1,5 @@
-// The tensor-parallel ranks: each a Backend, a Communicator, a Model and a StateCache on a thread of its own (rank 0 uses
-// the caller's). Executes one plan at a time on all of them.
+// The tensor-parallel ranks: each a Backend, a Communicator, a Model and a StateCache on a thread of its own
+// (rank 0 uses the caller's). Executes one plan at a time on all of them.
 #pragma once
 
 #include <cstdint>
@@ -18,23 +18,25 @@ namespace sessa {
 
 struct WorkerOptions {
   DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
-  DType activation_dtype = DType::kF32;  // of what linears read; kBF16 requires CpuHasBf16Dot() and bf16 weights
+  DType activation_dtype =
+      DType::kF32;  // of what linears read; kBF16 requires CpuHasBf16Dot() and bf16 weights
   int num_ranks = 1;
   DeviceType device = DeviceType::kCpu;
-  bool batch_invariant = false;    // DeviceOptions
-  int num_threads = 1;             // of each rank, its own included
-  int max_rows = 512;              // of one step
+  bool batch_invariant = false;  // DeviceOptions
+  int num_threads = 1;           // of each rank, its own included
+  int max_rows = 512;            // of one step
   int page_size = 64;
-  int max_pages = 0;               // more would be of no use
-  int64_t state_cache_bytes = 0;   // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
-                                   // have free, or a quarter of the machine's free memory, at most 4 GiB
+  int max_pages = 0;              // more would be of no use
+  int64_t state_cache_bytes = 0;  // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
+                                  // have free, or a quarter of the machine's free memory, at most 4 GiB
 };
 
 class Workers {
  public:
-  // Loads every rank's weights and allocates its pages: as many as state_cache_bytes pays for, a multiple of num_ranks.
-  // RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
-  static absl::StatusOr<std::unique_ptr<Workers>> Create(const WorkerOptions& options, const ModelConfig& config,
+  // Loads every rank's weights and allocates its pages: as many as state_cache_bytes pays for, a multiple of
+  // num_ranks. RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
+  static absl::StatusOr<std::unique_ptr<Workers>> Create(const WorkerOptions& options,
+                                                         const ModelConfig& config,
                                                          const WeightSource& weights);
   ~Workers();
 
@@ -44,7 +46,8 @@ class Workers {
 
   int num_pages() const;
   int64_t state_cache_bytes() const;  // the budget, also when the options left it open
-  void ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s);  // of rank 0: s [n, D]
+  void ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n,
+                           float* s);  // of rank 0: s [n, D]
 
  private:
   class Impl;

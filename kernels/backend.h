@@ -1,8 +1,8 @@
-// The operations a Sessa layer is made of, on one device. Enqueued in order; Synchronize waits and reports device errors.
-// Activations are float32; weights and cached state are bf16 or f32; every accumulation is float32.
-// Matrix, Buffer and FeedbackPartials name device memory, which nothing outside the backend reads or writes: what the host
-// has goes in by BeginStep and CopyIn, what it wants comes out by CopyOut.
-// One thread (the rank's worker) calls a Backend.
+// The operations a Sessa layer is made of, on one device. Enqueued in order; Synchronize waits and reports
+// device errors. Activations are float32; weights and cached state are bf16 or f32; every accumulation is
+// float32. Matrix, Buffer and FeedbackPartials name device memory, which nothing outside the backend reads or
+// writes: what the host has goes in by BeginStep and CopyIn, what it wants comes out by CopyOut. One thread
+// (the rank's worker) calls a Backend.
 #pragma once
 
 #include <cstddef>
@@ -18,18 +18,19 @@
 
 namespace sessa {
 
-// Tokens of a softmax tile of the feedback read, and the unit in which feedback state is dealt out to ranks: tile i of a
-// sequence belongs to rank i % num_ranks. Pages must divide it.
+// Tokens of a softmax tile of the feedback read, and the unit in which feedback state is dealt out to ranks:
+// tile i of a sequence belongs to rank i % num_ranks. Pages must divide it.
 inline constexpr int kFeedbackTile = 64;
-// Independent softmax chains of that read: tile i extends chain i % kFeedbackChains. A multiple of every rank count, so
-// that the sum's order, hence every bit of the result, is the same for 1, 2, 4 and 8 ranks.
+// Independent softmax chains of that read: tile i extends chain i % kFeedbackChains. A multiple of every rank
+// count, so that the sum's order, hence every bit of the result, is the same for 1, 2, 4 and 8 ranks.
 inline constexpr int kFeedbackChains = 8;
 
 // Device memory, zeroed, freed with the object.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(void* data, size_t size, void (*release)(void*, size_t)) : data_(data), size_(size), release_(release) {}
+  Buffer(void* data, size_t size, void (*release)(void*, size_t))
+      : data_(data), size_(size), release_(release) {}
   Buffer(Buffer&& o) noexcept { *this = std::move(o); }
   Buffer& operator=(Buffer&& o) noexcept {
     std::swap(data_, o.data_);
@@ -52,26 +53,26 @@ class Buffer {
 
 // y = x W^T + b in the device's own format.
 struct LinearWeights {
-  int n = 0, k = 0;      // outputs, inputs
+  int n = 0, k = 0;  // outputs, inputs
   DType dtype = DType::kF32;
   Buffer weight;
-  Buffer scale;          // int8 alone: of groups of weights
-  Buffer bias;           // [n] f32, or empty
+  Buffer scale;  // int8 alone: of groups of weights
+  Buffer bias;   // [n] f32, or empty
 };
 
 struct LinearCall {
   const LinearWeights* weights;
-  Matrix y;              // [rows, n]
+  Matrix y;  // [rows, n]
 };
 
-// A rank's cached state of one layer, paged. Forward keys and values of this rank's heads for every page; feedback keys
-// and states, full width, for the pages of this rank's class only.
+// A rank's cached state of one layer, paged. Forward keys and values of this rank's heads for every page;
+// feedback keys and states, full width, for the pages of this rank's class only.
 struct LayerState {
   DType dtype = DType::kF32;
   int page_size = 0;
   int num_kv_heads = 0, head_dim = 0, hidden_size = 0;
   int first_feedback_page = 0, num_feedback_pages = 0;  // the page ids of this rank's class
-  Buffer k_f, v_f;       // device format
+  Buffer k_f, v_f;                                      // device format
   Buffer k_b, s;
 };
 
@@ -81,8 +82,8 @@ struct RowSpan {
   absl::Span<const int32_t> pages;  // page table, host memory: covers positions [0, start + num_rows)
 };
 
-// The rows of one step, in host memory. A block is at most kFeedbackTile rows of one sequence within one tile; a wave is
-// one block of each sequence, and the i-th wave holds the i-th blocks.
+// The rows of one step, in host memory. A block is at most kFeedbackTile rows of one sequence within one
+// tile; a wave is one block of each sequence, and the i-th wave holds the i-th blocks.
 struct StepRows {
   std::vector<int32_t> token_ids, positions;  // [num_rows]
   std::vector<RowSpan> spans;                 // one for each sequence
@@ -111,37 +112,42 @@ class Backend {
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
   // What Allocate could still give, about.
   virtual int64_t FreeBytes() const = 0;
-  // In order with the operations. `host` must stay as it is until Synchronize, and holds the bytes of CopyOut only then.
+  // In order with the operations. `host` must stay as it is until Synchronize, and holds the bytes of CopyOut
+  // only then.
   virtual void CopyIn(const void* host, size_t bytes, void* device) = 0;
   virtual void CopyOut(const void* device, size_t bytes, void* host) = 0;
-  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null. `to`: f32, bf16, or int8,
-  // weights alone, each group of 64 along k with a bf16 scale of its own (symmetric, rounded to nearest);
-  // INVALID_ARGUMENT when a weight to quantise is not finite.
-  virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) = 0;
+  // weight: row-major [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of the same or null. `to`:
+  // f32, bf16, or int8, weights alone, each group of 64 along k with a bf16 scale of its own (symmetric,
+  // rounded to nearest); INVALID_ARGUMENT when a weight to quantise is not finite.
+  virtual absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n,
+                                                   int k, DType to) = 0;
   // `n` values of a table that is read by rows, as f32 or bf16.
   virtual absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) = 0;
   virtual size_t StateBytesPerPage(const LayerState& shape, bool feedback) const = 0;
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 
-  // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables must stay as
-  // they are until the next BeginStep. The operations may be kept until the next CopyIn, CopyOut, BeginStep or Synchronize,
-  // so that all of a step's are enqueued as one: the device memory that they name stays until then.
+  // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables
+  // must stay as they are until the next BeginStep. The operations may be kept until the next CopyIn,
+  // CopyOut, BeginStep or Synchronize, so that all of a step's are enqueued as one: the device memory that
+  // they name stays until then.
   virtual void BeginStep(const StepRows& rows) = 0;
 
-  virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;     // of the step's tokens; table [V, D]
+  virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;  // of the step's tokens; table [V, D]
   virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
   virtual void Gelu(Matrix x) = 0;
   virtual void Multiply(Matrix a, Matrix b, Matrix y) = 0;
-  virtual void Add(Matrix a, Matrix y) = 0;                               // y += a
-  // Rotates even/odd pairs of every head of the step's rows by their positions' angles, taken in float32 as the published
-  // layers do: angle = position * theta^(-2 i / head_dim) for pair i.
+  virtual void Add(Matrix a, Matrix y) = 0;  // y += a
+  // Rotates even/odd pairs of every head of the step's rows by their positions' angles, taken in float32 as
+  // the published layers do: angle = position * theta^(-2 i / head_dim) for pair i.
   virtual void Rope(Matrix x) = 0;
   // gamma[r] = gamma_max tanh(gamma_bias[0] + gamma_ctx . u_r)
-  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) = 0;
-  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
-  // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the largest, -1 when
-  // there is nothing else. best [x.rows], device memory. This implementation: where the host can read it.
+  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
+                     float* gamma) = 0;
+  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;  // y[i] = x[logit_rows[i]]
+  // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the
+  // largest, -1 when there is nothing else. best [x.rows], device memory. This implementation: where the host
+  // can read it.
   virtual void ArgMax(Matrix x, int32_t* best);
 
   virtual void AppendForward(Matrix k, Matrix v, LayerState* state) = 0;
@@ -149,25 +155,29 @@ class Backend {
   virtual void AppendFeedbackKeys(Matrix k_b, LayerState* state) = 0;
   virtual void AppendFeedbackStates(Matrix s, int wave, LayerState* state) = 0;
 
-  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query head h; the
-  // query heads of one KV head are neighbours.
+  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query
+  // head h; the query heads of one KV head are neighbours.
   virtual void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& state, Matrix out) = 0;
   // The chains c with c % num_ranks == rank, over all tokens whose state is cached.
-  virtual void FeedbackRead(Matrix q_b, int wave, const LayerState& state, int rank, int num_ranks, FeedbackPartials partials) = 0;
+  virtual void FeedbackRead(Matrix q_b, int wave, const LayerState& state, int rank, int num_ranks,
+                            FeedbackPartials partials) = 0;
   // s = f + gamma r for the columns [begin, end) of the wave's rows.
-  virtual void FeedbackSolve(int wave, const FeedbackPartials& partials, Matrix f, const float* gamma, DType state_dtype,
-                             int begin, int end, Matrix s) = 0;
+  virtual void FeedbackSolve(int wave, const FeedbackPartials& partials, Matrix f, const float* gamma,
+                             DType state_dtype, int begin, int end, Matrix s) = 0;
 
-  // Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads * head_dim],
-  // k_b, s [n, D], host memory (null: skipped). Synchronizes. Requires every page to be of this rank's class.
-  virtual void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* s) = 0;
+  // Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads *
+  // head_dim], k_b, s [n, D], host memory (null: skipped). Synchronizes. Requires every page to be of this
+  // rank's class.
+  virtual void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f,
+                         float* k_b, float* s) = 0;
 
   virtual absl::Status Synchronize() = 0;
 };
 
-// use_bf16_dot: linears with bf16 weights, and reads of bf16 state, round queries, probabilities and other inputs to bf16 and run
-// twice as fast where arithmetic sets the pace; otherwise, and with other weights or state, they stay float32. (The tile of 64
-// tokens that a row itself is in is read in float32 always.) Requires CpuHasBf16Dot().
+// use_bf16_dot: linears with bf16 weights, and reads of bf16 state, round queries, probabilities and other
+// inputs to bf16 and run twice as fast where arithmetic sets the pace; otherwise, and with other weights or
+// state, they stay float32. (The tile of 64 tokens that a row itself is in is read in float32 always.)
+// Requires CpuHasBf16Dot().
 std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot = false);
 bool CpuHasBf16Dot();
 

@@ -13,7 +13,8 @@ struct Group {
 
 class ThreadCommunicator final : public Communicator {
  public:
-  ThreadCommunicator(int rank, int size, std::shared_ptr<Group> group) : rank_(rank), size_(size), group_(std::move(group)) {}
+  ThreadCommunicator(int rank, int size, std::shared_ptr<Group> group)
+      : rank_(rank), size_(size), group_(std::move(group)) {}
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -35,7 +36,8 @@ class ThreadCommunicator final : public Communicator {
     if (size_ == 1) return;
     Publish(data);
     for (const Segment& s : segments) {
-      if (s.owner != rank_) std::copy(group_->data[s.owner] + s.begin, group_->data[s.owner] + s.end, data + s.begin);
+      if (s.owner != rank_)
+        std::copy(group_->data[s.owner] + s.begin, group_->data[s.owner] + s.end, data + s.begin);
     }
     group_->barrier.arrive_and_wait();
   }

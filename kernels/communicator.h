@@ -1,4 +1,5 @@
-// A rank's place in its tensor-parallel group. All ranks call the same methods in the same order; each call is collective.
+// A rank's place in its tensor-parallel group. All ranks call the same methods in the same order; each call
+// is collective.
 #pragma once
 
 #include <barrier>
@@ -16,9 +17,11 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // Not OK once a peer or the way to it is lost: what later calls leave behind is then undefined. Thread-safe.
+  // Not OK once a peer or the way to it is lost: what later calls leave behind is then undefined.
+  // Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }
-  // Rank r has filled the columns [bounds[r], bounds[r + 1]) of its `x`; afterwards every rank has all columns.
+  // Rank r has filled the columns [bounds[r], bounds[r + 1]) of its `x`; afterwards every rank has all
+  // columns.
   virtual void AllGatherColumns(Matrix x, absl::Span<const int> bounds) = 0;
   // Segment i of `data` was filled by the rank owners[i]; afterwards every rank has all segments.
   struct Segment {
@@ -32,8 +35,8 @@ class Communicator {
 std::vector<std::unique_ptr<Communicator>> MakeThreadCommunicators(int size);
 
 class Backend;
-// The same for backends whose memory only they can reach, by CopyOut and CopyIn: ranks that share a GPU, say. The backends
-// outlive the communicators.
+// The same for backends whose memory only they can reach, by CopyOut and CopyIn: ranks that share a GPU, say.
+// The backends outlive the communicators.
 std::vector<std::unique_ptr<Communicator>> MakeHostCommunicators(absl::Span<Backend* const> backends);
 
 }  // namespace sessa

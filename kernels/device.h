@@ -20,7 +20,8 @@ struct DeviceOptions {
   int num_ranks = 1;
   int num_threads = 1;        // of each rank, its own included; CPU
   bool use_bf16_dot = false;  // CPU: MakeCpuBackend
-  bool batch_invariant = false;  // CUDA: the kernels for few rows also for many (cuda_backend.h); a CPU always is
+  bool batch_invariant =
+      false;  // CUDA: the kernels for few rows also for many (cuda_backend.h); a CPU always is
 };
 
 // What a rank computes with. The communicator is gone before the backend.

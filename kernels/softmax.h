@@ -8,7 +8,8 @@ namespace sessa {
 // Replaces NaN by -infinity and +infinity by the largest float; returns the largest value, -infinity of none.
 float CleanAndMax(absl::Span<float> x);
 
-// y[i] = exp((x[i] - shift) * scale) for x[i] <= shift, about 1e-7 relative; exactly 0 below exp(-104) and for -infinity.
+// y[i] = exp((x[i] - shift) * scale) for x[i] <= shift, about 1e-7 relative; exactly 0 below exp(-104) and
+// for -infinity.
 void ExpDifference(absl::Span<const float> x, float shift, float scale, float* y);
 
 // In double and in one order.

@@ -1,4 +1,5 @@
-// Views of dense row-major memory. A Tensor owns nothing: who owns the bytes is said where they are allocated.
+// Views of dense row-major memory. A Tensor owns nothing: who owns the bytes is said where they are
+// allocated.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,9 @@ namespace sessa {
 
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8 };
 
-constexpr size_t SizeOf(DType t) { return t == DType::kF32 || t == DType::kI32 ? 4 : t == DType::kI8 ? 1 : 2; }
+constexpr size_t SizeOf(DType t) {
+  return t == DType::kF32 || t == DType::kI32 ? 4 : t == DType::kI8 ? 1 : 2;
+}
 
 constexpr const char* Name(DType t) {
   switch (t) {
@@ -21,7 +24,8 @@ constexpr const char* Name(DType t) {
   return "?";
 }
 
-// A row-major float matrix [rows, cols] whose rows are `stride` floats apart; all activations are of this kind.
+// A row-major float matrix [rows, cols] whose rows are `stride` floats apart; all activations are of this
+// kind.
 struct Matrix {
   float* data = nullptr;
   int rows = 0;
@@ -31,7 +35,9 @@ struct Matrix {
   constexpr float* row(int r) const { return data + r * stride; }
   // Columns [begin, end) of the same rows.
   constexpr Matrix Columns(int begin, int end) const { return {data + begin, rows, end - begin, stride}; }
-  constexpr Matrix Rows(int begin, int end) const { return {data + begin * stride, end - begin, cols, stride}; }
+  constexpr Matrix Rows(int begin, int end) const {
+    return {data + begin * stride, end - begin, cols, stride};
+  }
 };
 
 }  // namespace sessa

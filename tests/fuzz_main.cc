@@ -1,5 +1,6 @@
-// Stands in for libFuzzer where a target is built without it: the seeds, then a bounded number of mutants of them, from a
-// fixed seed, so that every run is the same. What it finds, ./dev fuzz finds faster; this one runs in every test run.
+// Stands in for libFuzzer where a target is built without it: the seeds, then a bounded number of mutants of
+// them, from a fixed seed, so that every run is the same. What it finds, ./dev fuzz finds faster; this one
+// runs in every test run.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -31,9 +32,7 @@ void Mutate(std::string* s, const std::vector<std::string>& seeds, std::mt19937*
     case 1:
       if (!s->empty()) (*s)[below(s->size())] ^= static_cast<char>(1 << below(8));
       break;
-    case 2:
-      s->insert(below(s->size() + 1), 1, "0\"\\{}[],:-e.\n\xff\0 "[below(17)]);
-      break;
+    case 2: s->insert(below(s->size() + 1), 1, "0\"\\{}[],:-e.\n\xff\0 "[below(17)]); break;
     case 3: {
       const size_t at = below(s->size());
       s->erase(at, 1 + below(std::min<size_t>(16, s->size() - at)));
@@ -50,8 +49,7 @@ void Mutate(std::string* s, const std::vector<std::string>& seeds, std::mt19937*
       s->insert(below(s->size() + 1), other.substr(below(other.size()), 1 + below(64)));
       break;
     }
-    default:
-      s->resize(below(s->size() + 1));
+    default: s->resize(below(s->size() + 1));
   }
   if (s->size() > kMaxBytes) s->resize(kMaxBytes);
 }

@@ -1,4 +1,5 @@
-// Softmax attention over paged state and the triangular solve of the feedback recurrence; the products are in gemm-inl.h.
+// Softmax attention over paged state and the triangular solve of the feedback recurrence; the products are in
+// gemm-inl.h.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -17,12 +18,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-// e^x for x <= 0. Below -104 it is 0 in any case; Exp's conversion to an integer is not defined for what is far below.
+// e^x for x <= 0. Below -104 it is 0 in any case; Exp's conversion to an integer is not defined for what is
+// far below.
 HWY_INLINE VF ExpOfNegative(VF x) { return hn::Exp(kF, hn::Max(x, hn::Set(kF, -104.0f))); }
 
-// A row of a tile's scores becomes probabilities relative to the new maximum, and the row's state is rescaled. Tokens from
-// `visible` on weigh 0. The sum runs in a fixed order.
-HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float* max, float* sum, float* acc) {
+// A row of a tile's scores becomes probabilities relative to the new maximum, and the row's state is
+// rescaled. Tokens from `visible` on weigh 0. The sum runs in a fixed order.
+HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float* max, float* sum,
+                           float* acc) {
   if (visible <= 0) {
     std::fill(s, s + kTile, 0.0f);
     return;
@@ -31,7 +34,8 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
   const auto hidden = hn::Set(kF, -std::numeric_limits<float>::infinity()), factor = hn::Set(kF, scale);
   auto peak = hn::Set(kF, *max);
   for (int v = 0; v < kV; ++v) {
-    const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
+    const auto inside =
+        hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
     const auto x = hn::IfThenElse(inside, hn::LoadU(kF, s + v * kLanes) * factor, hidden);
     hn::StoreU(x, kF, s + v * kLanes);
     peak = hn::Max(peak, x);
@@ -48,7 +52,8 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
   const auto shift = hn::Set(kF, top);
   auto total = hn::Zero(kF);
   for (int v = 0; v < kV; ++v) {
-    const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
+    const auto inside =
+        hn::FirstN(kF, static_cast<size_t>(std::max(0, visible - v * static_cast<int>(kLanes))));
     const auto p = hn::IfThenElseZero(inside, ExpOfNegative(hn::LoadU(kF, s + v * kLanes) - shift));
     hn::StoreU(p, kF, s + v * kLanes);
     total = total + p;
@@ -59,7 +64,8 @@ HWY_INLINE void SoftmaxRow(float* s, int visible, float scale, int width, float*
 // A tile of cached tokens: where its groups of 16 lie.
 template <class T>
 struct TileOfState {
-  TileOfState(const PagedState& cache, int dim, int begin, int tokens) : ldv(cache.value_row_stride), dim(dim), tokens(tokens) {
+  TileOfState(const PagedState& cache, int dim, int begin, int tokens)
+      : ldv(cache.value_row_stride), dim(dim), tokens(tokens) {
     for (int i = 0; i * kPanel < tokens; ++i) {
       const int position = begin + i * kPanel, in_page = position % cache.page_size;
       const int64_t page = cache.pages[position / cache.page_size] - cache.page_offset;
@@ -67,7 +73,9 @@ struct TileOfState {
       value[i] = At(cache.values, page * cache.value_page_stride + in_page * cache.value_row_stride);
     }
   }
-  static const T* At(const void* data, int64_t element) { return static_cast<const T*>(data) + element / kUnit<T>; }
+  static const T* At(const void* data, int64_t element) {
+    return static_cast<const T*>(data) + element / kUnit<T>;
+  }
   int num_panels() const { return RoundUp(tokens, kPanel) / kPanel; }
   Block<T> Keys() const {
     Block<T> block{{kWidth<T> * kPanel, PanelRows(dim)}, num_panels(), dim};
@@ -87,10 +95,11 @@ struct TileOfState {
   int dim, tokens;
 };
 
-// C (+)= A B of at most kFewRows rows and four panels; those of `next`, of the same shape, come closer evenly: bursts would stop the
-// FMA units.
+// C (+)= A B of at most kFewRows rows and four panels; those of `next`, of the same shape, come closer
+// evenly: bursts would stop the FMA units.
 template <class T>
-HWY_NOINLINE void FewRowsAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next, float* c, int64_t ldc, bool accumulate) {
+HWY_NOINLINE void FewRowsAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next,
+                               float* c, int64_t ldc, bool accumulate) {
   if (kLanes < 16) {  // too few registers for more
     for (int r = 0; r < rows; ++r) {
       Micro<1, 4, true>(a.From(r), block.b, next.b, block.depth, c + r * ldc, ldc, accumulate);
@@ -107,7 +116,8 @@ HWY_NOINLINE void FewRowsAhead(const Lhs<T>& a, int rows, const Block<T>& block,
 
 // scores [m][kTile] = q K^T of a tile; the keys of the next one come closer.
 template <class T>
-HWY_INLINE void Scores(const Left<T>& q, const TileOfState<T>& tile, const TileOfState<T>& next, float* scores) {
+HWY_INLINE void Scores(const Left<T>& q, const TileOfState<T>& tile, const TileOfState<T>& next,
+                       float* scores) {
   const Block<T> keys = tile.Keys(), next_keys = next.Keys();
   if (q.m <= kFewRows && keys.panels == kMaxPanels) {
     const bool full = next_keys.panels == kMaxPanels;
@@ -117,21 +127,24 @@ HWY_INLINE void Scores(const Left<T>& q, const TileOfState<T>& tile, const TileO
   for (int t = 0; t < tiles; ++t) {
     const int r = FirstRowOfTile(t, q.m);
     PrefetchBlock(next_keys, t, tiles);
-    ProductOfPanels(q.Tile(t), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim, scores + r * kTile, kTile,
+    ProductOfPanels(q.Tile(t), FirstRowOfTile(t + 1, q.m) - r, keys.b, keys.panels, tile.dim,
+                    scores + r * kTile, kTile,
                     /*accumulate=*/false);
   }
 }
 
-// Few rows: memory sets the pace. kTokens values at a time are streamed over their whole width, and the next ones come closer.
-// The sums lie in the first-level cache; probabilities stay in registers.
+// Few rows: memory sets the pace. kTokens values at a time are streamed over their whole width, and the next
+// ones come closer. The sums lie in the first-level cache; probabilities stay in registers.
 template <int kRows, int kTokens, class T>
-HWY_NOINLINE void StreamValues(const LeftOf<T>* probabilities, const TileOfState<T>& tile, int depth, int width, float* acc,
-                               int64_t acc_stride) {
-  constexpr int kS = kStep<T>, kSteps = kTokens / kS, kParts = kTokens / kUnit<T>, kTileParts = kTile / kUnit<T>;
+HWY_NOINLINE void StreamValues(const LeftOf<T>* probabilities, const TileOfState<T>& tile, int depth,
+                               int width, float* acc, int64_t acc_stride) {
+  constexpr int kS = kStep<T>, kSteps = kTokens / kS, kParts = kTokens / kUnit<T>,
+                kTileParts = kTile / kUnit<T>;
   const int64_t ld = kWidth<T> * tile.ldv;
   for (int t = 0; t < depth; t += kTokens) {
     const T* v = tile.value[t / kPanel] + t % kPanel / kS * ld;
-    if (const int tokens = depth - t; tokens < kTokens) {  // one by one: what lies behind the last token must not enter a sum
+    if (const int tokens = depth - t;
+        tokens < kTokens) {  // one by one: what lies behind the last token must not enter a sum
       if constexpr (!kIsDot<T>) {
         for (int i = 0; i < tokens; ++i) {
           for (int r = 0; r < kRows; ++r) {
@@ -148,10 +161,10 @@ HWY_NOINLINE void StreamValues(const LeftOf<T>* probabilities, const TileOfState
       return;
     }
     VF p[kRows][kParts];
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const LeftOf<T>* x = probabilities + r * kTileParts + t / kUnit<T>;
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int i = 0; i < kParts; ++i) {
         if constexpr (kIsDot<T>) {
           p[r][i] = SetPair(x[i]);
@@ -163,26 +176,26 @@ SESSA_UNROLL
     const T* x = v;
     for (int n = 0; n < width; n += kLanes, x += kWidth<T> * kLanes) {
       VF sum[kRows];
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) sum[r] = hn::LoadU(kF, acc + r * acc_stride + n);
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int i = 0; i < kSteps; ++i) {
         __builtin_prefetch(x + (i + kSteps) * ld);
         if constexpr (kIsDot<T>) {
           const VF y = LoadPairs(x + i * ld);
-SESSA_UNROLL
+          SESSA_UNROLL
           for (int r = 0; r < kRows; ++r) sum[r] = AddDot(sum[r], p[r][i], y);
         } else {
           VF y[kS];
           LoadStep(x + i * ld, y);
-SESSA_UNROLL
+          SESSA_UNROLL
           for (int q = 0; q < kS; ++q) {
-SESSA_UNROLL
+            SESSA_UNROLL
             for (int r = 0; r < kRows; ++r) sum[r] = hn::MulAdd(p[r][kS * i + q], y[q], sum[r]);
           }
         }
       }
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) hn::StoreU(sum[r], kF, acc + r * acc_stride + n);
     }
   }
@@ -190,8 +203,9 @@ SESSA_UNROLL
 
 // acc [m][acc_stride] += the first `depth` probabilities times their values.
 template <class T>
-HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfState<T>& tile, const TileOfState<T>& next, int depth,
-                          int width, WideOf<T>* wide, float* acc, int64_t acc_stride) {
+HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfState<T>& tile,
+                          const TileOfState<T>& next, int depth, int width, WideOf<T>* wide, float* acc,
+                          int64_t acc_stride) {
   const Left<T> p{probabilities, m, kTile, kTile / kUnit<T>, false};
   if (m > kFewRows) {
     for (int n = 0; n < width; n += 2 * kPanel) {
@@ -207,7 +221,8 @@ HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfSta
       const Block<T> ahead = next.tokens == kTile ? next.Values(0, kMaxPanels, kTile) : values;
       return FewRowsAhead(p.Tile(0), m, values, ahead, acc, acc_stride, /*accumulate=*/true);
     }
-    return ProductOfPanels(p.Tile(0), m, values.b, values.panels, depth, acc, acc_stride, /*accumulate=*/true);
+    return ProductOfPanels(p.Tile(0), m, values.b, values.panels, depth, acc, acc_stride,
+                           /*accumulate=*/true);
   }
   switch (m) {
     case 1: return StreamValues<1, 8>(probabilities, tile, depth, width, acc, acc_stride);
@@ -219,7 +234,8 @@ HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfSta
 
 // The tiles from `first` on before `last`; returns the one that would be next.
 template <class T>
-int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, const PagedState& cache, SoftmaxState state) {
+int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, const PagedState& cache,
+               SoftmaxState state) {
   const int width = RoundUp(args.value_dim, kPanel);
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
   alignas(64) float scores[kTile * kTile];
@@ -237,8 +253,8 @@ int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, co
     const int begin = t * kTile, tokens = tile.tokens;
     Scores(q, tile, next, scores);
     for (int r = 0; r < args.m; ++r) {
-      SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width, state.max + r, state.sum + r,
-                 state.acc + r * state.acc_stride);
+      SoftmaxRow(scores + r * kTile, std::min(kTile, args.visible[r] - begin), args.scale, width,
+                 state.max + r, state.sum + r, state.acc + r * state.acc_stride);
     }
     if constexpr (kIsDot<T>) {
       RoundToPairs(scores, args.m * kTile, rounded);
@@ -267,10 +283,12 @@ void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState s
       first = ExtendOver<Bf16Pair>(args, pairs, first, std::min(args.last, args.dot_tiles), cache, state);
     }
   }
-  ExtendOver<hwy::bfloat16_t>(args, {q.data, q.m, q.k, q.row_stride, q.packed}, first, args.last, cache, state);
+  ExtendOver<hwy::bfloat16_t>(args, {q.data, q.m, q.k, q.row_stride, q.packed}, first, args.last, cache,
+                              state);
 }
 
-// How the chains of a block's rows join: the weight of each chain, exp(max - top), and gamma over the joined denominator.
+// How the chains of a block's rows join: the weight of each chain, exp(max - top), and gamma over the joined
+// denominator.
 struct Join {
   float weight[kGroups][kTile];
   float share[kTile];
@@ -297,11 +315,12 @@ void JoinChains(const SolveArgs& args, Join* join) {
     }
     hn::StoreU(denominator, kF, join->share + r);
   }
-  for (int r = 0; r < args.m; ++r) join->share[r] = join->share[r] > 0 ? args.gamma[r] / join->share[r] : 0.0f;
+  for (int r = 0; r < args.m; ++r)
+    join->share[r] = join->share[r] > 0 ? args.gamma[r] / join->share[r] : 0.0f;
 }
 
-// base [m][kSolveSlab] = the other chains' weighted values, joined in the order of the chains after the own one. Row by row:
-// the chains are streams from a shared cache, and the next row's come closer meanwhile.
+// base [m][kSolveSlab] = the other chains' weighted values, joined in the order of the chains after the own
+// one. Row by row: the chains are streams from a shared cache, and the next row's come closer meanwhile.
 void JoinBase(const SolveArgs& args, const Join& join, int begin, int columns, float* base) {
   constexpr int kV = 64 / kLanes;  // of a step: a cache line at least
   const int width = RoundUp(columns, 64);
@@ -317,57 +336,61 @@ void JoinBase(const SolveArgs& args, const Join& join, int begin, int columns, f
     }
     for (int c = 0; c < width; c += 64) {
       VF sum[kV];
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int v = 0; v < kV; ++v) sum[v] = hn::Zero(kF);
       for (int i = 0; i < n; ++i) {
         const VF w = hn::Set(kF, weight[i]);
         const float* x = chain[i] + c;
         for (int line = 0; line < 64; line += kPanel) __builtin_prefetch(x + args.acc_stride + line);
-SESSA_UNROLL
+        SESSA_UNROLL
         for (int v = 0; v < kV; ++v) {
-          const auto inside = hn::FirstN(kF, static_cast<size_t>(std::max(0, columns - c - v * static_cast<int>(kLanes))));
+          const auto inside =
+              hn::FirstN(kF, static_cast<size_t>(std::max(0, columns - c - v * static_cast<int>(kLanes))));
           sum[v] = hn::MulAdd(w, hn::MaskedLoad(inside, kF, x + v * kLanes), sum[v]);
         }
       }
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int v = 0; v < kV; ++v) hn::Store(sum[v], kF, base + r * kSolveSlab + c + v * kLanes);
     }
   }
 }
 
-// kRows rows from r0 on, kPanels panels of columns from c on: the finished rows enter as a product, then each new row enters
-// those below it. All sums stay in registers; each takes the columns j in order, as decode does.
+// kRows rows from r0 on, kPanels panels of columns from c on: the finished rows enter as a product, then each
+// new row enters those below it. All sums stay in registers; each takes the columns j in order, as decode
+// does.
 template <int kRows, int kPanels>
-HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* base, int r0, int c, int columns, float* finished) {
+HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* base, int r0, int c,
+                          int columns, float* finished) {
   constexpr int kV = kPanels * kVectors, kSlab = kPanels * kPanel;
   const float* p = args.probabilities + r0 * kTile + args.first_column;
   VF acc[kRows][kV];
-SESSA_UNROLL
+  SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const float* x = args.acc + args.group * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
     const bool empty = join.weight[args.group][r0 + r] == 0;  // then x was never written
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int v = 0; v < kV; ++v) acc[r][v] = empty ? hn::Zero(kF) : hn::LoadU(kF, x + v * kLanes);
   }
   for (int j = 0; j < r0; ++j) {
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const VF s = hn::Load(kF, finished + j * kSlab + v * kLanes);
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int r = 0; r < kRows; ++r) acc[r][v] = hn::MulAdd(hn::Set(kF, p[r * kTile + j]), s, acc[r][v]);
     }
   }
-SESSA_UNROLL
+  SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const auto own = hn::Set(kF, join.weight[args.group][r0 + r]), share = hn::Set(kF, join.share[r0 + r]);
     const float* f = args.f + (r0 + r) * args.ldf + c;
     float* out = args.s + (r0 + r) * args.lds + c;
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const int left = columns - v * static_cast<int>(kLanes);
       const auto mask = hn::FirstN(kF, static_cast<size_t>(std::max(0, left)));
       const VF others = hn::Load(kF, base + (r0 + r) * kSolveSlab + v * kLanes);
-      const VF s = hn::MulAdd(share, hn::MulAdd(own, acc[r][v], others), hn::MaskedLoad(mask, kF, f + v * kLanes));
+      const VF s =
+          hn::MulAdd(share, hn::MulAdd(own, acc[r][v], others), hn::MaskedLoad(mask, kF, f + v * kLanes));
       if (left >= static_cast<int>(kLanes)) {
         hn::StoreU(s, kF, out + v * kLanes);
       } else {
@@ -375,18 +398,21 @@ SESSA_UNROLL
       }
       const VF rounded = RoundAs(args.dtype, s);
       hn::Store(rounded, kF, finished + (r0 + r) * kSlab + v * kLanes);
-SESSA_UNROLL
-      for (int i = r + 1; i < kRows; ++i) acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded, acc[i][v]);
+      SESSA_UNROLL
+      for (int i = r + 1; i < kRows; ++i)
+        acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded, acc[i][v]);
     }
   }
 }
 
 template <int kPanels>
-HWY_NOINLINE void SolvePanels(const SolveArgs& args, const Join& join, const float* base, int c, int columns) {
+HWY_NOINLINE void SolvePanels(const SolveArgs& args, const Join& join, const float* base, int c,
+                              int columns) {
   constexpr int kRows = kLanes == 16 ? 16 / kPanels : std::max(1, 8 / (kPanels * kVectors));
   alignas(64) float finished[kTile * kPanels * kPanel];  // rows of s as the cache will hold them
   int r = 0;
-  for (; r + kRows <= args.m; r += kRows) SolveTile<kRows, kPanels>(args, join, base, r, c, columns, finished);
+  for (; r + kRows <= args.m; r += kRows)
+    SolveTile<kRows, kPanels>(args, join, base, r, c, columns, finished);
   for (; r < args.m; ++r) SolveTile<1, kPanels>(args, join, base, r, c, columns, finished);
 }
 
@@ -424,7 +450,9 @@ HWY_EXPORT(FeedbackSolve);
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state) {
   HWY_DYNAMIC_DISPATCH(AttendTiles)(args, cache, state);
 }
-void FeedbackSolve(const SolveArgs& args, int begin, int end) { HWY_DYNAMIC_DISPATCH(FeedbackSolve)(args, begin, end); }
+void FeedbackSolve(const SolveArgs& args, int begin, int end) {
+  HWY_DYNAMIC_DISPATCH(FeedbackSolve)(args, begin, end);
+}
 
 }  // namespace sessa::cpu
 #endif  // HWY_ONCE

@@ -1,6 +1,7 @@
-// The CPU backend: cuts each operation into independent work items for the pool; the vector loops are in simd.cc.
-// State layouts: k_f [page][kv head][page_size / 16] panels of keys, v_f [page][kv head][page_size] rows of d', k_b [page]
-// [page_size / 16] panels, s [page][page_size] rows of D', where x' rounds up to 16; panels and rows as in simd.h.
+// The CPU backend: cuts each operation into independent work items for the pool; the vector loops are in
+// simd.cc. State layouts: k_f [page][kv head][page_size / 16] panels of keys, v_f [page][kv head][page_size]
+// rows of d', k_b [page] [page_size / 16] panels, s [page][page_size] rows of D', where x' rounds up to 16;
+// panels and rows as in simd.h.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -28,11 +29,13 @@ struct Layout {
         value_head(static_cast<int64_t>(s.page_size) * RoundUp(s.head_dim, kPanel)),
         feedback_key(static_cast<int64_t>(s.page_size) * cpu::PanelRows(s.hidden_size)),
         feedback_value(static_cast<int64_t>(s.page_size) * RoundUp(s.hidden_size, kPanel)) {}
-  int64_t key_head, value_head;           // of one head in one page
-  int64_t feedback_key, feedback_value;   // of one page
+  int64_t key_head, value_head;          // of one head in one page
+  int64_t feedback_key, feedback_value;  // of one page
 };
 
-char* At(const Buffer& b, int64_t element, DType dtype) { return static_cast<char*>(b.data()) + element * SizeOf(dtype); }
+char* At(const Buffer& b, int64_t element, DType dtype) {
+  return static_cast<char*>(b.data()) + element * SizeOf(dtype);
+}
 
 // The panel of keys that a slot of a page belongs to; the page's keys start at element `base`.
 char* KeyPanel(const Buffer& keys, int64_t base, int slot, int dim, DType dtype) {
@@ -53,7 +56,8 @@ class CpuBackend final : public Backend {
   void CopyIn(const void* host, size_t bytes, void* device) override { std::memcpy(device, host, bytes); }
   void CopyOut(const void* device, size_t bytes, void* host) override { std::memcpy(host, device, bytes); }
 
-  absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k, DType to) override {
+  absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
+                                           DType to) override {
     return linear_.Make(weight, bias, from, n, k, to);
   }
 
@@ -69,14 +73,17 @@ class CpuBackend final : public Backend {
 
   size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {
     const Layout l(s);
-    return SizeOf(s.dtype) * (feedback ? l.feedback_key + l.feedback_value : s.num_kv_heads * (l.key_head + l.value_head));
+    return SizeOf(s.dtype) *
+           (feedback ? l.feedback_key + l.feedback_value : s.num_kv_heads * (l.key_head + l.value_head));
   }
 
   absl::Status AllocateState(int num_pages, LayerState* s) override {
     const Layout l(*s);
     const int64_t heads = static_cast<int64_t>(num_pages) * s->num_kv_heads, own = s->num_feedback_pages;
-    for (auto [buffer, elements] : {std::pair{&s->k_f, heads * l.key_head}, {&s->v_f, heads * l.value_head},
-                                    {&s->k_b, own * l.feedback_key}, {&s->s, own * l.feedback_value}}) {
+    for (auto [buffer, elements] : {std::pair{&s->k_f, heads * l.key_head},
+                                    {&s->v_f, heads * l.value_head},
+                                    {&s->k_b, own * l.feedback_key},
+                                    {&s->s, own * l.feedback_value}}) {
       auto memory = Allocate(elements * SizeOf(s->dtype));
       if (!memory.ok()) return memory.status();
       *buffer = *std::move(memory);
@@ -90,7 +97,8 @@ class CpuBackend final : public Backend {
     cos_.resize(static_cast<size_t>(n) * half);
     sin_.resize(cos_.size());
     for (int i = 0; i < half; ++i) {
-      const float inv_freq = 1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
+      const float inv_freq =
+          1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(d));
       for (int r = 0; r < n; ++r) {
         const float angle = static_cast<float>(rows.positions[r]) * inv_freq;
         cos_[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
@@ -101,12 +109,15 @@ class CpuBackend final : public Backend {
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
     for (int r = 0; r < x.rows; ++r) {
-      cpu::Load(At(table, static_cast<int64_t>(step_->token_ids[r]) * x.cols, dtype), x.cols, dtype, x.row(r));
+      cpu::Load(At(table, static_cast<int64_t>(step_->token_ids[r]) * x.cols, dtype), x.cols, dtype,
+                x.row(r));
     }
   }
 
   void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
-    ForRows(x.rows, [&](int r) { cpu::LayerNormRow(x.row(r), weight.floats(), bias.floats(), eps, x.cols, y.row(r)); });
+    ForRows(x.rows, [&](int r) {
+      cpu::LayerNormRow(x.row(r), weight.floats(), bias.floats(), eps, x.cols, y.row(r));
+    });
   }
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
@@ -135,9 +146,11 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max, float* gamma) override {
+  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
+             float* gamma) override {
     ForRows(u.rows, [&](int r) {
-      gamma[r] = gamma_max * std::tanh(*gamma_bias.floats() + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
+      gamma[r] =
+          gamma_max * std::tanh(*gamma_bias.floats() + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
     });
   }
 
@@ -151,8 +164,10 @@ class CpuBackend final : public Backend {
     ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
-        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype, KeyPanel(s->k_f, head * l.key_head, slot, d, s->dtype), slot % kPanel);
-        cpu::StoreRow(v.row(row) + h * d, d, s->dtype, At(s->v_f, head * l.value_head, s->dtype), RoundUp(d, kPanel), slot);
+        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype,
+                         KeyPanel(s->k_f, head * l.key_head, slot, d, s->dtype), slot % kPanel);
+        cpu::StoreRow(v.row(row) + h * d, d, s->dtype, At(s->v_f, head * l.value_head, s->dtype),
+                      RoundUp(d, kPanel), slot);
       }
     });
   }
@@ -163,7 +178,8 @@ class CpuBackend final : public Backend {
       if (!Owns(*s, page)) return;
       page -= s->first_feedback_page;
       cpu::StoreColumn(k_b.row(row), s->hidden_size, s->dtype,
-                       KeyPanel(s->k_b, page * l.feedback_key, slot, s->hidden_size, s->dtype), slot % kPanel);
+                       KeyPanel(s->k_b, page * l.feedback_key, slot, s->hidden_size, s->dtype),
+                       slot % kPanel);
     });
   }
 
@@ -214,7 +230,8 @@ class CpuBackend final : public Backend {
       }
       if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       const int last = (visible[m - 1] + kTile - 1) / kTile;
-      cpu::AttendArgs args{m > cpu::kFewRows ? packed : queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1};
+      cpu::AttendArgs args{m > cpu::kFewRows ? packed : queries,    d,       m, d,    d,
+                           1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1};
       if (ReadsInPairs(s)) {
         cpu::Bf16Pair* pairs = Grown(&thread_pairs_[thread], cpu::PackedPairs(m, d));
         cpu::PackPairs(queries, d, m, d, 0, cpu::NumRowTiles(m), pairs);
@@ -222,8 +239,9 @@ class CpuBackend final : public Backend {
         args.dot_tiles = (visible[0] - 1) / kTile;
       }
       cpu::AttendTiles(args,
-                       {span.pages.data(), s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype), s.num_kv_heads * l.key_head,
-                        At(s.v_f, kv * l.value_head, s.dtype), s.num_kv_heads * l.value_head, width},
+                       {span.pages.data(), s.page_size, 0, s.dtype, At(s.k_f, kv * l.key_head, s.dtype),
+                        s.num_kv_heads * l.key_head, At(s.v_f, kv * l.value_head, s.dtype),
+                        s.num_kv_heads * l.value_head, width},
                        {max, sum, acc, width});
       for (int r = 0; r < m; ++r) {
         float* y = out.row(span.first_row + item.first + r / heads) + (item.head_begin + r % heads) * d;
@@ -233,7 +251,8 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks, FeedbackPartials out) override {
+  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks,
+                    FeedbackPartials out) override {
     const Layout l(s);
     const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;  // of each block in the wave
@@ -255,8 +274,16 @@ class CpuBackend final : public Backend {
       const bool own_chain = tile % kFeedbackChains == chain;
       int visible[kTile];
       for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
-      cpu::AttendArgs args{queries[item / own].rows, q_b.stride, block.num_rows, s.hidden_size, s.hidden_size,
-                           1.0f / std::sqrt(static_cast<float>(s.hidden_size)), visible, chain, tile, kFeedbackChains};
+      cpu::AttendArgs args{queries[item / own].rows,
+                           q_b.stride,
+                           block.num_rows,
+                           s.hidden_size,
+                           s.hidden_size,
+                           1.0f / std::sqrt(static_cast<float>(s.hidden_size)),
+                           visible,
+                           chain,
+                           tile,
+                           kFeedbackChains};
       args.q_pairs = queries[item / own].pairs;
       args.dot_tiles = tile;
       if (own_chain) {
@@ -266,14 +293,14 @@ class CpuBackend final : public Backend {
         std::fill_n(args.probabilities, block.num_rows * kTile, 0.0f);
       }
       cpu::AttendTiles(args,
-                       {block.pages.data(), s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(), l.feedback_key, s.s.data(),
-                        l.feedback_value, RoundUp(s.hidden_size, kPanel)},
+                       {block.pages.data(), s.page_size, s.first_feedback_page, s.dtype, s.k_b.data(),
+                        l.feedback_key, s.s.data(), l.feedback_value, RoundUp(s.hidden_size, kPanel)},
                        {max, sum, acc, out.width});
     });
   }
 
-  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype, int begin, int end,
-                     Matrix s) override {
+  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype,
+                     int begin, int end, Matrix s) override {
     const std::vector<RowSpan>& blocks = step_->waves[wave];
     std::vector<int> first_rows;
     int rows = 0;
@@ -283,18 +310,21 @@ class CpuBackend final : public Backend {
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
       const int row = first_rows[item / slabs], c = begin + item % slabs * kSlab;
-      cpu::FeedbackSolve({block.num_rows, block.start / kTile % kFeedbackChains, in.max + row, in.sum + row, in.rows,
-                          in.acc + static_cast<int64_t>(row) * in.width, static_cast<int64_t>(in.rows) * in.width, in.width,
-                          in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, f.row(block.first_row), f.stride,
-                          gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
-                         c, std::min(end, c + kSlab));
+      cpu::FeedbackSolve(
+          {block.num_rows, block.start / kTile % kFeedbackChains, in.max + row, in.sum + row, in.rows,
+           in.acc + static_cast<int64_t>(row) * in.width, static_cast<int64_t>(in.rows) * in.width, in.width,
+           in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, f.row(block.first_row), f.stride,
+           gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
+          c, std::min(end, c + kSlab));
     });
   }
 
-  void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b, float* out) override {
+  void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
+                 float* out) override {
     const Layout l(s);
     const auto key = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
-      if (y != nullptr) cpu::LoadColumn(KeyPanel(b, base, slot, dim, s.dtype), dim, s.dtype, slot % kPanel, y);
+      if (y != nullptr)
+        cpu::LoadColumn(KeyPanel(b, base, slot, dim, s.dtype), dim, s.dtype, slot % kPanel, y);
     };
     const auto value = [&](const Buffer& b, int64_t base, int dim, int slot, float* y) {
       if (y != nullptr) cpu::LoadRow(At(b, base, s.dtype), RoundUp(dim, kPanel), slot, dim, s.dtype, y);
@@ -328,7 +358,8 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void ForTokens(absl::Span<const RowSpan> spans, int page_size, absl::FunctionRef<void(int row, int64_t page, int slot)> body) {
+  void ForTokens(absl::Span<const RowSpan> spans, int page_size,
+                 absl::FunctionRef<void(int row, int64_t page, int slot)> body) {
     for (const RowSpan& span : spans) {
       ForRows(span.num_rows, [&](int r) {
         const int position = span.start + r;
@@ -339,8 +370,8 @@ class CpuBackend final : public Backend {
 
   bool ReadsInPairs(const LayerState& s) const { return use_bf16_dot_ && s.dtype == DType::kBF16; }
 
-  // The rows of each block as the kernels read them: packed when they are more than a few; and as pairs, if wanted. Valid until the
-  // next call.
+  // The rows of each block as the kernels read them: packed when they are more than a few; and as pairs, if
+  // wanted. Valid until the next call.
   struct Query {
     const float* rows;
     const cpu::Bf16Pair* pairs;
@@ -370,7 +401,8 @@ class CpuBackend final : public Backend {
       const auto [index, t, to, pairs_to] = parts[i];
       const RowSpan& block = blocks[index];
       const float* rows = x.row(block.first_row);
-      if (block.num_rows > cpu::kFewRows) cpu::PackRows(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed + to);
+      if (block.num_rows > cpu::kFewRows)
+        cpu::PackRows(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed + to);
       if (pairs) cpu::PackPairs(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed_pairs + pairs_to);
     });
     return queries_;

@@ -1,5 +1,5 @@
-// The one product of the CPU backend: a register tile C[rows][16 * panels] (+)= A B with one FMA chain over k for each
-// element (see simd.h, "Exactness"). Included once for each Highway target.
+// The one product of the CPU backend: a register tile C[rows][16 * panels] (+)= A B with one FMA chain over k
+// for each element (see simd.h, "Exactness"). Included once for each Highway target.
 #if defined(SESSA_KERNELS_CPU_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SESSA_KERNELS_CPU_GEMM_INL_H_
 #undef SESSA_KERNELS_CPU_GEMM_INL_H_
@@ -28,21 +28,21 @@ inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
 using VF = hn::Vec<decltype(kF)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
-// The elements T of B: float, bfloat16_t (the product is of floats), or Bf16Pair (as the bf16 dot product takes them: two rows of
-// B at once, and A in pairs too). B's rows lie in steps: one row of f32, or a pair of rows [16][2] of bf16, which unpack with one
-// operation each. A step of a panel is a cache line always.
+// The elements T of B: float, bfloat16_t (the product is of floats), or Bf16Pair (as the bf16 dot product
+// takes them: two rows of B at once, and A in pairs too). B's rows lie in steps: one row of f32, or a pair of
+// rows [16][2] of bf16, which unpack with one operation each. A step of a panel is a cache line always.
 template <class T>
 inline constexpr bool kIsDot = std::is_same_v<T, Bf16Pair>;
 template <class T>
-inline constexpr int kStep = std::is_same_v<T, float> ? 1 : 2;      // rows of a step
+inline constexpr int kStep = std::is_same_v<T, float> ? 1 : 2;  // rows of a step
 template <class T>
-inline constexpr int kUnit = kIsDot<T> ? 2 : 1;                     // stored values in a T
+inline constexpr int kUnit = kIsDot<T> ? 2 : 1;  // stored values in a T
 template <class T>
-inline constexpr int kWidth = kStep<T> / kUnit<T>;                  // T's of a column in a step
+inline constexpr int kWidth = kStep<T> / kUnit<T>;  // T's of a column in a step
 template <class T>
-using LeftOf = std::conditional_t<kIsDot<T>, Bf16Pair, float>;      // the elements of A
+using LeftOf = std::conditional_t<kIsDot<T>, Bf16Pair, float>;  // the elements of A
 template <class T>
-using WideOf = LeftOf<T>;                                           // of B as WidenBlock leaves it
+using WideOf = LeftOf<T>;  // of B as WidenBlock leaves it
 
 HWY_INLINE void LoadStep(const float* p, VF* row) { row[0] = hn::LoadU(kF, p); }
 HWY_INLINE void LoadStep(const hwy::bfloat16_t* p, VF* row) {
@@ -95,7 +95,8 @@ HWY_INLINE void RoundToPairs(const float* x, int n, Bf16Pair* y) {
     hn::StoreU(hn::BitCast(kF, pairs), kF, reinterpret_cast<float*>(y + i / 2));
   }
 #else
-  for (int i = 0; i < n / 2; ++i) y[i].bits = Bf16Bits(x[2 * i]) | static_cast<uint32_t>(Bf16Bits(x[2 * i + 1])) << 16;
+  for (int i = 0; i < n / 2; ++i)
+    y[i].bits = Bf16Bits(x[2 * i]) | static_cast<uint32_t>(Bf16Bits(x[2 * i + 1])) << 16;
 #endif
 }
 
@@ -107,8 +108,8 @@ struct Lhs {
   Lhs From(int row) const { return {data + row * row_stride, row_stride, depth_stride}; }
 };
 
-// B as a product reads it: its rows come in runs of equal length (cached values: 16 tokens, each run in some page), and
-// row[j][p] is the first step of run j, panel p. Steps of a run are ldb elements apart.
+// B as a product reads it: its rows come in runs of equal length (cached values: 16 tokens, each run in some
+// page), and row[j][p] is the first step of run j, panel p. Steps of a run are ldb elements apart.
 inline constexpr int kMaxRuns = kTile / kPanel, kMaxPanels = 4;
 template <class T>
 struct Rhs {
@@ -120,25 +121,27 @@ struct Rhs {
 // kRows x kPanels panels in registers. AVX-512: at most 12 x 2 = 24 accumulators, 2 of B, 1 broadcast.
 // With kAhead, each step asks for the same one of `ahead`, whose runs and steps lie as those of b.
 template <int kRows, int kPanels, bool kAhead, class T>
-HWY_INLINE void Micro(const Lhs<T>& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void Micro(const Lhs<T>& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c, int64_t ldc,
+                      bool accumulate) {
   constexpr int kV = kPanels * kVectors;
   VF acc[kRows][kV];
-SESSA_UNROLL
+  SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
+    SESSA_UNROLL
+    for (int v = 0; v < kV; ++v)
+      acc[r][v] = accumulate ? hn::LoadU(kF, c + r * ldc + v * kLanes) : hn::Zero(kF);
   }
   const LeftOf<T>* x = a.data;
   const auto add = [&](const VF* y) HWY_ATTR {  // one row of B, or a pair
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if constexpr (kIsDot<T>) {
         const VF xr = SetPair(x[r * a.row_stride]);
-SESSA_UNROLL
+        SESSA_UNROLL
         for (int v = 0; v < kV; ++v) acc[r][v] = AddDot(acc[r][v], xr, y[v]);
       } else {
         const VF xr = hn::Set(kF, x[r * a.row_stride]);
-SESSA_UNROLL
+        SESSA_UNROLL
         for (int v = 0; v < kV; ++v) acc[r][v] = hn::MulAdd(xr, y[v], acc[r][v]);
       }
     }
@@ -148,15 +151,15 @@ SESSA_UNROLL
   for (int j = 0, left = k; left > 0; ++j, left -= b.run) {
     const T* row[kPanels];
     [[maybe_unused]] const T* next[kPanels];
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int p = 0; p < kPanels; ++p) row[p] = b.row[j][p];
     if constexpr (kAhead) {
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) next[p] = ahead.row[j][p];
     }
     for (int i = std::min(left, b.run); i > 0; i -= kS) {
       VF y[kWidth<T>][kV];
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int v = 0; v < kV; ++v) {
         const T* step = row[v / kVectors] + v % kVectors * kStepLanes;
         if constexpr (kIsDot<T>) {
@@ -164,13 +167,13 @@ SESSA_UNROLL
         } else {
           VF rows[kS];
           LoadStep(step, rows);
-SESSA_UNROLL
+          SESSA_UNROLL
           for (int q = 0; q < kS; ++q) y[q][v] = rows[q];
         }
       }
       add(y[0]);
       if (kWidth<T> == 2 && i > 1) add(y[kWidth<T> - 1]);
-SESSA_UNROLL
+      SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) {
         row[p] += b.ldb;
         if constexpr (kAhead) {
@@ -180,20 +183,22 @@ SESSA_UNROLL
       }
     }
   }
-SESSA_UNROLL
+  SESSA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-SESSA_UNROLL
+    SESSA_UNROLL
     for (int v = 0; v < kV; ++v) hn::StoreU(acc[r][v], kF, c + r * ldc + v * kLanes);
   }
 }
 
 // The largest register tile of this target: 32 registers hold 24 accumulators, 16 hold 12.
 template <int kPanels>
-inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12) : std::max(1, 12 / (kPanels * kVectors));
+inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12)
+                                             : std::max(1, 12 / (kPanels * kVectors));
 
 // Calls Micro with `rows` as a constant.
 template <int kRows, int kPanels, class T>
-HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, int k, float* c, int64_t ldc,
+                        bool accumulate) {
   if constexpr (kRows > 0) {
     if (rows == kRows) return Micro<kRows, kPanels, false>(a, b, b, k, c, ldc, accumulate);
     MicroOf<kRows - 1, kPanels>(rows, a, b, k, c, ldc, accumulate);
@@ -202,7 +207,8 @@ HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, int k, float
 
 // Rows in tiles of almost equal size: 64 rows are better six tiles of 11 or 10 than five of 12 and one of 4.
 template <int kPanels, class T>
-HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc,
+                       bool accumulate) {
   constexpr int kMax = kMaxRows<kPanels>;
   const int tiles = (m + kMax - 1) / kMax;
   for (int t = 0; t < tiles; ++t) {
@@ -211,7 +217,8 @@ HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c,
   }
 }
 
-// How many panels to take at once: few rows need more of them, to have enough chains to hide the latency of an FMA.
+// How many panels to take at once: few rows need more of them, to have enough chains to hide the latency of
+// an FMA.
 HWY_INLINE int PanelsAtOnce(int m, int left) {
   if (m <= kFewRows && left >= 4) return 4;
   return left >= 2 && (kLanes == 16 || m <= kFewRows) ? 2 : 1;
@@ -219,7 +226,8 @@ HWY_INLINE int PanelsAtOnce(int m, int left) {
 
 // C[m][16 * panels] (+)= A[m][k] B[k][16 * panels], panels 1, 2 or 4.
 template <class T>
-HWY_INLINE void Product(const Lhs<T>& a, int m, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void Product(const Lhs<T>& a, int m, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc,
+                        bool accumulate) {
   switch (panels) {
     case 4: return Rows<4>(a, m, b, k, c, ldc, accumulate);
     case 2: return Rows<2>(a, m, b, k, c, ldc, accumulate);
@@ -227,7 +235,8 @@ HWY_INLINE void Product(const Lhs<T>& a, int m, const Rhs<T>& b, int panels, int
   }
 }
 
-// The left side of a product of many rows: as PackRows and PackPairs leave it, or, of few rows or when its rows are short, as it lies.
+// The left side of a product of many rows: as PackRows and PackPairs leave it, or, of few rows or when its
+// rows are short, as it lies.
 template <class T>
 struct Left {
   const LeftOf<T>* data;
@@ -235,14 +244,16 @@ struct Left {
   int64_t row_stride;
   bool packed;
   Lhs<T> Tile(int tile) const {
-    if (packed) return {data + static_cast<int64_t>(tile) * ((k + kUnit<T> - 1) / kUnit<T>) * kRowTile, 1, kRowTile};
+    if (packed)
+      return {data + static_cast<int64_t>(tile) * ((k + kUnit<T> - 1) / kUnit<T>)*kRowTile, 1, kRowTile};
     return {data + FirstRowOfTile(tile, m) * row_stride, row_stride, 1};
   }
 };
 
 // C (+)= A B for all of a block's panels.
 template <class T>
-HWY_INLINE void ProductOfPanels(const Lhs<T>& a, int rows, const Rhs<T>& b, int panels, int k, float* c, int64_t ldc, bool accumulate) {
+HWY_INLINE void ProductOfPanels(const Lhs<T>& a, int rows, const Rhs<T>& b, int panels, int k, float* c,
+                                int64_t ldc, bool accumulate) {
   for (int p = 0, now; p < panels; p += now) {
     now = PanelsAtOnce(rows, panels - p);
     Rhs<T> part = b;
@@ -258,8 +269,8 @@ struct Block {
   int panels, depth;
 };
 
-// Calls body(first row of the step, the step) for the steps of panel p from row `begin` to `end`, multiples of kStep but for the last
-// one's end: runs first, so that no index is divided.
+// Calls body(first row of the step, the step) for the steps of panel p from row `begin` to `end`, multiples
+// of kStep but for the last one's end: runs first, so that no index is divided.
 template <class T, class Body>
 HWY_INLINE void ForSteps(const Block<T>& block, int p, int begin, int end, const Body& body) {
   for (int j = begin / block.b.run, i = begin; i < end; ++j) {
@@ -289,7 +300,8 @@ HWY_INLINE void WidenBlock(const Block<T>& block, WideOf<T>* out) {
   }
 }
 
-// Asks for the `part`-th of `parts` shares of a block's cache lines: into the second-level cache, whose queue of misses is longer.
+// Asks for the `part`-th of `parts` shares of a block's cache lines: into the second-level cache, whose queue
+// of misses is longer.
 template <class T>
 HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
   const int begin = block.depth * part / parts / kStep<T> * kStep<T>, end = block.depth * (part + 1) / parts;
@@ -298,12 +310,12 @@ HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
   }
 }
 
-// C [a.m][16 * panels] (+)= A B of a block, B widened once for all row tiles (pairs are only brought together: rows a page apart
-// fall into the same cache sets). Meanwhile `next` comes closer: memory works while the FMA units do.
-// wide: [block.depth + 1][16 * panels].
+// C [a.m][16 * panels] (+)= A B of a block, B widened once for all row tiles (pairs are only brought
+// together: rows a page apart fall into the same cache sets). Meanwhile `next` comes closer: memory works
+// while the FMA units do. wide: [block.depth + 1][16 * panels].
 template <class T>
-HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block<T>& next, WideOf<T>* wide, float* c, int64_t ldc,
-                            bool accumulate) {
+HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block<T>& next, WideOf<T>* wide,
+                            float* c, int64_t ldc, bool accumulate) {
   WidenBlock(block, wide);
   Rhs<WideOf<T>> b{block.panels * kPanel, block.depth};
   for (int p = 0; p < block.panels; ++p) b.row[0][p] = wide + p * kPanel;
@@ -312,8 +324,9 @@ HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block
     PrefetchBlock(next, t, tiles);
     const int r = FirstRowOfTile(t, a.m);
     const Lhs<T> left = a.Tile(t);
-    ProductOfPanels(Lhs<WideOf<T>>{left.data, left.row_stride, left.depth_stride}, FirstRowOfTile(t + 1, a.m) - r, b, block.panels,
-                    block.depth, c + r * ldc, ldc, accumulate);
+    ProductOfPanels(Lhs<WideOf<T>>{left.data, left.row_stride, left.depth_stride},
+                    FirstRowOfTile(t + 1, a.m) - r, b, block.panels, block.depth, c + r * ldc, ldc,
+                    accumulate);
   }
 }
 

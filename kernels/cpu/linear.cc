@@ -35,11 +35,13 @@ LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   return use_bf16_dot_ && dtype == DType::kBF16 ? Format::kPairs : Format::kFloat;
 }
 
-absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n, int k, DType to) {
+absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n,
+                                                 int k, DType to) {
   LinearWeights w;
   w.n = n, w.k = k, w.dtype = to;
   const Format format = FormatOf(to);
-  const int64_t panel_bytes = format == Format::kInt8 ? cpu::Int8PanelSize(k) : SizeOf(to) * kPanel * cpu::PanelRows(k);
+  const int64_t panel_bytes =
+      format == Format::kInt8 ? cpu::Int8PanelSize(k) : SizeOf(to) * kPanel * cpu::PanelRows(k);
   auto memory = AllocatePages(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
@@ -52,7 +54,8 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
   pool_->ParallelFor(Panels(n), [&](int p, int) {
     const int num_rows = std::min(kPanel, n - p * kPanel);
     std::vector<float> rows(static_cast<size_t>(num_rows) * k);
-    for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
+    for (int64_t i = 0; i < std::ssize(rows); ++i)
+      rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
     char* panel = static_cast<char*>(w.weight.data()) + p * panel_bytes;
     if (format == Format::kInt8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
@@ -61,7 +64,8 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
                          static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
       return;
     }
-    for (int j = 0; j < num_rows; ++j) cpu::StoreColumn(rows.data() + static_cast<int64_t>(j) * k, k, to, panel, j);
+    for (int j = 0; j < num_rows; ++j)
+      cpu::StoreColumn(rows.data() + static_cast<int64_t>(j) * k, k, to, panel, j);
   });
   if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
   if (bias != nullptr) {
@@ -78,19 +82,22 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
   switch (format) {
     case Format::kPairs: {
       cpu::Bf16Pair* pairs = Grown(&pairs_, cpu::PackedPairs(x.rows, x.cols));
-      pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, t + 1, pairs); });
+      pool_->ParallelFor(
+          tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, t + 1, pairs); });
       return pairs;
     }
     case Format::kInt8: {
       uint32_t* words = Grown(&words_, cpu::QuantizedSize(x.rows, x.cols));
-      pool_->ParallelFor(tiles, [&](int t, int) { cpu::QuantizeRows(x.data, x.stride, x.rows, x.cols, t, words); });
+      pool_->ParallelFor(tiles,
+                         [&](int t, int) { cpu::QuantizeRows(x.data, x.stride, x.rows, x.cols, t, words); });
       return words;
     }
     case Format::kFloat: break;
   }
   if (x.rows <= cpu::kFewRows) return x.data;
   float* packed = Grown(&packed_, cpu::PackedSize(x.rows, x.cols));
-  pool_->ParallelFor(tiles, [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed); });
+  pool_->ParallelFor(tiles,
+                     [&](int t, int) { cpu::PackRows(x.data, x.stride, x.rows, x.cols, t, t + 1, packed); });
   return packed;
 }
 
@@ -111,15 +118,18 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     const int64_t ldy = call->y.stride;
     switch (format) {
       case Format::kPairs:
-        return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, w.n, w.k}, bias, first, last, y, ldy,
+        return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, w.n, w.k},
+                                 bias, first, last, y, ldy,
                                  Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
       case Format::kInt8:
-        return cpu::Int8LinearPanels(static_cast<const uint32_t*>(left), x.rows,
-                                     {static_cast<const int8_t*>(data), static_cast<const uint16_t*>(w.scale.data()), w.n, w.k}, bias,
-                                     first, last, y, ldy, Grown(&scratch_[thread], cpu::Int8Scratch()));
+        return cpu::Int8LinearPanels(
+            static_cast<const uint32_t*>(left), x.rows,
+            {static_cast<const int8_t*>(data), static_cast<const uint16_t*>(w.scale.data()), w.n, w.k}, bias,
+            first, last, y, ldy, Grown(&scratch_[thread], cpu::Int8Scratch()));
       case Format::kFloat:
-        return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, w.n, w.k}, bias, first, last, y,
-                                 ldy, Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+        return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, w.n, w.k},
+                                 bias, first, last, y, ldy,
+                                 Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
     }
   });
 }

@@ -1,4 +1,5 @@
-// The CPU backend's linear layers: weights in the format of their dtype, and the panels of all calls dealt out to the pool.
+// The CPU backend's linear layers: weights in the format of their dtype, and the panels of all calls dealt
+// out to the pool.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ class LinearLayers {
   LinearLayers(ThreadPool* pool, bool use_bf16_dot);
 
   // As the functions of Backend.
-  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k, DType to);
+  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
+                                     DType to);
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:

@@ -24,8 +24,9 @@ int64_t ReadNumber(const char* path) {
   return file >> word && absl::SimpleAtoi(word, &value) ? value : -1;
 }
 
-// Most matrices are smaller than a huge page (2 MiB), and a stream over small pages misses the TLB at every one: so what is
-// small is cut from chunks, in order, never reused, and a chunk goes back when nothing in it is in use.
+// Most matrices are smaller than a huge page (2 MiB), and a stream over small pages misses the TLB at every
+// one: so what is small is cut from chunks, in order, never reused, and a chunk goes back when nothing in it
+// is in use.
 constexpr size_t kPage = 4096, kChunk = size_t{32} << 20;
 
 struct Chunk {  // at its first page
@@ -89,7 +90,8 @@ int64_t FreeMemory() {
   for (int64_t kib; meminfo >> key >> kib; meminfo.ignore(64, '\n')) {
     if (key == "MemAvailable:") free = kib * 1024;
   }
-  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max"), used = ReadNumber("/sys/fs/cgroup/memory.current");
+  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max"),
+                used = ReadNumber("/sys/fs/cgroup/memory.current");
   return limit >= 0 && used >= 0 ? std::min(free, std::max<int64_t>(0, limit - used)) : free;
 }
 

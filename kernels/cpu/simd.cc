@@ -24,8 +24,8 @@ HWY_INLINE V Erf(V x) {
   const V z = hn::Abs(x);
   const V t = one / hn::MulAdd(z, hn::Set(kF, 0.5f), one);
   V p = hn::Set(kF, 0.17087277f);
-  for (float c : {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f, 0.09678418f, 0.37409196f,
-                  1.00002368f, -1.26551223f}) {
+  for (float c : {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f, 0.09678418f,
+                  0.37409196f, 1.00002368f, -1.26551223f}) {
     p = hn::MulAdd(p, t, hn::Set(kF, c));
   }
   const V erfc = t * hn::Exp(kF, hn::NegMulAdd(z, z, p));
@@ -57,7 +57,9 @@ HWY_INLINE auto LoadDouble(D d, const float* x) {
 struct ValueTerm {
   const float* x;
   template <class D>
-  auto Vector(D d, int i) const { return LoadDouble(d, x + i); }
+  auto Vector(D d, int i) const {
+    return LoadDouble(d, x + i);
+  }
   double Scalar(int i) const { return x[i]; }
 };
 struct SquareTerm {
@@ -73,14 +75,17 @@ struct SquareTerm {
 struct ProductTerm {
   const float *a, *b;
   template <class D>
-  auto Vector(D d, int i) const { return LoadDouble(d, a + i) * LoadDouble(d, b + i); }
+  auto Vector(D d, int i) const {
+    return LoadDouble(d, a + i) * LoadDouble(d, b + i);
+  }
   double Scalar(int i) const { return static_cast<double>(a[i]) * b[i]; }
 };
 
 // Two passes in double: a row is read from L1, and the sums stay exact whatever the mean.
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y) {
   const double mean = SumRow(d, ValueTerm{x}) / d, squares = SumRow(d, SquareTerm{x, mean});
-  const float scale = static_cast<float>(1.0 / std::sqrt(squares / d + eps)), shift = static_cast<float>(mean);
+  const float scale = static_cast<float>(1.0 / std::sqrt(squares / d + eps)),
+              shift = static_cast<float>(mean);
   for (int i = 0; i < d; ++i) y[i] = (x[i] - shift) * scale * weight[i] + bias[i];
 }
 
@@ -106,7 +111,9 @@ void AddRow(const float* a, int n, float* y) {
   for (int i = 0; i < n; ++i) y[i] += a[i];
 }
 
-float DotRow(const float* a, const float* b, int n) { return static_cast<float>(SumRow(n, ProductTerm{a, b})); }
+float DotRow(const float* a, const float* b, int n) {
+  return static_cast<float>(SumRow(n, ProductTerm{a, b}));
+}
 
 void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, float* packed) {
   for (int tile = first; tile < last; ++tile) {
@@ -141,19 +148,20 @@ void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, B
   }
 }
 
-// The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to float once for all
-// of them. With each tile of rows a share of the next panels comes closer: memory works while the FMA units do. (A single row waits for
-// memory anyway, and the hardware looks ahead for it.)
+// The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to
+// float once for all of them. With each tile of rows a share of the next panels comes closer: memory works
+// while the FMA units do. (A single row waits for memory anyway, and the hardware looks ahead for it.)
 template <class T>
-void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
-                 int64_t ldc, float* scratch) {
+void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const float* bias, int first,
+                 int last, float* c, int64_t ldc, float* scratch) {
   const Left<T> left{a, m, w.k, lda, m > kFewRows};
   const int tiles = NumRowTiles(m);
   const bool widen = m >= kWideRows && !kIsDot<T>;
   const auto block_at = [&](int p) {
     Block<T> block{{kWidth<T> * kPanel, PanelRows(w.k)}, std::min(m <= kFewRows ? 4 : 2, last - p), w.k};
     for (int i = 0; i < block.panels; ++i) {
-      block.b.row[0][i] = static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * PanelRows(w.k) / kUnit<T> * kPanel;
+      block.b.row[0][i] =
+          static_cast<const T*>(w.data) + static_cast<int64_t>(p + i) * PanelRows(w.k) / kUnit<T> * kPanel;
     }
     return block;
   };
@@ -168,7 +176,8 @@ void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const 
     for (int t = 0; t < tiles && !widen; ++t) {
       const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
       if (m > kFewRows) PrefetchBlock(next, t, tiles);
-      ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, out + r * panels * kPanel, panels * kPanel, /*accumulate=*/false);
+      ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, out + r * panels * kPanel, panels * kPanel,
+                      /*accumulate=*/false);
     }
     const int columns = std::min(w.n - p * kPanel, panels * kPanel);
     for (int i = 0; i < m; ++i) {
@@ -183,16 +192,16 @@ void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const 
   }
 }
 
-void LinearFloats(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
-                  int64_t ldc, float* scratch) {
+void LinearFloats(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last,
+                  float* c, int64_t ldc, float* scratch) {
   switch (w.dtype) {
     case DType::kF32: return LinearTyped<float>(a, lda, m, w, bias, first, last, c, ldc, scratch);
     default: return LinearTyped<hwy::bfloat16_t>(a, lda, m, w, bias, first, last, c, ldc, scratch);
   }
 }
 
-void LinearPairs(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c, int64_t ldc,
-                 float* scratch) {
+void LinearPairs(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c,
+                 int64_t ldc, float* scratch) {
   if constexpr (kHasDot) LinearTyped<Bf16Pair>(a, Pairs(w.k), m, w, bias, first, last, c, ldc, scratch);
 }
 
@@ -208,7 +217,8 @@ void Load(const void* x, int n, DType dtype, float* y) {
   if (dtype == DType::kF32) {
     std::memcpy(y, x, n * sizeof(float));
   } else {
-    for (int i = 0; i < n; ++i) y[i] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(x)[i]) << 16);
+    for (int i = 0; i < n; ++i)
+      y[i] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(x)[i]) << 16);
   }
 }
 
@@ -236,17 +246,18 @@ void PackRows(const float* a, int64_t lda, int m, int k, int first, int last, fl
 void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, Bf16Pair* packed) {
   HWY_DYNAMIC_DISPATCH(PackPairs)(a, lda, m, k, first, last, packed);
 }
-void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last, float* c,
-                  int64_t ldc, float* scratch) {
+void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const float* bias, int first, int last,
+                  float* c, int64_t ldc, float* scratch) {
   HWY_DYNAMIC_DISPATCH(LinearFloats)(a, lda, m, w, bias, first, last, c, ldc, scratch);
 }
-void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c, int64_t ldc,
-                  float* scratch) {
+void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c,
+                  int64_t ldc, float* scratch) {
   HWY_DYNAMIC_DISPATCH(LinearPairs)(a, m, w, bias, first, last, c, ldc, scratch);
 }
 bool HasBf16Dot() {
 #if defined(__x86_64__)
-  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16") && (hwy::SupportedTargets() & HWY_AVX3) != 0;
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16") &&
+         (hwy::SupportedTargets() & HWY_AVX3) != 0;
 #else
   return false;
 #endif
@@ -255,7 +266,9 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, float 
   HWY_DYNAMIC_DISPATCH(LayerNormRow)(x, weight, bias, eps, d, y);
 }
 void GeluRow(float* x, int n) { HWY_DYNAMIC_DISPATCH(GeluRow)(x, n); }
-void MultiplyRow(const float* a, const float* b, int n, float* y) { HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y); }
+void MultiplyRow(const float* a, const float* b, int n, float* y) {
+  HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y);
+}
 void AddRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(AddRow)(a, n, y); }
 float DotRow(const float* a, const float* b, int n) { return HWY_DYNAMIC_DISPATCH(DotRow)(a, b, n); }
 namespace {
@@ -264,13 +277,17 @@ namespace {
 struct InColumn {
   DType dtype;
   int column;
-  int64_t operator()(int i) const { return dtype == DType::kF32 ? i * kPanel + column : (i / 2 * kPanel + column) * 2 + i % 2; }
+  int64_t operator()(int i) const {
+    return dtype == DType::kF32 ? i * kPanel + column : (i / 2 * kPanel + column) * 2 + i % 2;
+  }
 };
 struct InRow {
   DType dtype;
   int64_t stride;
   int row;
-  int64_t operator()(int i) const { return dtype == DType::kF32 ? row * stride + i : (row / 2 * stride + i) * 2 + row % 2; }
+  int64_t operator()(int i) const {
+    return dtype == DType::kF32 ? row * stride + i : (row / 2 * stride + i) * 2 + row % 2;
+  }
 };
 
 template <class Place>
@@ -289,13 +306,18 @@ void StoreAt(const Place& place, const float* x, int n, void* to) {
 
 template <class Place>
 void LoadFrom(const Place& place, const void* from, int n, float* x) {
-  for (int i = 0; i < n; ++i) Load(static_cast<const char*>(from) + place(i) * SizeOf(place.dtype), 1, place.dtype, x + i);
+  for (int i = 0; i < n; ++i)
+    Load(static_cast<const char*>(from) + place(i) * SizeOf(place.dtype), 1, place.dtype, x + i);
 }
 
 }  // namespace
 
-void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) { StoreAt(InColumn{dtype, column}, x, k, panel); }
-void LoadColumn(const void* panel, int k, DType dtype, int column, float* x) { LoadFrom(InColumn{dtype, column}, panel, k, x); }
+void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) {
+  StoreAt(InColumn{dtype, column}, x, k, panel);
+}
+void LoadColumn(const void* panel, int k, DType dtype, int column, float* x) {
+  LoadFrom(InColumn{dtype, column}, panel, k, x);
+}
 void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row) {
   StoreAt(InRow{dtype, stride, row}, x, n, rows);
 }

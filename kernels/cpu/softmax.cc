@@ -16,7 +16,8 @@ namespace sessa::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr hn::ScalableTag<float> kF;
-constexpr float kInfinity = std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
+constexpr float kInfinity = std::numeric_limits<float>::infinity(),
+                kLargest = std::numeric_limits<float>::max();
 
 float CleanAndMax(float* x, size_t n) {
   const size_t lanes = hn::Lanes(kF);

@@ -1,5 +1,5 @@
-// A fixed pool for the CPU backend: the caller works too, and an operation costs one hand-over. Workers spin for a short
-// while between operations (decode steps follow each other within microseconds) and then sleep.
+// A fixed pool for the CPU backend: the caller works too, and an operation costs one hand-over. Workers spin
+// for a short while between operations (decode steps follow each other within microseconds) and then sleep.
 // ParallelFor is called by one thread at a time; items must be independent, their order is not defined.
 #pragma once
 
@@ -21,7 +21,8 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(item, thread) for each item in [0, n), thread in [0, num_threads()). Returns when all are done.
+  // Calls body(item, thread) for each item in [0, n), thread in [0, num_threads()). Returns when all are
+  // done.
   void ParallelFor(int n, absl::FunctionRef<void(int item, int thread)> body);
 
  private:
@@ -30,7 +31,7 @@ class ThreadPool {
 
   std::atomic<uint32_t> generation_{0};  // odd or even does not matter; a change wakes the workers
   std::atomic<int> next_{0};
-  std::atomic<int> busy_{0};             // workers that have not finished this generation
+  std::atomic<int> busy_{0};  // workers that have not finished this generation
   std::atomic<bool> stop_{false};
   int num_items_ = 0;
   const absl::FunctionRef<void(int, int)>* body_ = nullptr;

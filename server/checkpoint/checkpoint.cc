@@ -1,5 +1,5 @@
-// Opening a checkpoint folder. The shards' own headers say which tensors there are; the index is only believed where
-// they agree with it.
+// Opening a checkpoint folder. The shards' own headers say which tensors there are; the index is only
+// believed where they agree with it.
 #include "server/checkpoint/checkpoint.h"
 
 #include <algorithm>
@@ -29,7 +29,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   char buffer[65536];
   while (const size_t n = fread(buffer, 1, sizeof(buffer), file.get())) {
     text.append(buffer, n);
-    if (text.size() > kMaxJsonBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": larger than 64 MiB"));
+    if (text.size() > kMaxJsonBytes)
+      return absl::InvalidArgumentError(absl::StrCat(path, ": larger than 64 MiB"));
   }
   if (ferror(file.get())) return absl::UnavailableError(absl::StrCat(path, ": read failed"));
   return text;
@@ -40,14 +41,17 @@ absl::Status Prefix(const std::string& path, const absl::Status& status) {
 }
 
 bool IsPlainName(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
+         name.find('\0') == name.npos;
 }
 
 // The index's weight_map: tensor -> shard.
 absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
   auto text = ReadFile(path);
   if (!text.ok()) return text.status();
-  const auto error = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat(path, ": ", what...)); };
+  const auto error = [&](auto... what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", what...));
+  };
   json::error_code ec;
   const json::value root = json::parse(*text, ec);
   if (ec) return error("not JSON: ", ec.message());
@@ -58,7 +62,8 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
     const std::string tensor(key.data(), key.size());
     if (!value.is_string()) return error("weight_map: ", tensor, " is not a string");
     const std::string shard(value.get_string().data(), value.get_string().size());
-    if (!IsPlainName(shard)) return error("weight_map: ", tensor, " is in '", shard, "', not a plain file name");
+    if (!IsPlainName(shard))
+      return error("weight_map: ", tensor, " is in '", shard, "', not a plain file name");
     shards[tensor] = shard;
   }
   return shards;
@@ -96,7 +101,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     if (!file.ok()) return file.status();
     for (const auto& [tensor, view] : (*file)->tensors()) {
       if (!checkpoint->tensors_.emplace(tensor, &view).second) {
-        return absl::InvalidArgumentError(absl::StrCat(dir, "/", name, ": tensor ", tensor, ": is in two shards"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(dir, "/", name, ": tensor ", tensor, ": is in two shards"));
       }
     }
     checkpoint->files_.push_back(*std::move(file));
@@ -120,7 +126,8 @@ absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
     case FileDType::kF16: view.dtype = DType::kF16; break;
     case FileDType::kBF16: view.dtype = DType::kBF16; break;
     case FileDType::kI64:
-      return absl::InvalidArgumentError(absl::StrCat(dir_, ": tensor ", key, ": dtype I64 is none for weights"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(dir_, ": tensor ", key, ": dtype I64 is none for weights"));
   }
   view.shape = it->second->shape;
   view.data = it->second->data;

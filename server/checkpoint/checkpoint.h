@@ -1,5 +1,5 @@
-// A checkpoint folder: config.json and model.safetensors, or the shards that model.safetensors.index.json names. The
-// files stay mapped as long as the Checkpoint lives; weights are read in place.
+// A checkpoint folder: config.json and model.safetensors, or the shards that model.safetensors.index.json
+// names. The files stay mapped as long as the Checkpoint lives; weights are read in place.
 #pragma once
 
 #include <memory>
@@ -21,7 +21,8 @@ namespace sessa {
 // Thread-safe.
 class Checkpoint : public WeightSource {
  public:
-  // Errors name the file and, in it, the key or the tensor and its field. A shard's name must be a plain file name.
+  // Errors name the file and, in it, the key or the tensor and its field. A shard's name must be a plain file
+  // name.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& dir);
 
   const ModelConfig& config() const { return config_; }

@@ -20,7 +20,8 @@ absl::Status Bad(absl::string_view key, absl::string_view what) {
 
 bool ToInt(const json::value& v, int32_t* out) {
   const int64_t* i = v.if_int64();
-  if (i == nullptr || *i < std::numeric_limits<int32_t>::min() || *i > std::numeric_limits<int32_t>::max()) return false;
+  if (i == nullptr || *i < std::numeric_limits<int32_t>::min() || *i > std::numeric_limits<int32_t>::max())
+    return false;
   *out = static_cast<int32_t>(*i);
   return true;
 }

@@ -1,5 +1,5 @@
-// config.json of a checkpoint as a ModelConfig. INVALID_ARGUMENT names the key that is missing, of a wrong type or
-// out of range; a config that is returned has passed Validate.
+// config.json of a checkpoint as a ModelConfig. INVALID_ARGUMENT names the key that is missing, of a wrong
+// type or out of range; a config that is returned has passed Validate.
 #pragma once
 
 #include "absl/status/statusor.h"

@@ -1,5 +1,5 @@
-// The header is parsed by a JSON parser with a depth limit, then checked: ranges, sizes, order. Nothing is read from
-// the data part, so a huge file opens at once.
+// The header is parsed by a JSON parser with a depth limit, then checked: ranges, sizes, order. Nothing is
+// read from the data part, so a huge file opens at once.
 #include "server/checkpoint/safetensors.h"
 
 #include <fcntl.h>
@@ -35,7 +35,8 @@ absl::StatusOr<TensorView> ParseEntry(const json::value& value, absl::string_vie
   TensorView view;
 
   const json::value* dtype = entry->if_contains("dtype");
-  if (dtype == nullptr || !dtype->is_string()) return absl::InvalidArgumentError("dtype is missing or not a string");
+  if (dtype == nullptr || !dtype->is_string())
+    return absl::InvalidArgumentError("dtype is missing or not a string");
   const absl::string_view type = View(dtype->get_string());
   uint64_t num_bytes = 0;
   if (type == "F32") {
@@ -51,7 +52,8 @@ absl::StatusOr<TensorView> ParseEntry(const json::value& value, absl::string_vie
   }
 
   const json::value* shape = entry->if_contains("shape");
-  if (shape == nullptr || !shape->is_array()) return absl::InvalidArgumentError("shape is missing or not an array");
+  if (shape == nullptr || !shape->is_array())
+    return absl::InvalidArgumentError("shape is missing or not an array");
   for (const json::value& v : shape->get_array()) {
     const int64_t size = Natural(v);
     if (size < 0) return absl::InvalidArgumentError("shape has a size that is not a natural number");
@@ -69,8 +71,8 @@ absl::StatusOr<TensorView> ParseEntry(const json::value& value, absl::string_vie
   const int64_t end = Natural(offsets->get_array()[1]);
   if (begin < 0 || end < begin) return absl::InvalidArgumentError("data_offsets is not an ascending pair");
   if (static_cast<uint64_t>(end) > data.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("data_offsets end at ", end, ", but the file holds ", data.size(), " data bytes: truncated?"));
+    return absl::InvalidArgumentError(absl::StrCat("data_offsets end at ", end, ", but the file holds ",
+                                                   data.size(), " data bytes: truncated?"));
   }
   if (static_cast<uint64_t>(end - begin) != num_bytes) {
     return absl::InvalidArgumentError(
@@ -83,13 +85,18 @@ absl::StatusOr<TensorView> ParseEntry(const json::value& value, absl::string_vie
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::string name, absl::string_view bytes) {
-  const auto error = [&](auto... what) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", what...)); };
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::string name,
+                                                                        absl::string_view bytes) {
+  const auto error = [&](auto... what) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": ", what...));
+  };
   if (bytes.size() < 8) return error("header length: file has only ", bytes.size(), " bytes");
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | static_cast<unsigned char>(bytes[i]);
-  if (header_bytes > kMaxHeaderBytes) return error("header length ", header_bytes, " is above ", kMaxHeaderBytes);
-  if (header_bytes > bytes.size() - 8) return error("header length ", header_bytes, " is beyond the end of the file");
+  if (header_bytes > kMaxHeaderBytes)
+    return error("header length ", header_bytes, " is above ", kMaxHeaderBytes);
+  if (header_bytes > bytes.size() - 8)
+    return error("header length ", header_bytes, " is beyond the end of the file");
   const absl::string_view data = bytes.substr(8 + header_bytes);
 
   json::error_code ec;

@@ -1,6 +1,6 @@
-// Reader of one safetensors file: 8 bytes of header length, a JSON header, then the tensors' bytes. Invariant: every
-// TensorView handed out lies inside the mapped file and its byte count is that of its shape and dtype, whatever the
-// file says. Errors name the file, the tensor and the field.
+// Reader of one safetensors file: 8 bytes of header length, a JSON header, then the tensors' bytes.
+// Invariant: every TensorView handed out lies inside the mapped file and its byte count is that of its shape
+// and dtype, whatever the file says. Errors name the file, the tensor and the field.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class SafetensorsFile {
  public:
   static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
-  // Maps the file; it must not shrink while it is open. NOT_FOUND or FAILED_PRECONDITION when it cannot be read,
-  // INVALID_ARGUMENT when it is malformed.
+  // Maps the file; it must not shrink while it is open. NOT_FOUND or FAILED_PRECONDITION when it cannot be
+  // read, INVALID_ARGUMENT when it is malformed.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
 
   // The same over bytes that the caller keeps alive; `name` stands for the file in errors.

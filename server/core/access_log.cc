@@ -14,11 +14,13 @@ namespace {
 constexpr char kTimeFormat[] = "%Y-%m-%dT%H:%M:%E3SZ";
 
 std::string Text(const AccessRecord& r) {
-  std::string line = absl::StrFormat("%s %s %s %s id=%s seconds=%.3f", absl::FormatTime(kTimeFormat, r.end, absl::UTCTimeZone()),
-                                     r.protocol, absl::CHexEscape(r.endpoint), r.status, absl::CHexEscape(r.request_id),
+  std::string line = absl::StrFormat("%s %s %s %s id=%s seconds=%.3f",
+                                     absl::FormatTime(kTimeFormat, r.end, absl::UTCTimeZone()), r.protocol,
+                                     absl::CHexEscape(r.endpoint), r.status, absl::CHexEscape(r.request_id),
                                      absl::ToDoubleSeconds(r.end - r.start));
   if (r.usage.has_value()) {
-    absl::StrAppend(&line, " prompt_tokens=", r.usage->prompt_tokens, " cached_tokens=", r.usage->cached_tokens,
+    absl::StrAppend(&line, " prompt_tokens=", r.usage->prompt_tokens,
+                    " cached_tokens=", r.usage->cached_tokens,
                     " completion_tokens=", r.usage->completion_tokens);
   }
   if (!r.error.empty()) absl::StrAppend(&line, " error=", r.error);

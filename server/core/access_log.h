@@ -13,9 +13,9 @@ namespace sessa {
 enum class AccessLogFormat { kOff, kText, kJson };
 
 struct AccessRecord {
-  std::string protocol;         // "rest" or "grpc"
-  std::string endpoint;         // "/v1/completions", "Generate"; may hold what a client wrote
-  std::string status;           // "200", "499", "OK", "UNAVAILABLE"
+  std::string protocol;  // "rest" or "grpc"
+  std::string endpoint;  // "/v1/completions", "Generate"; may hold what a client wrote
+  std::string status;    // "200", "499", "OK", "UNAVAILABLE"
   std::string request_id;
   absl::Time start, end;
   std::optional<Usage> usage = {};  // none: refused before it ran

@@ -17,7 +17,8 @@ namespace {
 
 std::string Digest(absl::string_view key) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), reinterpret_cast<unsigned char*>(digest.data()));
+  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(),
+         reinterpret_cast<unsigned char*>(digest.data()));
   return digest;
 }
 
@@ -32,12 +33,15 @@ absl::StatusOr<ApiKeys> ApiKeys::Parse(absl::string_view text) {
     std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
     if (words.empty()) continue;
     if (words.size() > 2) {
-      return absl::InvalidArgumentError(absl::StrCat("API keys, line ", line_number, ": expected KEY or KEY TENANT"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("API keys, line ", line_number, ": expected KEY or KEY TENANT"));
     }
-    // A key without a name is its own tenant, named by its line: fairness and cache are kept apart all the same.
+    // A key without a name is its own tenant, named by its line: fairness and cache are kept apart all the
+    // same.
     const std::string tenant = words.size() == 2 ? std::string(words[1]) : absl::StrCat("key-", line_number);
     if (!keys.tenants_.emplace(Digest(words[0]), tenant).second) {
-      return absl::InvalidArgumentError(absl::StrCat("API keys, line ", line_number, ": the key is there twice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("API keys, line ", line_number, ": the key is there twice"));
     }
   }
   return keys;
@@ -50,7 +54,8 @@ absl::StatusOr<ApiKeys> ApiKeys::Load(const std::string& path) {
   if (!file) return absl::NotFoundError(absl::StrCat("reading API keys from ", path));
   auto keys = Parse(text.str());
   if (keys.ok() && !keys->required()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " holds no API key; without keys leave the option out"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " holds no API key; without keys leave the option out"));
   }
   return keys;
 }

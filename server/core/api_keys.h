@@ -1,5 +1,5 @@
-// API keys and the tenants they belong to. Keys are kept as SHA-256 digests, so a lookup tells nothing by its time.
-// Constant after construction, thread-safe.
+// API keys and the tenants they belong to. Keys are kept as SHA-256 digests, so a lookup tells nothing by its
+// time. Constant after construction, thread-safe.
 #pragma once
 
 #include <string>

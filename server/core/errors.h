@@ -1,5 +1,6 @@
-// Errors of the API, the same for REST and gRPC: an absl::Status whose payloads say which field is wrong (`param`), a
-// stable machine-readable `code`, and after how long a retry makes sense. Both front ends render them with Describe.
+// Errors of the API, the same for REST and gRPC: an absl::Status whose payloads say which field is wrong
+// (`param`), a stable machine-readable `code`, and after how long a retry makes sense. Both front ends render
+// them with Describe.
 #pragma once
 
 #include <string>
@@ -27,10 +28,10 @@ absl::Status Annotate(absl::Status status, absl::string_view param, absl::string
 
 struct ErrorInfo {
   std::string message;
-  std::string type;         // invalid_request_error, authentication_error, rate_limit_error, server_error, ...
-  std::string param;        // empty: none
-  std::string code;         // empty: none
-  int http_status = 500;    // 400 401 404 413 429 499 500 503 504
+  std::string type;       // invalid_request_error, authentication_error, rate_limit_error, server_error, ...
+  std::string param;      // empty: none
+  std::string code;       // empty: none
+  int http_status = 500;  // 400 401 404 413 429 499 500 503 504
   absl::Duration retry_after = absl::ZeroDuration();  // zero: do not say
 };
 // Requires: !status.ok().

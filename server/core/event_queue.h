@@ -1,5 +1,5 @@
-// The bounded queue between the engine's thread and one request's reader, and the sink that fills it. Thread-safe.
-// Only tokens count against the bound: a prompt's and an end's event always find room.
+// The bounded queue between the engine's thread and one request's reader, and the sink that fills it.
+// Thread-safe. Only tokens count against the bound: a prompt's and an end's event always find room.
 #pragma once
 
 #include <deque>
@@ -66,7 +66,11 @@ class EventQueue {
   bool Wait(absl::Time deadline) {
     absl::MutexLock lock(&mutex_);
     return mutex_.AwaitWithDeadline(absl::Condition(
-        +[](EventQueue* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) { return !self->events_.empty(); }, this), deadline);
+                                        +[](EventQueue* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
+                                          return !self->events_.empty();
+                                        },
+                                        this),
+                                    deadline);
   }
 
   void SetNotify(std::function<void()> notify) {
@@ -101,7 +105,10 @@ class EventQueue {
 class PromptSink final : public TokenSink {
  public:
   PromptSink(std::shared_ptr<EventQueue> queue, Metrics* metrics, int prompt_index, int n)
-      : queue_(std::move(queue)), metrics_(metrics), prompt_index_(prompt_index), last_token_(n, absl::InfinitePast()) {}
+      : queue_(std::move(queue)),
+        metrics_(metrics),
+        prompt_index_(prompt_index),
+        last_token_(n, absl::InfinitePast()) {}
 
   void OnPrompt(const PromptInfo& info) override {
     metrics_->OnPromptTokens(info.num_tokens);

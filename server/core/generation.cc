@@ -9,22 +9,30 @@
 namespace sessa {
 namespace {
 
-// A gRPC client's own timer ends the call at the deadline too, and its cancellation may come a little before ours.
+// A gRPC client's own timer ends the call at the deadline too, and its cancellation may come a little before
+// ours.
 constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
 
 }  // namespace
 
-GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
-                               std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                               std::vector<RequestId> ids, absl::Time deadline, std::string tenant,
-                               RequestTicket ticket)
-    : service_(service), model_(std::move(model)), request_(std::move(request)), prompts_(std::move(prompts)),
-      queue_(std::move(queue)), ids_(std::move(ids)), deadline_(deadline), tenant_(std::move(tenant)),
+GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model,
+                               GenerationRequest request, std::vector<std::vector<int32_t>> prompts,
+                               std::shared_ptr<EventQueue> queue, std::vector<RequestId> ids,
+                               absl::Time deadline, std::string tenant, RequestTicket ticket)
+    : service_(service),
+      model_(std::move(model)),
+      request_(std::move(request)),
+      prompts_(std::move(prompts)),
+      queue_(std::move(queue)),
+      ids_(std::move(ids)),
+      deadline_(deadline),
+      tenant_(std::move(tenant)),
       ticket_(std::move(ticket)) {
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
     if (model_->tokenizer != nullptr) {
-      choice.detokenizer = std::make_unique<Detokenizer>(model_->tokenizer.get(), request_.skip_special_tokens);
+      choice.detokenizer =
+          std::make_unique<Detokenizer>(model_->tokenizer.get(), request_.skip_special_tokens);
     }
     choice.stops = std::make_unique<StopMatcher>(request_.stop, request_.include_stop_str_in_output);
   }
@@ -140,20 +148,23 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
   delta.index = index;
   delta.prompt_index = prompt_index;
   delta.finish = update.finish;
-  if (request_.max_tokens == 0) {  // only the echo was asked for: the one token that the engine must draw is dropped
+  if (request_.max_tokens ==
+      0) {  // only the echo was asked for: the one token that the engine must draw is dropped
     delta.finish = FinishReason::kLength;
   } else {
     ++usage_.completion_tokens;
     ++choice.num_tokens;
     delta.token_ids.push_back(update.token);
-    if (request_.logprobs >= 0) delta.logprobs.push_back(Entry(update.token, &update.logprobs, choice.code_points));
+    if (request_.logprobs >= 0)
+      delta.logprobs.push_back(Entry(update.token, &update.logprobs, choice.code_points));
     if (choice.detokenizer != nullptr) {
       // The text of eos or of a stop token belongs to the answer only when asked for.
       const bool hide = update.finish == FinishReason::kStop && !request_.include_stop_str_in_output;
       std::string text = hide ? std::string() : choice.detokenizer->Push(update.token);
       if (update.finish != FinishReason::kNone) text += choice.detokenizer->Flush();
       choice.code_points += CountCodePoints(text);
-      delta.text = choice.num_tokens <= request_.min_tokens ? choice.stops->PassThrough(text) : choice.stops->Push(text);
+      delta.text = choice.num_tokens <= request_.min_tokens ? choice.stops->PassThrough(text)
+                                                            : choice.stops->Push(text);
       if (choice.stops->stopped()) {
         delta.finish = FinishReason::kStop;
         delta.stop_string = choice.stops->matched();
@@ -183,21 +194,25 @@ bool GenerationImpl::DeadlinePassed() const { return absl::Now() + kDeadlineSlac
 
 absl::Status GenerationImpl::Explain(const absl::Status& end) const {
   if (queue_->overflowed()) {
-    return Annotate(absl::CancelledError("The reader was too slow: its queue of tokens reached its bound."), "",
-                    "slow_reader");
+    return Annotate(absl::CancelledError("The reader was too slow: its queue of tokens reached its bound."),
+                    "", "slow_reader");
   }
-  if (absl::IsCancelled(end) && DeadlinePassed()) return absl::DeadlineExceededError("The request's deadline has passed.");
-  if (absl::IsUnavailable(end) && service_->state() == ServiceState::kDraining && model_->engine->Stats().health.ok()) {
+  if (absl::IsCancelled(end) && DeadlinePassed())
+    return absl::DeadlineExceededError("The request's deadline has passed.");
+  if (absl::IsUnavailable(end) && service_->state() == ServiceState::kDraining &&
+      model_->engine->Stats().health.ok()) {
     return UnavailableError(end.message(), "draining", service_->options().retry_after);
   }
   return end;
 }
 
 void GenerationImpl::Finish() {
-  const bool all_finished = std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.finished; });
+  const bool all_finished =
+      std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.finished; });
   // Every choice had its finish before the engine's end: a cancellation that came later changes nothing.
   if (all_finished) error_ = absl::OkStatus();
-  if (error_.ok() && !all_finished) error_ = absl::InternalError("the engine ended a request before its choices");
+  if (error_.ok() && !all_finished)
+    error_ = absl::InternalError("the engine ended a request before its choices");
   if (error_.ok()) {
     ticket_.Finish(any_length_ ? Outcome::kLength : Outcome::kStop);
   } else if (queue_->overflowed()) {

@@ -1,7 +1,7 @@
-// One request being generated: the engine's tokens in, text events out. The sinks put tokens into one bounded queue on
-// the engine's thread; detokenisation, stop strings and log-probabilities are worked out on the reader's thread, in
-// TryNext. Concatenated text deltas are byte for byte the same however they were cut.
-// One reader at a time; Cancel may be called from any thread.
+// One request being generated: the engine's tokens in, text events out. The sinks put tokens into one bounded
+// queue on the engine's thread; detokenisation, stop strings and log-probabilities are worked out on the
+// reader's thread, in TryNext. Concatenated text deltas are byte for byte the same however they were cut. One
+// reader at a time; Cancel may be called from any thread.
 #pragma once
 
 #include <cstdint>
@@ -20,31 +20,31 @@ namespace sessa {
 
 struct TopLogprob {
   int32_t id = 0;
-  std::string token;     // valid UTF-8; a token that is not is written as "bytes:\xe2\x82"
-  std::string bytes;     // the token's own bytes
+  std::string token;  // valid UTF-8; a token that is not is written as "bytes:\xe2\x82"
+  std::string bytes;  // the token's own bytes
   float logprob = 0.0f;
 };
 
 struct LogprobEntry : TopLogprob {
-  bool has_logprob = true;       // false: the first token of an echoed prompt
-  int64_t text_offset = 0;       // code points before this token in the choice's text
-  std::vector<TopLogprob> top;   // best first
+  bool has_logprob = true;      // false: the first token of an echoed prompt
+  int64_t text_offset = 0;      // code points before this token in the choice's text
+  std::vector<TopLogprob> top;  // best first
 };
 
-struct PromptEvent {             // once for each prompt, before its text
+struct PromptEvent {  // once for each prompt, before its text
   int prompt_index = 0;
   int num_tokens = 0;
   int num_cached_tokens = 0;
 };
 
 struct TextDelta {
-  int index = 0;                 // prompt_index * n + choice
+  int index = 0;  // prompt_index * n + choice
   int prompt_index = 0;
   std::string text;
-  std::vector<int32_t> token_ids;       // the generated tokens since the last delta (always filled)
-  std::vector<LogprobEntry> logprobs;   // with logprobs; with echo the prompt's come first
+  std::vector<int32_t> token_ids;             // the generated tokens since the last delta (always filled)
+  std::vector<LogprobEntry> logprobs;         // with logprobs; with echo the prompt's come first
   FinishReason finish = FinishReason::kNone;  // not kNone: this choice's last delta
-  std::string stop_string;       // finish == kStop because of this one; empty: eos or a stop token id
+  std::string stop_string;  // finish == kStop because of this one; empty: eos or a stop token id
 };
 
 struct Usage {
@@ -53,8 +53,8 @@ struct Usage {
   int64_t cached_tokens = 0;
 };
 
-struct GenerationEnd {           // once and last
-  absl::Status status;           // OK: each choice had its finish
+struct GenerationEnd {  // once and last
+  absl::Status status;  // OK: each choice had its finish
   Usage usage;
 };
 
@@ -68,8 +68,9 @@ class Generation {
   virtual std::optional<GenerationEvent> TryNext() = 0;
   // Blocks until there is one, or `deadline` (then none).
   virtual std::optional<GenerationEvent> Next(absl::Time deadline) = 0;
-  // `notify` is called once on another thread each time TryNext gave none and there is news now. It must not block nor
-  // call this object, and must own what it touches: one call may come just after this object is gone.
+  // `notify` is called once on another thread each time TryNext gave none and there is news now. It must not
+  // block nor call this object, and must own what it touches: one call may come just after this object is
+  // gone.
   virtual void SetNotify(std::function<void()> notify) = 0;
   // Ends it with CANCELLED.
   virtual void Cancel() = 0;

@@ -1,5 +1,5 @@
-// The Generation that Service hands out; see generation.h for the contract. The reader's state: one Choice for each
-// prompt and choice, finished exactly once, and one end for each prompt's engine request.
+// The Generation that Service hands out; see generation.h for the contract. The reader's state: one Choice
+// for each prompt and choice, finished exactly once, and one end for each prompt's engine request.
 #pragma once
 
 #include <atomic>
@@ -37,7 +37,7 @@ class GenerationImpl final : public Generation {
   struct Choice {
     std::unique_ptr<Detokenizer> detokenizer;  // null: no tokenizer
     std::unique_ptr<StopMatcher> stops;
-    int64_t code_points = 0;                   // of the choice's text so far, held back or not
+    int64_t code_points = 0;  // of the choice's text so far, held back or not
     int64_t num_tokens = 0;
     bool finished = false;
   };
@@ -69,7 +69,7 @@ class GenerationImpl final : public Generation {
   size_t num_ended_ = 0;  // of ids_
   bool done_ = false;     // GenerationEnd was made
   bool any_length_ = false;
-  absl::Status error_;    // the first prompt's that failed
+  absl::Status error_;  // the first prompt's that failed
 };
 
 }  // namespace sessa

@@ -18,9 +18,12 @@ absl::Status CheckInt(absl::string_view param, int64_t value, int64_t low, int64
   return FieldError(param, absl::StrCat("must be between ", low, " and ", high, ", got ", value));
 }
 
-absl::Status CheckReal(const std::string& param, double value, double low, double high, bool low_open = false) {
-  if (std::isfinite(value) && (low_open ? value > low : value >= low) && value <= high) return absl::OkStatus();
-  return FieldError(param, absl::StrCat("must be a number in ", low_open ? "(" : "[", low, ", ", high, "], got ", value));
+absl::Status CheckReal(const std::string& param, double value, double low, double high,
+                       bool low_open = false) {
+  if (std::isfinite(value) && (low_open ? value > low : value >= low) && value <= high)
+    return absl::OkStatus();
+  return FieldError(
+      param, absl::StrCat("must be a number in ", low_open ? "(" : "[", low, ", ", high, "], got ", value));
 }
 
 absl::Status CheckIds(const char* param, const std::vector<int64_t>& ids, int64_t max_count, int vocab_size) {
@@ -45,13 +48,15 @@ absl::Status CheckPrompts(const GenerationRequest& r, const ModelFacts& model, c
       return FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages"));
     }
     for (size_t i = 0; i < r.messages.size(); ++i) {
-      if (r.messages[i].role.empty()) return FieldError(absl::StrCat("messages[", i, "].role"), "must not be empty");
+      if (r.messages[i].role.empty())
+        return FieldError(absl::StrCat("messages[", i, "].role"), "must not be empty");
     }
     return absl::OkStatus();
   }
   if (r.prompts.empty()) return FieldError("prompt", "must hold at least one prompt", "missing_field");
   if (r.prompts.size() > limits.max_prompts) {
-    return FieldError("prompt", absl::StrCat("at most ", limits.max_prompts, " prompts, got ", r.prompts.size()));
+    return FieldError("prompt",
+                      absl::StrCat("at most ", limits.max_prompts, " prompts, got ", r.prompts.size()));
   }
   for (const PromptInput& prompt : r.prompts) {
     if (std::holds_alternative<std::string>(prompt)) {
@@ -73,7 +78,8 @@ absl::Status CheckPrompts(const GenerationRequest& r, const ModelFacts& model, c
 
 absl::Status CheckStops(const GenerationRequest& r, const ModelFacts& model, const Limits& limits) {
   if (r.stop.size() > limits.max_stop) {
-    return FieldError("stop", absl::StrCat("at most ", limits.max_stop, " stop strings, got ", r.stop.size()));
+    return FieldError("stop",
+                      absl::StrCat("at most ", limits.max_stop, " stop strings, got ", r.stop.size()));
   }
   if (!r.stop.empty() && !model.has_tokenizer) {
     return FieldError("stop", "this model has no tokenizer; use stop_token_ids");
@@ -111,7 +117,8 @@ absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, 
   }
   for (const auto& [id, bias] : r.logit_bias) {
     if (id < 0 || id >= model.vocab_size) {
-      return FieldError("logit_bias", absl::StrCat("token id ", id, " is not in [0, ", model.vocab_size, ")"));
+      return FieldError("logit_bias",
+                        absl::StrCat("token id ", id, " is not in [0, ", model.vocab_size, ")"));
     }
     SESSA_RETURN_IF_ERROR(CheckReal("logit_bias", bias, -100, 100));
   }
@@ -122,7 +129,8 @@ absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, 
 
 absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model, const Limits& limits) {
   if (!r.model.empty() && r.model != model.name) return ModelNotFoundError(r.model);
-  if (r.has_suffix) return FieldError("suffix", "is not supported: the model only continues text", "unsupported_field");
+  if (r.has_suffix)
+    return FieldError("suffix", "is not supported: the model only continues text", "unsupported_field");
   SESSA_RETURN_IF_ERROR(CheckPrompts(r, model, limits));
   SESSA_RETURN_IF_ERROR(CheckInt("n", r.n, 1, limits.max_n));
   if (r.best_of.has_value() && *r.best_of != r.n) {
@@ -133,12 +141,14 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
     const std::string& max_tokens_name = r.max_tokens_name;
     SESSA_RETURN_IF_ERROR(CheckInt(max_tokens_name, *r.max_tokens, r.echo ? 0 : 1, kMaxInt));
     if (*r.max_tokens >= model.max_model_len) {
-      return ContextLengthError(max_tokens_name, absl::StrCat("This model's context is ", model.max_model_len,
-                                                              " tokens; ", max_tokens_name, " asks for ", *r.max_tokens, "."));
+      return ContextLengthError(max_tokens_name,
+                                absl::StrCat("This model's context is ", model.max_model_len, " tokens; ",
+                                             max_tokens_name, " asks for ", *r.max_tokens, "."));
     }
     const int64_t choices = r.n * std::max<int64_t>(1, r.prompts.size());
     if (*r.max_tokens > limits.max_total_tokens / choices) {
-      return FieldError(max_tokens_name, absl::StrCat("prompts * n * ", max_tokens_name, " is at most ", limits.max_total_tokens));
+      return FieldError(max_tokens_name, absl::StrCat("prompts * n * ", max_tokens_name, " is at most ",
+                                                      limits.max_total_tokens));
     }
   }
   SESSA_RETURN_IF_ERROR(CheckInt("min_tokens", r.min_tokens, 0, kMaxInt));
@@ -148,11 +158,13 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
   SESSA_RETURN_IF_ERROR(CheckStops(r, model, limits));
   SESSA_RETURN_IF_ERROR(CheckSampling(r, model, limits));
   if (r.truncate_prompt_tokens.has_value()) {
-    SESSA_RETURN_IF_ERROR(CheckInt("truncate_prompt_tokens", *r.truncate_prompt_tokens, 1, model.max_model_len));
+    SESSA_RETURN_IF_ERROR(
+        CheckInt("truncate_prompt_tokens", *r.truncate_prompt_tokens, 1, model.max_model_len));
   }
   SESSA_RETURN_IF_ERROR(CheckInt("priority", r.priority, -1000, 1000));
   if (r.timeout.has_value() && (*r.timeout <= absl::ZeroDuration() || *r.timeout > limits.max_timeout)) {
-    return FieldError("timeout", absl::StrCat("must be above 0 and at most ", absl::FormatDuration(limits.max_timeout)));
+    return FieldError("timeout",
+                      absl::StrCat("must be above 0 and at most ", absl::FormatDuration(limits.max_timeout)));
   }
   return absl::OkStatus();
 }
@@ -164,10 +176,12 @@ absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int
   int64_t max_tokens = r.max_tokens.value_or(r.is_chat ? room : std::min<int64_t>(16, room));
   max_tokens = std::max<int64_t>(max_tokens, 1);  // 0 with echo: one token is drawn and dropped
   if (max_tokens > room) {
-    return ContextLengthError(prompt_name, absl::StrCat("This model's context is ", model.max_model_len, " tokens; the prompt has ",
-                                                        num_prompt_tokens, " and ", max_tokens, " are to be generated."));
+    return ContextLengthError(
+        prompt_name, absl::StrCat("This model's context is ", model.max_model_len, " tokens; the prompt has ",
+                                  num_prompt_tokens, " and ", max_tokens, " are to be generated."));
   }
-  if (r.min_tokens > max_tokens) return FieldError("min_tokens", "exceeds the tokens that fit after the prompt");
+  if (r.min_tokens > max_tokens)
+    return FieldError("min_tokens", "exceeds the tokens that fit after the prompt");
   s->max_tokens = static_cast<int>(max_tokens);
   s->min_tokens = static_cast<int>(r.min_tokens);
   s->temperature = static_cast<float>(r.temperature);

@@ -1,6 +1,6 @@
-// A completion or chat request as the client sent it, in plain C++: both front ends fill it, ValidateRequest is the one
-// place that judges it. Numbers are wide (double, int64) so that what the client wrote is judged, not what it became
-// after a narrowing.
+// A completion or chat request as the client sent it, in plain C++: both front ends fill it, ValidateRequest
+// is the one place that judges it. Numbers are wide (double, int64) so that what the client wrote is judged,
+// not what it became after a narrowing.
 #pragma once
 
 #include <cstdint>
@@ -25,44 +25,45 @@ struct RequestMessage {
 };
 
 struct GenerationRequest {
-  std::string model;                        // empty: the one that is served
-  bool is_chat = false;                     // true: `messages`, false: `prompts`
+  std::string model;     // empty: the one that is served
+  bool is_chat = false;  // true: `messages`, false: `prompts`
   std::vector<PromptInput> prompts;
   std::vector<RequestMessage> messages;
-  bool add_generation_prompt = true;        // chat
+  bool add_generation_prompt = true;  // chat
 
-  std::optional<int64_t> max_tokens;        // none: 16 for completions, what fits for chat; 0 only with echo
+  std::optional<int64_t> max_tokens;  // none: 16 for completions, what fits for chat; 0 only with echo
   std::string max_tokens_name = "max_tokens";  // what this client calls it, for errors
   int64_t min_tokens = 0;
   int64_t n = 1;
-  std::optional<int64_t> best_of;           // only n is served
-  bool has_suffix = false;                  // refused with a clear error
+  std::optional<int64_t> best_of;  // only n is served
+  bool has_suffix = false;         // refused with a clear error
   double temperature = 1.0;
   double top_p = 1.0;
   double min_p = 0.0;
-  int64_t top_k = 0;                        // 0 and -1: off
+  int64_t top_k = 0;  // 0 and -1: off
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
   double repetition_penalty = 1.0;
-  std::optional<uint64_t> seed;             // none: drawn at random
+  std::optional<uint64_t> seed;  // none: drawn at random
   std::vector<std::string> stop;
   std::vector<int64_t> stop_token_ids;
-  std::vector<int64_t> allowed_token_ids;   // empty: all
+  std::vector<int64_t> allowed_token_ids;              // empty: all
   std::vector<std::pair<int64_t, double>> logit_bias;  // token id, [-100, 100]
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   bool echo = false;
-  int64_t logprobs = -1;                    // -1: none; n: the token's own and the n best
-  std::string logprobs_name = "logprobs";   // what this client calls it, for errors
+  int64_t logprobs = -1;                   // -1: none; n: the token's own and the n best
+  std::string logprobs_name = "logprobs";  // what this client calls it, for errors
   bool stream = false;
-  bool include_usage = false;               // stream_options.include_usage
+  bool include_usage = false;                     // stream_options.include_usage
   std::optional<int64_t> truncate_prompt_tokens;  // keep the last so many
-  std::optional<bool> add_special_tokens;   // none: true for completions, false for chat (the template writes them)
+  std::optional<bool>
+      add_special_tokens;  // none: true for completions, false for chat (the template writes them)
   bool skip_special_tokens = true;
   bool return_token_ids = false;
   int64_t priority = 0;
   std::string user;
-  std::optional<absl::Duration> timeout;    // none: Limits::default_timeout
+  std::optional<absl::Duration> timeout;  // none: Limits::default_timeout
 };
 
 // What validation needs to know of the model.
@@ -73,8 +74,8 @@ struct ModelFacts {
   bool has_tokenizer = false;
 };
 
-// OK, or the first error, naming its field as REST spells it (errors.h). Token counts of text prompts are not known
-// here; the context length is checked after tokenisation.
+// OK, or the first error, naming its field as REST spells it (errors.h). Token counts of text prompts are not
+// known here; the context length is checked after tokenisation.
 absl::Status ValidateRequest(const GenerationRequest& request, const ModelFacts& model, const Limits& limits);
 
 // The engine's parameters of a valid request. `num_prompt_tokens` decides chat's default of max_tokens.

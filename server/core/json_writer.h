@@ -1,5 +1,5 @@
-// Writes JSON straight into a string: shortest numbers, strings always valid UTF-8 (what is not becomes U+FFFD).
-// The caller nests Begin and End rightly; commas are the writer's.
+// Writes JSON straight into a string: shortest numbers, strings always valid UTF-8 (what is not becomes
+// U+FFFD). The caller nests Begin and End rightly; commas are the writer's.
 #pragma once
 
 #include <cstdint>

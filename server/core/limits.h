@@ -1,5 +1,5 @@
-// The limits of the front ends, in one place: checked by ValidateRequest and the servers, listed at GET /v1/limits.
-// Constant after start-up.
+// The limits of the front ends, in one place: checked by ValidateRequest and the servers, listed at GET
+// /v1/limits. Constant after start-up.
 #pragma once
 
 #include <cstdint>
@@ -9,24 +9,24 @@
 namespace sessa {
 
 struct Limits {
-  int64_t max_body_bytes = 4 << 20;      // refused with 413 before it is read
+  int64_t max_body_bytes = 4 << 20;  // refused with 413 before it is read
   int64_t max_header_bytes = 16 << 10;
-  int max_prompts = 64;                  // prompts in one request
-  int max_messages = 1024;               // chat messages in one request
-  int max_n = 16;                        // choices for each prompt
-  int64_t max_total_tokens = 1 << 20;    // prompts * n * max_tokens
+  int max_prompts = 64;                // prompts in one request
+  int max_messages = 1024;             // chat messages in one request
+  int max_n = 16;                      // choices for each prompt
+  int64_t max_total_tokens = 1 << 20;  // prompts * n * max_tokens
   int max_stop = 4;
-  int max_stop_bytes = 256;              // of one stop string
+  int max_stop_bytes = 256;  // of one stop string
   int max_stop_token_ids = 64;
   int max_logit_bias = 1024;
   int max_allowed_token_ids = 65536;
   int max_logprobs = 20;
   int max_json_depth = 16;
-  // Tokens that wait for the reader of one stream; beyond, it is cancelled. A stream of many choices gets room for
-  // kMinQueuedEvents of each, since a step may bring one for every choice.
+  // Tokens that wait for the reader of one stream; beyond, it is cancelled. A stream of many choices gets
+  // room for kMinQueuedEvents of each, since a step may bring one for every choice.
   int max_queued_events = 2048;
   static constexpr int kMinQueuedEvents = 64;
-  int max_requests_per_tenant = 0;       // running at once; 0: no limit of its own
+  int max_requests_per_tenant = 0;                     // running at once; 0: no limit of its own
   absl::Duration default_timeout = absl::Minutes(10);  // of a request that names none
   absl::Duration max_timeout = absl::Hours(1);
 };

@@ -1,5 +1,5 @@
-// Metrics; see metrics.h. Engine counters are emitted at scrape from one EngineStats, everything else is counted as it
-// happens.
+// Metrics; see metrics.h. Engine counters are emitted at scrape from one EngineStats, everything else is
+// counted as it happens.
 #include "server/core/metrics.h"
 
 #include <array>
@@ -15,13 +15,14 @@
 namespace sessa {
 namespace {
 
-constexpr std::array<const char*, 11> kOutcomes = {"stop",    "length",          "cancelled", "slow_reader", "deadline", "rejected",
-                                                   "invalid", "unauthenticated", "not_found", "unavailable", "error"};
+constexpr std::array<const char*, 11> kOutcomes = {"stop",      "length",      "cancelled", "slow_reader",
+                                                   "deadline",  "rejected",    "invalid",   "unauthenticated",
+                                                   "not_found", "unavailable", "error"};
 
 const std::vector<double> kSeconds = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
                                       1,     2,     5,     10,   20,   50,   100, 200, 500};
-const std::vector<double> kTokens = {1,    2,    4,    8,     16,    32,    64,    128,    256,
-                                     512,  1024, 2048, 4096,  8192,  16384, 32768, 65536,  131072};
+const std::vector<double> kTokens = {1,   2,    4,    8,    16,   32,    64,    128,   256,
+                                     512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
 
 prometheus::MetricFamily Family(const char* name, const char* help, prometheus::MetricType type, double value,
                                 std::vector<prometheus::ClientMetric::Label> labels) {
@@ -54,17 +55,19 @@ struct Metrics::Families {
   prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *request_prompt, *request_generation,
       *iteration_tokens, *step_duration;
 
-  prometheus::Histogram* AddHistogram(const char* name, const char* help, const std::vector<double>& buckets) {
+  prometheus::Histogram* AddHistogram(const char* name, const char* help,
+                                      const std::vector<double>& buckets) {
     return &prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
   }
 };
 
 Metrics::Metrics() : families_(std::make_unique<Families>()) {
   Families& f = *families_;
-  auto& outcomes = prometheus::BuildCounter()
-                       .Name("sessa_requests_total")
-                       .Help("Requests ended, by outcome; the sum is the requests received less those in flight.")
-                       .Register(f.registry);
+  auto& outcomes =
+      prometheus::BuildCounter()
+          .Name("sessa_requests_total")
+          .Help("Requests ended, by outcome; the sum is the requests received less those in flight.")
+          .Register(f.registry);
   for (size_t i = 0; i < kOutcomes.size(); ++i) f.outcomes[i] = &outcomes.Add({{"outcome", kOutcomes[i]}});
   f.received = &prometheus::BuildCounter()
                     .Name("sessa_requests_received_total")
@@ -72,12 +75,16 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
                     .Register(f.registry);
   f.ttft = f.AddHistogram("sessa_time_to_first_token_seconds", "From arrival to the first token.", kSeconds);
   f.itl = f.AddHistogram("sessa_inter_token_latency_seconds", "Between two tokens of one choice.", kSeconds);
-  f.e2e = f.AddHistogram("sessa_e2e_request_latency_seconds", "From arrival to the end, however it ended.", kSeconds);
+  f.e2e = f.AddHistogram("sessa_e2e_request_latency_seconds", "From arrival to the end, however it ended.",
+                         kSeconds);
   f.queue = f.AddHistogram("sessa_request_queue_time_seconds", "From arrival to the first step.", kSeconds);
-  f.prefill = f.AddHistogram("sessa_request_prefill_time_seconds", "From the first step to the first token.", kSeconds);
-  f.decode = f.AddHistogram("sessa_request_decode_time_seconds", "From the first token to the end.", kSeconds);
+  f.prefill = f.AddHistogram("sessa_request_prefill_time_seconds", "From the first step to the first token.",
+                             kSeconds);
+  f.decode =
+      f.AddHistogram("sessa_request_decode_time_seconds", "From the first token to the end.", kSeconds);
   f.request_prompt = f.AddHistogram("sessa_request_prompt_tokens", "Prompt tokens of a request.", kTokens);
-  f.request_generation = f.AddHistogram("sessa_request_generation_tokens", "Tokens generated for a request.", kTokens);
+  f.request_generation =
+      f.AddHistogram("sessa_request_generation_tokens", "Tokens generated for a request.", kTokens);
   f.iteration_tokens = f.AddHistogram("sessa_iteration_tokens", "New tokens in one engine step.", kTokens);
   f.step_duration = f.AddHistogram("sessa_step_duration_seconds", "Duration of one engine step.", kSeconds);
 }
@@ -116,7 +123,9 @@ void Metrics::OnStep(const StepObservation& step) {
   families_->iteration_tokens->Observe(step.num_tokens);
 }
 
-void Metrics::StepObserver(void* context, const StepObservation& step) { static_cast<Metrics*>(context)->OnStep(step); }
+void Metrics::StepObserver(void* context, const StepObservation& step) {
+  static_cast<Metrics*>(context)->OnStep(step);
+}
 
 int64_t Metrics::received() const { return families_->received_count.load(); }
 
@@ -140,7 +149,8 @@ std::string Metrics::Render(const EngineStats* stats, const std::string& model, 
     all.push_back(Family(name, help, MetricType::Counter, value, {}));
   };
   gauge("sessa_ready", "1 when requests are taken.", ready ? 1 : 0);
-  const int64_t num_ended = ended();  // before received(): a request that comes between them is in flight, not below zero
+  const int64_t num_ended =
+      ended();  // before received(): a request that comes between them is in flight, not below zero
   gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
   if (stats != nullptr) {
     gauge("sessa_num_requests_running", "Sequences that run.", stats->num_running);
@@ -148,10 +158,13 @@ std::string Metrics::Render(const EngineStats* stats, const std::string& model, 
     gauge("sessa_num_tokens_waiting", "Prompt tokens that wait.", stats->waiting_tokens);
     gauge("sessa_state_cache_usage_ratio", "Used pages of the state cache over all.",
           stats->num_pages > 0 ? static_cast<double>(stats->num_used_pages) / stats->num_pages : 0.0);
-    counter("sessa_prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", stats->prefix_cache_queries);
-    counter("sessa_prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", stats->prefix_cache_hits);
+    counter("sessa_prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
+            stats->prefix_cache_queries);
+    counter("sessa_prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
+            stats->prefix_cache_hits);
     counter("sessa_num_preemptions_total", "Sequences preempted.", stats->num_preemptions);
-    counter("sessa_recomputed_tokens_total", "Tokens computed again after preemption.", stats->num_recomputed_tokens);
+    counter("sessa_recomputed_tokens_total", "Tokens computed again after preemption.",
+            stats->num_recomputed_tokens);
     counter("sessa_prompt_tokens_total", "Prompt tokens of the requests taken.", stats->prompt_tokens);
     counter("sessa_generation_tokens_total", "Tokens generated.", stats->generation_tokens);
     counter("sessa_steps_total", "Engine steps.", stats->num_steps);
@@ -167,7 +180,8 @@ std::string Metrics::Render(const EngineStats* stats, const std::string& model, 
 RequestTicket::RequestTicket(Metrics* metrics, absl::string_view protocol) : metrics_(metrics) {
   metrics_->OnReceived(protocol);
 }
-RequestTicket::RequestTicket(RequestTicket&& other) noexcept : metrics_(std::exchange(other.metrics_, nullptr)) {}
+RequestTicket::RequestTicket(RequestTicket&& other) noexcept
+    : metrics_(std::exchange(other.metrics_, nullptr)) {}
 RequestTicket& RequestTicket::operator=(RequestTicket&& other) noexcept {
   if (this != &other) {
     Finish(Outcome::kError);

@@ -1,5 +1,5 @@
-// The server's metrics (names: docs and features, item 11), through prometheus-cpp. Thread-safe. Engine gauges and
-// counters are read from EngineStats at each scrape, so that they are one consistent snapshot.
+// The server's metrics (names: docs and features, item 11), through prometheus-cpp. Thread-safe. Engine
+// gauges and counters are read from EngineStats at each scrape, so that they are one consistent snapshot.
 #pragma once
 
 #include <memory>
@@ -11,9 +11,19 @@
 
 namespace sessa {
 
-// How a request ended. requests_total{outcome} summed over these is the number of requests received and ended.
+// How a request ended. requests_total{outcome} summed over these is the number of requests received and
+// ended.
 enum class Outcome {
-  kStop, kLength, kCancelled, kSlowReader, kDeadline, kRejected, kInvalid, kUnauthenticated, kNotFound, kUnavailable,
+  kStop,
+  kLength,
+  kCancelled,
+  kSlowReader,
+  kDeadline,
+  kRejected,
+  kInvalid,
+  kUnauthenticated,
+  kNotFound,
+  kUnavailable,
   kError,
 };
 absl::string_view OutcomeName(Outcome outcome);

@@ -17,7 +17,8 @@ namespace sessa {
 namespace {
 
 ModelFacts FactsOf(const ServedModel& model) {
-  return {model.name, model.engine->config().vocab_size, model.engine->options().max_model_len, model.tokenizer != nullptr};
+  return {model.name, model.engine->config().vocab_size, model.engine->options().max_model_len,
+          model.tokenizer != nullptr};
 }
 
 uint64_t RandomSeed() {
@@ -26,10 +27,12 @@ uint64_t RandomSeed() {
   return generator() >> 11;
 }
 
-// A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it (max_total_tokens).
+// A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it
+// (max_total_tokens).
 int QueueBound(const GenerationRequest& request, size_t num_prompts, const Limits& limits) {
   if (!request.stream) return std::numeric_limits<int>::max();
-  return std::max(limits.max_queued_events, static_cast<int>(num_prompts * request.n) * Limits::kMinQueuedEvents);
+  return std::max(limits.max_queued_events,
+                  static_cast<int>(num_prompts * request.n) * Limits::kMinQueuedEvents);
 }
 
 // The engine's own refusals in the API's words: its messages open with the field's name.
@@ -38,7 +41,8 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
     const absl::string_view message = refused.message();
     return Annotate(refused, message.substr(0, message.find(':')), "");
   }
-  if (refused.code() == absl::StatusCode::kOutOfRange) return Annotate(refused, is_chat ? "messages" : "prompt", "");
+  if (refused.code() == absl::StatusCode::kOutOfRange)
+    return Annotate(refused, is_chat ? "messages" : "prompt", "");
   return refused;
 }
 
@@ -106,7 +110,8 @@ absl::Status Service::CheckState(bool settling_is_fine) const {
   }
   absl::Status health = EngineHealth(*model());
   if (!health.ok()) {
-    return UnavailableError(absl::StrCat("The engine has failed: ", health.message()), "unavailable", options_.retry_after);
+    return UnavailableError(absl::StrCat("The engine has failed: ", health.message()), "unavailable",
+                            options_.retry_after);
   }
   return absl::OkStatus();
 }
@@ -123,7 +128,8 @@ bool Service::Started() const { return model() != nullptr; }
 
 absl::StatusOr<std::shared_ptr<const ServedModel>> Service::FindModel(absl::string_view name) const {
   auto served = model();
-  if (served == nullptr) return UnavailableError("The model is still loading.", "loading", options_.retry_after);
+  if (served == nullptr)
+    return UnavailableError("The model is still loading.", "loading", options_.retry_after);
   if (!name.empty() && name != served->name) return ModelNotFoundError(name);
   return served;
 }
@@ -132,7 +138,8 @@ absl::Status Service::AdmitTenant(const std::string& tenant) {
   absl::MutexLock lock(&mutex_);
   int& running = tenant_requests_[tenant];
   if (options_.limits.max_requests_per_tenant > 0 && running >= options_.limits.max_requests_per_tenant) {
-    return TenantLimitError(absl::StrCat("This API key has ", running, " requests running, the most it may have."));
+    return TenantLimitError(
+        absl::StrCat("This API key has ", running, " requests running, the most it may have."));
   }
   ++running;
   return absl::OkStatus();
@@ -173,7 +180,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
   return prompts;
 }
 
-absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest request, const std::string& tenant,
+absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest request,
+                                                              const std::string& tenant,
                                                               RequestTicket ticket) {
   auto fail = [&ticket](const absl::Status& status) {
     ticket.Finish(status);
@@ -205,8 +213,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   }
   if (total_tokens > options_.limits.max_total_tokens) {
     return fail(FieldError(request.max_tokens_name,
-                           absl::StrCat("prompts * n * ", request.max_tokens_name, " is ", total_tokens, ", at most ",
-                                        options_.limits.max_total_tokens, " are served")));
+                           absl::StrCat("prompts * n * ", request.max_tokens_name, " is ", total_tokens,
+                                        ", at most ", options_.limits.max_total_tokens, " are served")));
   }
   if (absl::Status admitted = AdmitTenant(tenant); !admitted.ok()) return fail(admitted);
 
@@ -223,7 +231,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     ids.push_back(*id);
   }
   return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
-                                          std::move(queue), std::move(ids), deadline, tenant, std::move(ticket));
+                                          std::move(queue), std::move(ids), deadline, tenant,
+                                          std::move(ticket));
 }
 
 absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model, const std::string& text,
@@ -236,7 +245,8 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
   return ids;
 }
 
-absl::StatusOr<std::string> Service::RenderChat(const std::string& model, const std::vector<RequestMessage>& messages,
+absl::StatusOr<std::string> Service::RenderChat(const std::string& model,
+                                                const std::vector<RequestMessage>& messages,
                                                 bool add_generation_prompt) const {
   auto served = FindModel(model);
   if (!served.ok()) return served.status();

@@ -1,5 +1,5 @@
-// The core behind REST and gRPC: readiness, validation, tokenisation, submission and accounting. It exists before the
-// model is loaded, so that probes answer; SetModel makes it ready. Thread-safe.
+// The core behind REST and gRPC: readiness, validation, tokenisation, submission and accounting. It exists
+// before the model is loaded, so that probes answer; SetModel makes it ready. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +54,9 @@ class Service {
   void SetModel(ServedModel model);  // once: loading -> ready
   // Readiness off, requests are taken still: until balancers have seen it, they send some.
   void BeginSettle();
-  void BeginDrain();                 // readiness off, new requests UNAVAILABLE; what runs goes on
-  // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with UNAVAILABLE.
+  void BeginDrain();  // readiness off, new requests UNAVAILABLE; what runs goes on
+  // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with
+  // UNAVAILABLE.
   void Drain(absl::Time deadline);
   ServiceState state() const;
   bool Live() const;     // loading, or the engine is healthy and its loop turns; never a matter of load
@@ -63,7 +64,7 @@ class Service {
   bool Started() const;  // SetModel was called
   // Why Ready() is false; OK when it is true.
   absl::Status Readiness() const;
-  bool Ending() const;   // settling or draining
+  bool Ending() const;  // settling or draining
 
   // --- requests ---
   // Each received generation request takes one ticket first, whatever becomes of it.
@@ -78,7 +79,8 @@ class Service {
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
                                                 bool add_special_tokens) const;
   // The chat template's text of `messages`.
-  absl::StatusOr<std::string> RenderChat(const std::string& model, const std::vector<RequestMessage>& messages,
+  absl::StatusOr<std::string> RenderChat(const std::string& model,
+                                         const std::vector<RequestMessage>& messages,
                                          bool add_generation_prompt) const;
   absl::StatusOr<std::string> Detokenize(const std::string& model, const std::vector<int64_t>& ids,
                                          bool skip_special_tokens) const;

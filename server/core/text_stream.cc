@@ -58,7 +58,8 @@ std::string StopMatcher::Flush() {
 }
 
 int64_t CountCodePoints(absl::string_view utf8) {
-  return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+  return std::count_if(utf8.begin(), utf8.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
 std::string PrintableToken(absl::string_view bytes) {

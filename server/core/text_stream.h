@@ -1,5 +1,5 @@
-// Stop strings in a stream of text, and small helpers on UTF-8. Invariant: what comes out depends on the text alone,
-// not on how it was cut; only a possible beginning of a stop string is held back.
+// Stop strings in a stream of text, and small helpers on UTF-8. Invariant: what comes out depends on the text
+// alone, not on how it was cut; only a possible beginning of a stop string is held back.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ class StopMatcher {
   // `include`: the matched stop string is part of the text.
   StopMatcher(std::vector<std::string> stops, bool include) : stops_(std::move(stops)), include_(include) {}
 
-  // Text that may be shown now. The stop string whose last byte comes first ends the text (of two that end together,
-  // the longer); after that stopped() is true and nothing more comes out.
+  // Text that may be shown now. The stop string whose last byte comes first ends the text (of two that end
+  // together, the longer); after that stopped() is true and nothing more comes out.
   std::string Push(absl::string_view text);
   // Text that is not searched (before min_tokens).
   std::string PassThrough(absl::string_view text);

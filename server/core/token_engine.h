@@ -1,5 +1,5 @@
-// What the server needs of an engine, so that tests can script the tokens. EngineAdapter (engine_adapter.h) is the
-// real one. All methods are thread-safe; contracts as in engine/engine.h.
+// What the server needs of an engine, so that tests can script the tokens. EngineAdapter (engine_adapter.h)
+// is the real one. All methods are thread-safe; contracts as in engine/engine.h.
 #pragma once
 
 #include "absl/status/statusor.h"

@@ -29,7 +29,8 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
   request->include_stop_str_in_output = sampling.include_stop_str_in_output();
   request->ignore_eos = sampling.ignore_eos();
   if (sampling.has_logprobs()) {
-    // Core writes "none" as -1; a client that sends a negative number must hear that it is wrong, not get none.
+    // Core writes "none" as -1; a client that sends a negative number must hear that it is wrong, not get
+    // none.
     request->logprobs = sampling.logprobs() < 0 ? INT64_MIN : sampling.logprobs();
   }
 }
@@ -39,7 +40,8 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
 std::vector<RequestMessage> FromProto(const pb::Chat& chat) {
   std::vector<RequestMessage> messages;
   messages.reserve(chat.messages_size());
-  for (const pb::ChatMessage& message : chat.messages()) messages.push_back({message.role(), message.content()});
+  for (const pb::ChatMessage& message : chat.messages())
+    messages.push_back({message.role(), message.content()});
   return messages;
 }
 

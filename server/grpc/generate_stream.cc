@@ -1,5 +1,5 @@
-// See generate_stream.h. Order of locks: mutex_, then what Generation takes inside; gRPC never calls back inside
-// StartWrite or Finish on the same thread, so both may be called under mutex_.
+// See generate_stream.h. Order of locks: mutex_, then what Generation takes inside; gRPC never calls back
+// inside StartWrite or Finish on the same thread, so both may be called under mutex_.
 #include "server/grpc/generate_stream.h"
 
 #include <optional>
@@ -53,15 +53,18 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 }  // namespace
 
 GenerateStream::GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log)
-    : request_id_(std::move(request_id)), access_log_(access_log), finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
+    : request_id_(std::move(request_id)),
+      access_log_(access_log),
+      finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
-void GenerateStream::Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
-                           std::function<void()> on_done) {
+void GenerateStream::Start(std::unique_ptr<Generation> generation,
+                           const std::shared_ptr<WakeupQueue>& wakeups, std::function<void()> on_done) {
   self_ = shared_from_this();
   on_done_ = std::move(on_done);
-  generation->SetNotify([weak_wakeups = std::weak_ptr<WakeupQueue>(wakeups), stream = std::weak_ptr<Wakeable>(self_)] {
-    if (auto wakeups = weak_wakeups.lock()) wakeups->Wake(stream);
-  });
+  generation->SetNotify(
+      [weak_wakeups = std::weak_ptr<WakeupQueue>(wakeups), stream = std::weak_ptr<Wakeable>(self_)] {
+        if (auto wakeups = weak_wakeups.lock()) wakeups->Wake(stream);
+      });
   {
     absl::MutexLock lock(&mutex_);
     generation_ = std::move(generation);
@@ -92,7 +95,8 @@ void GenerateStream::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    if (!ok && generation_ != nullptr) generation_->Cancel();  // the client is gone; the events drain to the end
+    if (!ok && generation_ != nullptr)
+      generation_->Cancel();  // the client is gone; the events drain to the end
     if (last_written_ && !finished_) End(absl::OkStatus());
   }
   Pump();
@@ -142,14 +146,16 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     generation = std::move(generation_);
-    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_, start_, absl::Now()};
+    AccessRecord record = {"grpc",      "Generate", absl::StatusCodeToString(status_.code()),
+                           request_id_, start_,     absl::Now()};
     if (generation != nullptr) record.usage = generation->usage();
     if (!status_.ok()) record.error = Describe(status_).code;
     WriteAccess(record, access_log_);
   }
   generation.reset();  // outside the lock: it may call into the engine
   if (on_done_) on_done_();
-  const std::shared_ptr<GenerateStream> last = std::move(self_);  // deletes this at the end, unless another thread looks
+  const std::shared_ptr<GenerateStream> last =
+      std::move(self_);  // deletes this at the end, unless another thread looks
 }
 
 }  // namespace sessa

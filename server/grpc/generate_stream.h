@@ -1,6 +1,6 @@
-// One Generate call: pulls events from its Generation and writes them, one at a time, as fast as the client reads. What
-// a slow client leaves piles up in the Generation's bounded queue, which ends the request: nothing waits here for it.
-// Keeps itself alive until gRPC's OnDone.
+// One Generate call: pulls events from its Generation and writes them, one at a time, as fast as the client
+// reads. What a slow client leaves piles up in the Generation's bounded queue, which ends the request:
+// nothing waits here for it. Keeps itself alive until gRPC's OnDone.
 #pragma once
 
 #include <functional>

@@ -1,5 +1,5 @@
-// See generation_service.h. Unary calls do their work on gRPC's callback thread: the longest is tokenising one message
-// of at most Limits::max_body_bytes.
+// See generation_service.h. Unary calls do their work on gRPC's callback thread: the longest is tokenising
+// one message of at most Limits::max_body_bytes.
 #include "server/grpc/generation_service.h"
 
 #include <algorithm>
@@ -53,8 +53,8 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
                                                                          const pb::GenerateRequest* request) {
   RequestTicket ticket = service_->Begin("grpc");
   const std::string id = request->request_id().empty() ? NewRequestId() : request->request_id();
-  const int num_choices = static_cast<int>(
-      std::clamp<int64_t>(request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
+  const int num_choices = static_cast<int>(std::clamp<int64_t>(
+      request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
   auto stream = std::make_shared<GenerateStream>(id, num_choices, service_->options().access_log);
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
@@ -68,9 +68,11 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   if (!core_request.ok()) return reject(core_request.status());
   if (id.size() > kMaxRequestIdBytes) return reject(FieldError("request_id", "must have at most 128 bytes"));
   const absl::Duration left = TimeLeft(*context);
-  if (left <= absl::ZeroDuration()) return reject(absl::DeadlineExceededError("the deadline passed before the start"));
+  if (left <= absl::ZeroDuration())
+    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
   // gRPC clients state how long they wait with each call, so a far deadline is shortened rather than refused.
-  if (left != absl::InfiniteDuration()) core_request->timeout = std::min(left, service_->limits().max_timeout);
+  if (left != absl::InfiniteDuration())
+    core_request->timeout = std::min(left, service_->limits().max_timeout);
 
   const StreamKey key(*tenant, id);
   {
@@ -97,14 +99,16 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
-                                                      const pb::TokenizeRequest* request, pb::TokenizeReply* reply) {
+                                                      const pb::TokenizeRequest* request,
+                                                      pb::TokenizeReply* reply) {
   if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
   std::string text = request->text();
   bool add_special_tokens = true;
   switch (request->input_case()) {
     case pb::TokenizeRequest::kText: break;
     case pb::TokenizeRequest::kChat: {
-      const bool add_prompt = !request->chat().has_add_generation_prompt() || request->chat().add_generation_prompt();
+      const bool add_prompt =
+          !request->chat().has_add_generation_prompt() || request->chat().add_generation_prompt();
       absl::StatusOr<std::string> rendered =
           service_->RenderChat(request->model(), FromProto(request->chat()), add_prompt);
       if (!rendered.ok()) return Reply(context, rendered.status());
@@ -130,7 +134,8 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
                                                         pb::DetokenizeReply* reply) {
   if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
   const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
-  absl::StatusOr<std::string> text = service_->Detokenize(request->model(), ids, request->skip_special_tokens());
+  absl::StatusOr<std::string> text =
+      service_->Detokenize(request->model(), ids, request->skip_special_tokens());
   if (!text.ok()) return Reply(context, text.status());
   reply->set_text(*std::move(text));
   return Reply(context, absl::OkStatus());
@@ -163,8 +168,8 @@ grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerCo
   return Reply(context, absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* GenerationService::GetLoad(grpc::CallbackServerContext* context, const pb::GetLoadRequest*,
-                                                     pb::Load* reply) {
+grpc::ServerUnaryReactor* GenerationService::GetLoad(grpc::CallbackServerContext* context,
+                                                     const pb::GetLoadRequest*, pb::Load* reply) {
   if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
   reply->set_ready(service_->Ready());
   reply->set_draining(service_->Ending());

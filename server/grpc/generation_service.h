@@ -1,5 +1,5 @@
-// sessa.v1.Generation on top of server/core: turns messages into core requests and core results into messages; all
-// judgement of values is core's. Thread-safe.
+// sessa.v1.Generation on top of server/core: turns messages into core requests and core results into
+// messages; all judgement of values is core's. Thread-safe.
 #pragma once
 
 #include <memory>
@@ -19,9 +19,10 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
  public:
   GenerationService(sessa::Service* service, int num_threads);  // `service` outlives this
 
-  grpc::ServerWriteReactor<sessa::v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
-                                                               const sessa::v1::GenerateRequest* request) override;
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const sessa::v1::TokenizeRequest* request,
+  grpc::ServerWriteReactor<sessa::v1::GenerateReply>* Generate(
+      grpc::CallbackServerContext* context, const sessa::v1::GenerateRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const sessa::v1::TokenizeRequest* request,
                                      sessa::v1::TokenizeReply* reply) override;
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const sessa::v1::DetokenizeRequest* request,
@@ -29,9 +30,11 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
                                          const sessa::v1::GetModelInfoRequest* request,
                                          sessa::v1::ModelInfo* reply) override;
-  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const sessa::v1::GetLoadRequest* request,
+  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
+                                    const sessa::v1::GetLoadRequest* request,
                                     sessa::v1::Load* reply) override;
-  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const sessa::v1::AbortRequest* request,
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
+                                  const sessa::v1::AbortRequest* request,
                                   sessa::v1::AbortReply* reply) override;
 
  private:

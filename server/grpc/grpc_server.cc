@@ -1,8 +1,9 @@
-// See grpc_server.h. Health is gRPC's own service (its Watch pushes each change); a thread copies core's probes into it.
+// See grpc_server.h. Health is gRPC's own service (its Watch pushes each change); a thread copies core's
+// probes into it.
 #include "server/grpc/grpc_server.h"
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
@@ -25,7 +26,8 @@ std::string Address(const std::string& host, int port) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, Service* service) {
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
+                                                              Service* service) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads));
@@ -37,7 +39,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   builder.RegisterService(&result->generation_);
   builder.SetMaxReceiveMessageSize(max_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(service->limits().max_header_bytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
+                             static_cast<int>(service->limits().max_header_bytes));
   // A second server on the same port must fail, not share the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // A client that vanished without closing is found within a minute, and its pages become free.
@@ -59,7 +62,8 @@ GrpcServer::~GrpcServer() {
 }
 
 void GrpcServer::PublishHealth() {
-  // The lock spans looking and publishing: else one that looked earlier could publish later, and stale news would stay.
+  // The lock spans looking and publishing: else one that looked earlier could publish later, and stale news
+  // would stay.
   absl::MutexLock lock(&health_mutex_);
   const bool ready = service_->Ready();
   Publish("", ready);

@@ -1,4 +1,5 @@
-// The gRPC front end: sessa.v1.Generation, grpc.health.v1 with Watch, and reflection on one port. Health follows core:
+// The gRPC front end: sessa.v1.Generation, grpc.health.v1 with Watch, and reflection on one port. Health
+// follows core:
 // "" and "sessa.v1.Generation" are readiness, "liveness" and "startup" the other two probes.
 #pragma once
 
@@ -20,23 +21,25 @@ namespace sessa {
 
 struct GrpcServerOptions {
   std::string host = "127.0.0.1";
-  int port = 0;                        // 0: the system picks
-  std::string tls_cert_pem;            // both or none
+  int port = 0;              // 0: the system picks
+  std::string tls_cert_pem;  // both or none
   std::string tls_key_pem;
-  int max_concurrent_streams = 4096;   // of one connection
-  int num_threads = 2;                 // that detokenise and write
+  int max_concurrent_streams = 4096;  // of one connection
+  int num_threads = 2;                // that detokenise and write
   absl::Duration health_interval = absl::Milliseconds(50);
 };
 
 class GrpcServer {
  public:
   // UNAVAILABLE, naming the address, when it cannot listen. `service` outlives the server.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, Service* service);
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
+                                                           Service* service);
   ~GrpcServer();
 
   int port() const { return port_; }
 
-  // Copies core's probes into grpc.health.v1 now; otherwise a thread does so every health_interval. Thread-safe.
+  // Copies core's probes into grpc.health.v1 now; otherwise a thread does so every health_interval.
+  // Thread-safe.
   void PublishHealth();
 
   // No new calls; those that run may end until `deadline`, then they are cancelled. Blocks. Idempotent.

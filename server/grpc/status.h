@@ -1,5 +1,5 @@
-// absl::Status of server/core as grpc::Status with google.rpc details: BadRequest for a named field, RetryInfo where a
-// retry makes sense, ErrorInfo with the same code that REST sends.
+// absl::Status of server/core as grpc::Status with google.rpc details: BadRequest for a named field,
+// RetryInfo where a retry makes sense, ErrorInfo with the same code that REST sends.
 #pragma once
 
 #include "absl/status/status.h"

@@ -1,5 +1,5 @@
-// Moves wake-ups off the engine's thread: the engine says "there is news for this stream", a thread of this queue
-// detokenises and writes it. A stream that is gone by then is skipped.
+// Moves wake-ups off the engine's thread: the engine says "there is news for this stream", a thread of this
+// queue detokenises and writes it. A stream that is gone by then is skipped.
 #pragma once
 
 #include <deque>

@@ -21,15 +21,16 @@ namespace {
 class Progress {
  public:
   void Say(absl::string_view what) const {
-    std::fprintf(stderr, "[%6.2f s] %s\n", absl::ToDoubleSeconds(absl::Now() - start_), std::string(what).c_str());
+    std::fprintf(stderr, "[%6.2f s] %s\n", absl::ToDoubleSeconds(absl::Now() - start_),
+                 std::string(what).c_str());
   }
 
  private:
   const absl::Time start_ = absl::Now();
 };
 
-// What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16, which the
-// engine has not.
+// What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16,
+// which the engine has not.
 absl::StatusOr<DType> AutoWeightDType(const WeightSource& weights) {
   absl::StatusOr<WeightView> embed = weights.Get("embed.weight");
   if (!embed.ok()) return embed.status();
@@ -61,16 +62,18 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   }
   const DType weights = engine_options.weight_dtype;
   engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
-  progress.Say(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size, ", weights ",
-                            Name(engine_options.weight_dtype), ", state ", Name(engine_options.state_dtype)));
+  progress.Say(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
+                            ", weights ", Name(engine_options.weight_dtype), ", state ",
+                            Name(engine_options.state_dtype)));
   auto engine = Engine::Create(engine_options, config, **checkpoint, &Metrics::StepObserver, metrics);
   if (!engine.ok()) return engine.status();
   if (const std::vector<std::string> unused = (*checkpoint)->unused_tensors(); !unused.empty()) {
-    progress.Say(absl::StrCat("warning: ", unused.size(), " tensors of the checkpoint are not used, the first is ", unused[0]));
+    progress.Say(absl::StrCat("warning: ", unused.size(),
+                              " tensors of the checkpoint are not used, the first is ", unused[0]));
   }
   const EngineStats stats = (*engine)->Stats();
-  progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size, " tokens, context up to ",
-                            (*engine)->options().max_model_len));
+  progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size,
+                            " tokens, context up to ", (*engine)->options().max_model_len));
 
   ServedModel model;
   model.name = options.served_model_name;

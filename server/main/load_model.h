@@ -1,4 +1,5 @@
-// From a checkpoint folder to a served model: config, tokenizer, weights, engine. Says on stderr what it is doing.
+// From a checkpoint folder to a served model: config, tokenizer, weights, engine. Says on stderr what it is
+// doing.
 #pragma once
 
 #include "absl/status/statusor.h"

@@ -1,6 +1,6 @@
-// sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or SIGINT, and
-// drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes to stderr.
-// Exit codes: 0 after a drain, 1 with one line that says what is wrong.
+// sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
+// SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
+// to stderr. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -122,21 +122,24 @@ absl::Status Run(const MainOptions& options) {
     service.SetModel(*std::move(events.model));
   }
   servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
-  std::printf("ready http=%s:%d grpc=%s:%d\n", options.host.c_str(), servers->rest->port(), options.host.c_str(),
-              servers->grpc->port());
+  std::printf("ready http=%s:%d grpc=%s:%d\n", options.host.c_str(), servers->rest->port(),
+              options.host.c_str(), servers->grpc->port());
   std::fflush(stdout);
 
   {
     absl::MutexLock lock(&events.mutex);
-    auto signalled = [&events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 0; };
+    auto signalled = [&events]()
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 0; };
     events.mutex.Await(absl::Condition(&signalled));
   }
   service.BeginSettle();
   servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
   if (options.settle > absl::ZeroDuration()) {
-    std::fprintf(stderr, "not ready any more; requests are taken for %s\n", absl::FormatDuration(options.settle).c_str());
+    std::fprintf(stderr, "not ready any more; requests are taken for %s\n",
+                 absl::FormatDuration(options.settle).c_str());
     absl::MutexLock lock(&events.mutex);
-    auto hastened = [&events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 1; };
+    auto hastened = [&events]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 1; };
     events.mutex.AwaitWithTimeout(absl::Condition(&hastened), options.settle);
   }
   std::fprintf(stderr, "draining: %d sequences run; at most %s, a second signal ends them\n",

@@ -22,30 +22,38 @@ ABSL_FLAG(std::string, api_keys_file, "", "one 'KEY' or 'KEY TENANT' a line; wit
 ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
-ABSL_FLAG(double, settle_seconds, 0,
-          "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
+ABSL_FLAG(
+    double, settle_seconds, 0,
+    "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
 ABSL_FLAG(double, drain_seconds, 30, "after that what runs may go on for so long; a second signal ends it");
 ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
 ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
 ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
 
 ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
-ABSL_FLAG(bool, batch_invariant, false, "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
+ABSL_FLAG(bool, batch_invariant, false,
+          "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
 ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
 ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
-ABSL_FLAG(std::string, weight_dtype, "auto", "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
+ABSL_FLAG(std::string, weight_dtype, "auto",
+          "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
 ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
-ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with a fast bf16 dot product");
+ABSL_FLAG(
+    std::string, activation_dtype, "f32",
+    "f32, or bf16: linears round what they read, and prefill is faster on CPUs with a fast bf16 dot product");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(int64_t, state_cache_bytes, 0, "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
-ABSL_FLAG(int32_t, max_model_len, 0, "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache holds");
+ABSL_FLAG(int64_t, state_cache_bytes, 0,
+          "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
+ABSL_FLAG(int32_t, max_model_len, 0,
+          "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
+          "holds");
 ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
 ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
 ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
-ABSL_FLAG(int32_t, max_preemptions, 4, "of one sequence; 0: none ever, its pages are reserved when it starts");
+ABSL_FLAG(int32_t, max_preemptions, 4,
+          "of one sequence; 0: none ever, its pages are reserved when it starts");
 ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
 
 namespace sessa {
@@ -55,7 +63,8 @@ absl::Status FlagError(absl::string_view flag, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
 }
 
-absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8, std::optional<DType>* dtype) {
+absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8,
+                        std::optional<DType>* dtype) {
   if (value == "auto") return absl::OkStatus();
   for (DType known : {DType::kF32, DType::kBF16, DType::kI8}) {
     if (value == Name(known) && (known != DType::kI8 || allow_int8)) {
@@ -63,7 +72,8 @@ absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool al
       return absl::OkStatus();
     }
   }
-  return FlagError(flag, absl::StrCat("'", value, "' is not auto, f32", allow_int8 ? ", bf16 or int8" : " or bf16"));
+  return FlagError(
+      flag, absl::StrCat("'", value, "' is not auto, f32", allow_int8 ? ", bf16 or int8" : " or bf16"));
 }
 
 absl::Status CheckPort(absl::string_view flag, int port) {
@@ -84,7 +94,9 @@ std::string FolderName(const std::string& dir) {
 absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   absl::SetProgramUsageMessage("serves a Sessa model over REST and gRPC: sessa-server --model DIR [flags]");
   absl::FlagsUsageConfig usage;
-  usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "server/main/options.cc"); };
+  usage.contains_help_flags = [](absl::string_view file) {
+    return absl::EndsWith(file, "server/main/options.cc");
+  };
   usage.contains_helpshort_flags = usage.contains_help_flags;
   usage.version_string = [] { return std::string("sessa-server 0.1.0\n"); };
   absl::SetFlagsUsageConfig(usage);
@@ -104,7 +116,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
   options.tls_cert = absl::GetFlag(FLAGS_tls_cert);
   options.tls_key = absl::GetFlag(FLAGS_tls_key);
-  if (options.tls_cert.empty() != options.tls_key.empty()) return FlagError("tls_cert", "goes with --tls_key");
+  if (options.tls_cert.empty() != options.tls_key.empty())
+    return FlagError("tls_cert", "goes with --tls_key");
   const std::string access_log = absl::GetFlag(FLAGS_access_log);
   if (access_log == "text") options.access_log = AccessLogFormat::kText;
   if (access_log == "json") options.access_log = AccessLogFormat::kJson;
@@ -125,15 +138,21 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
     return FlagError("max_body_bytes", "must be between 1 KiB and 1 GiB");
   }
   options.limits.max_requests_per_tenant = absl::GetFlag(FLAGS_max_requests_per_tenant);
-  if (options.limits.max_requests_per_tenant < 0) return FlagError("max_requests_per_tenant", "must be at least 0");
+  if (options.limits.max_requests_per_tenant < 0)
+    return FlagError("max_requests_per_tenant", "must be at least 0");
 
   const std::string device = absl::GetFlag(FLAGS_device);
-  if (device == "cuda" && !BuiltWithCuda()) return FlagError("device", "this build has no CUDA backend; use --device=cpu");
-  if (device != "cpu" && device != "cuda") return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
-  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true, &options.weight_dtype);
-  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false, &options.state_dtype));
+  if (device == "cuda" && !BuiltWithCuda())
+    return FlagError("device", "this build has no CUDA backend; use --device=cpu");
+  if (device != "cpu" && device != "cuda")
+    return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
+  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true,
+                                  &options.weight_dtype);
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false,
+                          &options.state_dtype));
   std::optional<DType> activations;
-  dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false, &activations));
+  dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false,
+                          &activations));
   options.engine.activation_dtype = activations.value_or(DType::kF32);
   if (!dtype.ok()) return dtype;
   const double step_ms = absl::GetFlag(FLAGS_target_step_ms);

@@ -14,15 +14,15 @@ namespace sessa {
 
 struct MainOptions {
   std::string model_dir;
-  std::string served_model_name;      // empty: the model folder's name
+  std::string served_model_name;  // empty: the model folder's name
   std::string host;
-  int http_port = 0, grpc_port = 0;   // 0: the system picks
-  std::string api_keys_file;          // empty: no keys
-  std::string tls_cert, tls_key;      // paths; both or none
+  int http_port = 0, grpc_port = 0;  // 0: the system picks
+  std::string api_keys_file;         // empty: no keys
+  std::string tls_cert, tls_key;     // paths; both or none
   AccessLogFormat access_log = AccessLogFormat::kOff;
   absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
-  EngineOptions engine;               // but for the dtypes
+  EngineOptions engine;                            // but for the dtypes
   Limits limits;
 };
 

@@ -126,7 +126,8 @@ void WriteKserve(const AnswerOptions& options, const TextDelta& delta, JsonWrite
 }
 
 // A choice of a whole answer, or of a chunk. `first`: nothing was sent for it before.
-void WriteChoice(const AnswerOptions& options, const TextDelta& delta, bool chunk, bool first, JsonWriter* json) {
+void WriteChoice(const AnswerOptions& options, const TextDelta& delta, bool chunk, bool first,
+                 JsonWriter* json) {
   json->BeginObject().Key("index").Int(delta.index);
   if (options.api == Api::kCompletions) {
     json->Key("text").String(delta.text);

@@ -1,5 +1,5 @@
-// A Generation's events as the JSON of one API: whole, or as server-sent events. Both render the same choices with the
-// same code, so a stream is the one-shot answer cut into pieces. Not thread-safe; one request each.
+// A Generation's events as the JSON of one API: whole, or as server-sent events. Both render the same choices
+// with the same code, so a stream is the one-shot answer cut into pieces. Not thread-safe; one request each.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,14 @@ enum class Api { kCompletions, kChat, kKserve };
 
 struct AnswerOptions {
   Api api = Api::kCompletions;
-  std::string id;               // as the client sees it ("cmpl-..."); KServe: its own, may be empty
-  int64_t created = 0;          // Unix seconds
+  std::string id;       // as the client sees it ("cmpl-..."); KServe: its own, may be empty
+  int64_t created = 0;  // Unix seconds
   std::string model;
-  int n = 1;                    // choices for each prompt
+  int n = 1;  // choices for each prompt
   bool logprobs = false;
   bool return_token_ids = false;
-  bool include_usage = false;   // streams
-  bool details = false;         // KServe
+  bool include_usage = false;                      // streams
+  bool details = false;                            // KServe
   std::vector<std::vector<int32_t>> prompts = {};  // with return_token_ids
 };
 
@@ -36,7 +36,7 @@ class WholeAnswer {
   bool ended() const { return ended_; }
   const absl::Status& status() const { return status_; }  // Requires: ended()
   const Usage& usage() const { return usage_; }
-  std::string Body() const;                                // Requires: ended(), status().ok()
+  std::string Body() const;  // Requires: ended(), status().ok()
 
  private:
   const AnswerOptions options_;

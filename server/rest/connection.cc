@@ -1,5 +1,6 @@
-// See connection.h. One state machine for plain and TLS sockets. At most one read and one write are pending at a time;
-// a read is either the parser's (kHeader, kBody) or Fill's, which watches the socket in every other state.
+// See connection.h. One state machine for plain and TLS sockets. At most one read and one write are pending
+// at a time; a read is either the parser's (kHeader, kBody) or Fill's, which watches the socket in every
+// other state.
 #include "server/rest/connection.h"
 
 #include <algorithm>
@@ -28,7 +29,7 @@ using ErrorCode = boost::system::error_code;
 using Tcp = net::ip::tcp;
 using TlsStream = net::ssl::stream<Tcp::socket>;
 
-constexpr size_t kWriteBytes = 64 << 10;       // a stream's events are gathered up to this
+constexpr size_t kWriteBytes = 64 << 10;         // a stream's events are gathered up to this
 constexpr size_t kMaxPipelinedBytes = 64 << 10;  // kept of later requests while one is answered
 constexpr size_t kReadBytes = 4 << 10;
 constexpr size_t kMaxLingerBytes = 16 << 20;
@@ -43,8 +44,11 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   static constexpr bool kTls = std::is_same_v<Stream, TlsStream>;
 
   ConnectionImpl(std::weak_ptr<net::io_context> io, Stream stream, std::shared_ptr<ConnectionContext> context)
-      : io_(std::move(io)), context_(std::move(context)), stream_(std::move(stream)),
-        read_timer_(stream_.get_executor()), write_timer_(stream_.get_executor()),
+      : io_(std::move(io)),
+        context_(std::move(context)),
+        stream_(std::move(stream)),
+        read_timer_(stream_.get_executor()),
+        write_timer_(stream_.get_executor()),
         buffer_(context_->handlers.limits().max_header_bytes + 4 * kMaxPipelinedBytes) {}
   ~ConnectionImpl() override { context_->registry.Remove(this); }
 
@@ -54,7 +58,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void BeginShutdown() override {
     Post([self = Self()] {
       self->stopping_ = true;
-      if (self->state_ == State::kIdle || self->state_ == State::kHandshake || self->state_ == State::kLinger) self->Close();
+      if (self->state_ == State::kIdle || self->state_ == State::kHandshake || self->state_ == State::kLinger)
+        self->Close();
     });
   }
   void ForceClose() override {
@@ -146,7 +151,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     parser_.emplace();
     parser_->header_limit(static_cast<uint32_t>(context_->handlers.limits().max_header_bytes));
     parser_->body_limit(boost::none);  // Judge compares the length that the header says
-    http::async_read_header(stream_, buffer_, *parser_, [self = Self()](ErrorCode ec, size_t) { self->OnHeader(ec); });
+    http::async_read_header(stream_, buffer_, *parser_,
+                            [self = Self()](ErrorCode ec, size_t) { self->OnHeader(ec); });
   }
 
   void OnHeader(ErrorCode ec) {
@@ -276,18 +282,20 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     out_ = std::move(bytes);
     writing_ = true;
     StartWriteTimer(context_->options.write_timeout * (1 + out_.size() / kWriteBytes));
-    net::async_write(stream_, net::buffer(out_), [self = Self(), next = std::move(next)](ErrorCode ec, size_t) {
-      self->writing_ = false;
-      ++self->write_epoch_;
-      self->write_timer_.cancel();
-      if (self->state_ == State::kClosed) return;
-      ec ? self->Close() : next();
-    });
+    net::async_write(stream_, net::buffer(out_),
+                     [self = Self(), next = std::move(next)](ErrorCode ec, size_t) {
+                       self->writing_ = false;
+                       ++self->write_epoch_;
+                       self->write_timer_.cancel();
+                       if (self->state_ == State::kClosed) return;
+                       ec ? self->Close() : next();
+                     });
   }
 
   // ---- ending ----
 
-  // Closes so that the client can read all that was written: closing with unread bytes would reset the connection.
+  // Closes so that the client can read all that was written: closing with unread bytes would reset the
+  // connection.
   void EndConnection() {
     state_ = State::kLinger;
     StartReadTimer(kLingerTime);
@@ -348,20 +356,20 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   uint64_t read_epoch_ = 0, write_epoch_ = 0;
   boost::beast::flat_buffer buffer_;
   State state_ = State::kHandshake;
-  bool reading_ = false;     // Fill's read is pending
+  bool reading_ = false;  // Fill's read is pending
   bool writing_ = false;
-  bool stopping_ = false;    // no request after this one
+  bool stopping_ = false;  // no request after this one
   bool timed_out_ = false;
-  bool keep_alive_ = false;  // of the reply that is written
-  bool reply_sent_ = false;  // a whole reply is on its way
-  bool last_queued_ = false; // a stream's end is on its way
+  bool keep_alive_ = false;   // of the reply that is written
+  bool reply_sent_ = false;   // a whole reply is on its way
+  bool last_queued_ = false;  // a stream's end is on its way
   int status_ = 0;
   size_t lingered_ = 0;
   std::optional<RequestParser> parser_;
   std::optional<Exchange> exchange_;
   std::unique_ptr<GenerationCall> call_;
-  std::string pending_;      // of a stream, to be written next
-  std::string out_;          // being written
+  std::string pending_;  // of a stream, to be written next
+  std::string out_;      // being written
   ErrorCode ignored_;
 };
 
@@ -376,7 +384,8 @@ std::shared_ptr<Connection> Make(const std::shared_ptr<net::io_context>& io, Str
 }  // namespace
 
 std::shared_ptr<Connection> MakeConnection(std::shared_ptr<net::io_context> io, Tcp::socket socket,
-                                           net::ssl::context* tls, std::shared_ptr<ConnectionContext> context) {
+                                           net::ssl::context* tls,
+                                           std::shared_ptr<ConnectionContext> context) {
   if (tls != nullptr) return Make<TlsStream>(io, TlsStream(std::move(socket), *tls), std::move(context));
   return Make<Tcp::socket>(io, std::move(socket), std::move(context));
 }

@@ -1,6 +1,6 @@
-// One client's connection: reads requests, hands them to Handlers and writes what comes back, one after the other.
-// While a generation runs the socket is watched, so that a client that leaves ends it. All members run on the
-// connection's strand; what other threads may call is said so.
+// One client's connection: reads requests, hands them to Handlers and writes what comes back, one after the
+// other. While a generation runs the socket is watched, so that a client that leaves ends it. All members run
+// on the connection's strand; what other threads may call is said so.
 #pragma once
 
 #include <atomic>
@@ -48,7 +48,8 @@ class ConnectionRegistry {
 
 // What all connections of a server share; constant but for the registry.
 struct ConnectionContext {
-  ConnectionContext(const RestServerOptions& options, Service* service) : options(options), handlers(service) {}
+  ConnectionContext(const RestServerOptions& options, Service* service)
+      : options(options), handlers(service) {}
 
   const RestServerOptions options;
   const Handlers handlers;
@@ -57,7 +58,8 @@ struct ConnectionContext {
 
 // `io` is what `socket` runs on; its executor is a strand of the connection's own. `tls` null: plain.
 std::shared_ptr<Connection> MakeConnection(std::shared_ptr<boost::asio::io_context> io,
-                                           boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* tls,
+                                           boost::asio::ip::tcp::socket socket,
+                                           boost::asio::ssl::context* tls,
                                            std::shared_ptr<ConnectionContext> context);
 
 }  // namespace sessa

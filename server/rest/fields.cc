@@ -13,7 +13,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr double kExactIntegers = 9007199254740992.0;  // 2^53: beyond it a double no longer says which integer was meant
+constexpr double kExactIntegers =
+    9007199254740992.0;  // 2^53: beyond it a double no longer says which integer was meant
 
 const char* KindName(json::kind kind) {
   switch (kind) {
@@ -55,8 +56,10 @@ absl::Status ReadValue(const json::value& value, const std::string& path, int64_
   }
   if (!value.is_double()) return TypeError(path, "an integer", value);
   const double number = value.get_double();
-  if (std::abs(number) > kExactIntegers) return FieldError(path, absl::StrCat("is out of range, got ", number));
-  if (std::trunc(number) != number) return FieldError(path, absl::StrCat("must be an integer, got ", number), "invalid_type");
+  if (std::abs(number) > kExactIntegers)
+    return FieldError(path, absl::StrCat("is out of range, got ", number));
+  if (std::trunc(number) != number)
+    return FieldError(path, absl::StrCat("must be an integer, got ", number), "invalid_type");
   *out = static_cast<int64_t>(number);
   return absl::OkStatus();
 }

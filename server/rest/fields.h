@@ -1,6 +1,6 @@
-// Typed reading of one JSON object: each getter leaves its target alone when the field is absent or null, and the first
-// wrong type is kept as the error, named by its path. Fields that nobody asked for are the ignored ones.
-// Numbers are judged by range here only where the C++ type ends; meaning is ValidateRequest's.
+// Typed reading of one JSON object: each getter leaves its target alone when the field is absent or null, and
+// the first wrong type is kept as the error, named by its path. Fields that nobody asked for are the ignored
+// ones. Numbers are judged by range here only where the C++ type ends; meaning is ValidateRequest's.
 #pragma once
 
 #include <cstdint>

@@ -17,7 +17,8 @@ std::variant<WholeAnswer, StreamAnswer> MakeAnswer(AnswerOptions options, int nu
 GenerationCall::GenerationCall(std::unique_ptr<Generation> generation, AnswerOptions options, bool stream,
                                std::vector<std::pair<std::string, std::string>> headers)
     : generation_(std::move(generation)),
-      answer_(MakeAnswer(std::move(options), static_cast<int>(generation_->prompt_token_ids().size()), stream)),
+      answer_(
+          MakeAnswer(std::move(options), static_cast<int>(generation_->prompt_token_ids().size()), stream)),
       headers_(std::move(headers)) {}
 
 void GenerationCall::Pull(std::string* out, size_t max_bytes) {

@@ -22,8 +22,8 @@ class GenerationCall {
   bool is_stream() const { return std::holds_alternative<StreamAnswer>(answer_); }
   void SetNotify(std::function<void()> notify) { generation_->SetNotify(std::move(notify)); }
 
-  // Takes the events that are ready; a stream appends their bytes to `out` and stops soon after `max_bytes`: call
-  // again when those are written. When it took less, the notification tells of more.
+  // Takes the events that are ready; a stream appends their bytes to `out` and stops soon after `max_bytes`:
+  // call again when those are written. When it took less, the notification tells of more.
   void Pull(std::string* out, size_t max_bytes);
   bool ended() const;
   const absl::Status& status() const;  // Requires: ended()

@@ -37,12 +37,15 @@ Reply JsonReply(std::string body) {
 std::optional<Reply> Handlers::Judge(Exchange* x) const {
   const RequestHead& head = x->head;
   std::optional<Route> route = FindRoute(head.path);
-  if (!route.has_value()) return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", head.path, "'."));
+  if (!route.has_value())
+    return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", head.path, "'."));
   x->route = *std::move(route);
-  const bool allowed = x->route.is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
+  const bool allowed =
+      x->route.is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
   if (!allowed) {
-    Reply reply = ErrorReply(405, "method_not_allowed",
-                             absl::StrCat("'", head.path, "' takes ", x->route.is_post ? "POST" : "GET", " only."));
+    Reply reply =
+        ErrorReply(405, "method_not_allowed",
+                   absl::StrCat("'", head.path, "' takes ", x->route.is_post ? "POST" : "GET", " only."));
     reply.headers.emplace_back("Allow", x->route.is_post ? "POST" : "GET, HEAD");
     return reply;
   }
@@ -61,8 +64,9 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
   } else if (x->route.is_post && !IsJson(head.content_type)) {
     refused = ErrorReply(415, "unsupported_media_type", "Send 'Content-Type: application/json'.");
   } else if (head.content_length > service_->limits().max_body_bytes) {
-    refused = ErrorReply(413, "request_too_large", absl::StrCat("The body has ", head.content_length, " bytes, at most ",
-                                                                service_->limits().max_body_bytes, " are taken."));
+    refused = ErrorReply(413, "request_too_large",
+                         absl::StrCat("The body has ", head.content_length, " bytes, at most ",
+                                      service_->limits().max_body_bytes, " are taken."));
   }
   if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid);
   return refused;
@@ -103,12 +107,14 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     }
     case Endpoint::kLive:
     case Endpoint::kKserveLive:
-      return Probe(service_->Live() ? absl::OkStatus()
-                                    : UnavailableError("The engine has failed.", "unavailable", absl::Seconds(1)),
+      return Probe(service_->Live()
+                       ? absl::OkStatus()
+                       : UnavailableError("The engine has failed.", "unavailable", absl::Seconds(1)),
                    x->route.endpoint);
     case Endpoint::kStartup:
-      return Probe(service_->Started() ? absl::OkStatus()
-                                       : UnavailableError("The model is still loading.", "loading", absl::Seconds(1)),
+      return Probe(service_->Started()
+                       ? absl::OkStatus()
+                       : UnavailableError("The model is still loading.", "loading", absl::Seconds(1)),
                    x->route.endpoint);
     case Endpoint::kReady:
     case Endpoint::kHealth:
@@ -159,8 +165,9 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   const bool kserve = x->route.is_kserve();
   absl::StatusOr<ParsedGeneration> parsed =
       endpoint == Endpoint::kCompletions ? ParseCompletion(body, limits())
-      : endpoint == Endpoint::kChat      ? ParseChatCompletion(body, limits())
-                                         : ParseKserveGenerate(body, limits(), endpoint == Endpoint::kKserveGenerateStream);
+      : endpoint == Endpoint::kChat
+          ? ParseChatCompletion(body, limits())
+          : ParseKserveGenerate(body, limits(), endpoint == Endpoint::kKserveGenerateStream);
   if (!parsed.ok()) {
     x->ticket.Finish(parsed.status());
     return ErrorReply(parsed.status());
@@ -170,7 +177,8 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
 
   AnswerOptions answer;
   answer.api = kserve ? Api::kKserve : request.is_chat ? Api::kChat : Api::kCompletions;
-  answer.id = kserve ? parsed->kserve_id : absl::StrCat(request.is_chat ? "chatcmpl-" : "cmpl-", x->head.request_id);
+  answer.id =
+      kserve ? parsed->kserve_id : absl::StrCat(request.is_chat ? "chatcmpl-" : "cmpl-", x->head.request_id);
   answer.created = absl::ToUnixSeconds(absl::Now());
   answer.n = static_cast<int>(request.n);
   answer.logprobs = request.logprobs >= 0;
@@ -190,7 +198,8 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   }
   answer.model = (*generation)->model();
   if (answer.return_token_ids) answer.prompts = (*generation)->prompt_token_ids();
-  return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream, std::move(headers));
+  return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream,
+                                          std::move(headers));
 }
 
 Reply Handlers::Tokenize(const std::string& body) const {

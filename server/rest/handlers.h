@@ -1,5 +1,5 @@
-// What each endpoint does, apart from sockets: a head is judged before its body is read, a whole request becomes a
-// reply or an accepted generation. Thread-safe; the Exchange belongs to the caller.
+// What each endpoint does, apart from sockets: a head is judged before its body is read, a whole request
+// becomes a reply or an accepted generation. Thread-safe; the Exchange belongs to the caller.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ namespace sessa {
 struct Exchange {
   RequestHead head;
   Route route;
-  RequestTicket ticket;   // of a generation request, until core has it
+  RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
   absl::Time start = absl::Now();
 };
@@ -30,14 +30,16 @@ class Handlers {
 
   // 400, 404, 405, 401, 415, 413, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
-  // Marks the exchange as refused for `code` before it came to Handle (413 while reading, 408, a client that left).
+  // Marks the exchange as refused for `code` before it came to Handle (413 while reading, 408, a client that
+  // left).
   void Abandon(Exchange* exchange, Outcome outcome) const { exchange->ticket.Finish(outcome); }
 
   using Result = std::variant<Reply, std::unique_ptr<GenerationCall>>;
   // Requires: Judge gave none. Never throws.
   Result Handle(Exchange* exchange, const std::string& body) const;
 
-  // The access log's line of a generation request that was answered with `status`; `call` null: it was refused.
+  // The access log's line of a generation request that was answered with `status`; `call` null: it was
+  // refused.
   void LogAccess(const Exchange& exchange, int status, const GenerationCall* call) const;
 
   const Limits& limits() const { return service_->limits(); }

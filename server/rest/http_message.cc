@@ -66,7 +66,8 @@ Reply ErrorReply(const ErrorInfo& error) {
   reply.status = error.http_status;
   reply.body = ErrorJson(error);
   if (error.retry_after > absl::ZeroDuration()) {
-    const int64_t seconds = std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(error.retry_after, absl::Seconds(1))));
+    const int64_t seconds =
+        std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(error.retry_after, absl::Seconds(1))));
     reply.headers.emplace_back("Retry-After", absl::StrCat(seconds));
   }
   if (error.http_status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
@@ -85,8 +86,8 @@ Reply ErrorReply(int status, const std::string& code, const std::string& message
 }
 
 std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep_alive, bool streamed) {
-  std::string out = absl::StrCat("HTTP/1.1 ", reply.status, " ", Reason(reply.status), "\r\nServer: sessa\r\nContent-Type: ",
-                                 reply.content_type, "\r\n");
+  std::string out = absl::StrCat("HTTP/1.1 ", reply.status, " ", Reason(reply.status),
+                                 "\r\nServer: sessa\r\nContent-Type: ", reply.content_type, "\r\n");
   if (!head.request_id.empty()) absl::StrAppend(&out, "X-Request-Id: ", head.request_id, "\r\n");
   for (const auto& [name, value] : reply.headers) absl::StrAppend(&out, name, ": ", value, "\r\n");
   if (!streamed) {
@@ -115,8 +116,9 @@ bool PercentDecode(absl::string_view text, std::string* out) {
 }
 
 std::string ChooseRequestId(absl::string_view from_client) {
-  const bool fit = !from_client.empty() && from_client.size() <= kMaxRequestIdBytes &&
-                   std::all_of(from_client.begin(), from_client.end(), [](char c) { return absl::ascii_isgraph(c); });
+  const bool fit =
+      !from_client.empty() && from_client.size() <= kMaxRequestIdBytes &&
+      std::all_of(from_client.begin(), from_client.end(), [](char c) { return absl::ascii_isgraph(c); });
   if (fit) return std::string(from_client);
   thread_local absl::BitGen random;
   return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random), absl::Uniform<uint64_t>(random));

@@ -13,16 +13,16 @@
 namespace sessa {
 
 struct RequestHead {
-  std::string method;         // "GET"
-  std::string path;           // percent-decoded, without the query
-  int version = 11;           // 10 or 11
+  std::string method;  // "GET"
+  std::string path;    // percent-decoded, without the query
+  int version = 11;    // 10 or 11
   bool keep_alive = false;
   bool has_host = false;
-  bool has_body = false;      // there is one still to be read
+  bool has_body = false;  // there is one still to be read
   bool expects_continue = false;
   int64_t content_length = -1;  // -1: not said
   std::string content_type, authorization;
-  std::string request_id;     // the client's when it is a fit one, else made here
+  std::string request_id;  // the client's when it is a fit one, else made here
 };
 
 struct Reply {
@@ -30,7 +30,7 @@ struct Reply {
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;  // values without line breaks
-  bool close = false;         // the connection cannot go on after it
+  bool close = false;                                        // the connection cannot go on after it
 };
 
 // {"error": {...}} with Retry-After and WWW-Authenticate where they belong.

@@ -40,10 +40,12 @@ RequestHead HeadOf(const RequestParser& parser) {
 std::optional<Reply> ReplyToReadError(boost::system::error_code ec, bool timed_out, const Limits& limits) {
   if (timed_out) return ErrorReply(408, "request_timeout", "The request took too long to arrive.");
   if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
-    return ErrorReply(431, "headers_too_large", absl::StrCat("The header is larger than ", limits.max_header_bytes, " bytes."));
+    return ErrorReply(431, "headers_too_large",
+                      absl::StrCat("The header is larger than ", limits.max_header_bytes, " bytes."));
   }
   if (ec == http::error::body_limit) {
-    return ErrorReply(413, "request_too_large", absl::StrCat("The body is larger than ", limits.max_body_bytes, " bytes."));
+    return ErrorReply(413, "request_too_large",
+                      absl::StrCat("The body is larger than ", limits.max_body_bytes, " bytes."));
   }
   const bool is_http = ec.category() == make_error_code(http::error::bad_method).category();
   if (!is_http || ec == http::error::end_of_stream || ec == http::error::partial_message) return std::nullopt;

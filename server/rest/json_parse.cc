@@ -123,9 +123,9 @@ class TreeHandler {
  private:
   struct Frame {
     bool is_object = false;
-    bool in_value = false;                  // of an object: after a key, before its value's end
-    int64_t index = -1;                     // of the array's current value
-    std::string key = {};                   // of the object's current value
+    bool in_value = false;  // of an object: after a key, before its value's end
+    int64_t index = -1;     // of the array's current value
+    std::string key = {};   // of the object's current value
     absl::flat_hash_set<std::string> keys = {};
   };
 
@@ -160,7 +160,8 @@ class TreeHandler {
 };
 
 absl::Status JsonError(const std::string& message, const std::string& path = "") {
-  return Annotate(absl::InvalidArgumentError(absl::StrCat("The body is not valid JSON: ", message)), path, "invalid_json");
+  return Annotate(absl::InvalidArgumentError(absl::StrCat("The body is not valid JSON: ", message)), path,
+                  "invalid_json");
 }
 
 }  // namespace
@@ -172,10 +173,12 @@ absl::StatusOr<json::value> ParseJson(const std::string& text, int max_depth) {
   ErrorCode ec;
   const size_t used = parser.write_some(false, text.data(), text.size(), ec);
   if (!parser.handler().status().ok()) return parser.handler().status();
-  if (ec == json::error::too_deep) return JsonError(absl::StrCat("it is nested deeper than ", max_depth, " levels."));
+  if (ec == json::error::too_deep)
+    return JsonError(absl::StrCat("it is nested deeper than ", max_depth, " levels."));
   if (ec) {  // also NaN and Infinity, which JSON has no word for
     const std::string path = parser.handler().Where();
-    return JsonError(absl::StrCat(ec.message(), " near byte ", used, path.empty() ? "" : absl::StrCat(", the value of ", path), "."),
+    return JsonError(absl::StrCat(ec.message(), " near byte ", used,
+                                  path.empty() ? "" : absl::StrCat(", the value of ", path), "."),
                      path);
   }
   if (used < text.size()) return JsonError(absl::StrCat("extra text after byte ", used, "."));

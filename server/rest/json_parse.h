@@ -1,5 +1,6 @@
-// JSON text to a tree, stricter than Boost.JSON's own parse: a key that is there twice and a number that is no finite
-// double are errors which name the place ("messages[2].content"). Depth is bounded, so recursion over the tree is too.
+// JSON text to a tree, stricter than Boost.JSON's own parse: a key that is there twice and a number that is
+// no finite double are errors which name the place ("messages[2].content"). Depth is bounded, so recursion
+// over the tree is too.
 #pragma once
 
 #include <string>

@@ -22,7 +22,8 @@ void ReadStop(Fields& fields, ReadLog* log, std::vector<std::string>* stop) {
     log->Fail(ReadValue(*value, fields.Path("stop"), &stop->emplace_back()));
     return;
   }
-  if (!value->is_array()) return log->Fail(TypeError(fields.Path("stop"), "a string or an array of strings", *value));
+  if (!value->is_array())
+    return log->Fail(TypeError(fields.Path("stop"), "a string or an array of strings", *value));
   for (const json::value& item : value->get_array()) {
     const std::string path = absl::StrCat(fields.Path("stop"), "[", stop->size(), "]");
     log->Fail(ReadValue(item, path, &stop->emplace_back()));
@@ -33,7 +34,8 @@ void ReadStop(Fields& fields, ReadLog* log, std::vector<std::string>* stop) {
 void ReadLogitBias(Fields& fields, ReadLog* log, std::vector<std::pair<int64_t, double>>* out) {
   const json::value* value = fields.Find("logit_bias");
   if (value == nullptr) return;
-  if (!value->is_object()) return log->Fail(TypeError(fields.Path("logit_bias"), "an object of token ids and numbers", *value));
+  if (!value->is_object())
+    return log->Fail(TypeError(fields.Path("logit_bias"), "an object of token ids and numbers", *value));
   for (const auto& member : value->get_object()) {
     const std::string key(member.key().data(), member.key().size());
     int64_t id = 0;
@@ -187,7 +189,8 @@ absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const 
   fields.Read("logprobs", &logprobs);
   if (logprobs.has_value()) {
     // Core writes "none" as -1; a client that sends a negative number must hear that it is wrong.
-    if (*logprobs < 0) log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
+    if (*logprobs < 0)
+      log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
     r.logprobs = *logprobs;
   }
   fields.ListIgnored();
@@ -196,7 +199,8 @@ absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const 
   return parsed;
 }
 
-absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits, bool stream) {
+absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits,
+                                                     bool stream) {
   absl::StatusOr<json::value> value = ParseBody(body, limits);
   if (!value.ok()) return value.status();
   ParsedGeneration parsed;
@@ -218,7 +222,8 @@ absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, co
       parameters.Read("details", &parsed.details);
       std::optional<int64_t> logprobs;
       parameters.Read("logprobs", &logprobs);
-      if (logprobs.value_or(0) < 0) log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
+      if (logprobs.value_or(0) < 0)
+        log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
       r.logprobs = logprobs.value_or(-1);
       parameters.ListIgnored();
     } else {
@@ -242,7 +247,8 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(const std::string& body, const Limi
   fields.Read("model", &parsed.model);
   const bool has_prompt = fields.Find("prompt") != nullptr;
   parsed.is_chat = fields.Find("messages") != nullptr;
-  if (has_prompt == parsed.is_chat) log.Fail(FieldError("prompt", "exactly one of prompt and messages is needed", "missing_field"));
+  if (has_prompt == parsed.is_chat)
+    log.Fail(FieldError("prompt", "exactly one of prompt and messages is needed", "missing_field"));
   fields.Read("prompt", &parsed.prompt);
   ReadMessages(fields, &log, &parsed.messages);
   if (parsed.messages.size() > limits.max_messages) {

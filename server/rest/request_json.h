@@ -1,5 +1,6 @@
 // Bodies of the REST API to core's requests. Only form is judged here (types, what cannot be expressed in
-// GenerationRequest); values are ValidateRequest's. Pure functions: no engine, no sockets; fuzzed by rest_json_fuzz.
+// GenerationRequest); values are ValidateRequest's. Pure functions: no engine, no sockets; fuzzed by
+// rest_json_fuzz.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct ParsedGeneration {
 absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const Limits& limits);
 absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, const Limits& limits);
 // `stream`: generate_stream was asked for.
-absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits, bool stream);
+absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits,
+                                                     bool stream);
 
 struct ParsedTokenize {
   std::string model;

@@ -1,5 +1,5 @@
-// The body of /v1/chat/completions; see request_json.h. What this server cannot do (tools, JSON modes, other modalities)
-// is a clear error unless it asks for the default.
+// The body of /v1/chat/completions; see request_json.h. What this server cannot do (tools, JSON modes, other
+// modalities) is a clear error unless it asks for the default.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -64,11 +64,12 @@ void RefuseOthers(Fields& fields, ReadLog* log) {
     const json::value* value = fields.Find(name);
     if (value == nullptr) continue;
     // "auto" without tools is "none".
-    if (!value->is_string() || (value->get_string() != "none" && value->get_string() != "auto")) log->Fail(Unsupported(name));
+    if (!value->is_string() || (value->get_string() != "none" && value->get_string() != "auto"))
+      log->Fail(Unsupported(name));
   }
   if (const json::value* value = fields.Find("modalities")) {
-    const bool text = value->is_array() && value->get_array().size() == 1 && value->get_array()[0].is_string() &&
-                      value->get_array()[0].get_string() == "text";
+    const bool text = value->is_array() && value->get_array().size() == 1 &&
+                      value->get_array()[0].is_string() && value->get_array()[0].get_string() == "text";
     if (!text) log->Fail(FieldError("modalities", "only [\"text\"] is served", "unsupported_field"));
   }
   if (fields.Find("audio") != nullptr) log->Fail(Unsupported("audio"));

@@ -31,25 +31,33 @@ constexpr absl::Duration kForceTime = absl::Seconds(5);
 constexpr std::chrono::milliseconds kAcceptPause(100);  // after an error such as too many open files
 
 absl::StatusOr<std::unique_ptr<net::ssl::context>> MakeTls(const RestServerOptions& options) {
-  if (options.tls_cert_file.empty() && options.tls_key_file.empty()) return std::unique_ptr<net::ssl::context>();
+  if (options.tls_cert_file.empty() && options.tls_key_file.empty())
+    return std::unique_ptr<net::ssl::context>();
   auto tls = std::make_unique<net::ssl::context>(net::ssl::context::tls_server);
   ErrorCode ec;
-  tls->set_options(net::ssl::context::default_workarounds | net::ssl::context::no_tlsv1 | net::ssl::context::no_tlsv1_1, ec);
+  tls->set_options(
+      net::ssl::context::default_workarounds | net::ssl::context::no_tlsv1 | net::ssl::context::no_tlsv1_1,
+      ec);
   tls->use_certificate_chain_file(options.tls_cert_file, ec);
   if (ec) {
-    return absl::InvalidArgumentError(absl::StrCat("reading the TLS certificate ", options.tls_cert_file, ": ", ec.message()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("reading the TLS certificate ", options.tls_cert_file, ": ", ec.message()));
   }
   tls->use_private_key_file(options.tls_key_file, net::ssl::context::pem, ec);
-  if (ec) return absl::InvalidArgumentError(absl::StrCat("reading the TLS key ", options.tls_key_file, ": ", ec.message()));
+  if (ec)
+    return absl::InvalidArgumentError(
+        absl::StrCat("reading the TLS key ", options.tls_key_file, ": ", ec.message()));
   return tls;
 }
 
 // What a client beyond max_connections gets; it fits any socket's buffer.
 void TurnAway(Tcp::socket* socket, bool tls) {
   static constexpr char kBusy[] =
-      "HTTP/1.1 503 Service Unavailable\r\nServer: sessa\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+      "HTTP/1.1 503 Service Unavailable\r\nServer: sessa\r\nContent-Type: application/json\r\nRetry-After: "
+      "1\r\n"
       "Content-Length: 119\r\nConnection: close\r\n\r\n"
-      "{\"error\":{\"message\":\"The server has too many connections.\",\"type\":\"overloaded_error\",\"param\":null,"
+      "{\"error\":{\"message\":\"The server has too many "
+      "connections.\",\"type\":\"overloaded_error\",\"param\":null,"
       "\"code\":\"overloaded\"}}";
   ErrorCode ignored;
   socket->non_blocking(true, ignored);
@@ -63,8 +71,10 @@ void TurnAway(Tcp::socket* socket, bool tls) {
 class RestServer::Impl {
  public:
   Impl(const RestServerOptions& options, Service* service)
-      : io_(std::make_shared<net::io_context>()), work_(net::make_work_guard(*io_)),
-        context_(std::make_shared<ConnectionContext>(options, service)), acceptor_(net::make_strand(*io_)),
+      : io_(std::make_shared<net::io_context>()),
+        work_(net::make_work_guard(*io_)),
+        context_(std::make_shared<ConnectionContext>(options, service)),
+        acceptor_(net::make_strand(*io_)),
         accept_timer_(acceptor_.get_executor()) {}
   ~Impl() { Shutdown(absl::Now()); }
 
@@ -117,7 +127,8 @@ class RestServer::Impl {
     if (ec) return fail(ec);
     const Tcp::endpoint endpoint = found.begin()->endpoint();
     acceptor_.open(endpoint.protocol(), ec);
-    if (!ec) acceptor_.set_option(net::socket_base::reuse_address(true), ec);  // past TIME_WAIT; no second listener
+    if (!ec)
+      acceptor_.set_option(net::socket_base::reuse_address(true), ec);  // past TIME_WAIT; no second listener
     if (!ec) acceptor_.bind(endpoint, ec);
     if (!ec) acceptor_.listen(net::socket_base::max_listen_connections, ec);
     if (ec) return fail(ec);
@@ -142,9 +153,12 @@ class RestServer::Impl {
 
   void OnAccepted(Tcp::socket socket) {
     ErrorCode ignored;
-    socket.set_option(Tcp::no_delay(true), ignored);  // a token must not wait for the acknowledgement of the last
-    if (context_->registry.size() >= context_->options.max_connections) return TurnAway(&socket, tls_ != nullptr);
-    const std::shared_ptr<Connection> connection = MakeConnection(io_, std::move(socket), tls_.get(), context_);
+    socket.set_option(Tcp::no_delay(true),
+                      ignored);  // a token must not wait for the acknowledgement of the last
+    if (context_->registry.size() >= context_->options.max_connections)
+      return TurnAway(&socket, tls_ != nullptr);
+    const std::shared_ptr<Connection> connection =
+        MakeConnection(io_, std::move(socket), tls_.get(), context_);
     if (connection != nullptr) connection->Start();
   }
 
@@ -153,7 +167,8 @@ class RestServer::Impl {
       try {
         io_->run();
         return;
-      } catch (const std::exception& e) {  // memory, mostly: the connection it came from is dropped, the rest goes on
+      } catch (const std::exception&
+                   e) {  // memory, mostly: the connection it came from is dropped, the rest goes on
         std::fprintf(stderr, "rest: %s\n", e.what());
       }
     }
@@ -163,7 +178,7 @@ class RestServer::Impl {
   net::executor_work_guard<net::io_context::executor_type> work_;
   const std::shared_ptr<ConnectionContext> context_;
   std::unique_ptr<net::ssl::context> tls_;
-  Tcp::acceptor acceptor_;          // on a strand of its own, with its timer
+  Tcp::acceptor acceptor_;  // on a strand of its own, with its timer
   net::steady_timer accept_timer_;
   int port_ = 0;
   std::vector<std::thread> threads_;
@@ -171,7 +186,8 @@ class RestServer::Impl {
   bool shut_down_ ABSL_GUARDED_BY(shutdown_mutex_) = false;
 };
 
-absl::StatusOr<std::unique_ptr<RestServer>> RestServer::Start(const RestServerOptions& options, Service* service) {
+absl::StatusOr<std::unique_ptr<RestServer>> RestServer::Start(const RestServerOptions& options,
+                                                              Service* service) {
   std::unique_ptr<Impl> impl;
   try {
     impl = std::make_unique<Impl>(options, service);

@@ -1,5 +1,6 @@
-// The REST front end: HTTP/1.1 with keep-alive, and TLS when a certificate is given, on one port. A few threads read,
-// parse, tokenise and write; each connection lives on its own strand, so a connection's code runs on one at a time.
+// The REST front end: HTTP/1.1 with keep-alive, and TLS when a certificate is given, on one port. A few
+// threads read, parse, tokenise and write; each connection lives on its own strand, so a connection's code
+// runs on one at a time.
 #pragma once
 
 #include <memory>
@@ -17,24 +18,26 @@ struct RestServerOptions {
   std::string tls_cert_file;       // PEM; both or none
   std::string tls_key_file;
   int num_threads = 4;
-  int max_connections = 4096;      // beyond it a connection is answered 503 and closed
-  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests; above the usual 60 s of load balancers
+  int max_connections = 4096;  // beyond it a connection is answered 503 and closed
+  absl::Duration idle_timeout =
+      absl::Seconds(75);  // between two requests; above the usual 60 s of load balancers
   absl::Duration header_timeout = absl::Seconds(15);  // also the TLS handshake's
   absl::Duration body_timeout = absl::Seconds(60);
-  absl::Duration write_timeout = absl::Seconds(60);   // for each 64 KiB
+  absl::Duration write_timeout = absl::Seconds(60);  // for each 64 KiB
 };
 
 class RestServer {
  public:
-  // UNAVAILABLE, naming the address, when it cannot listen; INVALID_ARGUMENT for a bad certificate. `service` outlives
-  // the server.
-  static absl::StatusOr<std::unique_ptr<RestServer>> Start(const RestServerOptions& options, Service* service);
+  // UNAVAILABLE, naming the address, when it cannot listen; INVALID_ARGUMENT for a bad certificate. `service`
+  // outlives the server.
+  static absl::StatusOr<std::unique_ptr<RestServer>> Start(const RestServerOptions& options,
+                                                           Service* service);
   ~RestServer();
 
   int port() const;
 
-  // No new connections or requests; replies that are under way may end until `deadline`, then their connections are
-  // closed and their generations cancelled. Blocks. Idempotent.
+  // No new connections or requests; replies that are under way may end until `deadline`, then their
+  // connections are closed and their generations cancelled. Blocks. Idempotent.
   void Shutdown(absl::Time deadline);
 
  private:

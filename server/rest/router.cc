@@ -44,7 +44,8 @@ std::optional<Route> FindRoute(const std::string& path) {
   }
   absl::string_view rest = path;
   if (absl::ConsumePrefix(&rest, "/v1/models/") && !rest.empty()) {
-    return Route{.endpoint = Endpoint::kModel, .model = std::string(rest)};  // a model's name may hold slashes
+    return Route{.endpoint = Endpoint::kModel,
+                 .model = std::string(rest)};  // a model's name may hold slashes
   }
   rest = path;
   if (!absl::ConsumePrefix(&rest, "/v2/models/")) return std::nullopt;

@@ -7,17 +7,34 @@
 namespace sessa {
 
 enum class Endpoint {
-  kPage, kLive, kReady, kStartup, kHealth, kMetrics, kVersion, kLimits, kModels, kModel,
-  kCompletions, kChat, kTokenize, kDetokenize,
-  kKserveLive, kKserveReady, kKserveModel, kKserveModelReady, kKserveGenerate, kKserveGenerateStream,
+  kPage,
+  kLive,
+  kReady,
+  kStartup,
+  kHealth,
+  kMetrics,
+  kVersion,
+  kLimits,
+  kModels,
+  kModel,
+  kCompletions,
+  kChat,
+  kTokenize,
+  kDetokenize,
+  kKserveLive,
+  kKserveReady,
+  kKserveModel,
+  kKserveModelReady,
+  kKserveGenerate,
+  kKserveGenerateStream,
 };
 
 struct Route {
   Endpoint endpoint = Endpoint::kPage;
-  std::string model = {};   // of the path
-  bool is_post = false;     // else GET and HEAD
-  bool is_open = false;     // needs no API key
-  bool generates = false;   // is counted as a generation request
+  std::string model = {};  // of the path
+  bool is_post = false;    // else GET and HEAD
+  bool is_open = false;    // needs no API key
+  bool generates = false;  // is counted as a generation request
 
   bool is_kserve() const { return endpoint >= Endpoint::kKserveLive; }
 };

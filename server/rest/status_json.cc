@@ -61,9 +61,18 @@ std::string LimitsJson(const Service& service) {
   json.Key("max_prompts").Int(limits.max_prompts).Key("max_messages").Int(limits.max_messages);
   json.Key("max_n").Int(limits.max_n).Key("max_total_tokens").Int(limits.max_total_tokens);
   json.Key("max_stop").Int(limits.max_stop).Key("max_stop_bytes").Int(limits.max_stop_bytes);
-  json.Key("max_stop_token_ids").Int(limits.max_stop_token_ids).Key("max_logit_bias").Int(limits.max_logit_bias);
-  json.Key("max_allowed_token_ids").Int(limits.max_allowed_token_ids).Key("max_logprobs").Int(limits.max_logprobs);
-  json.Key("max_json_depth").Int(limits.max_json_depth).Key("max_queued_events").Int(limits.max_queued_events);
+  json.Key("max_stop_token_ids")
+      .Int(limits.max_stop_token_ids)
+      .Key("max_logit_bias")
+      .Int(limits.max_logit_bias);
+  json.Key("max_allowed_token_ids")
+      .Int(limits.max_allowed_token_ids)
+      .Key("max_logprobs")
+      .Int(limits.max_logprobs);
+  json.Key("max_json_depth")
+      .Int(limits.max_json_depth)
+      .Key("max_queued_events")
+      .Int(limits.max_queued_events);
   json.Key("max_requests_per_tenant").Int(limits.max_requests_per_tenant);
   json.Key("default_timeout_seconds").Number(absl::ToDoubleSeconds(limits.default_timeout));
   json.Key("max_timeout_seconds").Number(absl::ToDoubleSeconds(limits.max_timeout));

@@ -7,10 +7,10 @@
 
 namespace sessa {
 
-std::string ModelJson(const ServedModel& model);       // OpenAI's object
+std::string ModelJson(const ServedModel& model);  // OpenAI's object
 std::string ModelListJson(const ServedModel& model);
 std::string KserveModelJson(const ServedModel& model);
-std::string LimitsJson(const Service& service);        // with the model's when one is loaded
+std::string LimitsJson(const Service& service);  // with the model's when one is loaded
 std::string VersionJson(const Service& service);
 
 }  // namespace sessa

@@ -36,7 +36,8 @@ size_t LengthOf(UChar32 c) { return static_cast<size_t>(U8_LENGTH(c)); }
 void AddedTokenMatcher::Add(const AddedToken& token, std::string content) {
   if (content.empty()) return;
   std::vector<Entry>& entries = by_first_byte_[static_cast<unsigned char>(content[0])];
-  const auto place = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.content.size() < content.size(); });
+  const auto place = std::find_if(entries.begin(), entries.end(),
+                                  [&](const Entry& e) { return e.content.size() < content.size(); });
   entries.insert(place, {std::move(content), token});
 }
 
@@ -58,14 +59,17 @@ std::vector<AddedTokenMatcher::Piece> AddedTokenMatcher::Split(std::string_view 
     }
     size_t begin = at, end = at + e->content.size();
     at = end;
-    if (e->token.single_word && ((begin > 0 && IsWord(LastOf(text.substr(0, begin)))) || (end < text.size() && IsWord(FirstOf(text.substr(end)))))) {
+    if (e->token.single_word && ((begin > 0 && IsWord(LastOf(text.substr(0, begin)))) ||
+                                 (end < text.size() && IsWord(FirstOf(text.substr(end)))))) {
       continue;
     }
     if (e->token.lstrip) {
-      while (begin > done && u_isUWhiteSpace(LastOf(text.substr(0, begin)))) begin -= LengthOf(LastOf(text.substr(0, begin)));
+      while (begin > done && u_isUWhiteSpace(LastOf(text.substr(0, begin))))
+        begin -= LengthOf(LastOf(text.substr(0, begin)));
     }
     if (e->token.rstrip) {
-      while (end < text.size() && u_isUWhiteSpace(FirstOf(text.substr(end)))) end += LengthOf(FirstOf(text.substr(end)));
+      while (end < text.size() && u_isUWhiteSpace(FirstOf(text.substr(end))))
+        end += LengthOf(FirstOf(text.substr(end)));
     }
     at = end;
     if (begin > done) pieces.push_back({text.substr(done, begin - done), -1});

@@ -1,5 +1,5 @@
-// Tokens that are found in the text as they stand, before any word is cut: special ones and others that a checkpoint added.
-// Leftmost first, of those the longest. Constant after construction, thread-safe.
+// Tokens that are found in the text as they stand, before any word is cut: special ones and others that a
+// checkpoint added. Leftmost first, of those the longest. Constant after construction, thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -5,10 +5,12 @@
 
 namespace sessa {
 
-Bpe::Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector<Merge>& merges, bool ignore_merges)
+Bpe::Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector<Merge>& merges,
+         bool ignore_merges)
     : vocabulary_(std::move(vocabulary)), ignore_merges_(ignore_merges) {
   for (int32_t rank = 0; rank < static_cast<int32_t>(merges.size()); ++rank) {
-    ranks_[{merges[rank].left, merges[rank].right}] = {rank, merges[rank].result};  // of a pair listed twice the last counts
+    ranks_[{merges[rank].left, merges[rank].right}] = {
+        rank, merges[rank].result};  // of a pair listed twice the last counts
   }
   for (int byte = 0; byte < 256; ++byte) {
     const auto it = vocabulary_.find(std::string(1, static_cast<char>(byte)));
@@ -18,7 +20,8 @@ Bpe::Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector
 
 void Bpe::Encode(std::string_view word, std::vector<int32_t>* ids) const {
   if (ignore_merges_) {
-    if (const auto it = vocabulary_.find(absl::string_view(word.data(), word.size())); it != vocabulary_.end()) {
+    if (const auto it = vocabulary_.find(absl::string_view(word.data(), word.size()));
+        it != vocabulary_.end()) {
       ids->push_back(it->second);
       return;
     }

@@ -1,5 +1,5 @@
-// Byte-pair encoding (Sennrich et al. 2016) over bytes: the pair with the best rank is merged, leftmost first, until none is
-// left. Constant after construction, thread-safe.
+// Byte-pair encoding (Sennrich et al. 2016) over bytes: the pair with the best rank is merged, leftmost
+// first, until none is left. Constant after construction, thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +18,11 @@ class Bpe {
   struct Merge {
     int32_t left, right, result;
   };
-  Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector<Merge>& merges, bool ignore_merges);
+  Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector<Merge>& merges,
+      bool ignore_merges);
 
-  // Appends the ids of one word in O(n log n). Bytes that are no token of their own are dropped, as Hugging Face does
-  // without an unknown token.
+  // Appends the ids of one word in O(n log n). Bytes that are no token of their own are dropped, as Hugging
+  // Face does without an unknown token.
   void Encode(std::string_view word, std::vector<int32_t>* ids) const;
 
  private:

@@ -1,10 +1,10 @@
 #include "server/tokenizer/chat_template.h"
 
+#include <boost/json/value.hpp>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include <boost/json/value.hpp>
 #include "server/tokenizer/files.h"
 #include "server/tokenizer/jinja_eval.h"
 #include "server/tokenizer/jinja_parser.h"
@@ -24,17 +24,21 @@ absl::StatusOr<std::string> SourceOf(const json::value& config) {
       const json::object* named = item.if_object();
       const json::value* name = named != nullptr ? named->if_contains("name") : nullptr;
       const json::value* text = named != nullptr ? named->if_contains("template") : nullptr;
-      if (name != nullptr && name->is_string() && name->as_string() == "default" && text != nullptr && text->is_string()) {
+      if (name != nullptr && name->is_string() && name->as_string() == "default" && text != nullptr &&
+          text->is_string()) {
         return std::string(text->as_string());
       }
     }
   }
-  return absl::InvalidArgumentError("tokenizer_config.json.chat_template: must be a string, or a list with one named default");
+  return absl::InvalidArgumentError(
+      "tokenizer_config.json.chat_template: must be a string, or a list with one named default");
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source, std::string bos_token, std::string eos_token) {
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source,
+                                                                       std::string bos_token,
+                                                                       std::string eos_token) {
   auto statements = jinja::Parse(source);
   if (!statements.ok()) return statements.status();
   std::unique_ptr<ChatTemplate> t(new ChatTemplate);
@@ -63,11 +67,15 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
   return FromSource(source.empty() ? std::string(kDefault) : source, std::move(bos), std::move(eos));
 }
 
-absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
+absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
+                                                 bool add_generation_prompt) const {
   json::array list;
-  for (const ChatMessage& m : messages) list.push_back(json::object{{"role", m.role}, {"content", m.content}});
-  const json::object context{{"messages", std::move(list)}, {"add_generation_prompt", add_generation_prompt},
-                             {"bos_token", bos_token_}, {"eos_token", eos_token_}};
+  for (const ChatMessage& m : messages)
+    list.push_back(json::object{{"role", m.role}, {"content", m.content}});
+  const json::object context{{"messages", std::move(list)},
+                             {"add_generation_prompt", add_generation_prompt},
+                             {"bos_token", bos_token_},
+                             {"eos_token", eos_token_}};
   return jinja::Evaluate(statements_, context);
 }
 

@@ -1,5 +1,5 @@
-// Chat messages to the text that a model was trained on, by the checkpoint's own Jinja template (a bounded subset: what
-// published chat templates use; see jinja_parser.h). Constant after loading, thread-safe.
+// Chat messages to the text that a model was trained on, by the checkpoint's own Jinja template (a bounded
+// subset: what published chat templates use; see jinja_parser.h). Constant after loading, thread-safe.
 #pragma once
 
 #include <memory>
@@ -18,10 +18,13 @@ struct ChatMessage {
 
 class ChatTemplate {
  public:
-  // DIR/chat_template.jinja, or chat_template of DIR/tokenizer_config.json (a string, or a list with one named "default"), or
-  // kDefault. Null without tokenizer.json. INVALID_ARGUMENT names file, line and what is wrong.
+  // DIR/chat_template.jinja, or chat_template of DIR/tokenizer_config.json (a string, or a list with one
+  // named "default"), or kDefault. Null without tokenizer.json. INVALID_ARGUMENT names file, line and what is
+  // wrong.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Load(const std::string& dir);
-  static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source, std::string bos_token, std::string eos_token);
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source,
+                                                                  std::string bos_token,
+                                                                  std::string eos_token);
 
   // Of a checkpoint without a template: "role: content" lines, then "assistant:".
   static constexpr std::string_view kDefault =
@@ -29,7 +32,8 @@ class ChatTemplate {
       "{% if add_generation_prompt %}assistant:{% endif %}";
 
   // INVALID_ARGUMENT: what the template raised, or where it failed.
-  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
+                                     bool add_generation_prompt) const;
 
  private:
   ChatTemplate() = default;

@@ -1,5 +1,5 @@
-// Token ids to text, one at a time. All pieces together are Decode of all ids, byte for byte; every piece is well-formed
-// UTF-8: only a character that is not complete yet is held back. Not thread-safe.
+// Token ids to text, one at a time. All pieces together are Decode of all ids, byte for byte; every piece is
+// well-formed UTF-8: only a character that is not complete yet is held back. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,8 @@ namespace sessa {
 class Detokenizer {
  public:
   // `tokenizer` outlives this.
-  Detokenizer(const Tokenizer* tokenizer, bool skip_special) : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  Detokenizer(const Tokenizer* tokenizer, bool skip_special)
+      : tokenizer_(tokenizer), skip_special_(skip_special) {}
 
   std::string Push(int32_t id) {
     if (skip_special_ && tokenizer_->IsSpecial(id)) return "";

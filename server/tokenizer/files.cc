@@ -1,11 +1,11 @@
 #include "server/tokenizer/files.h"
 
+#include <boost/json/parse.hpp>
 #include <fstream>
 #include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include <boost/json/parse.hpp>
 #include "server/tokenizer/json_fields.h"
 
 namespace sessa {
@@ -21,7 +21,8 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
 }
 
 absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const std::string& name) {
-  if (text.size() > kMaxBytes) return absl::InvalidArgumentError(absl::StrCat(name, ": larger than ", kMaxBytes, " bytes"));
+  if (text.size() > kMaxBytes)
+    return absl::InvalidArgumentError(absl::StrCat(name, ": larger than ", kMaxBytes, " bytes"));
   boost::system::error_code error;
   boost::json::value value = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
   if (error) return absl::InvalidArgumentError(absl::StrCat(name, ": ", error.message()));

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include <boost/json/value.hpp>
 
 namespace sessa {
 

@@ -1,12 +1,11 @@
 // The syntax tree of a chat template. Built by JinjaParser, constant afterwards, walked by JinjaEvaluator.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <boost/json/value.hpp>
 
 namespace sessa::jinja {
 
@@ -24,7 +23,7 @@ struct Expression {
     kBinary,     // name: the operator
     kTernary,    // children[0] if children[1] else children[2] (null: undefined)
     kList,
-    kDict,       // keys and values in turn
+    kDict,  // keys and values in turn
   };
   using Ptr = std::unique_ptr<Expression>;
   Kind kind;

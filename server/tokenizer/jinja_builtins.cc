@@ -72,14 +72,16 @@ int64_t Length(const Value& v) {
 
 // Python's repr, for what is inside of lists and mappings.
 std::string Repr(const json::value& v) {
-  if (v.is_string()) return absl::StrCat("'", Replace(Replace(View(v.as_string()), "\\", "\\\\"), "'", "\\'"), "'");
+  if (v.is_string())
+    return absl::StrCat("'", Replace(Replace(View(v.as_string()), "\\", "\\\\"), "'", "\\'"), "'");
   std::string out;
   if (v.is_array()) {
     for (const json::value& item : v.as_array()) absl::StrAppend(&out, out.empty() ? "" : ", ", Repr(item));
     return absl::StrCat("[", out, "]");
   }
   if (v.is_object()) {
-    for (const auto& [key, item] : v.as_object()) absl::StrAppend(&out, out.empty() ? "" : ", ", Repr(json::value(key)), ": ", Repr(item));
+    for (const auto& [key, item] : v.as_object())
+      absl::StrAppend(&out, out.empty() ? "" : ", ", Repr(json::value(key)), ": ", Repr(item));
     return absl::StrCat("{", out, "}");
   }
   return ToText(v);
@@ -109,7 +111,9 @@ bool Equal(const Value& a, const Value& b) {
   if (!a.has_value() || !b.has_value()) return a.has_value() == b.has_value();
   const auto number = [](const json::value& v) { return v.is_number() || v.is_bool(); };
   if (number(*a) && number(*b)) {
-    const auto of = [](const json::value& v) { return v.is_bool() ? (v.as_bool() ? 1.0 : 0.0) : v.to_number<double>(); };
+    const auto of = [](const json::value& v) {
+      return v.is_bool() ? (v.as_bool() ? 1.0 : 0.0) : v.to_number<double>();
+    };
     return of(*a) == of(*b);
   }
   return *a == *b;
@@ -142,8 +146,10 @@ bool CallMethod(std::string_view name, const Value& of, const std::vector<Value>
   if (name == "strip") return *result = Text(Strip(s, a, true, true)), true;
   if (name == "lstrip") return *result = Text(Strip(s, a, true, false)), true;
   if (name == "rstrip") return *result = Text(Strip(s, a, false, true)), true;
-  if (name == "upper") return *result = Text(absl::AsciiStrToUpper(absl::string_view(s.data(), s.size()))), true;
-  if (name == "lower") return *result = Text(absl::AsciiStrToLower(absl::string_view(s.data(), s.size()))), true;
+  if (name == "upper")
+    return *result = Text(absl::AsciiStrToUpper(absl::string_view(s.data(), s.size()))), true;
+  if (name == "lower")
+    return *result = Text(absl::AsciiStrToLower(absl::string_view(s.data(), s.size()))), true;
   if (name == "title") return *result = Text(Title(s, true)), true;
   if (name == "capitalize") return *result = Text(Title(s, false)), true;
   if (name == "split") return *result = Split(s, first), true;
@@ -195,10 +201,12 @@ bool CallTest(std::string_view name, const Value& of, bool* result) {
   if (name == "none") return *result = there && of->is_null(), true;
   if (name == "string") return *result = there && of->is_string(), true;
   if (name == "mapping") return *result = there && of->is_object(), true;
-  if (name == "iterable" || name == "sequence") return *result = there && (of->is_array() || of->is_string() || of->is_object()), true;
+  if (name == "iterable" || name == "sequence")
+    return *result = there && (of->is_array() || of->is_string() || of->is_object()), true;
   if (name == "number") return *result = there && of->is_number(), true;
   if (name == "boolean") return *result = there && of->is_bool(), true;
-  if (name == "true" || name == "false") return *result = there && of->is_bool() && of->as_bool() == (name == "true"), true;
+  if (name == "true" || name == "false")
+    return *result = there && of->is_bool() && of->as_bool() == (name == "true"), true;
   if (name == "odd" || name == "even") {
     if (!there || !of->is_int64()) return false;
     return *result = (of->as_int64() % 2 != 0) == (name == "odd"), true;

@@ -1,12 +1,12 @@
-// The filters, tests and methods of strings, lists and mappings that chat templates use, with Python's meaning.
+// The filters, tests and methods of strings, lists and mappings that chat templates use, with Python's
+// meaning.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <boost/json/value.hpp>
 
 namespace sessa::jinja {
 

@@ -31,7 +31,8 @@ class Evaluator {
   using Scope = std::map<std::string, Value, std::less<>>;
 
   void Fail(int line, const std::string& what) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat("chat template, line ", line, ": ", what));
+    if (status_.ok())
+      status_ = absl::InvalidArgumentError(absl::StrCat("chat template, line ", line, ": ", what));
   }
   bool Step(int line) {
     if (++steps_ > kMaxSteps) Fail(line, "takes too many steps");
@@ -81,8 +82,8 @@ class Evaluator {
     if (items.empty()) Body(s.otherwise);
     const int64_t n = static_cast<int64_t>(items.size());
     for (int64_t i = 0; i < n && Step(s.line); ++i) {
-      json::object loop{{"index", i + 1}, {"index0", i}, {"first", i == 0}, {"last", i + 1 == n}, {"length", n},
-                        {"revindex", n - i}, {"revindex0", n - i - 1}};
+      json::object loop{{"index", i + 1}, {"index0", i},       {"first", i == 0},       {"last", i + 1 == n},
+                        {"length", n},    {"revindex", n - i}, {"revindex0", n - i - 1}};
       if (i > 0) loop["previtem"] = items[i - 1];
       if (i + 1 < n) loop["nextitem"] = items[i + 1];
       scopes_.push_back({{s.name, items[i]}, {"loop", std::move(loop)}});
@@ -99,7 +100,8 @@ class Evaluator {
       return;
     }
     Value* object = FindVariable(s.name);
-    if (object == nullptr || !object->has_value() || !(*object)->is_object()) return Fail(s.line, absl::StrCat("'", s.name, "' is no namespace"));
+    if (object == nullptr || !object->has_value() || !(*object)->is_object())
+      return Fail(s.line, absl::StrCat("'", s.name, "' is no namespace"));
     (*object)->as_object()[s.attribute] = value.has_value() ? *std::move(value) : json::value();
   }
 
@@ -119,12 +121,14 @@ class Evaluator {
       case E::kFilter: {
         Value result;
         const Value of = Eval(*e.children[0]);
-        if (status_.ok() && !CallFilter(e.name, of, Arguments(e), &result)) Fail(e.line, absl::StrCat("filter '", e.name, "' is not supported here"));
+        if (status_.ok() && !CallFilter(e.name, of, Arguments(e), &result))
+          Fail(e.line, absl::StrCat("filter '", e.name, "' is not supported here"));
         return result;
       }
       case E::kTest: {
         bool result = false;
-        if (!CallTest(e.name, Eval(*e.children[0]), &result)) Fail(e.line, absl::StrCat("test '", e.name, "' is not supported here"));
+        if (!CallTest(e.name, Eval(*e.children[0]), &result))
+          Fail(e.line, absl::StrCat("test '", e.name, "' is not supported here"));
         return json::value(result);
       }
       case E::kUnary: return Unary(e);
@@ -152,7 +156,8 @@ class Evaluator {
   std::vector<Value> Arguments(const Expression& e) {
     std::vector<Value> out;
     for (size_t i = 1; i < e.children.size(); ++i) out.push_back(Eval(*e.children[i]));
-    for (const auto& [name, value] : e.named) out.push_back(Eval(*value));  // in order: those of default(value, boolean=true)
+    for (const auto& [name, value] : e.named)
+      out.push_back(Eval(*value));  // in order: those of default(value, boolean=true)
     return out;
   }
 
@@ -167,7 +172,8 @@ class Evaluator {
     }
     if (key.has_value() && key->is_int64() && (of->is_array() || of->is_string())) {
       const std::vector<json::value> items = Items(*of);
-      const int64_t n = static_cast<int64_t>(items.size()), i = key->as_int64() < 0 ? key->as_int64() + n : key->as_int64();
+      const int64_t n = static_cast<int64_t>(items.size()),
+                    i = key->as_int64() < 0 ? key->as_int64() + n : key->as_int64();
       return i >= 0 && i < n ? Value(items[i]) : Value();
     }
     return {};
@@ -218,7 +224,9 @@ class Evaluator {
       if (x < 0) x = x < -n ? -1 : x + n;
       return std::clamp<int64_t>(x, step < 0 ? -1 : 0, step < 0 ? n - 1 : n);
     };
-    const int64_t begin = given[0] ? std::max<int64_t>(clip(bounds[0]), step > 0 ? 0 : -1) : step > 0 ? 0 : n - 1;
+    const int64_t begin = given[0]   ? std::max<int64_t>(clip(bounds[0]), step > 0 ? 0 : -1)
+                          : step > 0 ? 0
+                                     : n - 1;
     const int64_t end = given[1] ? clip(bounds[1]) : step > 0 ? n : -1;
     json::array list;
     const int64_t bounded = std::clamp<int64_t>(step, -n - 1, n + 1);
@@ -235,7 +243,8 @@ class Evaluator {
     if (callee.kind == E::kAttribute) {
       const Value of = Eval(*callee.children[0]);
       const std::vector<Value> arguments = Arguments(e);
-      if (status_.ok() && !CallMethod(callee.name, of, arguments, &result)) Fail(e.line, absl::StrCat("method '", callee.name, "' is not supported here"));
+      if (status_.ok() && !CallMethod(callee.name, of, arguments, &result))
+        Fail(e.line, absl::StrCat("method '", callee.name, "' is not supported here"));
       return result;
     }
     if (callee.kind != E::kName) {
@@ -249,7 +258,9 @@ class Evaluator {
     }
     const std::vector<Value> arguments = Arguments(e);
     if (callee.name == "raise_exception") {
-      if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat("the chat template says: ", arguments.empty() ? "" : ToText(arguments[0])));
+      if (status_.ok())
+        status_ = absl::InvalidArgumentError(
+            absl::StrCat("the chat template says: ", arguments.empty() ? "" : ToText(arguments[0])));
       return {};
     }
     if (callee.name == "range") return Range(e, arguments);
@@ -260,13 +271,17 @@ class Evaluator {
   Value Range(const Expression& e, const std::vector<Value>& arguments) {
     int64_t bounds[3] = {0, 0, 1};
     for (size_t i = 0; i < arguments.size() && i < 3; ++i) {
-      if (!arguments[i].has_value() || !arguments[i]->is_int64()) Fail(e.line, "range takes integers");
-      else bounds[i] = arguments[i]->as_int64();
+      if (!arguments[i].has_value() || !arguments[i]->is_int64())
+        Fail(e.line, "range takes integers");
+      else
+        bounds[i] = arguments[i]->as_int64();
     }
-    if (arguments.empty() || arguments.size() > 3 || bounds[2] == 0) Fail(e.line, "range takes one to three integers");
+    if (arguments.empty() || arguments.size() > 3 || bounds[2] == 0)
+      Fail(e.line, "range takes one to three integers");
     if (arguments.size() == 1) bounds[1] = bounds[0], bounds[0] = 0;
     json::array list;
-    for (int64_t i = bounds[0]; status_.ok() && (bounds[2] > 0 ? i < bounds[1] : i > bounds[1]) && Step(e.line);) {
+    for (int64_t i = bounds[0];
+         status_.ok() && (bounds[2] > 0 ? i < bounds[1] : i > bounds[1]) && Step(e.line);) {
       list.push_back(i);
       if (__builtin_add_overflow(i, bounds[2], &i)) break;
     }
@@ -276,7 +291,8 @@ class Evaluator {
   Value Unary(const Expression& e) {
     const Value v = Eval(*e.children[0]);
     if (e.name == "not") return json::value(!Truth(v));
-    if (v.has_value() && v->is_int64() && v->as_int64() != INT64_MIN) return json::value(e.name == "-" ? -v->as_int64() : v->as_int64());
+    if (v.has_value() && v->is_int64() && v->as_int64() != INT64_MIN)
+      return json::value(e.name == "-" ? -v->as_int64() : v->as_int64());
     if (v.has_value() && v->is_double()) return json::value(e.name == "-" ? -v->as_double() : v->as_double());
     Fail(e.line, absl::StrCat("'", e.name, "' of something that is no number"));
     return {};
@@ -332,7 +348,9 @@ class Evaluator {
       if (op == "-") return __builtin_sub_overflow(x, y, &r) ? fail("overflows") : Value(r);
       if (op == "*") return __builtin_mul_overflow(x, y, &r) ? fail("overflows") : Value(r);
       if (y == 0 || (x == INT64_MIN && y == -1)) return fail("divides by zero");
-      const int64_t remainder = x % y, floor_remainder = remainder != 0 && (remainder < 0) != (y < 0) ? remainder + y : remainder;
+      const int64_t remainder = x % y, floor_remainder = remainder != 0 && (remainder < 0) != (y < 0)
+                                                             ? remainder + y
+                                                             : remainder;
       return op == "%" ? Value(floor_remainder) : Value((x - floor_remainder) / y);
     }
     if (!a.is_number() || !b.is_number()) return fail("of these kinds of values is not supported");
@@ -347,9 +365,12 @@ class Evaluator {
 
   bool Contains(const Expression& e, const Value& in, const Value& what) {
     if (!in.has_value() || !what.has_value()) return false;
-    if (in->is_string() && what->is_string()) return in->as_string().find(what->as_string()) != json::string::npos;
+    if (in->is_string() && what->is_string())
+      return in->as_string().find(what->as_string()) != json::string::npos;
     if (in->is_object() && what->is_string()) return in->as_object().contains(what->as_string());
-    if (in->is_array()) return std::any_of(in->as_array().begin(), in->as_array().end(), [&](const json::value& v) { return Equal(v, what); });
+    if (in->is_array())
+      return std::any_of(in->as_array().begin(), in->as_array().end(),
+                         [&](const json::value& v) { return Equal(v, what); });
     Fail(e.line, "'in' needs a string, a list or a mapping");
     return false;
   }

@@ -28,7 +28,9 @@ class Lexer {
   char Peek(size_t ahead = 0) const { return at_ + ahead < source_.size() ? source_[at_ + ahead] : '\0'; }
   void Emit(Token::Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
   void Fail(std::string_view what) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat("chat template, line ", line_, ": ", std::string(what)));
+    if (status_.ok())
+      status_ =
+          absl::InvalidArgumentError(absl::StrCat("chat template, line ", line_, ": ", std::string(what)));
   }
   void Advance(size_t n) {
     line_ += static_cast<int>(std::count(source_.begin() + at_, source_.begin() + at_ + n, '\n'));
@@ -38,7 +40,9 @@ class Lexer {
   // Up to the next tag, and the tag.
   void Text() {
     size_t tag = at_;
-    while (tag < source_.size() && !(source_[tag] == '{' && tag + 1 < source_.size() && std::string_view("{%#").find(source_[tag + 1]) != std::string_view::npos)) {
+    while (tag < source_.size() &&
+           !(source_[tag] == '{' && tag + 1 < source_.size() &&
+             std::string_view("{%#").find(source_[tag + 1]) != std::string_view::npos)) {
       ++tag;
     }
     std::string_view text = source_.substr(at_, tag - at_);
@@ -47,14 +51,18 @@ class Lexer {
     if (trim_all_) {
       text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
     } else if (trim_newline_) {
-      if (text.starts_with("\r\n")) text.remove_prefix(2);
-      else if (text.starts_with('\n')) text.remove_prefix(1);
+      if (text.starts_with("\r\n"))
+        text.remove_prefix(2);
+      else if (text.starts_with('\n'))
+        text.remove_prefix(1);
     }
     if (tag < source_.size() && mark == '-') {
       text = text.substr(0, text.find_last_not_of(kSpace) + 1);
     } else if (block && mark != '+') {  // lstrip_blocks: blanks from the line's beginning
       const size_t last = text.find_last_not_of(" \t");
-      const bool line_begins = last == std::string_view::npos ? (text.size() == tag - at_ ? at_ == 0 || source_[at_ - 1] == '\n' : true) : text[last] == '\n';
+      const bool line_begins = last == std::string_view::npos
+                                   ? (text.size() == tag - at_ ? at_ == 0 || source_[at_ - 1] == '\n' : true)
+                                   : text[last] == '\n';
       if (line_begins) text = text.substr(0, last + 1);
     }
     if (!text.empty()) Emit(Token::Kind::kText, std::string(text));
@@ -111,7 +119,9 @@ class Lexer {
       for (std::string_view pair : kPairs) {
         if (source_.substr(at_, 2) == pair) n = 2;
       }
-      if (n == 1 && std::string_view("+-*/%~()[]{},.:|=<>").find(static_cast<char>(c)) == std::string_view::npos) return Fail("unexpected character");
+      if (n == 1 &&
+          std::string_view("+-*/%~()[]{},.:|=<>").find(static_cast<char>(c)) == std::string_view::npos)
+        return Fail("unexpected character");
       if (c == '{') ++braces_;
       if (c == '}' && braces_ > 0) --braces_;
       Emit(Token::Kind::kSymbol, std::string(source_.substr(at_, n)));
@@ -127,10 +137,14 @@ class Lexer {
       char c = Peek(n);
       if (c == '\\') {
         c = Peek(++n);
-        if (c == 'n') c = '\n';
-        else if (c == 't') c = '\t';
-        else if (c == 'r') c = '\r';
-        else if (c != '\\' && c != '\'' && c != '"') value += '\\';  // as Python: an unknown escape stays
+        if (c == 'n')
+          c = '\n';
+        else if (c == 't')
+          c = '\t';
+        else if (c == 'r')
+          c = '\r';
+        else if (c != '\\' && c != '\'' && c != '"')
+          value += '\\';  // as Python: an unknown escape stays
       }
       value += c;
     }

@@ -1,5 +1,5 @@
-// Cuts a template into text, tags and the tokens inside them, with the white space rules that Hugging Face renders chat
-// templates with: trim_blocks, lstrip_blocks and the - and + marks.
+// Cuts a template into text, tags and the tokens inside them, with the white space rules that Hugging Face
+// renders chat templates with: trim_blocks, lstrip_blocks and the - and + marks.
 #pragma once
 
 #include <string>
@@ -11,7 +11,19 @@
 namespace sessa::jinja {
 
 struct Token {
-  enum class Kind { kText, kOutputBegin, kOutputEnd, kBlockBegin, kBlockEnd, kName, kInteger, kFloat, kString, kSymbol, kEnd };
+  enum class Kind {
+    kText,
+    kOutputBegin,
+    kOutputEnd,
+    kBlockBegin,
+    kBlockEnd,
+    kName,
+    kInteger,
+    kFloat,
+    kString,
+    kSymbol,
+    kEnd
+  };
   Kind kind;
   std::string text;  // of a string: its value
   int line = 1;

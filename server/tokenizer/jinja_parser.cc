@@ -38,12 +38,15 @@ class Parser {
     return token;
   }
   void Fail(const std::string& what) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat("chat template, line ", tokens_[at_].line, ": ", what));
+    if (status_.ok())
+      status_ =
+          absl::InvalidArgumentError(absl::StrCat("chat template, line ", tokens_[at_].line, ": ", what));
   }
   bool TakeSymbol(std::string_view s) { return Peek().Is(K::kSymbol, s) && (Next(), true); }
   bool TakeName(std::string_view s) { return Peek().Is(K::kName, s) && (Next(), true); }
   void Expect(K kind, std::string_view text, const char* what) {
-    if (Peek().kind != kind || (!text.empty() && Peek().text != text)) return Fail(absl::StrCat("expected ", what));
+    if (Peek().kind != kind || (!text.empty() && Peek().text != text))
+      return Fail(absl::StrCat("expected ", what));
     Next();
   }
   std::string Name() {
@@ -71,13 +74,16 @@ class Parser {
     const Nested nested(this);
     std::vector<Statement> out;
     while (status_.ok() && Peek().kind != K::kEnd) {
-      if (Peek().kind == K::kBlockBegin && std::find(ends.begin(), ends.end(), Peek(1).text) != ends.end()) break;
-      if (Peek().kind == K::kBlockBegin && (Peek(1).text == "generation" || Peek(1).text == "endgeneration")) {  // marks for training
+      if (Peek().kind == K::kBlockBegin && std::find(ends.begin(), ends.end(), Peek(1).text) != ends.end())
+        break;
+      if (Peek().kind == K::kBlockBegin &&
+          (Peek(1).text == "generation" || Peek(1).text == "endgeneration")) {  // marks for training
         Next(), Next();
         Expect(K::kBlockEnd, "", "%}");
         continue;
       }
-      if (Peek().kind == K::kBlockBegin && Peek(1).text.starts_with("e")) break;  // endif, else, ... of somebody else
+      if (Peek().kind == K::kBlockBegin && Peek(1).text.starts_with("e"))
+        break;  // endif, else, ... of somebody else
       Statement s{};
       s.line = Peek().line;
       if (Peek().kind == K::kText) {
@@ -228,7 +234,8 @@ class Parser {
   }
   Expression::Ptr Product() {
     auto left = Sign();
-    while (Peek().Is(K::kSymbol, "*") || Peek().Is(K::kSymbol, "/") || Peek().Is(K::kSymbol, "//") || Peek().Is(K::kSymbol, "%")) {
+    while (Peek().Is(K::kSymbol, "*") || Peek().Is(K::kSymbol, "/") || Peek().Is(K::kSymbol, "//") ||
+           Peek().Is(K::kSymbol, "%")) {
       const std::string op = Next().text;
       left = Binary(op, std::move(left), Sign());
     }
@@ -344,8 +351,7 @@ class Parser {
         if (token.text == "false" || token.text == "False") return Literal(false);
         if (token.text == "none" || token.text == "None") return Literal(nullptr);
         return Make(E::kName, token.text);
-      default:
-        break;
+      default: break;
     }
     if (token.Is(K::kSymbol, "(")) {
       auto e = Ternary();

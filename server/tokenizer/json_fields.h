@@ -1,21 +1,22 @@
-// Reading a JSON object of tokenizer.json with errors that name the key. The first error is kept; later calls return
-// defaults.
+// Reading a JSON object of tokenizer.json with errors that name the key. The first error is kept; later calls
+// return defaults.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include <boost/json/value.hpp>
 
 namespace sessa {
 
 class JsonFields {
  public:
   // `path`: how errors call the object. `json` outlives this.
-  JsonFields(const boost::json::value& json, std::string path) : object_(json.if_object()), path_(std::move(path)) {
+  JsonFields(const boost::json::value& json, std::string path)
+      : object_(json.if_object()), path_(std::move(path)) {
     if (object_ == nullptr) Fail("", "must be an object");
   }
 
@@ -33,7 +34,9 @@ class JsonFields {
     Fail(key, "must be a string");
     return "";
   }
-  std::string String(std::string_view key, std::string fallback) { return Find(key) == nullptr ? std::move(fallback) : String(key); }
+  std::string String(std::string_view key, std::string fallback) {
+    return Find(key) == nullptr ? std::move(fallback) : String(key);
+  }
   bool Bool(std::string_view key, bool fallback) {
     const boost::json::value* v = Find(key);
     if (v == nullptr) return fallback;
@@ -43,7 +46,8 @@ class JsonFields {
   // In [0, 2^31).
   int32_t Id(std::string_view key) {
     const boost::json::value* v = Find(key);
-    if (v != nullptr && v->is_int64() && v->as_int64() >= 0 && v->as_int64() <= 0x7fffffff) return static_cast<int32_t>(v->as_int64());
+    if (v != nullptr && v->is_int64() && v->as_int64() >= 0 && v->as_int64() <= 0x7fffffff)
+      return static_cast<int32_t>(v->as_int64());
     Fail(key, "must be a token id");
     return 0;
   }
@@ -66,7 +70,8 @@ class JsonFields {
   }
   void Fail(std::string_view key, std::string_view what) {
     if (!status_.ok()) return;
-    status_ = absl::InvalidArgumentError(absl::StrCat(path_, key.empty() ? "" : ".", std::string(key), ": ", std::string(what)));
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(path_, key.empty() ? "" : ".", std::string(key), ": ", std::string(what)));
   }
   const absl::Status& status() const { return status_; }
 

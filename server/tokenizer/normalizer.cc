@@ -12,8 +12,10 @@ namespace sessa {
 namespace {
 
 std::string Normalize(const icu::Normalizer2* form, UErrorCode error, std::string_view text) {
-  if (U_FAILURE(error)) return std::string(text);  // ICU's own data is missing: cannot happen with its shared library
-  const icu::UnicodeString in = icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
+  if (U_FAILURE(error))
+    return std::string(text);  // ICU's own data is missing: cannot happen with its shared library
+  const icu::UnicodeString in =
+      icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
   std::string out;
   form->normalize(in, error).toUTF8String(out);
   return out;

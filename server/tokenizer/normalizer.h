@@ -1,13 +1,13 @@
-// The normalizers of tokenizer.json that byte-level checkpoints use: null, NFC, NFD, NFKC, NFKD, Lowercase, Strip and
-// Sequences of them. Constant, thread-safe.
+// The normalizers of tokenizer.json that byte-level checkpoints use: null, NFC, NFD, NFKC, NFKD, Lowercase,
+// Strip and Sequences of them. Constant, thread-safe.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include <boost/json/value.hpp>
 
 namespace sessa {
 

@@ -9,7 +9,8 @@ namespace sessa {
 namespace {
 
 // GPT-2's words (Radford et al. 2019).
-constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2 =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kEverything = "(?s:.+)";
 
 }  // namespace
@@ -17,7 +18,9 @@ constexpr std::string_view kEverything = "(?s:.+)";
 absl::StatusOr<PreTokenizer> PreTokenizer::Parse(const boost::json::value& json) {
   PreTokenizer p;
   if (absl::Status added = p.Add(json, 0); !added.ok()) return added;
-  if (!p.byte_level_) return absl::InvalidArgumentError("pre_tokenizer: only byte-level tokenizers are supported; it must end in ByteLevel");
+  if (!p.byte_level_)
+    return absl::InvalidArgumentError(
+        "pre_tokenizer: only byte-level tokenizers are supported; it must end in ByteLevel");
   return p;
 }
 
@@ -30,9 +33,11 @@ absl::StatusOr<PreTokenizer::Behavior> PreTokenizer::ParseBehavior(const std::st
   return absl::InvalidArgumentError(absl::StrCat("pre_tokenizer.behavior: '", name, "' is not supported"));
 }
 
-absl::Status PreTokenizer::AddRegex(std::string_view pattern, Behavior behavior, bool invert, bool prefix_space) {
+absl::Status PreTokenizer::AddRegex(std::string_view pattern, Behavior behavior, bool invert,
+                                    bool prefix_space) {
   absl::StatusOr<Regex> regex = Regex::Compile(pattern);
-  if (!regex.ok()) return absl::InvalidArgumentError(absl::StrCat("pre_tokenizer: ", regex.status().message()));
+  if (!regex.ok())
+    return absl::InvalidArgumentError(absl::StrCat("pre_tokenizer: ", regex.status().message()));
   steps_.push_back({*std::move(regex), behavior, invert, prefix_space});
   return absl::OkStatus();
 }
@@ -42,10 +47,13 @@ absl::Status PreTokenizer::Add(const boost::json::value& json, int depth) {
   JsonFields fields(json, "pre_tokenizer");
   const std::string type = fields.String("type");
   if (!fields.status().ok()) return fields.status();
-  if (byte_level_) return absl::InvalidArgumentError(absl::StrCat("pre_tokenizer: '", type, "' after ByteLevel is not supported"));
+  if (byte_level_)
+    return absl::InvalidArgumentError(
+        absl::StrCat("pre_tokenizer: '", type, "' after ByteLevel is not supported"));
   if (type == "ByteLevel") {
     byte_level_ = true;
-    const bool prefix_space = fields.Bool("add_prefix_space", true), use_regex = fields.Bool("use_regex", true);
+    const bool prefix_space = fields.Bool("add_prefix_space", true),
+               use_regex = fields.Bool("use_regex", true);
     if (!fields.status().ok() || (!use_regex && !prefix_space)) return fields.status();
     return AddRegex(use_regex ? kGpt2 : kEverything, Behavior::kIsolated, false, prefix_space);
   }

@@ -1,13 +1,14 @@
-// Cuts text into the words that BPE works on. Every pre-tokenizer of tokenizer.json that may stand before ByteLevel is a
-// regular expression and what becomes of its matches; ByteLevel ends the list. Constant, thread-safe.
+// Cuts text into the words that BPE works on. Every pre-tokenizer of tokenizer.json that may stand before
+// ByteLevel is a regular expression and what becomes of its matches; ByteLevel ends the list. Constant,
+// thread-safe.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include <boost/json/value.hpp>
 #include "server/tokenizer/regex.h"
 
 namespace sessa {
@@ -25,11 +26,12 @@ class PreTokenizer {
   struct Step {
     Regex regex;
     Behavior behavior;
-    bool invert;  // the gaps are the matches
+    bool invert;        // the gaps are the matches
     bool prefix_space;  // first put a space before text that does not begin with one
   };
   absl::Status Add(const boost::json::value& json, int depth);
-  absl::Status AddRegex(std::string_view pattern, Behavior behavior, bool invert = false, bool prefix_space = false);
+  absl::Status AddRegex(std::string_view pattern, Behavior behavior, bool invert = false,
+                        bool prefix_space = false);
   static absl::StatusOr<Behavior> ParseBehavior(const std::string& name);
   static absl::Status Apply(const Step& step, std::string word, std::vector<std::string>* out);
 

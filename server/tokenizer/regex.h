@@ -1,5 +1,6 @@
-// A regular expression of a tokenizer.json: Oniguruma's syntax as far as PCRE2 reads it the same way, over UTF-8 with
-// Unicode properties. Constant, thread-safe. Matching is bounded: a pattern that backtracks for ever is an error.
+// A regular expression of a tokenizer.json: Oniguruma's syntax as far as PCRE2 reads it the same way, over
+// UTF-8 with Unicode properties. Constant, thread-safe. Matching is bounded: a pattern that backtracks for
+// ever is an error.
 #pragma once
 
 #include <cstddef>

@@ -6,7 +6,8 @@
 
 namespace sessa {
 
-// Hugging Face's order: added tokens of the raw text, normalization, added tokens of the normalized text, words, BPE.
+// Hugging Face's order: added tokens of the raw text, normalization, added tokens of the normalized text,
+// words, BPE.
 absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, bool add_special_tokens) const {
   if (const size_t at = FindInvalidUtf8(text); at != std::string_view::npos) {
     return absl::InvalidArgumentError(absl::StrCat("the text is not UTF-8: byte ", at));
@@ -46,7 +47,9 @@ absl::StatusOr<std::string> Tokenizer::Decode(absl::Span<const int32_t> ids, boo
   return RepairUtf8(bytes);
 }
 
-std::string_view Tokenizer::TokenBytes(int32_t id) const { return Known(id) ? std::string_view(tokens_[id].bytes) : std::string_view(); }
+std::string_view Tokenizer::TokenBytes(int32_t id) const {
+  return Known(id) ? std::string_view(tokens_[id].bytes) : std::string_view();
+}
 
 std::optional<int32_t> Tokenizer::IdOf(std::string_view token) const {
   const auto it = ids_.find(absl::string_view(token.data(), token.size()));

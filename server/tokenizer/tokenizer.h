@@ -1,5 +1,5 @@
-// Text to token ids and back: a byte-level BPE tokenizer as Hugging Face's `tokenizers` library describes it in
-// tokenizer.json, with the same ids. Constant after loading, thread-safe.
+// Text to token ids and back: a byte-level BPE tokenizer as Hugging Face's `tokenizers` library describes it
+// in tokenizer.json, with the same ids. Constant after loading, thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,15 @@ namespace sessa {
 
 class Tokenizer {
  public:
-  // From DIR/tokenizer.json and, where it is there, DIR/tokenizer_config.json. Null without tokenizer.json: such a model is
-  // served with token ids alone. INVALID_ARGUMENT names file and key.
+  // From DIR/tokenizer.json and, where it is there, DIR/tokenizer_config.json. Null without tokenizer.json:
+  // such a model is served with token ids alone. INVALID_ARGUMENT names file and key.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
   // `config_json` may be empty.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json, std::string_view config_json);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json,
+                                                             std::string_view config_json);
 
-  // add_special_tokens: what the post-processor's template or add_bos_token and add_eos_token put around the text.
-  // INVALID_ARGUMENT for ill-formed UTF-8.
+  // add_special_tokens: what the post-processor's template or add_bos_token and add_eos_token put around the
+  // text. INVALID_ARGUMENT for ill-formed UTF-8.
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const;
 
   // Ids without a token are left out; ill-formed UTF-8 becomes U+FFFD.
@@ -50,7 +51,9 @@ class Tokenizer {
     bool known = false, special = false;
   };
   Tokenizer() = default;
-  bool Known(int32_t id) const { return id >= 0 && id < static_cast<int32_t>(tokens_.size()) && tokens_[id].known; }
+  bool Known(int32_t id) const {
+    return id >= 0 && id < static_cast<int32_t>(tokens_.size()) && tokens_[id].known;
+  }
   absl::Status EncodePiece(std::string_view text, std::vector<int32_t>* ids) const;
 
   std::vector<Token> tokens_;  // by id

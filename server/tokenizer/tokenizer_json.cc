@@ -1,9 +1,10 @@
-// Reads tokenizer.json and tokenizer_config.json. What would change ids and is not supported is an error, never ignored.
+// Reads tokenizer.json and tokenizer_config.json. What would change ids and is not supported is an error,
+// never ignored.
 #include <array>
+#include <boost/json/value.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include <boost/json/value.hpp>
 #include "server/tokenizer/files.h"
 #include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/tokenizer.h"
@@ -16,7 +17,8 @@ namespace json = boost::json;
 
 constexpr int32_t kMaxVocabulary = 4 << 20;
 
-// GPT-2 writes bytes as printable characters: the printable ones of Latin-1 as themselves, the others from U+0100 on.
+// GPT-2 writes bytes as printable characters: the printable ones of Latin-1 as themselves, the others from
+// U+0100 on.
 std::array<int, 512> BytesOfCharacters() {
   std::array<int, 512> bytes;
   bytes.fill(-1);
@@ -55,7 +57,9 @@ class TokenizerParser {
     fields.Refuse("truncation");
     fields.Refuse("padding");
     if (!fields.status().ok()) return fields.status();
-    const auto part = [&fields](const char* key) { return fields.Find(key) == nullptr ? json::value() : *fields.Find(key); };
+    const auto part = [&fields](const char* key) {
+      return fields.Find(key) == nullptr ? json::value() : *fields.Find(key);
+    };
     auto normalizer = Normalizer::Parse(part("normalizer"));
     if (!normalizer.ok()) return normalizer.status();
     t_.normalizer_ = *std::move(normalizer);
@@ -80,12 +84,14 @@ class TokenizerParser {
     if (!fields.status().ok()) return fields.status();
     if (bos) {
       auto id = t_.IdOf(t_.bos_token_);
-      if (!id.has_value()) return absl::InvalidArgumentError("tokenizer_config.json.bos_token: is no token of tokenizer.json");
+      if (!id.has_value())
+        return absl::InvalidArgumentError("tokenizer_config.json.bos_token: is no token of tokenizer.json");
       if (t_.prefix_.empty() || t_.prefix_.front() != *id) t_.prefix_.insert(t_.prefix_.begin(), *id);
     }
     if (eos) {
       auto id = t_.IdOf(t_.eos_token_);
-      if (!id.has_value()) return absl::InvalidArgumentError("tokenizer_config.json.eos_token: is no token of tokenizer.json");
+      if (!id.has_value())
+        return absl::InvalidArgumentError("tokenizer_config.json.eos_token: is no token of tokenizer.json");
       if (t_.suffix_.empty() || t_.suffix_.back() != *id) t_.suffix_.push_back(*id);
     }
     return absl::OkStatus();
@@ -94,7 +100,8 @@ class TokenizerParser {
  private:
   absl::Status AddToken(const std::string& token, int64_t id, const char* where) {
     if (id < 0 || id >= kMaxVocabulary) {
-      return absl::InvalidArgumentError(absl::StrCat(where, ": id ", id, " of '", token, "' is not in [0, ", kMaxVocabulary, ")"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, ": id ", id, " of '", token, "' is not in [0, ", kMaxVocabulary, ")"));
     }
     if (id >= static_cast<int64_t>(t_.tokens_.size())) t_.tokens_.resize(id + 1);
     Tokenizer::Token& entry = t_.tokens_[id];
@@ -109,7 +116,9 @@ class TokenizerParser {
     JsonFields model(v, "tokenizer.json.model");
     const std::string type = model.String("type", "BPE");
     if (type != "BPE") model.Fail("type", absl::StrCat("'", type, "' is not supported, only byte-level BPE"));
-    for (const char* key : {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) model.Refuse(key);
+    for (const char* key :
+         {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"})
+      model.Refuse(key);
     const bool ignore_merges = model.Bool("ignore_merges", false);
     const json::object* vocabulary = model.Object("vocab");
     const json::array* merges = model.Array("merges");
@@ -117,7 +126,9 @@ class TokenizerParser {
     absl::flat_hash_map<std::string, int32_t> by_bytes;
     for (const auto& [key, id] : *vocabulary) {
       const std::string token(key);
-      if (!id.is_int64()) return absl::InvalidArgumentError(absl::StrCat("tokenizer.json.model.vocab: '", token, "' has no integer id"));
+      if (!id.is_int64())
+        return absl::InvalidArgumentError(
+            absl::StrCat("tokenizer.json.model.vocab: '", token, "' has no integer id"));
       if (absl::Status s = AddToken(token, id.as_int64(), "tokenizer.json.model.vocab"); !s.ok()) return s;
       by_bytes[BytesOf(token)] = static_cast<int32_t>(id.as_int64());
     }
@@ -129,12 +140,14 @@ class TokenizerParser {
         const std::string pair = Text(merge);
         const size_t space = pair.find(' ');
         if (space != std::string::npos) left = pair.substr(0, space), right = pair.substr(space + 1);
-      } else if (merge.is_array() && merge.as_array().size() == 2 && merge.as_array()[0].is_string() && merge.as_array()[1].is_string()) {
+      } else if (merge.is_array() && merge.as_array().size() == 2 && merge.as_array()[0].is_string() &&
+                 merge.as_array()[1].is_string()) {
         left = Text(merge.as_array()[0]), right = Text(merge.as_array()[1]);
       }
       const auto l = t_.IdOf(left), r = t_.IdOf(right), both = t_.IdOf(left + right);
       if (left.empty() || !l || !r || !both) {
-        return absl::InvalidArgumentError(absl::StrCat("tokenizer.json.model.merges[", i, "]: must be a pair of tokens whose union is a token"));
+        return absl::InvalidArgumentError(absl::StrCat("tokenizer.json.model.merges[", i,
+                                                       "]: must be a pair of tokens whose union is a token"));
       }
       list.push_back({*l, *r, *both});
     }
@@ -201,7 +214,8 @@ class TokenizerParser {
       return absl::OkStatus();
     }
     if (type == "TemplateProcessing") return ParseTemplate(&fields);
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer.json.post_processor: type '", type, "' is not supported"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer.json.post_processor: type '", type, "' is not supported"));
   }
 
   absl::Status ParseTemplate(JsonFields* fields) {
@@ -223,13 +237,15 @@ class TokenizerParser {
       }
       if (!element.status().ok()) return element.status();
     }
-    return seen ? absl::OkStatus() : absl::InvalidArgumentError("tokenizer.json.post_processor.single: has no Sequence");
+    return seen ? absl::OkStatus()
+                : absl::InvalidArgumentError("tokenizer.json.post_processor.single: has no Sequence");
   }
 
   Tokenizer& t_;
 };
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenizer_json, std::string_view config_json) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenizer_json,
+                                                               std::string_view config_json) {
   auto root = ParseJsonFile(tokenizer_json, "tokenizer.json");
   if (!root.ok()) return root.status();
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
@@ -247,7 +263,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& di
   if (!text.ok()) return nullptr;
   auto config = ReadTextFile(dir + "/tokenizer_config.json");
   auto tokenizer = FromJson(*text, config.ok() ? *config : "");
-  if (!tokenizer.ok()) return absl::InvalidArgumentError(absl::StrCat(dir, ": ", tokenizer.status().message()));
+  if (!tokenizer.ok())
+    return absl::InvalidArgumentError(absl::StrCat(dir, ": ", tokenizer.status().message()));
   return tokenizer;
 }
 

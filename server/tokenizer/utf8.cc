@@ -29,7 +29,8 @@ std::string RepairUtf8(std::string_view bytes) {
 }
 
 size_t CompleteUtf8(std::string_view bytes) {
-  int64_t length = static_cast<int64_t>(bytes.size());  // signed: the macro looks at length - 2 and length - 3
+  int64_t length =
+      static_cast<int64_t>(bytes.size());  // signed: the macro looks at length - 2 and length - 3
   U8_TRUNCATE_IF_INCOMPLETE(bytes.data(), 0, length);
   return static_cast<size_t>(length);
 }

@@ -1,5 +1,6 @@
-// UTF-8 as the tokenizer and the text stream need it: judged, repaired the way Hugging Face's decoders do (each maximal
-// ill-formed piece becomes one U+FFFD), and cut without splitting a character. Thin over ICU's macros.
+// UTF-8 as the tokenizer and the text stream need it: judged, repaired the way Hugging Face's decoders do
+// (each maximal ill-formed piece becomes one U+FFFD), and cut without splitting a character. Thin over ICU's
+// macros.
 #pragma once
 
 #include <cstddef>

@@ -10,7 +10,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/bench/limits.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,16 +36,23 @@ float ReadAll(const float* data, int64_t n) {
 double RunFma(int64_t iterations, float* sink) {
   const hn::ScalableTag<float> d;
   const auto a = hn::Set(d, 1.0f - 1e-7f), b = hn::Set(d, 1e-7f);
-  const auto start = [&d](float x) { return hn::Set(d, x); };  // all different: equal chains would be merged into one
-  auto c0 = start(1), c1 = start(2), c2 = start(3), c3 = start(4), c4 = start(5), c5 = start(6), c6 = start(7);
+  const auto start = [&d](float x) {
+    return hn::Set(d, x);
+  };  // all different: equal chains would be merged into one
+  auto c0 = start(1), c1 = start(2), c2 = start(3), c3 = start(4), c4 = start(5), c5 = start(6),
+       c6 = start(7);
   auto c7 = start(8), c8 = start(9), c9 = start(10), c10 = start(11), c11 = start(12);
   for (int64_t i = 0; i < iterations; ++i) {
-    c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b), c3 = hn::MulAdd(c3, a, b);
-    c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b), c7 = hn::MulAdd(c7, a, b);
-    c8 = hn::MulAdd(c8, a, b), c9 = hn::MulAdd(c9, a, b), c10 = hn::MulAdd(c10, a, b), c11 = hn::MulAdd(c11, a, b);
+    c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b),
+    c3 = hn::MulAdd(c3, a, b);
+    c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b),
+    c7 = hn::MulAdd(c7, a, b);
+    c8 = hn::MulAdd(c8, a, b), c9 = hn::MulAdd(c9, a, b), c10 = hn::MulAdd(c10, a, b),
+    c11 = hn::MulAdd(c11, a, b);
   }
-  const auto sum = hn::Add(hn::Add(hn::Add(hn::Add(c0, c1), hn::Add(c2, c3)), hn::Add(hn::Add(c4, c5), hn::Add(c6, c7))),
-                           hn::Add(hn::Add(c8, c9), hn::Add(c10, c11)));
+  const auto sum =
+      hn::Add(hn::Add(hn::Add(hn::Add(c0, c1), hn::Add(c2, c3)), hn::Add(hn::Add(c4, c5), hn::Add(c6, c7))),
+              hn::Add(hn::Add(c8, c9), hn::Add(c10, c11)));
   *sink = hn::GetLane(hn::SumOfLanes(d, sum));
   return 2.0 * 12 * static_cast<double>(hn::Lanes(d)) * static_cast<double>(iterations);
 }
@@ -81,8 +87,12 @@ constexpr int64_t kFloats = int64_t{64} << 20;
 constexpr int kRows = 512, kWidth = 1024;
 
 LimitMeter::LimitMeter(int num_threads)
-    : num_threads_(num_threads), pool_(num_threads), backend_(MakeCpuBackend(num_threads)), data_(*backend_->Allocate(kFloats * 4)),
-      x_(kRows * kWidth, 0.5f), y_(kRows * kWidth) {
+    : num_threads_(num_threads),
+      pool_(num_threads),
+      backend_(MakeCpuBackend(num_threads)),
+      data_(*backend_->Allocate(kFloats * 4)),
+      x_(kRows * kWidth, 0.5f),
+      y_(kRows * kWidth) {
   std::fill_n(data_.floats(), kFloats, 1.0f);  // pages that nobody wrote would all be the same one
   weights_ = *backend_->MakeLinear(data_.data(), nullptr, DType::kF32, kWidth, kWidth, DType::kBF16);
 }
@@ -99,7 +109,9 @@ MachineLimits LimitMeter::Measure() {
   });
   const double flops = HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, sinks.data());
   limits.fma_flops = MedianRate(5, flops * num_threads_, [&] {
-    pool_.ParallelFor(num_threads_, [&](int item, int) { HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, &sinks[item * 16]); });
+    pool_.ParallelFor(num_threads_, [&](int item, int) {
+      HWY_DYNAMIC_DISPATCH(RunFma)(kIterations, &sinks[item * 16]);
+    });
   });
   limits.gemm_flops = MedianRate(7, 2.0 * kRows * kWidth * kWidth, [&] {
     const LinearCall call{&weights_, {y_.data(), kRows, kWidth, kWidth}};

@@ -1,5 +1,6 @@
-// What this machine can do now, measured beside each benchmark: the rate of a shared machine drifts by a factor of two within
-// minutes, so a fraction counts only against a limit measured right before and right after.
+// What this machine can do now, measured beside each benchmark: the rate of a shared machine drifts by a
+// factor of two within minutes, so a fraction counts only against a limit measured right before and right
+// after.
 #pragma once
 
 #include <vector>

@@ -1,7 +1,8 @@
-// ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do, measured right
-// before and after it. Shapes A and B of performance targets: D 1024 and 2048, 24 layers, K = H / 4.
-// Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and GFLOP/s, and the fractions
-// of the read bandwidth, of the FMA peak and of the GEMM rate; `tokens` a second for whole steps.
+// ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do,
+// measured right before and after it. Shapes A and B of performance targets: D 1024 and 2048, 24 layers, K =
+// H / 4. Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and
+// GFLOP/s, and the fractions of the read bandwidth, of the FMA peak and of the GEMM rate; `tokens` a second
+// for whole steps.
 #include <benchmark/benchmark.h>
 #include <sched.h>
 
@@ -19,6 +20,7 @@
 #include "engine/worker.h"
 #include "kernels/backend.h"
 #include "tests/bench/limits.h"
+#include "tests/bench/table_reporter.h"
 #include "tests/reference/random_model.h"
 
 namespace sessa {
@@ -50,47 +52,10 @@ class Measured {
   const MachineLimits before_;
 };
 
-// One line for each benchmark: medians over its repetitions.
-class TableReporter : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override {
-    std::printf("%-44s %12s %7s", "benchmark", "median us", "spread");
-    for (const char* name : kCounters) std::printf(" %8s", name);
-    std::printf("\n");
-    return true;
-  }
-  void ReportRuns(const std::vector<Run>& runs) override {
-    std::vector<double> times;
-    for (const Run& run : runs) {
-      if (run.run_type == Run::RT_Iteration) times.push_back(run.GetAdjustedRealTime());
-    }
-    if (times.empty()) return;
-    const double median = Median(times);
-    const auto [low, high] = std::minmax_element(times.begin(), times.end());
-    std::printf("%-44s %12.1f %6.1f%%", runs[0].run_name.function_name.c_str(), median, 50 * (*high - *low) / median);
-    for (const char* name : kCounters) {
-      std::vector<double> values;
-      for (const Run& run : runs) {
-        const auto counter = run.counters.find(name);
-        if (run.run_type == Run::RT_Iteration && counter != run.counters.end()) values.push_back(counter->second);
-      }
-      values.empty() ? std::printf(" %8s", "") : std::printf(" %8.3g", Median(values));
-    }
-    std::printf("\n");
-    std::fflush(stdout);
-  }
-
- private:
-  static constexpr const char* kCounters[] = {"GB/s", "of_read", "GFLOP/s", "of_fma", "of_gemm", "tokens"};
-  static double Median(std::vector<double> v) {
-    std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
-    return v[v.size() / 2];
-  }
-};
-
 std::vector<float> Values(size_t n, float scale = 1) {
   std::vector<float> v(n);
-  for (size_t i = 0; i < n; ++i) v[i] = scale * static_cast<float>(static_cast<int>(i * 2654435761u >> 20 & 1023) - 512) / 512;
+  for (size_t i = 0; i < n; ++i)
+    v[i] = scale * static_cast<float>(static_cast<int>(i * 2654435761u >> 20 & 1023) - 512) / 512;
   return v;
 }
 
@@ -98,14 +63,16 @@ double BytesOfWeights(DType dtype, double n) {  // int8: and a bf16 scale for 64
   return n * (dtype == DType::kI8 ? 1 + 2.0 / 64 : static_cast<double>(SizeOf(dtype)));
 }
 
-// x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its weights.
+// x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its
+// weights.
 void BM_Linear(benchmark::State& state, DType dtype, bool dot, int m, int D) {
   auto backend = MakeCpuBackend(num_threads, dot);
   const double bytes = BytesOfWeights(dtype, 1.0 * D * D);
   const int count = static_cast<int>(256e6 / bytes) + 1;
   const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
   std::vector<LinearWeights> weights;
-  for (int i = 0; i < count; ++i) weights.push_back(*backend->MakeLinear(w.data(), nullptr, DType::kF32, D, D, dtype));
+  for (int i = 0; i < count; ++i)
+    weights.push_back(*backend->MakeLinear(w.data(), nullptr, DType::kF32, D, D, dtype));
   std::vector<float> y(static_cast<size_t>(m) * D);
   int i = 0;
   Measured measured(state);
@@ -152,7 +119,10 @@ struct PagedLayer {
 
 struct Partials {
   Partials(int rows, int width)
-      : max(8 * rows), sum(8 * rows), acc(static_cast<size_t>(8) * rows * width), p(static_cast<size_t>(rows) * 64),
+      : max(8 * rows),
+        sum(8 * rows),
+        acc(static_cast<size_t>(8) * rows * width),
+        p(static_cast<size_t>(rows) * 64),
         view{max.data(), sum.data(), acc.data(), p.data(), rows, width} {}
   std::vector<float> max, sum, acc, p;
   FeedbackPartials view;
@@ -170,8 +140,8 @@ void BM_FeedbackRead(benchmark::State& state, bool dot, int rows, int D, int t) 
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
-// The triangle of one full block. FLOPs: a 64 x 64 product with D columns, half of which a solve needs. With all chains of
-// the feedback read, their joining is in the time too.
+// The triangle of one full block. FLOPs: a 64 x 64 product with D columns, half of which a solve needs. With
+// all chains of the feedback read, their joining is in the time too.
 void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   const int rows = 64, start = 64 * (chains - 1);
   auto backend = MakeCpuBackend(num_threads);
@@ -183,7 +153,8 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
   Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve(0, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D, {s.data(), rows, D, D});
+    backend->FeedbackSolve(0, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D,
+                           {s.data(), rows, D, D});
   }
   measured.Report(0, 1.0 * rows * rows * D);
 }
@@ -198,7 +169,8 @@ void BM_Attend(benchmark::State& state, bool dot, int rows, int D, int t) {
   for (int h = 0; h < D / 64; ++h) q_to_kv.push_back(h / 4);
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
-  for (auto _ : state) backend->Attend({q.data(), rows, D, D}, q_to_kv, layer.state, {out.data(), rows, D, D});
+  for (auto _ : state)
+    backend->Attend({q.data(), rows, D, D}, q_to_kv, layer.state, {out.data(), rows, D, D});
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 
@@ -217,7 +189,8 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
   measured.Report(4.0 * V, 0);
 }
 
-// A whole model of 24 layers behind Workers, and plans made by hand: `batch` sequences with `context` tokens each.
+// A whole model of 24 layers behind Workers, and plans made by hand: `batch` sequences with `context` tokens
+// each.
 class ModelBench {
  public:
   ModelBench(DType weight_dtype, bool dot, int D, int max_tokens) : weight_dtype_(weight_dtype) {
@@ -237,8 +210,8 @@ class ModelBench {
     workers_ = *Workers::Create(w, config_, *RandomModel(config_, 1, DType::kBF16));
     greedy_.temperature = 0;
   }
-  // One step of `rows` rows for each of `batch` sequences at position `context`. The pages hold zeros or what earlier steps
-  // left there: the work is the same.
+  // One step of `rows` rows for each of `batch` sequences at position `context`. The pages hold zeros or what
+  // earlier steps left there: the work is the same.
   void Step(int batch, int rows, int context) {
     StepPlan plan;
     const int pages = (context + rows + 63) / 64;
@@ -253,7 +226,8 @@ class ModelBench {
       s.sampling = &greedy_;
       s.tokens = &tokens_;
       s.prompt_size = 1;
-      for (int r = 0; r < rows; ++r) plan.token_ids.push_back((b + r) % 1000), plan.positions.push_back(context + r);
+      for (int r = 0; r < rows; ++r)
+        plan.token_ids.push_back((b + r) % 1000), plan.positions.push_back(context + r);
     }
     if (!workers_->Execute(plan, &results_).ok()) std::abort();
   }
@@ -264,7 +238,9 @@ class ModelBench {
   double WeightBytes() const {  // of the linears and the output head
     return BytesOfWeights(weight_dtype_, LinearWeights() + 1.0 * config_.vocab_size * config_.hidden_size);
   }
-  double StateBytes(int context) const { return 2.0 * config_.num_layers * context * (2 * config_.hidden_size + 2 * config_.kv_size()); }
+  double StateBytes(int context) const {
+    return 2.0 * config_.num_layers * context * (2 * config_.hidden_size + 2 * config_.kv_size());
+  }
   double PrefillFlops(int rows, int context) const {
     const double D = config_.hidden_size, t = context + rows / 2.0;
     return rows * 2 * LinearWeights() + config_.num_layers * rows * t * 8 * D;
@@ -314,17 +290,23 @@ void BM_PrefillStep(benchmark::State& state, DType dtype, bool dot, int D, int r
 template <class Body, class... Args>
 void Add(const std::string& name, Body body, const Args&... args) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { body(state, args...); })
-      ->UseRealTime()->Unit(benchmark::kMicrosecond)->MinTime(0.1)->Repetitions(5);
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond)
+      ->MinTime(0.1)
+      ->Repetitions(5);
 }
 
 void Register() {
   using absl::StrCat;
-  // bf16 weights with float32 activations, with bf16 ones where the CPU has the instruction, and int8 weights.
-  std::vector<std::tuple<std::string, DType, bool>> formats = {{"bf16", DType::kBF16, false}, {"int8", DType::kI8, false}};
+  // bf16 weights with float32 activations, with bf16 ones where the CPU has the instruction, and int8
+  // weights.
+  std::vector<std::tuple<std::string, DType, bool>> formats = {{"bf16", DType::kBF16, false},
+                                                               {"int8", DType::kI8, false}};
   if (CpuHasBf16Dot()) formats.insert(formats.begin() + 1, {"bf16dot", DType::kBF16, true});
   for (const auto& [name, dtype, dot] : formats) {
     for (int m : {1, 4, 16, 64, 512}) {
-      for (int D : {1024, 2048}) Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
+      for (int D : {1024, 2048})
+        Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
     }
   }
   for (bool dot : {false, true}) {
@@ -332,7 +314,8 @@ void Register() {
     for (int rows : {1, 64}) {
       for (int D : {1024, 2048}) {
         for (int t : {2048, 32768}) {
-          const std::string shape = StrCat("/", dot ? "bf16dot" : "bf16", "/rows:", rows, "/D:", D, "/context:", t);
+          const std::string shape =
+              StrCat("/", dot ? "bf16dot" : "bf16", "/rows:", rows, "/D:", D, "/context:", t);
           Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, dot, rows, D, t);
           Add(StrCat("Attend", shape), BM_Attend, dot, rows, D, t);
         }
@@ -340,7 +323,8 @@ void Register() {
     }
   }
   for (int D : {1024, 2048}) {
-    for (int chains : {1, kFeedbackChains}) Add(StrCat("FeedbackSolve/D:", D, "/chains:", chains), BM_FeedbackSolve, D, chains);
+    for (int chains : {1, kFeedbackChains})
+      Add(StrCat("FeedbackSolve/D:", D, "/chains:", chains), BM_FeedbackSolve, D, chains);
   }
   for (int V : {32000, 150000}) {
     Add(StrCat("Sample/greedy/V:", V), BM_Sample, V, Draw::kGreedy);
@@ -350,11 +334,14 @@ void Register() {
   for (int D : {1024, 2048}) {
     for (const auto& [name, dtype, dot] : formats) {
       const std::string shape = StrCat("/", name, "/D:", D);
-      for (auto [batch, context] : {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
-        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, dot, D, batch, context);
+      for (auto [batch, context] :
+           {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
+        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, dot, D,
+            batch, context);
       }
       for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
-        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, dot, D, rows, context);
+        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, dot, D,
+            rows, context);
       }
     }
   }
@@ -371,8 +358,9 @@ int main(int argc, char** argv) {
   sessa::LimitMeter meter(sessa::num_threads);
   sessa::meter = &meter;
   const sessa::MachineLimits limits = meter.Measure();
-  std::printf("%d threads; at the start: read %.1f GB/s, float32 FMA %.0f GFLOP/s, GEMM %.0f GFLOP/s\n", sessa::num_threads,
-              limits.read_bytes * 1e-9, limits.fma_flops * 1e-9, limits.gemm_flops * 1e-9);
+  std::printf("%d threads; at the start: read %.1f GB/s, float32 FMA %.0f GFLOP/s, GEMM %.0f GFLOP/s\n",
+              sessa::num_threads, limits.read_bytes * 1e-9, limits.fma_flops * 1e-9,
+              limits.gemm_flops * 1e-9);
   sessa::Register();
   sessa::TableReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);

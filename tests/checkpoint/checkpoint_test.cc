@@ -1,4 +1,5 @@
-// Malformed checkpoints of every kind: each gets an error that names the file and the field, and nothing crashes.
+// Malformed checkpoints of every kind: each gets an error that names the file and the field, and nothing
+// crashes.
 #include "server/checkpoint/checkpoint.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@
 namespace sessa {
 namespace {
 
-constexpr char kConfig[] = R"({"model_type": "sessa", "vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 1,
+constexpr char kConfig[] =
+    R"({"model_type": "sessa", "vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 1,
   "num_attention_heads": 2, "num_key_value_heads": 1, "layer_norm_eps": 1e-05, "use_forward_rope": true,
   "rope_theta": 10000.0, "gamma_max": 0.999, "tie_word_embeddings": true, "max_position_embeddings": 64,
   "bos_token_id": 0, "eos_token_id": [0, 1]})";
@@ -39,12 +41,15 @@ class Folder {
   }
   ~Folder() { std::filesystem::remove_all(dir_); }
   const std::string& dir() const { return dir_; }
-  void Write(const std::string& name, const std::string& bytes) const { std::ofstream(dir_ + "/" + name, std::ios::binary) << bytes; }
+  void Write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(dir_ + "/" + name, std::ios::binary) << bytes;
+  }
   void ExpectError(const std::vector<std::string>& parts) const {
     const auto checkpoint = Checkpoint::Open(dir_);
     ASSERT_FALSE(checkpoint.ok()) << parts[0];
     for (const std::string& part : parts) {
-      EXPECT_NE(checkpoint.status().message().find(part), std::string::npos) << part << " not in: " << checkpoint.status();
+      EXPECT_NE(checkpoint.status().message().find(part), std::string::npos)
+          << part << " not in: " << checkpoint.status();
     }
   }
 
@@ -54,7 +59,9 @@ class Folder {
 
 TEST(SafetensorsTest, Malformed) {
   constexpr char kA[] = R"("a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]})";
-  const auto with = [&](const char* from, const char* to) { return absl::StrCat("{", absl::StrReplaceAll(kA, {{from, to}}), "}"); };
+  const auto with = [&](const char* from, const char* to) {
+    return absl::StrCat("{", absl::StrReplaceAll(kA, {{from, to}}), "}");
+  };
   const std::string good = absl::StrCat("{\"__metadata__\": {\"format\": \"pt\"}, ", kA, "}");
   ASSERT_TRUE(SafetensorsFile::Parse("f", Safetensors(good, 24)).ok());
   const std::pair<std::string, const char*> cases[] = {
@@ -73,16 +80,24 @@ TEST(SafetensorsTest, Malformed) {
       {Safetensors(with("[2, 3]", "[2, 3.5]"), 24), "tensor a: shape"},
       {Safetensors(with("[2, 3]", "[4294967296, 4294967296]"), 24), "tensor a: shape overflows"},
       {Safetensors(with("[2, 3]", "7"), 24), "tensor a: shape"},
-      {Safetensors(with("[2, 3]", "[2, 4]"), 24), "tensor a: data_offsets span 24 bytes, shape and dtype need 32"},
+      {Safetensors(with("[2, 3]", "[2, 4]"), 24),
+       "tensor a: data_offsets span 24 bytes, shape and dtype need 32"},
       {Safetensors(with("[0, 24]", "[24, 0]"), 24), "tensor a: data_offsets"},
       {Safetensors(with("[0, 24]", "[0]"), 24), "tensor a: data_offsets"},
       {Safetensors(with("[0, 24]", "[-24, 0]"), 24), "tensor a: data_offsets"},
       {Safetensors(with("[0, 24]", "[0, 9223372036854775807]"), 24), "tensor a: data_offsets end"},
       {Safetensors(good, 23), "truncated"},
       {Safetensors(good, 25), "bytes after the last tensor"},
-      {Safetensors(absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [3], "data_offsets": [20, 32]}})"), 32), "overlap"},
-      {Safetensors(absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [3], "data_offsets": [28, 40]}})"), 40), "hole"},
-      {Safetensors(absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}})"), 24), "overlap"},
+      {Safetensors(
+           absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [3], "data_offsets": [20, 32]}})"), 32),
+       "overlap"},
+      {Safetensors(
+           absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [3], "data_offsets": [28, 40]}})"), 40),
+       "hole"},
+      {Safetensors(
+           absl::StrCat("{", kA, R"(, "b": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}})"),
+           24),
+       "overlap"},
   };
   for (const auto& [bytes, expected] : cases) {
     const auto file = SafetensorsFile::Parse("the-file", bytes);
@@ -129,7 +144,8 @@ TEST(ConfigJsonTest, EveryKeyIsJudged) {
     ASSERT_FALSE(config.ok()) << from << " -> " << to;
     EXPECT_NE(config.status().message().find(expected), std::string::npos) << config.status();
   }
-  for (const char* text : {"", "{", "[]", "null", "{\"model_type\": 3}"}) EXPECT_FALSE(ParseConfigJson(text).ok()) << text;
+  for (const char* text : {"", "{", "[]", "null", "{\"model_type\": 3}"})
+    EXPECT_FALSE(ParseConfigJson(text).ok()) << text;
 }
 
 TEST(CheckpointTest, FilesAndShards) {
@@ -142,7 +158,8 @@ TEST(CheckpointTest, FilesAndShards) {
   folder.ExpectError({"model.safetensors"});
   folder.Write("model.safetensors", "");
   folder.ExpectError({"model.safetensors", "empty"});
-  folder.Write("model.safetensors", Safetensors(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 3));
+  folder.Write("model.safetensors",
+               Safetensors(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 3));
   folder.ExpectError({"model.safetensors", "truncated"});
   std::filesystem::remove(folder.dir() + "/model.safetensors");
 
@@ -175,19 +192,22 @@ TEST(CheckpointTest, FilesAndShards) {
 TEST(CheckpointTest, EngineNamesTheTensor) {
   const auto original = SafetensorsFile::Open(absl::StrCat(SESSA_DEMO_MODEL, "/model.safetensors"));
   ASSERT_TRUE(original.ok());
-  const auto engine_error = [&](const std::string& leave_out, const std::string& spoil, const std::string& as_dtype) {
+  const auto engine_error = [&](const std::string& leave_out, const std::string& spoil,
+                                const std::string& as_dtype) {
     Folder folder;
     std::filesystem::copy(absl::StrCat(SESSA_DEMO_MODEL, "/config.json"), folder.dir() + "/config.json");
     std::string header = "{", data;
     for (const auto& [name, view] : (*original)->tensors()) {
       if (name == leave_out) continue;
       const bool bad = name == spoil;
-      absl::StrAppend(&header, header.size() > 1 ? ", " : "", "\"", name, "\": {\"dtype\": \"", bad ? as_dtype : "BF16", "\", \"shape\": [");
+      absl::StrAppend(&header, header.size() > 1 ? ", " : "", "\"", name, "\": {\"dtype\": \"",
+                      bad ? as_dtype : "BF16", "\", \"shape\": [");
       const size_t bytes = view.num_bytes;
       if (bad) {
         absl::StrAppend(&header, bytes / (as_dtype == "I64" ? 8 : 2));
       } else {
-        for (size_t i = 0; i < view.shape.size(); ++i) absl::StrAppend(&header, i > 0 ? ", " : "", view.shape[i]);
+        for (size_t i = 0; i < view.shape.size(); ++i)
+          absl::StrAppend(&header, i > 0 ? ", " : "", view.shape[i]);
       }
       absl::StrAppend(&header, "], \"data_offsets\": [", data.size(), ", ", data.size() + bytes, "]}");
       data.append(static_cast<const char*>(view.data), bytes);
@@ -202,7 +222,8 @@ TEST(CheckpointTest, EngineNamesTheTensor) {
   };
   const std::string name = "layers.2.mixer.q_proj.weight";
   EXPECT_NE(engine_error(name, "", "").find(name), std::string::npos);
-  EXPECT_NE(engine_error("", name, "BF16").find(name + " has shape"), std::string::npos) << engine_error("", name, "BF16");
+  EXPECT_NE(engine_error("", name, "BF16").find(name + " has shape"), std::string::npos)
+      << engine_error("", name, "BF16");
   EXPECT_NE(engine_error("", name, "I64").find(name + ": dtype I64"), std::string::npos);
   EXPECT_EQ(engine_error("", "", ""), "");
 }

@@ -1,5 +1,5 @@
-// Each instruction set that this machine has and the kernels were built for: the oracle's outputs, the same bits for chunks as
-// for the whole, and int8 weights against the oracle with the same weights.
+// Each instruction set that this machine has and the kernels were built for: the oracle's outputs, the same
+// bits for chunks as for the whole, and int8 weights against the oracle with the same weights.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -27,7 +27,8 @@ namespace {
 
 ModelConfig Config(int D, int H, int K) {
   ModelConfig config;
-  config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = 150, config.num_layers = 2;
+  config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = 150,
+  config.num_layers = 2;
   config.eos_token_ids = {0};
   return config;
 }
@@ -39,8 +40,8 @@ std::vector<int32_t> Tokens(int n) {
   return ids;
 }
 
-std::vector<float> Logits(const ModelConfig& config, const WeightSource& weights, const ModelHarness::Options& options,
-                          const std::vector<int32_t>& ids, int chunk) {
+std::vector<float> Logits(const ModelConfig& config, const WeightSource& weights,
+                          const ModelHarness::Options& options, const std::vector<int32_t>& ids, int chunk) {
   auto harness = ModelHarness::Create(config, weights, options);
   EXPECT_TRUE(harness.ok()) << harness.status();
   const int sequence = (*harness)->AddSequence(ids);
@@ -62,8 +63,8 @@ double Error(const std::vector<A>& expected, const std::vector<B>& got) {
 
 class DispatchTest : public testing::Test {
  protected:
-  // Calls body with each instruction set that the kernels were built for and this machine has, the best one and the
-  // fallback at least.
+  // Calls body with each instruction set that the kernels were built for and this machine has, the best one
+  // and the fallback at least.
   template <class Body>
   void ForEachTarget(const Body& body) {
     std::set<std::string> names;
@@ -96,7 +97,8 @@ TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
     ForEachTarget([&] {
       const std::vector<float> whole = Logits(config, *weights, {.num_threads = 2}, ids, 200);
       EXPECT_LE(Error(oracle->logits, whole), 2e-5);
-      for (int chunk : {1, 5, 13, 64, 77}) EXPECT_EQ(whole, Logits(config, *weights, {}, ids, chunk)) << "chunk " << chunk;
+      for (int chunk : {1, 5, 13, 64, 77})
+        EXPECT_EQ(whole, Logits(config, *weights, {}, ids, chunk)) << "chunk " << chunk;
     });
   }
 }
@@ -104,7 +106,8 @@ TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
 // Another source's weights (of f32), changed on the way.
 class AlteredWeights : public WeightSource {
  public:
-  using Alter = std::function<void(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* values)>;
+  using Alter = std::function<void(const std::string& name, const std::vector<int64_t>& shape,
+                                   std::vector<float>* values)>;
   AlteredWeights(const WeightSource& base, Alter alter) : base_(base), alter_(std::move(alter)) {}
   absl::StatusOr<WeightView> Get(std::string_view name) const override {
     auto view = base_.Get(name);
@@ -127,7 +130,8 @@ class AlteredWeights : public WeightSource {
   mutable std::map<std::string, std::vector<float>> values_;
 };
 
-// A linear layer's weights as the int8 format holds them: groups of 64 along k, the scale (largest / 127) rounded to bf16.
+// A linear layer's weights as the int8 format holds them: groups of 64 along k, the scale (largest / 127)
+// rounded to bf16.
 void RoundToInt8(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* w) {
   if (shape.size() != 2 || name == "embed.weight" || name.find("gamma_ctx") != std::string::npos) return;
   const int64_t k = shape[1];
@@ -153,19 +157,21 @@ TEST_F(DispatchTest, Int8IsTheModelOfTheRoundedWeights) {
   const auto weights = RandomModel(config, 3);
   const AlteredWeights rounded(*weights, RoundToInt8);
   const std::vector<int32_t> ids = Tokens(150);
-  const auto oracle = ReferenceModel(config, rounded).Forward(ids), exact = ReferenceModel(config, *weights).Forward(ids);
+  const auto oracle = ReferenceModel(config, rounded).Forward(ids),
+             exact = ReferenceModel(config, *weights).Forward(ids);
   ASSERT_TRUE(oracle.ok() && exact.ok());
   ForEachTarget([&] {
     const std::vector<float> whole = Logits(config, *weights, {.weight_dtype = DType::kI8}, ids, 150);
     EXPECT_LE(Error(oracle->logits, whole), 2e-4);  // activations are rounded to 16 bits
     EXPECT_LE(Error(exact->logits, whole), 3e-2);
-    for (int chunk : {1, 5, 13, 77}) EXPECT_EQ(whole, Logits(config, *weights, {.weight_dtype = DType::kI8}, ids, chunk));
+    for (int chunk : {1, 5, 13, 77})
+      EXPECT_EQ(whole, Logits(config, *weights, {.weight_dtype = DType::kI8}, ids, chunk));
     EXPECT_EQ(whole, Logits(config, *weights, {.ranks = 4, .weight_dtype = DType::kI8}, ids, 40));
   });
 }
 
-// The kernels alone: the same bits on every instruction set with FMA and for every number of rows, near the product in double; also when
-// nothing is a multiple of anything.
+// The kernels alone: the same bits on every instruction set with FMA and for every number of rows, near the
+// product in double; also when nothing is a multiple of anything.
 TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
   for (auto sizes : {std::pair{1, 1}, {16, 64}, {70, 65}, {33, 200}, {64, 128}}) {
     const int n = sizes.first, k = sizes.second;
@@ -177,16 +183,17 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     for (auto* v : {&weights, &a, &bias}) {
       for (float& x : *v) x = normal(random);
     }
-    a[k / 2] = 1000;                                                     // an outlier, in the first row
-    std::fill(a.begin() + k, a.begin() + 2 * k, 0.0f);                   // zeros
-    std::fill(a.begin() + 2 * k, a.begin() + 3 * k, 1e-35f);             // counts as zeros
+    a[k / 2] = 1000;                                          // an outlier, in the first row
+    std::fill(a.begin() + k, a.begin() + 2 * k, 0.0f);        // zeros
+    std::fill(a.begin() + 2 * k, a.begin() + 3 * k, 1e-35f);  // counts as zeros
     a[4 * k - 1] = std::nanf("");
     a[5 * k - 1] = -std::numeric_limits<float>::infinity();
     const int panels = cpu::RoundUp(n, 16) / 16;
     std::vector<int8_t> data(panels * cpu::Int8PanelSize(k));
     std::vector<uint16_t> scales(panels * cpu::Int8PanelScales(k));
     for (int p = 0; p < panels; ++p) {
-      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k, data.data() + p * cpu::Int8PanelSize(k),
+      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k,
+                         data.data() + p * cpu::Int8PanelSize(k),
                          scales.data() + p * cpu::Int8PanelScales(k));
     }
     const std::vector<int64_t> shape = {n, k};
@@ -194,9 +201,11 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     std::vector<float> first;
     const auto product = [&](int row, int m) {
       std::vector<uint32_t> packed(cpu::QuantizedSize(m, k));
-      for (int t = 0; t < cpu::NumRowTiles(m); ++t) cpu::QuantizeRows(a.data() + row * k, k, m, k, t, packed.data());
+      for (int t = 0; t < cpu::NumRowTiles(m); ++t)
+        cpu::QuantizeRows(a.data() + row * k, k, m, k, t, packed.data());
       std::vector<float> c(m * n), scratch(cpu::Int8Scratch());
-      cpu::Int8LinearPanels(packed.data(), m, {data.data(), scales.data(), n, k}, bias.data(), 0, panels, c.data(), n, scratch.data());
+      cpu::Int8LinearPanels(packed.data(), m, {data.data(), scales.data(), n, k}, bias.data(), 0, panels,
+                            c.data(), n, scratch.data());
       return c;
     };
     const auto bits = [](const std::vector<float>& c) {
@@ -214,7 +223,8 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
       for (int m : {1, 2, 4, 5, 12, 13}) {
         for (int row = 0; row + m <= kRows; row += m) {
           const std::vector<float> part = product(row, m);
-          EXPECT_EQ(bits(part), bits({all.begin() + row * n, all.begin() + (row + m) * n})) << "rows " << row << " + " << m;
+          EXPECT_EQ(bits(part), bits({all.begin() + row * n, all.begin() + (row + m) * n}))
+              << "rows " << row << " + " << m;
         }
       }
       for (int r = 0; r < kRows; ++r) {
@@ -230,17 +240,20 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
             size += std::abs(weights[j * k + i]);
             largest = std::max(largest, std::abs(a[r * k + i]));
           }
-          EXPECT_NEAR(sum, all[r * n + j], largest * size / 65534 + 1e-5 + 1e-6 * std::abs(sum)) << "row " << r << ", output " << j;
+          EXPECT_NEAR(sum, all[r * n + j], largest * size / 65534 + 1e-5 + 1e-6 * std::abs(sum))
+              << "row " << r << ", output " << j;
         }
       }
     });
   }
 }
 
-// Inputs of linears are rounded to bf16: a coarser model, but the same bits however rows are cut, batched and dealt out.
+// Inputs of linears are rounded to bf16: a coarser model, but the same bits however rows are cut, batched and
+// dealt out.
 TEST_F(DispatchTest, Bf16DotProduct) {
   if (!CpuHasBf16Dot()) GTEST_SKIP() << "this CPU has no fast bf16 dot product";
-  for (auto [D, H, K] : {std::array{192, 6, 2}, std::array{64, 1, 1}, std::array{65, 1, 1}}) {  // odd: half a pair
+  for (auto [D, H, K] :
+       {std::array{192, 6, 2}, std::array{64, 1, 1}, std::array{65, 1, 1}}) {  // odd: half a pair
     ModelConfig config = Config(D, H, K);
     config.use_forward_rope = D % 2 == 0;
     const auto weights = RandomModel(config, D);
@@ -254,7 +267,8 @@ TEST_F(DispatchTest, Bf16DotProduct) {
       const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
       EXPECT_LE(Error(oracle->logits, whole), 1e-2);
       EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
-      for (int chunk : {1, 3, 5, 13, 26, 77}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+      for (int chunk : {1, 3, 5, 13, 26, 77})
+        EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
       by_state[state == DType::kBF16] = whole;
       options.ranks = 4;
       options.num_threads = 2;
@@ -268,12 +282,14 @@ TEST_F(DispatchTest, Int8RefusesWhatItCannotHold) {
   const ModelConfig config = Config(64, 8, 1);
   for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
     const auto finite = RandomModel(config, 1);
-    const AlteredWeights weights(*finite, [bad](const std::string& name, const auto&, std::vector<float>* values) {
-      if (name == "layers.1.W_out.weight") (*values)[100] = bad;
-    });
+    const AlteredWeights weights(*finite,
+                                 [bad](const std::string& name, const auto&, std::vector<float>* values) {
+                                   if (name == "layers.1.W_out.weight") (*values)[100] = bad;
+                                 });
     const auto harness = ModelHarness::Create(config, weights, {.weight_dtype = DType::kI8});
     EXPECT_EQ(harness.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_NE(harness.status().message().find("layers.1.W_out.weight"), std::string::npos) << harness.status();
+    EXPECT_NE(harness.status().message().find("layers.1.W_out.weight"), std::string::npos)
+        << harness.status();
   }
 }
 

@@ -44,7 +44,8 @@ inline std::vector<int32_t> RandomPrompt(int n, int seed = 1) {
   return tokens;
 }
 
-inline Request MakeRequest(std::vector<int32_t> prompt, int max_tokens, float temperature = 1, uint64_t seed = 5, int n = 1) {
+inline Request MakeRequest(std::vector<int32_t> prompt, int max_tokens, float temperature = 1,
+                           uint64_t seed = 5, int n = 1) {
   Request r;
   r.prompt = std::move(prompt);
   r.sampling.max_tokens = max_tokens;

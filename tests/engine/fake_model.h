@@ -1,5 +1,6 @@
-// A stand-in for the model under the Scheduler: what it "computes" for a token is a hash of the whole prefix, kept in
-// pages as the real state is, so that a page used for the wrong prefix, a stale one or one written by two is seen at once.
+// A stand-in for the model under the Scheduler: what it "computes" for a token is a hash of the whole prefix,
+// kept in pages as the real state is, so that a page used for the wrong prefix, a stale one or one written by
+// two is seen at once.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +22,18 @@ class FakeModel {
     uint64_t x = (prefix ^ static_cast<uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;
     return x ^ (x >> 29);
   }
-  static int32_t Next(uint64_t prefix, uint64_t seed) { return static_cast<int32_t>(Extend(prefix ^ seed, 7) >> 20) & (kVocab - 1); }
+  static int32_t Next(uint64_t prefix, uint64_t seed) {
+    return static_cast<int32_t>(Extend(prefix ^ seed, 7) >> 20) & (kVocab - 1);
+  }
 
   // What choice `choice` of a request must give when nobody disturbs it.
-  static std::vector<int32_t> Expected(const std::vector<int32_t>& prompt, const SamplingParams& sampling, int choice,
-                                       int max_model_len) {
+  static std::vector<int32_t> Expected(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
+                                       int choice, int max_model_len) {
     uint64_t prefix = 0;
     for (int32_t token : prompt) prefix = Extend(prefix, token);
     std::vector<int32_t> out;
-    while (static_cast<int>(out.size()) < sampling.max_tokens && static_cast<int>(prompt.size() + out.size()) < max_model_len) {
+    while (static_cast<int>(out.size()) < sampling.max_tokens &&
+           static_cast<int>(prompt.size() + out.size()) < max_model_len) {
       out.push_back(Next(prefix, sampling.seed + choice));
       if (out.back() == kEos && !sampling.ignore_eos) break;
       prefix = Extend(prefix, out.back());

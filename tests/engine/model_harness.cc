@@ -6,7 +6,8 @@
 
 namespace sessa {
 
-absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelConfig& config, const WeightSource& weights,
+absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelConfig& config,
+                                                                   const WeightSource& weights,
                                                                    const Options& options) {
   auto harness = std::make_unique<ModelHarness>();
   harness->config_ = config;
@@ -91,7 +92,8 @@ absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
   for (size_t r = 0; r < ranks_.size(); ++r) {
     threads.emplace_back([&, r] {
       Rank& rank = ranks_[r];
-      const Matrix device = rank.model->Forward(plan, rows, rank.cache.get(), r == 0 && options_.keep_hidden ? &trace : nullptr);
+      const Matrix device = rank.model->Forward(plan, rows, rank.cache.get(),
+                                                r == 0 && options_.keep_hidden ? &trace : nullptr);
       logits[r].resize(size_t{rows.size()} * V);
       rank.backend->CopyOut(device.data, logits[r].size() * sizeof(float), logits[r].data());
       statuses[r] = rank.backend->Synchronize();
@@ -100,7 +102,8 @@ absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
   for (std::thread& t : threads) t.join();
   for (size_t r = 0; r < ranks_.size(); ++r) {
     if (!statuses[r].ok()) return statuses[r];
-    if (std::memcmp(logits[0].data(), logits[r].data(), logits[r].size() * sizeof(float)) != 0) return absl::InternalError("ranks disagree on the logits");
+    if (std::memcmp(logits[0].data(), logits[r].data(), logits[r].size() * sizeof(float)) != 0)
+      return absl::InternalError("ranks disagree on the logits");
   }
   for (const PlanSequence& p : plan.sequences) {
     Sequence& s = sequences_[p.sequence_id];
@@ -126,9 +129,10 @@ absl::Status ModelHarness::Finish(int sequence, int chunk) {
 ModelHarness::State ModelHarness::ReadState(int sequence, int layer) {
   const Sequence& s = sequences_[sequence];
   const size_t n = s.num_computed, kv = config_.kv_size(), D = config_.hidden_size;
-  State state{std::vector<float>(n * kv), std::vector<float>(n * kv), std::vector<float>(n * D), std::vector<float>(n * D)};
-  ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n), state.k_f.data(),
-                               state.v_f.data(), state.k_b.data(), state.s.data());
+  State state{std::vector<float>(n * kv), std::vector<float>(n * kv), std::vector<float>(n * D),
+              std::vector<float>(n * D)};
+  ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n),
+                               state.k_f.data(), state.v_f.data(), state.k_b.data(), state.s.data());
   return state;
 }
 

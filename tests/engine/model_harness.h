@@ -1,5 +1,6 @@
-// A model on any number of ranks, fed with plans by hand: what tests use to run chunks, batches and ranks of their choice
-// through the real Model, StateCache and kernels, with pages dealt out in an order that no two sequences share.
+// A model on any number of ranks, fed with plans by hand: what tests use to run chunks, batches and ranks of
+// their choice through the real Model, StateCache and kernels, with pages dealt out in an order that no two
+// sequences share.
 #pragma once
 
 #include <cstdint>
@@ -20,14 +21,15 @@ class ModelHarness {
     DType state_dtype = DType::kF32;
     bool use_bf16_dot = false;
     int page_size = 16;
-    int max_rows = 512;      // of one step
-    int max_tokens = 4096;   // of all sequences
-    int num_threads = 1;     // of a rank
+    int max_rows = 512;     // of one step
+    int max_tokens = 4096;  // of all sequences
+    int num_threads = 1;    // of a rank
     bool keep_hidden = true;
     // Of each rank; none: MakeCpuBackend(num_threads). The ranks then talk by MakeHostCommunicators.
     std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make_backend = nullptr;
   };
-  static absl::StatusOr<std::unique_ptr<ModelHarness>> Create(const ModelConfig& config, const WeightSource& weights,
+  static absl::StatusOr<std::unique_ptr<ModelHarness>> Create(const ModelConfig& config,
+                                                              const WeightSource& weights,
                                                               const Options& options);
 
   int AddSequence(std::vector<int32_t> tokens);
@@ -42,8 +44,10 @@ class ModelHarness {
   absl::Status Finish(int sequence, int chunk);
 
   // Of the rows computed so far.
-  const std::vector<float>& logits(int sequence) const { return sequences_[sequence].logits; }                      // [n, V]
-  const std::vector<float>& hidden(int sequence, int layer) const { return sequences_[sequence].hidden[layer]; }    // [n, D]
+  const std::vector<float>& logits(int sequence) const { return sequences_[sequence].logits; }  // [n, V]
+  const std::vector<float>& hidden(int sequence, int layer) const {
+    return sequences_[sequence].hidden[layer];
+  }  // [n, D]
   struct State {
     std::vector<float> k_f, v_f, k_b, s;
   };

@@ -1,5 +1,5 @@
-// The model through its real kernels and paged state: against the published outputs, against the oracle at other sizes,
-// and against itself, bit for bit, however the rows are cut, batched and dealt out to ranks.
+// The model through its real kernels and paged state: against the published outputs, against the oracle at
+// other sizes, and against itself, bit for bit, however the rows are cut, batched and dealt out to ranks.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -15,7 +15,8 @@
 namespace sessa {
 namespace {
 
-std::unique_ptr<ModelHarness> Harness(const ModelConfig& config, const WeightSource& weights, ModelHarness::Options options) {
+std::unique_ptr<ModelHarness> Harness(const ModelConfig& config, const WeightSource& weights,
+                                      ModelHarness::Options options) {
   auto harness = ModelHarness::Create(config, weights, options);
   EXPECT_TRUE(harness.ok()) << harness.status();
   return *std::move(harness);
@@ -132,11 +133,13 @@ INSTANTIATE_TEST_SUITE_P(Folders, PublishedTest, testing::Values("mha", "gqa", "
 
 // Sizes that are no multiple of anything the kernels like.
 TEST(ModelTest, AgreesWithOracleAtOddSizes) {
-  for (auto [D, H, K, V, L] : {std::array{6, 3, 1, 5, 2}, std::array{40, 2, 2, 33, 1}, std::array{72, 6, 3, 17, 2},
-                               std::array{130, 1, 1, 257, 1}, std::array{24, 12, 4, 100, 3}}) {
+  for (auto [D, H, K, V, L] :
+       {std::array{6, 3, 1, 5, 2}, std::array{40, 2, 2, 33, 1}, std::array{72, 6, 3, 17, 2},
+        std::array{130, 1, 1, 257, 1}, std::array{24, 12, 4, 100, 3}}) {
     SCOPED_TRACE(absl::StrCat("D ", D, " H ", H));
     ModelConfig config;
-    config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = V, config.num_layers = L;
+    config.hidden_size = D, config.num_heads = H, config.num_kv_heads = K, config.vocab_size = V,
+    config.num_layers = L;
     config.tie_word_embeddings = L % 2 == 0;
     config.eos_token_ids = {0};
     ASSERT_TRUE(config.Validate().ok()) << config.Validate();
@@ -161,7 +164,8 @@ TEST(ModelTest, LoadNamesTheTensorThatIsWrong) {
   weights.Set("layers.0.mixer.v_proj.weight", {kImpulseD, 3}, std::vector<float>(3 * kImpulseD));
   auto harness = ModelHarness::Create(config, weights, {});
   EXPECT_EQ(harness.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(harness.status().message().find("layers.0.mixer.v_proj.weight has shape [16, 3]"), std::string::npos)
+  EXPECT_NE(harness.status().message().find("layers.0.mixer.v_proj.weight has shape [16, 3]"),
+            std::string::npos)
       << harness.status();
   config.num_layers = 2;
   harness = ModelHarness::Create(config, ImpulseWeights(config, 0.5), {});

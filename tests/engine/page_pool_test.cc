@@ -21,8 +21,9 @@ std::vector<int32_t> Fill(PagePool* pool, const std::vector<int32_t>& tokens, co
   for (int i = 0; (i + 1) * pool->page_size() <= static_cast<int>(tokens.size()); ++i) {
     const int32_t page = pool->Allocate(i);
     if (page < 0) break;
-    pages.push_back(pool->Register(page, i == 0 ? -1 : pages[i - 1],
-                                   absl::MakeConstSpan(tokens).subspan(i * pool->page_size(), pool->page_size()), salt));
+    pages.push_back(
+        pool->Register(page, i == 0 ? -1 : pages[i - 1],
+                       absl::MakeConstSpan(tokens).subspan(i * pool->page_size(), pool->page_size()), salt));
   }
   return pages;
 }
@@ -34,7 +35,8 @@ TEST(PagePoolTest, HitCoversFullPagesOnly) {
   ASSERT_EQ(pages.size(), 6u);
   pool.Release(pages);
   EXPECT_EQ(pool.num_used_pages(), 0);
-  for (auto [max_tokens, expected] : {std::pair{100, 6}, {96, 6}, {95, 5}, {17, 1}, {16, 1}, {15, 0}, {0, 0}}) {
+  for (auto [max_tokens, expected] :
+       {std::pair{100, 6}, {96, 6}, {95, 5}, {17, 1}, {16, 1}, {15, 0}, {0, 0}}) {
     const auto hit = pool.Lookup(tokens, "", max_tokens);
     EXPECT_EQ(static_cast<int>(hit.size()), expected) << max_tokens;
     EXPECT_TRUE(std::equal(hit.begin(), hit.end(), pages.begin()));
@@ -95,7 +97,7 @@ TEST(PagePoolTest, ReusesEmptyPagesThenTheOldestTail) {
   pool.Release(pages_a);
   pool.Release(pages_b);
   const int32_t empty1 = pool.Allocate(0), empty2 = pool.Allocate(0);
-  EXPECT_EQ(pool.num_indexed_pages(), 4);  // the empty ones went first
+  EXPECT_EQ(pool.num_indexed_pages(), 4);   // the empty ones went first
   EXPECT_EQ(pool.Allocate(0), pages_a[1]);  // then the tail of what was released longest ago
   auto hit = pool.Lookup(a, "", 32);
   EXPECT_EQ(hit.size(), 1u);

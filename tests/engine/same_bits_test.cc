@@ -1,5 +1,5 @@
-// The same bits, however a request is cut, batched, cached, preempted or dealt out to ranks: every log-probability of the
-// model's own distribution is compared with ==.
+// The same bits, however a request is cut, batched, cached, preempted or dealt out to ranks: every
+// log-probability of the model's own distribution is compared with ==.
 #include <tuple>
 
 #include "tests/engine/engine_fixture.h"
@@ -56,10 +56,12 @@ TEST_P(SameBitsTest, ChunksAroundThePageEdge) {
 
 TEST_P(SameBitsTest, ChunksBatchesAndRanks) {
   std::vector<Request> requests;
-  for (int i = 0; i < 6; ++i) requests.push_back(MakeRequest(RandomPrompt(20 + 31 * i, i), 20 - i, i % 2 ? 1.0f : 0.0f, i, 1 + i % 3));
+  for (int i = 0; i < 6; ++i)
+    requests.push_back(MakeRequest(RandomPrompt(20 + 31 * i, i), 20 - i, i % 2 ? 1.0f : 0.0f, i, 1 + i % 3));
   std::vector<CollectingSink::Result> alone;
   for (const Request& r : requests) alone.push_back(Alone(r));
-  for (auto [ranks, page_size, chunk] : {std::tuple{1, 16, 17}, {2, 16, 64}, {4, 16, 65}, {4, 64, 100}, {8, 32, 33}}) {
+  for (auto [ranks, page_size, chunk] :
+       {std::tuple{1, 16, 17}, {2, 16, 64}, {4, 16, 65}, {4, 64, 100}, {8, 32, 33}}) {
     EngineOptions o = Options();
     o.tensor_parallel_size = ranks;
     o.page_size = page_size;
@@ -81,8 +83,13 @@ TEST_P(SameBitsTest, PrefixHitAroundThePageEdge) {
     auto engine = Make(o);
     Submit(engine.get(), MakeRequest(RandomPrompt(200), 1))->WaitForEnd();
     // The last token's row is computed always, so a prompt of whole pages finds all but its last one.
-    for (auto [length, pages] : {std::pair{page_size - 1, 0}, {page_size, 0}, {page_size + 1, 1}, {2 * page_size - 1, 1},
-                                 {2 * page_size, 1}, {2 * page_size + 1, 2}, {200, 199 / page_size}}) {
+    for (auto [length, pages] : {std::pair{page_size - 1, 0},
+                                 {page_size, 0},
+                                 {page_size + 1, 1},
+                                 {2 * page_size - 1, 1},
+                                 {2 * page_size, 1},
+                                 {2 * page_size + 1, 2},
+                                 {200, 199 / page_size}}) {
       SCOPED_TRACE(testing::Message() << length << " tokens, pages of " << page_size);
       auto prompt = RandomPrompt(200);
       prompt.resize(length);

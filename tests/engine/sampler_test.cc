@@ -24,8 +24,8 @@ SamplingParams Greedy() {
   return p;
 }
 
-int32_t Sample(const SamplingParams& p, std::vector<int32_t> tokens = {0}, int prompt_size = 1, uint64_t seed = 1,
-               std::vector<float> logits = kLogits) {
+int32_t Sample(const SamplingParams& p, std::vector<int32_t> tokens = {0}, int prompt_size = 1,
+               uint64_t seed = 1, std::vector<float> logits = kLogits) {
   return Sampler(kV, {5}).Sample(logits, p, tokens, prompt_size, seed);
 }
 
@@ -33,7 +33,8 @@ int32_t Sample(const SamplingParams& p, std::vector<int32_t> tokens = {0}, int p
 std::vector<double> Frequencies(const SamplingParams& p, const std::vector<float>& logits = kLogits) {
   Sampler sampler(kV, {5});
   std::vector<double> f(kV);
-  for (int i = 0; i < kDraws; ++i) f[sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i)] += 1.0 / kDraws;
+  for (int i = 0; i < kDraws; ++i)
+    f[sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i)] += 1.0 / kDraws;
   return f;
 }
 
@@ -98,8 +99,8 @@ TEST(SamplerTest, TopPKeepsTheSmallestNucleus) {
   ExpectDistribution(Frequencies(p, logits), {2, 4, 0, 1, 3, 0});
 }
 
-// Sets against a plain sort, for scores near each other, far apart and equal: what is drawn, over many draws at a temperature
-// that makes the scores near equal, is exactly what may be.
+// Sets against a plain sort, for scores near each other, far apart and equal: what is drawn, over many draws
+// at a temperature that makes the scores near equal, is exactly what may be.
 TEST(SamplerTest, KeptSetsAreThoseOfASort) {
   constexpr int kSize = 60, kTries = 3000;
   for (float scale : {0.0f, 0.001f, 1.0f, 30.0f, 1e6f, 1e30f}) {
@@ -124,12 +125,14 @@ TEST(SamplerTest, KeptSetsAreThoseOfASort) {
         mass += std::exp(-order[i].first / p.temperature) / total * (i + 1 < keep ? 1 : 0.5);
       }
       for (bool top_k : {true, false}) {
-        SCOPED_TRACE(testing::Message() << (top_k ? "top_k" : "top_p") << ", scale " << scale << ", keeps " << keep);
+        SCOPED_TRACE(testing::Message()
+                     << (top_k ? "top_k" : "top_p") << ", scale " << scale << ", keeps " << keep);
         p.top_k = top_k ? keep : 0;
         p.top_p = top_k ? 1 : static_cast<float>(mass);
         Sampler sampler(kSize, {});
         std::set<int> drawn;
-        for (int i = 0; i < kTries; ++i) drawn.insert(sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i));
+        for (int i = 0; i < kTries; ++i)
+          drawn.insert(sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i));
         EXPECT_EQ(best, drawn);
       }
     }
@@ -137,7 +140,8 @@ TEST(SamplerTest, KeptSetsAreThoseOfASort) {
 }
 
 TEST(SamplerTest, MinPIsRelativeToTheBest) {
-  const std::vector<float> logits = {std::log(.2f), std::log(.4f), std::log(.01f), std::log(.1f), std::log(.3f), -100};
+  const std::vector<float> logits = {std::log(.2f), std::log(.4f), std::log(.01f),
+                                     std::log(.1f), std::log(.3f), -100};
   SamplingParams p;
   p.min_p = 0.49f;
   ExpectDistribution(Frequencies(p, logits), {2, 4, 0, 0, 3, 0});

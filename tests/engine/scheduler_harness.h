@@ -12,7 +12,8 @@
 
 namespace sessa {
 
-// A Scheduler over the fake model on a clock of its own; collects what each request was told and checks the order.
+// A Scheduler over the fake model on a clock of its own; collects what each request was told and checks the
+// order.
 class SchedulerHarness {
  public:
   struct Record {
@@ -24,7 +25,10 @@ class SchedulerHarness {
     RequestEnd end;
   };
 
-  explicit SchedulerHarness(SchedulerOptions options) : options_(WithDefaults(options)), scheduler_(options_), model_(options_.num_pages, options_.page_size) {}
+  explicit SchedulerHarness(SchedulerOptions options)
+      : options_(WithDefaults(options)),
+        scheduler_(options_),
+        model_(options_.num_pages, options_.page_size) {}
 
   static SchedulerOptions WithDefaults(SchedulerOptions o) {
     if (o.num_pages == 0) o.num_pages = 64 * o.num_classes;
@@ -98,7 +102,8 @@ class SchedulerHarness {
     const Record& r = records_.at(id);
     EXPECT_TRUE(r.ended && r.end.status.ok()) << id << ": " << r.end.status;
     for (int c = 0; c < r.request.n; ++c) {
-      EXPECT_EQ(r.tokens[c], FakeModel::Expected(r.request.prompt, r.request.sampling, c, options_.max_model_len))
+      EXPECT_EQ(r.tokens[c],
+                FakeModel::Expected(r.request.prompt, r.request.sampling, c, options_.max_model_len))
           << "request " << id << " choice " << c;
     }
   }

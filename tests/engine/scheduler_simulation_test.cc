@@ -8,14 +8,16 @@
 namespace sessa {
 namespace {
 
-// 10 000 arrivals with shared prefixes, several choices, cancels, stops, deadlines and a pool that is far too small.
+// 10 000 arrivals with shared prefixes, several choices, cancels, stops, deadlines and a pool that is far too
+// small.
 struct Simulation {
   int classes, page_size, pages_per_class, max_preemptions;
   bool prefix_caching;
   uint64_t hash_mask;
 };
 void PrintTo(const Simulation& s, std::ostream* os) {
-  *os << s.classes << " classes, pages of " << s.page_size << ", " << s.max_preemptions << " preemptions, caching " << s.prefix_caching;
+  *os << s.classes << " classes, pages of " << s.page_size << ", " << s.max_preemptions
+      << " preemptions, caching " << s.prefix_caching;
 }
 
 class SimulationTest : public ::testing::TestWithParam<Simulation> {};
@@ -23,14 +25,14 @@ class SimulationTest : public ::testing::TestWithParam<Simulation> {};
 TEST_P(SimulationTest, TenThousandArrivals) {
   const Simulation& p = GetParam();
   SchedulerHarness h({.page_size = p.page_size,
-             .num_pages = p.classes * p.pages_per_class,
-             .num_classes = p.classes,
-             .max_num_seqs = 12,
-             .max_step_tokens = 96,
-             .max_model_len = 180,
-             .enable_prefix_caching = p.prefix_caching,
-             .max_preemptions = p.max_preemptions,
-             .max_queued_requests = 40});
+                      .num_pages = p.classes * p.pages_per_class,
+                      .num_classes = p.classes,
+                      .max_num_seqs = 12,
+                      .max_step_tokens = 96,
+                      .max_model_len = 180,
+                      .enable_prefix_caching = p.prefix_caching,
+                      .max_preemptions = p.max_preemptions,
+                      .max_queued_requests = 40});
   h.scheduler_.mutable_pool_for_testing()->SetHashMaskForTesting(p.hash_mask);
   std::mt19937 rng(p.classes * 100 + p.page_size);
   const auto chance = [&rng](double probability) { return rng() % 1000 < probability * 1000; };
@@ -42,8 +44,10 @@ TEST_P(SimulationTest, TenThousandArrivals) {
     ASSERT_LT(step, 400000);
     const bool burst = step / 200 % 2 == 0;
     while (next <= 10000 && chance(burst ? 0.3 : 0.05)) {
-      auto prompt = RandomPrompt(static_cast<int>(rng() % 100), static_cast<int>(rng() % 4));  // of four shared beginnings
-      for (int tail = static_cast<int>(rng() % 40) + 1; tail > 0; --tail) prompt.push_back(static_cast<int32_t>(rng() % 31));
+      auto prompt = RandomPrompt(static_cast<int>(rng() % 100),
+                                 static_cast<int>(rng() % 4));  // of four shared beginnings
+      for (int tail = static_cast<int>(rng() % 40) + 1; tail > 0; --tail)
+        prompt.push_back(static_cast<int32_t>(rng() % 31));
       Request request;
       request.n = chance(0.2) ? 1 + static_cast<int>(rng() % 3) : 1;
       request.sampling.seed = rng();
@@ -94,10 +98,11 @@ TEST_P(SimulationTest, TenThousandArrivals) {
   RecordProperty("preemptions", absl::StrCat(stats.num_preemptions));
 }
 
-INSTANTIATE_TEST_SUITE_P(Pools, SimulationTest,
-                         testing::Values(Simulation{1, 16, 24, 4, true, ~0ull}, Simulation{2, 16, 14, 4, true, ~0ull},
-                                         Simulation{4, 32, 6, 2, true, ~0ull}, Simulation{1, 64, 6, 4, true, 7},
-                                         Simulation{1, 16, 24, 4, false, ~0ull}, Simulation{2, 16, 14, 0, true, ~0ull}));
+INSTANTIATE_TEST_SUITE_P(
+    Pools, SimulationTest,
+    testing::Values(Simulation{1, 16, 24, 4, true, ~0ull}, Simulation{2, 16, 14, 4, true, ~0ull},
+                    Simulation{4, 32, 6, 2, true, ~0ull}, Simulation{1, 64, 6, 4, true, 7},
+                    Simulation{1, 16, 24, 4, false, ~0ull}, Simulation{2, 16, 14, 0, true, ~0ull}));
 
 }  // namespace
 }  // namespace sessa

@@ -10,7 +10,8 @@ TEST(SchedulerTest, PrefixHitsAroundThePageEdge) {
   ASSERT_TRUE(h.Add(1, RandomPrompt(64), 20, NoEos()).ok());
   h.Run();
   RequestId id = 2;
-  for (auto [length, cached] : {std::pair{15, 0}, {16, 0}, {17, 16}, {31, 16}, {32, 16}, {33, 32}, {64, 48}}) {
+  for (auto [length, cached] :
+       {std::pair{15, 0}, {16, 0}, {17, 16}, {31, 16}, {32, 16}, {33, 32}, {64, 48}}) {
     auto prompt = RandomPrompt(64);
     prompt.resize(length);
     ASSERT_TRUE(h.Add(id, prompt, 5, NoEos()).ok());
@@ -42,14 +43,16 @@ TEST(SchedulerTest, DecodesRunEveryStepBesideALongPrompt) {
     for (RequestId id = 1; id <= 4; ++id) EXPECT_EQ(h.RowsOf(id), 1);
     EXPECT_EQ(h.RowsOf(5), 60);
   }
-  ASSERT_TRUE(h.Add(6, RandomPrompt(30, 6), 10, NoEos()).ok());  // a short one does not wait for the long one, which moves on
+  ASSERT_TRUE(h.Add(6, RandomPrompt(30, 6), 10, NoEos())
+                  .ok());  // a short one does not wait for the long one, which moves on
   h.Step();
   EXPECT_EQ(h.RowsOf(6), 30);
   EXPECT_EQ(h.RowsOf(5), 30);
 }
 
 TEST(SchedulerTest, AgeingLetsALongPromptThrough) {
-  SchedulerHarness h({.page_size = 64, .num_pages = 256, .max_num_seqs = 1, .max_step_tokens = 64, .max_model_len = 8000});
+  SchedulerHarness h(
+      {.page_size = 64, .num_pages = 256, .max_num_seqs = 1, .max_step_tokens = 64, .max_model_len = 8000});
   ASSERT_TRUE(h.Add(1, RandomPrompt(20), 300, NoEos()).ok());
   h.Step();
   ASSERT_TRUE(h.Add(2, RandomPrompt(1000, 2), 1, NoEos()).ok());
@@ -75,7 +78,8 @@ TEST(SchedulerTest, PriorityThenTenantServedLeast) {
   ASSERT_TRUE(h.Add(7, RandomPrompt(100, 7), 5, urgent).ok());
   h.Run();
   EXPECT_LT(h.records_[7].end.finished, h.records_[6].end.scheduled + absl::Milliseconds(1));
-  EXPECT_LT(h.records_[6].end.finished, h.records_[3].end.finished);  // after at most one of the busy tenant's
+  EXPECT_LT(h.records_[6].end.finished,
+            h.records_[3].end.finished);  // after at most one of the busy tenant's
 }
 
 TEST(SchedulerTest, PreemptsTheNewestAndRecomputes) {
@@ -127,7 +131,8 @@ TEST(SchedulerTest, PromptLogprobsAreWholeWhateverHappens) {
 TEST(SchedulerTest, LimitsAtTheirEdges) {
   SchedulerHarness h({.page_size = 16, .num_pages = 4, .max_model_len = 100, .max_queued_requests = 2});
   EXPECT_EQ(h.Add(1, RandomPrompt(100), 1).code(), absl::StatusCode::kOutOfRange);
-  EXPECT_EQ(h.Add(1, RandomPrompt(60), 6).code(), absl::StatusCode::kResourceExhausted);  // 65 cached tokens need a fifth page
+  EXPECT_EQ(h.Add(1, RandomPrompt(60), 6).code(),
+            absl::StatusCode::kResourceExhausted);  // 65 cached tokens need a fifth page
   EXPECT_TRUE(h.Add(1, RandomPrompt(60), 5, NoEos()).ok());
   EXPECT_EQ(h.Add(1, RandomPrompt(6), 5).code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(h.Add(2, {}, 5).code(), absl::StatusCode::kInvalidArgument);
@@ -148,7 +153,7 @@ TEST(SchedulerTest, CancelStopChoiceAndDeadlineFreePagesAtOnce) {
   ASSERT_TRUE(h.Add(3, RandomPrompt(40, 3), 100, late).ok());
   h.Step();
   h.scheduler_.StopChoice(2, 0, h.now_, &h.events_);
-  h.scheduler_.StopChoice(2, 0, h.now_, &h.events_);   // again, and what never was: ignored
+  h.scheduler_.StopChoice(2, 0, h.now_, &h.events_);  // again, and what never was: ignored
   h.scheduler_.StopChoice(2, 7, h.now_, &h.events_);
   h.scheduler_.Cancel(77, h.now_, &h.events_);
   h.Step();
@@ -198,7 +203,8 @@ TEST(SchedulerTest, AbortAllInTheMiddleOfAStep) {
   EXPECT_GT(h.scheduler_.Schedule(h.now_).num_rows(), 0);
   h.scheduler_.AbortAll(absl::UnavailableError("gone"), h.now_, &h.events_);
   h.Collect();
-  for (RequestId id = 1; id <= 3; ++id) EXPECT_EQ(h.records_[id].end.status.code(), absl::StatusCode::kUnavailable);
+  for (RequestId id = 1; id <= 3; ++id)
+    EXPECT_EQ(h.records_[id].end.status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(h.scheduler_.Stats().num_used_pages, 0);
   EXPECT_TRUE(h.scheduler_.CheckInvariants().ok());
   EXPECT_FALSE(h.scheduler_.has_work());

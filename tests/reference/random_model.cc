@@ -25,7 +25,8 @@ class MemoryWeights : public WeightSource {
     entry.shape = std::move(shape);
     entry.bytes.resize(n * SizeOf(dtype_));
     for (size_t i = 0; i < n; ++i) {
-      const double unit = static_cast<double>(random_() >> 11) * 0x1p-53;  // [0, 1), the same on every platform
+      const double unit =
+          static_cast<double>(random_() >> 11) * 0x1p-53;  // [0, 1), the same on every platform
       const auto value = static_cast<float>(mean + scale * (2 * unit - 1));
       const uint16_t top = (std::bit_cast<uint32_t>(value) + 0x8000u) >> 16;
       const uint32_t full = uint32_t{top} << 16;

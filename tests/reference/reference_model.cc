@@ -136,7 +136,8 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
     ReferenceLayer out;
     const Vec h = LayerNorm(x, D, weight(layer + "ln.weight", {D}), weight(layer + "ln.bias", {D}),
                             config_.layer_norm_eps);
-    const Vec ag = Linear(h, D, weight(layer + "W_in.weight", {2 * D, D}), weight(layer + "W_in.bias", {2 * D}));
+    const Vec ag =
+        Linear(h, D, weight(layer + "W_in.weight", {2 * D, D}), weight(layer + "W_in.bias", {2 * D}));
     Vec u = Half(ag, D, 0);
     const Vec g = Half(ag, D, D);
     for (double& a : u) a = 0.5 * a * (1 + std::erf(a / std::sqrt(2.0)));
@@ -152,7 +153,8 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
     for (int t = 0; t < T; ++t) {
       for (int head = 0; head < H; ++head) {
         const int group = head / (H / K);
-        const Vec p = Softmax(&q_f[t * D + head * d], &out.k_f[group * d], t + 1, d, kv, 1 / std::sqrt(1.0 * d));
+        const Vec p =
+            Softmax(&q_f[t * D + head * d], &out.k_f[group * d], t + 1, d, kv, 1 / std::sqrt(1.0 * d));
         for (int j = 0; j <= t; ++j) {
           for (int i = 0; i < d; ++i) f[t * D + head * d + i] += p[j] * out.v_f[j * kv + group * d + i];
         }
@@ -160,7 +162,8 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
     }
     if (H > 1) f = Linear(f, D, weight(mixer + "out_proj.weight", {D, D}), {});
 
-    const Vec qk = Linear(u, D, weight(mixer + "proj_fb.weight", {2 * D, D}), weight(mixer + "proj_fb.bias", {2 * D}));
+    const Vec qk =
+        Linear(u, D, weight(mixer + "proj_fb.weight", {2 * D, D}), weight(mixer + "proj_fb.bias", {2 * D}));
     const Vec q_b = Half(qk, D, 0);
     out.k_b = Half(qk, D, D);
     Vec gamma = Linear(u, D, weight(mixer + "gamma_ctx.weight", {1, D}), weight(mixer + "gamma_bias", {1}));
@@ -175,12 +178,14 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
 
     Vec gated = out.s;
     for (size_t i = 0; i < gated.size(); ++i) gated[i] *= g[i];
-    const Vec delta = Linear(gated, D, weight(layer + "W_out.weight", {D, D}), weight(layer + "W_out.bias", {D}));
+    const Vec delta =
+        Linear(gated, D, weight(layer + "W_out.weight", {D, D}), weight(layer + "W_out.bias", {D}));
     for (size_t i = 0; i < x.size(); ++i) x[i] += delta[i];
     out.hidden = x;
     output.layers.push_back(std::move(out));
   }
-  const Vec last = LayerNorm(x, D, weight("norm.weight", {D}), weight("norm.bias", {D}), config_.layer_norm_eps);
+  const Vec last =
+      LayerNorm(x, D, weight("norm.weight", {D}), weight("norm.bias", {D}), config_.layer_norm_eps);
   output.logits = Linear(last, D, config_.tie_word_embeddings ? embed : weight("lm_head.weight", {V, D}), {});
   if (!weight.status.ok()) return weight.status;
   return output;

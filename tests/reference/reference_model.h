@@ -1,5 +1,5 @@
-// The oracle: a Sessa model in double precision, straight from the equations, one sequence from position 0. It is
-// slow on purpose: no blocking and no cache, so that a reader can check it against the paper.
+// The oracle: a Sessa model in double precision, straight from the equations, one sequence from position 0.
+// It is slow on purpose: no blocking and no cache, so that a reader can check it against the paper.
 #pragma once
 
 #include <string>
@@ -26,7 +26,8 @@ struct ReferenceOutput {
 // Copies nothing: `weights` must outlive it. Thread-safe.
 class ReferenceModel {
  public:
-  ReferenceModel(const ModelConfig& config, const WeightSource& weights) : config_(config), weights_(weights) {}
+  ReferenceModel(const ModelConfig& config, const WeightSource& weights)
+      : config_(config), weights_(weights) {}
 
   // Fails when a weight is missing or of a wrong shape. Requires: 0 <= id < V for every id.
   absl::StatusOr<ReferenceOutput> Forward(const std::vector<int32_t>& token_ids) const;

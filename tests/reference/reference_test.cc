@@ -14,12 +14,14 @@ namespace {
 class ReferenceTest : public testing::TestWithParam<const char*> {};
 
 // Row b of the expected tensor [B, ...] against `actual`.
-void ExpectClose(const SafetensorsFile& file, const std::string& name, int b, const std::vector<double>& actual) {
+void ExpectClose(const SafetensorsFile& file, const std::string& name, int b,
+                 const std::vector<double>& actual) {
   const TensorView* view = file.Find(name);
   ASSERT_NE(view, nullptr) << name;
   ASSERT_EQ(view->num_bytes / 4, actual.size() * view->shape[0]) << name;
   std::vector<float> expected(actual.size());
-  std::memcpy(expected.data(), static_cast<const char*>(view->data) + b * actual.size() * 4, actual.size() * 4);
+  std::memcpy(expected.data(), static_cast<const char*>(view->data) + b * actual.size() * 4,
+              actual.size() * 4);
   double largest = 0, error = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
     ASSERT_TRUE(std::isfinite(actual[i])) << name;
@@ -59,7 +61,8 @@ TEST_P(ReferenceTest, AgreesWithPublishedOutputs) {
   EXPECT_TRUE((*checkpoint)->unused_tensors().empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Published, ReferenceTest, testing::Values("mha", "gqa", "one_head", "no_rope", "long"),
+INSTANTIATE_TEST_SUITE_P(Published, ReferenceTest,
+                         testing::Values("mha", "gqa", "one_head", "no_rope", "long"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

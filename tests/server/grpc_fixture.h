@@ -1,5 +1,5 @@
-// The gRPC front end over a scripted engine on a loopback port, for grpc_test.cc. The model serves token ids alone: text
-// is core's, and covered through REST.
+// The gRPC front end over a scripted engine on a loopback port, for grpc_test.cc. The model serves token ids
+// alone: text is core's, and covered through REST.
 #pragma once
 
 #include <memory>
@@ -50,7 +50,8 @@ class GrpcTest : public ::testing::Test {
     auto server = GrpcServer::Start({}, service_.get());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
+    channel_ =
+        grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
     stub_ = sessa::v1::Generation::NewStub(channel_);
   }
   void Load() {
@@ -67,7 +68,8 @@ class GrpcTest : public ::testing::Test {
     request.mutable_sampling()->set_max_tokens(max_tokens);
     return request;
   }
-  grpc::Status Call(const sessa::v1::GenerateRequest& request, std::vector<sessa::v1::GenerateReply>* replies = nullptr,
+  grpc::Status Call(const sessa::v1::GenerateRequest& request,
+                    std::vector<sessa::v1::GenerateReply>* replies = nullptr,
                     const std::string& authorization = "") {
     grpc::ClientContext context;
     if (!authorization.empty()) context.AddMetadata("authorization", authorization);

@@ -1,5 +1,5 @@
-// The gRPC front end: order of the stream's messages, error details, deadlines, cancellation from the client and through
-// Abort, size limits, API keys and health's Watch.
+// The gRPC front end: order of the stream's messages, error details, deadlines, cancellation from the client
+// and through Abort, size limits, API keys and health's Watch.
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -41,7 +41,8 @@ TEST_F(GrpcTest, StreamIsStartedThenDeltasThenFinished) {
     const pb::Delta& delta = replies[i].delta();
     ASSERT_LT(delta.choice(), 2);
     EXPECT_EQ(finishes[delta.choice()], pb::FINISH_REASON_UNSPECIFIED) << "a delta after the choice's last";
-    tokens[delta.choice()].insert(tokens[delta.choice()].end(), delta.token_ids().begin(), delta.token_ids().end());
+    tokens[delta.choice()].insert(tokens[delta.choice()].end(), delta.token_ids().begin(),
+                                  delta.token_ids().end());
     finishes[delta.choice()] = delta.finish_reason();
   }
   EXPECT_THAT(tokens[0], ElementsAre(5, 6, 7));
@@ -280,7 +281,9 @@ class HealthWatch {
   bool Wait(absl::Duration patience) {
     void* tag = nullptr;
     bool ok = false;
-    return queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + patience)) == grpc::CompletionQueue::GOT_EVENT && ok;
+    return queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + patience)) ==
+               grpc::CompletionQueue::GOT_EVENT &&
+           ok;
   }
 
   grpc::GenericStub stub_;

@@ -1,5 +1,5 @@
-// Input: bytes as a client sends them. Checks that whatever of a request reaches a reply's head - the request id, the path,
-// an error - leaves it a well-formed head, with nothing smuggled into it.
+// Input: bytes as a client sends them. Checks that whatever of a request reaches a reply's head - the request
+// id, the path, an error - leaves it a well-formed head, with nothing smuggled into it.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -45,7 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   head = sessa::HeadOf(parser);
   if (head.request_id.empty() || head.request_id.size() > 128) std::abort();
   const auto route = sessa::FindRoute(head.path);
-  if (route.has_value() && !route->model.empty()) CheckReply(sessa::ErrorReply(sessa::ModelNotFoundError(route->model)), head);
+  if (route.has_value() && !route->model.empty())
+    CheckReply(sessa::ErrorReply(sessa::ModelNotFoundError(route->model)), head);
   CheckReply(sessa::ErrorReply(404, "not_found", head.path), head);
   return 0;
 }

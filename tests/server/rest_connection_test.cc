@@ -1,5 +1,5 @@
-// REST: the life of a connection - reuse, HTTP/1.0, broken requests, clients that leave, drain and shutdown - and that
-// requests_total sums to the requests received over all of it.
+// REST: the life of a connection - reuse, HTTP/1.0, broken requests, clients that leave, drain and shutdown -
+// and that requests_total sums to the requests received over all of it.
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,8 +21,8 @@ TEST_F(RestTest, ConnectionIsReusedAndRequestsMayCrowd) {
   HttpClient client(server_->port());
   // Three at once: a whole answer, a stream, a probe. They are answered in order.
   client.Send(RequestBytes("POST", kCompletions, R"({"prompt": [1], "max_tokens": 2})") +
-              RequestBytes("POST", kCompletions, R"({"prompt": [1], "max_tokens": 2, "stream": true})") + "\r\n" +
-              RequestBytes("GET", "/livez"));
+              RequestBytes("POST", kCompletions, R"({"prompt": [1], "max_tokens": 2, "stream": true})") +
+              "\r\n" + RequestBytes("GET", "/livez"));
   const HttpReply whole = client.Read();
   EXPECT_EQ(whole.Header("Connection"), "keep-alive");
   EXPECT_EQ(whole.Json().at("object"), "text_completion");
@@ -47,8 +47,9 @@ TEST_F(RestTest, OldHttpStreamsToTheEnd) {
   Load();
   HttpClient client(server_->port());
   const std::string body = R"({"prompt": [1], "max_tokens": 2, "stream": true})";
-  client.Send(absl::StrCat("POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: ", body.size(),
-                           "\r\n\r\n", body));
+  client.Send(absl::StrCat(
+      "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: ", body.size(),
+      "\r\n\r\n", body));
   const std::string all = client.ReadAll();
   EXPECT_THAT(all, HasSubstr("Connection: close"));
   EXPECT_THAT(all, Not(HasSubstr("Transfer-Encoding")));
@@ -67,12 +68,13 @@ TEST_F(RestTest, ExpectContinueIsAnswered) {
 }
 
 TEST_F(RestTest, BrokenHttpIsRefusedAndClosed) {
-  for (const char* bytes : {"nonsense\r\n\r\n", "GET /livez HTTP/3.0\r\n\r\n", "GET  /livez HTTP/1.1\r\n\r\n",
-                            "GET /livez HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
-                            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-                            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-                            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                            "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"}) {
+  for (const char* bytes :
+       {"nonsense\r\n\r\n", "GET /livez HTTP/3.0\r\n\r\n", "GET  /livez HTTP/1.1\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"}) {
     HttpClient client(server_->port());
     client.Send(bytes);
     const std::string all = client.ReadAll();
@@ -96,7 +98,9 @@ TEST_F(RestTest, SlowRequestsTimeOut) {
   header.Send("GET /livez HT");
   EXPECT_EQ(header.Read().status, 408);
   HttpClient body(server_->port());
-  body.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
+  body.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+      "9\r\n\r\n{");
   EXPECT_EQ(body.Read().status, 408);
   EXPECT_EQ(Outcomes(Outcome::kInvalid), 1);
 }
@@ -106,7 +110,8 @@ TEST_F(RestTest, ClientThatLeavesEndsItsGeneration) {
   for (const bool stream : {true, false}) {
     {
       HttpClient client(server_->port());
-      client.Send(RequestBytes("POST", kCompletions, stream ? R"({"prompt": [99], "stream": true})" : R"({"prompt": [99]})"));
+      client.Send(RequestBytes("POST", kCompletions,
+                               stream ? R"({"prompt": [99], "stream": true})" : R"({"prompt": [99]})"));
       if (stream) {
         EXPECT_THAT(client.ReadSome(), StartsWith("HTTP/1.1 200 OK"));
       } else {
@@ -117,7 +122,9 @@ TEST_F(RestTest, ClientThatLeavesEndsItsGeneration) {
   }
   {
     HttpClient half(server_->port());  // leaves inside its body
-    half.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
+    half.Send(
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        "9\r\n\r\n{");
   }
   while (service_->metrics().received() < 3) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_TRUE(WaitUntilAllEnded(service_.get()));
@@ -157,7 +164,9 @@ TEST_F(RestTest, ShutdownLeavesNobodyHanging) {
   HttpClient idle(server_->port()), half(server_->port()), running(server_->port());
   idle.Send(RequestBytes("GET", "/livez"));
   EXPECT_EQ(idle.Read().status, 200);
-  half.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
+  half.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+      "9\r\n\r\n{");
   running.Send(RequestBytes("POST", kCompletions, R"({"prompt": [99], "stream": true})"));
   EXPECT_THAT(running.ReadSome(), StartsWith("HTTP/1.1 200 OK"));
   server_->Shutdown(absl::Now() + absl::Milliseconds(100));
@@ -192,7 +201,8 @@ TEST_F(RestTest, OutcomesSumToTheRequestsReceived) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(WaitUntilAllEnded(service_.get()));
   EXPECT_EQ(service_->metrics().received(), 80);
-  for (const Outcome outcome : {Outcome::kLength, Outcome::kStop, Outcome::kInvalid, Outcome::kNotFound, Outcome::kCancelled}) {
+  for (const Outcome outcome :
+       {Outcome::kLength, Outcome::kStop, Outcome::kInvalid, Outcome::kNotFound, Outcome::kCancelled}) {
     EXPECT_EQ(Outcomes(outcome), 16) << OutcomeName(outcome);
   }
 }

@@ -85,7 +85,8 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"stream", R"({"prompt": "x", "stream": "yes"})"},
       {"stream_options", R"({"prompt": "x", "stream_options": {}})"},
       {"stream_options", R"({"prompt": "x", "stream": true, "stream_options": 1})"},
-      {"stream_options.include_usage", R"({"prompt": "x", "stream": true, "stream_options": {"include_usage": 1}})"},
+      {"stream_options.include_usage",
+       R"({"prompt": "x", "stream": true, "stream_options": {"include_usage": 1}})"},
       {"response_format.type", R"({"prompt": "x", "response_format": {"type": 1}})"},
       {"response_format", R"({"prompt": "x", "response_format": {"type": "json_object"}})"},
       {"prompt", R"({"prompt": "x", "prompt": "y"})"},
@@ -110,10 +111,12 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"tools", R"({"messages": [{"role": "user", "content": "x"}], "tools": [{}]})"},
       {"echo", R"({"messages": [{"role": "user", "content": "x"}], "echo": true})"},
       {"top_logprobs", R"({"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2})"},
-      {"top_logprobs", R"({"messages": [{"role": "user", "content": "x"}], "logprobs": true, "top_logprobs": -1})"},
+      {"top_logprobs",
+       R"({"messages": [{"role": "user", "content": "x"}], "logprobs": true, "top_logprobs": -1})"},
       {"logprobs", R"({"messages": [{"role": "user", "content": "x"}], "logprobs": 2})"},
       {"max_tokens", R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 0})"},
-      {"max_completion_tokens", R"({"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 0})"},
+      {"max_completion_tokens",
+       R"({"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 0})"},
   };
   for (const auto& c : chat_cases) CodeOf(kChat, c.body, 400, c.param);
   EXPECT_EQ(engine_->num_submitted(), 0);
@@ -123,9 +126,11 @@ TEST_F(RestTest, BadValuesNameTheirField) {
 
 TEST_F(RestTest, BadJsonIsRefused) {
   Load();
-  for (const char* body : {"", "{", "[]", "\"x\"", "{\"prompt\": \"x\"} x", "{\"prompt\": \"\xff\"}", "{\"prompt\": \"\\ud800\"}",
-                           "{'prompt': 'x'}", "{\"prompt\": \"x\",}", "{\"a\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}"}) {
-    for (const char* path : {kCompletions, kChat, "/tokenize", "/detokenize", "/v2/models/scripted/generate"}) {
+  for (const char* body : {"", "{", "[]", "\"x\"", "{\"prompt\": \"x\"} x", "{\"prompt\": \"\xff\"}",
+                           "{\"prompt\": \"\\ud800\"}", "{'prompt': 'x'}", "{\"prompt\": \"x\",}",
+                           "{\"a\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}"}) {
+    for (const char* path :
+         {kCompletions, kChat, "/tokenize", "/detokenize", "/v2/models/scripted/generate"}) {
       const HttpReply reply = Post(path, body);
       EXPECT_EQ(reply.status, 400) << path << " " << body;
       EXPECT_EQ(reply.Error("code"), "invalid_json") << path << " " << body;
@@ -158,8 +163,11 @@ TEST_F(RestTest, RoutesMethodsAndTypes) {
   EXPECT_EQ(wrong.Header("Allow"), "POST");
   EXPECT_EQ(Post("/v1/models", "{}").Header("Allow"), "GET, HEAD");
   EXPECT_EQ(Call("DELETE", "/v1/models").status, 405);
-  EXPECT_EQ(Post(kCompletions, "prompt=x", {{"Content-Type", "application/x-www-form-urlencoded"}}).status, 415);
-  EXPECT_EQ(Post(kCompletions, R"({"prompt": "x"})", {{"Content-Type", "application/json; charset=utf-8"}}).status, 200);
+  EXPECT_EQ(Post(kCompletions, "prompt=x", {{"Content-Type", "application/x-www-form-urlencoded"}}).status,
+            415);
+  EXPECT_EQ(
+      Post(kCompletions, R"({"prompt": "x"})", {{"Content-Type", "application/json; charset=utf-8"}}).status,
+      200);
   EXPECT_EQ(Outcomes(Outcome::kInvalid), 1) << "the wrong type; what is no generation request is not counted";
 }
 
@@ -182,7 +190,8 @@ TEST_F(RestTest, KeysAreAskedForEverywhereButAtProbes) {
   EXPECT_EQ(Post(kCompletions, R"({"prompt": "x"})", {{"Authorization", "Basic alpha"}}).status, 401);
   EXPECT_EQ(Post(kCompletions, R"({"prompt": "x"})", {{"Authorization", "bearer alpha"}}).status, 200);
   EXPECT_EQ(engine_->last().tenant, "team-a");
-  for (const char* path : {"/v1/models", "/v1/limits", "/version"}) EXPECT_EQ(Call("GET", path).status, 401) << path;
+  for (const char* path : {"/v1/models", "/v1/limits", "/version"})
+    EXPECT_EQ(Call("GET", path).status, 401) << path;
   for (const char* path : {"/livez", "/readyz", "/startupz", "/health", "/metrics"}) {
     EXPECT_EQ(Call("GET", path).status, 200) << path;
   }
@@ -271,7 +280,9 @@ TEST_F(RestTest, RequestIdIsEchoed) {
   EXPECT_EQ(reply.Json().at("id"), "cmpl-abc-123");
   EXPECT_EQ(Post(kCompletions, "{", {{"X-Request-Id", "abc-123"}}).Header("X-Request-Id"), "abc-123");
   EXPECT_EQ(Call("GET", "/livez").Header("X-Request-Id").size(), 32u);
-  EXPECT_EQ(Call("GET", "/livez", "", {{"X-Request-Id", std::string(129, 'x')}}).Header("X-Request-Id").size(), 32u);
+  EXPECT_EQ(
+      Call("GET", "/livez", "", {{"X-Request-Id", std::string(129, 'x')}}).Header("X-Request-Id").size(),
+      32u);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The REST front end over a scripted engine on a loopback port, and a client of Beast's for it. Text goes through the
-// demo's tokenizer, so that pieces of characters and stop strings are cut as they are in earnest.
+// The REST front end over a scripted engine on a loopback port, and a client of Beast's for it. Text goes
+// through the demo's tokenizer, so that pieces of characters and stop strings are cut as they are in earnest.
 #pragma once
 
 #include <memory>
@@ -104,8 +104,8 @@ class HttpClient {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-inline std::string RequestBytes(const std::string& method, const std::string& path, const std::string& body = "",
-                                const Headers& headers = {}) {
+inline std::string RequestBytes(const std::string& method, const std::string& path,
+                                const std::string& body = "", const Headers& headers = {}) {
   std::string out = absl::StrCat(method, " ", path, " HTTP/1.1\r\nHost: test\r\n");
   bool typed = false;
   for (const auto& [name, value] : headers) {

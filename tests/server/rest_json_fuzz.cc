@@ -1,5 +1,5 @@
-// Input: the body of any POST endpoint. Checks that every refusal can be rendered as the API's error, and that what the
-// server accepts the engine accepts too: nothing is judged in two ways.
+// Input: the body of any POST endpoint. Checks that every refusal can be rendered as the API's error, and
+// that what the server accepts the engine accepts too: nothing is judged in two ways.
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -33,9 +33,11 @@ void CheckGeneration(const absl::StatusOr<sessa::ParsedGeneration>& parsed, cons
   sessa::ModelConfig config;
   config.vocab_size = 1000;
   const sessa::ModelFacts facts = {"demo", config.vocab_size, 4096, true};
-  if (absl::Status valid = sessa::ValidateRequest(parsed->request, facts, limits); !valid.ok()) return CheckError(valid);
+  if (absl::Status valid = sessa::ValidateRequest(parsed->request, facts, limits); !valid.ok())
+    return CheckError(valid);
   sessa::Request request;
-  if (absl::Status fits = sessa::ToSampling(parsed->request, facts, 10, 1, &request.sampling); !fits.ok()) return CheckError(fits);
+  if (absl::Status fits = sessa::ToSampling(parsed->request, facts, 10, 1, &request.sampling); !fits.ok())
+    return CheckError(fits);
   request.prompt = {1};
   request.n = static_cast<int>(parsed->request.n);
   request.sink = std::make_shared<NullSink>();

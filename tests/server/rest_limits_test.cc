@@ -1,4 +1,5 @@
-// REST: each limit of /v1/limits at its edge - what is just allowed is served, one more is refused with the field's name.
+// REST: each limit of /v1/limits at its edge - what is just allowed is served, one more is refused with the
+// field's name.
 #include <string>
 #include <vector>
 
@@ -10,7 +11,9 @@ namespace {
 
 constexpr char kCompletions[] = "/v1/completions";
 
-std::string Repeat(const std::string& item, int count) { return absl::StrJoin(std::vector<std::string>(count, item), ","); }
+std::string Repeat(const std::string& item, int count) {
+  return absl::StrJoin(std::vector<std::string>(count, item), ",");
+}
 
 std::string LogitBias(int count) {
   std::vector<std::string> entries;
@@ -48,7 +51,8 @@ class RestLimitsTest : public RestTest {
 
 TEST_F(RestLimitsTest, Parameters) {
   Edge("n", R"("n": 4)", R"("n": 5)");
-  Edge("stop", absl::StrCat(R"("stop": [)", Repeat("\"a\"", 4), "]"), absl::StrCat(R"("stop": [)", Repeat("\"a\"", 5), "]"));
+  Edge("stop", absl::StrCat(R"("stop": [)", Repeat("\"a\"", 4), "]"),
+       absl::StrCat(R"("stop": [)", Repeat("\"a\"", 5), "]"));
   Edge("stop", R"("stop": "12345678")", R"("stop": "123456789")");
   Edge("stop_token_ids", R"("stop_token_ids": [1, 2, 3])", R"("stop_token_ids": [1, 2, 3, 4])");
   Edge("allowed_token_ids", R"("allowed_token_ids": [1, 2, 3])", R"("allowed_token_ids": [1, 2, 3, 4])");
@@ -71,8 +75,10 @@ TEST_F(RestLimitsTest, Prompts) {
   EXPECT_EQ(Complete(R"({"prompt": [1023]})").status, 200);
   CodeOf(kCompletions, R"({"prompt": [1024]})", 400, "prompt");
   const std::string message = R"({"role": "user", "content": "x"})";
-  EXPECT_EQ(Post("/v1/chat/completions", absl::StrCat(R"({"messages": [)", Repeat(message, 3), "]}")).status, 200);
-  CodeOf("/v1/chat/completions", absl::StrCat(R"({"messages": [)", Repeat(message, 4), "]}"), 400, "messages");
+  EXPECT_EQ(Post("/v1/chat/completions", absl::StrCat(R"({"messages": [)", Repeat(message, 3), "]}")).status,
+            200);
+  CodeOf("/v1/chat/completions", absl::StrCat(R"({"messages": [)", Repeat(message, 4), "]}"), 400,
+         "messages");
   EXPECT_EQ(Post("/tokenize", absl::StrCat(R"({"messages": [)", Repeat(message, 3), "]}")).status, 200);
   CodeOf("/tokenize", absl::StrCat(R"({"messages": [)", Repeat(message, 4), "]}"), 400, "messages");
 }
@@ -83,17 +89,22 @@ TEST_F(RestLimitsTest, TokensInAll) {
   CodeOf(kCompletions, R"({"prompt": [[1], [2]], "n": 2, "max_tokens": 26})", 400, "max_tokens");
   // A chat that names none takes what fits: 64 less its prompt, twice.
   EXPECT_EQ(Post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}]})").status, 200);
-  CodeOf("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}], "n": 4})", 400, "max_tokens");
+  CodeOf("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}], "n": 4})", 400,
+         "max_tokens");
 }
 
 TEST_F(RestLimitsTest, ContextLength) {
   EXPECT_EQ(Complete(absl::StrCat(R"({"max_tokens": 1, "prompt": [)", Repeat("1", 63), "]}")).status, 200);
-  EXPECT_EQ(CodeOf(kCompletions, absl::StrCat(R"({"max_tokens": 1, "prompt": [)", Repeat("1", 64), "]}"), 400, "prompt"),
+  EXPECT_EQ(CodeOf(kCompletions, absl::StrCat(R"({"max_tokens": 1, "prompt": [)", Repeat("1", 64), "]}"), 400,
+                   "prompt"),
             "context_length_exceeded");
   EXPECT_EQ(Complete(R"({"max_tokens": 63, "prompt": [1]})").status, 200);
-  EXPECT_EQ(CodeOf(kCompletions, R"({"max_tokens": 63, "prompt": [1, 2]})", 400, "prompt"), "context_length_exceeded");
+  EXPECT_EQ(CodeOf(kCompletions, R"({"max_tokens": 63, "prompt": [1, 2]})", 400, "prompt"),
+            "context_length_exceeded");
   // A longer prompt is served when it may be cut.
-  EXPECT_EQ(Complete(absl::StrCat(R"({"max_tokens": 1, "truncate_prompt_tokens": 63, "prompt": [)", Repeat("1", 500), "]}")).status,
+  EXPECT_EQ(Complete(absl::StrCat(R"({"max_tokens": 1, "truncate_prompt_tokens": 63, "prompt": [)",
+                                  Repeat("1", 500), "]}"))
+                .status,
             200);
   EXPECT_EQ(engine_->last().prompt.size(), 63u);
 }
@@ -110,8 +121,9 @@ TEST_F(RestLimitsTest, BodyIsRefusedBeforeItIsRead) {
   EXPECT_EQ(Complete(body).status, 200);
   // Nothing of this body is ever sent: the length alone is judged.
   HttpClient client(server_->port());
-  client.Send(absl::StrCat("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ",
-                           limit + 1, "\r\n\r\n"));
+  client.Send(absl::StrCat(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ",
+      limit + 1, "\r\n\r\n"));
   const HttpReply refused = client.Read();
   EXPECT_EQ(refused.status, 413);
   EXPECT_EQ(refused.Header("Connection"), "close");
@@ -121,7 +133,9 @@ TEST_F(RestLimitsTest, BodyIsRefusedBeforeItIsRead) {
 
 TEST_F(RestLimitsTest, ChunkedBodyIsCounted) {
   HttpClient client(server_->port());
-  client.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+  client.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n");
   const std::string chunk(64 << 10, ' ');
   for (int i = 0; i <= 16; ++i) client.Send(absl::StrCat("10000\r\n", chunk, "\r\n"));
   EXPECT_EQ(client.Read().status, 413);
@@ -155,7 +169,8 @@ TEST_F(RestLimitsTest, SlowReaderIsCancelled) {
   Start(std::move(options));
   Load(1024, 1 << 20);
   // The engine's script comes at once, so that it is ahead of any reader.
-  const HttpReply stream = Complete(R"({"prompt": [1], "max_tokens": 100000, "stream": true, "logprobs": 20})");
+  const HttpReply stream =
+      Complete(R"({"prompt": [1], "max_tokens": 100000, "stream": true, "logprobs": 20})");
   const std::vector<std::string> events = stream.Events();
   ASSERT_GE(events.size(), 2u);
   EXPECT_EQ(events.back(), "[DONE]");
@@ -164,7 +179,8 @@ TEST_F(RestLimitsTest, SlowReaderIsCancelled) {
   // A whole answer has no reader that could be slow.
   EXPECT_EQ(Complete(R"({"prompt": [1], "max_tokens": 5000})").status, 200);
   // What fits the bound is never cut, and many choices have room for each.
-  EXPECT_EQ(Complete(R"({"prompt": [1], "max_tokens": 60, "n": 16, "stream": true})").Events().back(), "[DONE]");
+  EXPECT_EQ(Complete(R"({"prompt": [1], "max_tokens": 60, "n": 16, "stream": true})").Events().back(),
+            "[DONE]");
   EXPECT_EQ(Outcomes(Outcome::kLength), 2);
 }
 

@@ -17,7 +17,8 @@ using ::testing::HasSubstr;
 TEST_F(RestTest, ProbesTellThreeTruths) {
   auto statuses = [this] {
     std::vector<int> all;
-    for (const char* path : {"/livez", "/startupz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"}) {
+    for (const char* path :
+         {"/livez", "/startupz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"}) {
       all.push_back(Call("GET", path).status);
     }
     return all;
@@ -131,8 +132,10 @@ TEST_F(RestTest, EchoBringsThePromptAndItsLogprobs) {
   const boost::json::value& choice = json.at("choices").at(0);
   EXPECT_EQ(choice.at("text"), "déjà ok");
   EXPECT_TRUE(choice.at("logprobs").at("token_logprobs").at(0).is_null());
-  EXPECT_EQ(choice.at("logprobs").at("tokens").as_array().size(), Ids("déjà").size() + Ids(" ok").size() + 1);  // and eos
-  const HttpReply only = Complete(R"({"prompt": "déjà", "add_special_tokens": false, "max_tokens": 0, "echo": true})");
+  EXPECT_EQ(choice.at("logprobs").at("tokens").as_array().size(),
+            Ids("déjà").size() + Ids(" ok").size() + 1);  // and eos
+  const HttpReply only =
+      Complete(R"({"prompt": "déjà", "add_special_tokens": false, "max_tokens": 0, "echo": true})");
   EXPECT_EQ(only.Json().at("choices").at(0).at("text"), "déjà");
   EXPECT_EQ(only.Json().at("usage").at("completion_tokens"), 0);
 }
@@ -151,7 +154,8 @@ std::vector<std::string> Joined(const HttpReply& reply, bool chat) {
       if (chat && choice.at("delta").as_object().contains("content")) {
         texts[index] += std::string(choice.at("delta").at("content").as_string());
       }
-      if (!choice.at("finish_reason").is_null()) finishes[index] = std::string(choice.at("finish_reason").as_string());
+      if (!choice.at("finish_reason").is_null())
+        finishes[index] = std::string(choice.at("finish_reason").as_string());
     }
   }
   return {texts[0], finishes[0], texts[1], finishes[1]};
@@ -181,9 +185,10 @@ TEST_F(RestTest, StreamIsTheWholeAnswerCutIntoPieces) {
   scripts.back().pop_back();  // ends inside a character
   for (const auto& tokens : scripts) {
     engine_->SetScript(tokens);
-    for (const char* more : {"", R"(, "stop": "STOP")", R"(, "stop": ["据 —", " more"])", R"(, "stop": ["ok ST", "k S"])",
-                             R"(, "stop": ["STOP"], "include_stop_str_in_output": true)", R"(, "stop": ["never", "mor "])",
-                             R"(, "max_tokens": 7)", R"(, "stop": ["n"], "min_tokens": 3)", R"(, "echo": true)"}) {
+    for (const char* more :
+         {"", R"(, "stop": "STOP")", R"(, "stop": ["据 —", " more"])", R"(, "stop": ["ok ST", "k S"])",
+          R"(, "stop": ["STOP"], "include_stop_str_in_output": true)", R"(, "stop": ["never", "mor "])",
+          R"(, "max_tokens": 7)", R"(, "stop": ["n"], "min_tokens": 3)", R"(, "echo": true)"}) {
       const std::string body = absl::StrCat(R"({"prompt": "é", "n": 2)", more);
       const std::string tail = absl::StrContains(more, "max_tokens") ? "" : R"(, "max_tokens": 60)";
       const HttpReply whole = Complete(absl::StrCat(body, tail, "}"));
@@ -214,12 +219,22 @@ TEST_F(RestTest, StopStringsEndTheTextWhereTheySay) {
 TEST_F(RestTest, ChatStreamsAndWholeAgree) {
   Load();
   engine_->SetScript(Ids("Hello, wörld"));
-  const std::string body = R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "n": 2)"
-                           R"(, "logprobs": true, "top_logprobs": 2)";
+  const std::string body =
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "n": 2)"
+      R"(, "logprobs": true, "top_logprobs": 2)";
   const HttpReply whole = Post("/v1/chat/completions", body + "}");
   ASSERT_EQ(whole.status, 200) << whole.body;
   EXPECT_EQ(whole.Json().at("object"), "chat.completion");
-  EXPECT_EQ(whole.Json().at("choices").at(0).at("logprobs").at("content").at(0).at("top_logprobs").as_array().size(), 2u);
+  EXPECT_EQ(whole.Json()
+                .at("choices")
+                .at(0)
+                .at("logprobs")
+                .at("content")
+                .at(0)
+                .at("top_logprobs")
+                .as_array()
+                .size(),
+            2u);
   const HttpReply stream =
       Post("/v1/chat/completions", body + R"(, "stream": true, "stream_options": {"include_usage": true}})");
   EXPECT_EQ(Joined(stream, true), Whole(whole, true));
@@ -234,7 +249,8 @@ TEST_F(RestTest, ChatStreamsAndWholeAgree) {
 TEST_F(RestTest, KserveGenerate) {
   Load();
   engine_->SetScript(Ids("Hello"));
-  const std::string body = R"({"id": "mine", "text_input": "x", "parameters": {"max_tokens": 50, "details": true}})";
+  const std::string body =
+      R"({"id": "mine", "text_input": "x", "parameters": {"max_tokens": 50, "details": true}})";
   const HttpReply whole = Post("/v2/models/scripted/generate", body);
   ASSERT_EQ(whole.status, 200) << whole.body;
   EXPECT_EQ(whole.Json().at("text_output"), "Hello");
@@ -247,7 +263,8 @@ TEST_F(RestTest, KserveGenerate) {
 
 TEST_F(RestTest, ManyPromptsGiveChoicesInOrder) {
   Load();
-  const HttpReply reply = Complete(R"({"prompt": [[1], [2], [3]], "n": 2, "max_tokens": 1, "return_token_ids": true})");
+  const HttpReply reply =
+      Complete(R"({"prompt": [[1], [2], [3]], "n": 2, "max_tokens": 1, "return_token_ids": true})");
   ASSERT_EQ(reply.status, 200) << reply.body;
   std::string first;
   const boost::json::value json = reply.Json();

@@ -1,5 +1,5 @@
-// See scripted_engine.h. One thread for each request: as with the real engine, results come on another thread than
-// Submit's, possibly before it has returned.
+// See scripted_engine.h. One thread for each request: as with the real engine, results come on another thread
+// than Submit's, possibly before it has returned.
 #include "tests/server/scripted_engine.h"
 
 #include <algorithm>
@@ -87,21 +87,24 @@ void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) {
   const absl::Time arrival = absl::Now();
   request.sink->OnPrompt(PromptOf(request));
   const int max_tokens = request.sampling.max_tokens;
-  const int num_tokens = script.empty() ? max_tokens : std::min<int>(max_tokens, static_cast<int>(script.size()));
+  const int num_tokens =
+      script.empty() ? max_tokens : std::min<int>(max_tokens, static_cast<int>(script.size()));
   int num_generated = 0;
   for (int i = 0; i < num_tokens; ++i) {
     for (int choice = 0; choice < request.n; ++choice) {
       TokenUpdate update;
       update.choice = choice;
       update.token = script.empty() ? (request.prompt[0] + choice * 10 + i) % config_.vocab_size : script[i];
-      if (request.sampling.num_logprobs >= 0) update.logprobs = Logprobs(update.token, i, request.sampling.num_logprobs);
+      if (request.sampling.num_logprobs >= 0)
+        update.logprobs = Logprobs(update.token, i, request.sampling.num_logprobs);
       if (i + 1 == num_tokens) {
         const bool whole_script = !script.empty() && num_tokens == static_cast<int>(script.size());
         update.finish = whole_script ? FinishReason::kStop : FinishReason::kLength;
       }
       ++num_generated;
       if (!request.sink->OnToken(std::move(update))) {
-        return request.sink->OnEnd(EndOf(arrival, absl::CancelledError("the reader is gone or too slow"), num_generated));
+        return request.sink->OnEnd(
+            EndOf(arrival, absl::CancelledError("the reader is gone or too slow"), num_generated));
       }
     }
   }
@@ -135,7 +138,8 @@ void ScriptedEngine::Cancel(RequestId id) {
   ++num_cancelled_;
 }
 
-void ScriptedEngine::StopChoice(RequestId, int) {}  // what was drawn before the stop is seen comes all the same
+void ScriptedEngine::StopChoice(RequestId, int) {
+}  // what was drawn before the stop is seen comes all the same
 
 void ScriptedEngine::Drain(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);

@@ -1,5 +1,5 @@
-// An engine whose tokens the test writes, behind the same interface as the real one: for tests of the front ends, which
-// need to know what comes back, and to hold a request for as long as they look. Thread-safe.
+// An engine whose tokens the test writes, behind the same interface as the real one: for tests of the front
+// ends, which need to know what comes back, and to hold a request for as long as they look. Thread-safe.
 #pragma once
 
 #include <map>
@@ -15,10 +15,10 @@
 
 namespace sessa {
 
-// Judges requests as the real engine does. Without a script it counts: token i of choice c is prompt[0] + c * 10 + i, to
-// max_tokens. With one, every choice is the script and an eos, cut at max_tokens. Log-probabilities of token i: -(i + 1) / 2,
-// and of the k best -1 .. -k. A first prompt token of kHang gives one token and then nothing until cancelled, drained away
-// or past its deadline.
+// Judges requests as the real engine does. Without a script it counts: token i of choice c is prompt[0] + c *
+// 10 + i, to max_tokens. With one, every choice is the script and an eos, cut at max_tokens.
+// Log-probabilities of token i: -(i + 1) / 2, and of the k best -1 .. -k. A first prompt token of kHang gives
+// one token and then nothing until cancelled, drained away or past its deadline.
 class ScriptedEngine final : public TokenEngine {
  public:
   static constexpr int kHang = 99;
@@ -37,11 +37,11 @@ class ScriptedEngine final : public TokenEngine {
   const EngineOptions& options() const override { return options_; }
 
   void SetScript(std::vector<int32_t> tokens);
-  void Refuse(absl::Status status);     // all that is submitted from now on
+  void Refuse(absl::Status status);  // all that is submitted from now on
   void SetHealth(absl::Status health);
 
   int num_submitted() const;
-  Request last() const;                 // without its sink
+  Request last() const;  // without its sink
   // Wait: true when `count` requests were submitted, or hanging ones cancelled.
   bool WaitForSubmitted(int count) const;
   bool WaitForCancelled(int count) const;
@@ -57,7 +57,8 @@ class ScriptedEngine final : public TokenEngine {
   absl::Status refuse_ ABSL_GUARDED_BY(mutex_);
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> script_ ABSL_GUARDED_BY(mutex_);
-  std::map<RequestId, absl::Status> hanging_ ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end
+  std::map<RequestId, absl::Status> hanging_
+      ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   int num_submitted_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;

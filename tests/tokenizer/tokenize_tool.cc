@@ -1,6 +1,7 @@
 // For compare_test.py: reads one JSON value a line on stdin and answers with one a line.
-//   sessa-tokenize DIR            "text" -> {"ids", "special", "decoded", "skipped", "streamed"}; [ids] -> {"decoded", ...}
-//   sessa-tokenize --chat FILE    {"messages", "add_generation_prompt", "bos_token", "eos_token"} -> "text" or {"error"}
+//   sessa-tokenize DIR            "text" -> {"ids", "special", "decoded", "skipped", "streamed"}; [ids] ->
+//   {"decoded", ...} sessa-tokenize --chat FILE    {"messages", "add_generation_prompt", "bos_token",
+//   "eos_token"} -> "text" or {"error"}
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <iostream>
@@ -50,7 +51,8 @@ json::value Render(const std::string& source, const json::value& line) {
   for (const json::value& m : line.at("messages").as_array()) {
     messages.push_back({std::string(m.at("role").as_string()), std::string(m.at("content").as_string())});
   }
-  const auto chat = sessa::ChatTemplate::FromSource(source, std::string(line.at("bos_token").as_string()), std::string(line.at("eos_token").as_string()));
+  const auto chat = sessa::ChatTemplate::FromSource(source, std::string(line.at("bos_token").as_string()),
+                                                    std::string(line.at("eos_token").as_string()));
   if (!chat.ok()) return json::object{{"error", std::string(chat.status().message())}};
   const auto text = (*chat)->Render(messages, line.at("add_generation_prompt").as_bool());
   if (!text.ok()) return json::object{{"error", std::string(text.status().message())}};
@@ -78,6 +80,7 @@ int main(int argc, char** argv) {
   }
   for (std::string line; std::getline(std::cin, line);) {
     const json::value value = json::parse(line);
-    std::cout << json::serialize(tokenizer != nullptr ? Answer(*tokenizer, value) : Render(source, value)) << "\n";
+    std::cout << json::serialize(tokenizer != nullptr ? Answer(*tokenizer, value) : Render(source, value))
+              << "\n";
   }
 }

@@ -1,4 +1,5 @@
-// What compare_test.py cannot say: errors, limits, streaming and the demo's own rules. Ids are compared with Hugging Face there.
+// What compare_test.py cannot say: errors, limits, streaming and the demo's own rules. Ids are compared with
+// Hugging Face there.
 #include "server/tokenizer/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -32,16 +33,21 @@ std::string With(const char* from, const char* to) {
 }
 
 TEST(TokenizerTest, EncodesAndDecodes) {
-  auto t = Tokenizer::FromJson(kJson, R"({"add_bos_token": true, "bos_token": {"content": "<s>"}, "add_eos_token": true, "eos_token": "<s>"})");
+  auto t = Tokenizer::FromJson(
+      kJson,
+      R"({"add_bos_token": true, "bos_token": {"content": "<s>"}, "add_eos_token": true, "eos_token": "<s>"})");
   ASSERT_TRUE(t.ok()) << t.status();
   using Ids = std::vector<int32_t>;
   EXPECT_EQ(*(*t)->Encode("ab aé", false), (Ids{2, 4, 5, 6}));
   EXPECT_EQ(*(*t)->Encode("ab<s>b", false), (Ids{2, 7, 1}));
   EXPECT_EQ(*(*t)->Encode("ab", true), (Ids{7, 2, 7}));
   EXPECT_EQ(*(*t)->Encode("", true), (Ids{7, 7}));
-  EXPECT_EQ(*(*t)->Encode("xay", false), (Ids{0}));  // bytes without a token are dropped, as Hugging Face does
+  EXPECT_EQ(*(*t)->Encode("xay", false),
+            (Ids{0}));  // bytes without a token are dropped, as Hugging Face does
   EXPECT_EQ(*(*t)->Decode(Ids{7, 2, 4, 5, 6}, false), "<s>ab aé");
-  EXPECT_EQ(*(*t)->Decode(Ids{7, 2, 5, 2, 99, -1}, true), "ab\xEF\xBF\xBD" "ab");
+  EXPECT_EQ(*(*t)->Decode(Ids{7, 2, 5, 2, 99, -1}, true),
+            "ab\xEF\xBF\xBD"
+            "ab");
   EXPECT_EQ((*t)->TokenBytes(5), "\xC3");
   EXPECT_EQ((*t)->TokenBytes(8), "");
   EXPECT_EQ((*t)->IdOf("Ġa"), 4);
@@ -79,10 +85,13 @@ TEST(TokenizerTest, WhatIsNotSupportedIsNamed) {
       {With("\"a b\"", "\"b a\""), "tokenizer.json.model.merges[0]"},
       {With("\"a b\"", "7"), "tokenizer.json.model.merges[0]"},
       {With("\"normalizer\": null", "\"normalizer\": {\"type\": \"Bert\"}"), "normalizer: type 'Bert'"},
-      {With("{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}", "null"), "pre_tokenizer:"},
-      {With("\"type\": \"ByteLevel\", \"add_prefix_space\"", "\"type\": \"Metaspace\", \"add_prefix_space\""), "pre_tokenizer: type 'Metaspace'"},
+      {With("{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}", "null"),
+       "pre_tokenizer:"},
+      {With("\"type\": \"ByteLevel\", \"add_prefix_space\"", "\"type\": \"Metaspace\", \"add_prefix_space\""),
+       "pre_tokenizer: type 'Metaspace'"},
       {With("{\"type\": \"ByteLevel\"}", "{\"type\": \"WordPiece\"}"), "tokenizer.json.decoder"},
-      {With("\"post_processor\": null", "\"post_processor\": {\"type\": \"Roberta\"}"), "tokenizer.json.post_processor"},
+      {With("\"post_processor\": null", "\"post_processor\": {\"type\": \"Roberta\"}"),
+       "tokenizer.json.post_processor"},
       {With("\"id\": 7", "\"id\": -7"), "tokenizer.json.added_tokens[0].id"},
       {With("\"content\": \"<s>\"", "\"content\": \"\""), "tokenizer.json.added_tokens[0].content"},
   };

@@ -1,6 +1,7 @@
-// check-reference: runs the model of a folder like those of tests/reference/data through the engine's model and kernels and
-// prints, for each expected tensor, the largest error relative to that tensor's largest value. Exit codes: 0 all within the
-// tolerance, 1 not all (or an unknown flag), 2 nothing was compared, with the reason on stderr.
+// check-reference: runs the model of a folder like those of tests/reference/data through the engine's model
+// and kernels and prints, for each expected tensor, the largest error relative to that tensor's largest
+// value. Exit codes: 0 all within the tolerance, 1 not all (or an unknown flag), 2 nothing was compared, with
+// the reason on stderr.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -21,7 +22,8 @@
 
 ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
-ABSL_FLAG(std::string, activation_dtype, "f32", "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product");
+ABSL_FLAG(std::string, activation_dtype, "f32",
+          "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
@@ -44,14 +46,17 @@ int Run(const std::string& dir) {
   for (auto [flag, dtype] : {std::pair{absl::GetFlag(FLAGS_weight_dtype), &options.weight_dtype},
                              std::pair{absl::GetFlag(FLAGS_state_dtype), &options.state_dtype}}) {
     const bool int8 = flag == "int8" && dtype == &options.weight_dtype;
-    if (flag != "f32" && flag != "bf16" && !int8) return Fail(absl::InvalidArgumentError("dtypes are f32, bf16, and int8 for weights"));
+    if (flag != "f32" && flag != "bf16" && !int8)
+      return Fail(absl::InvalidArgumentError("dtypes are f32, bf16, and int8 for weights"));
     *dtype = flag == "f32" ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
   }
   const std::string activations = absl::GetFlag(FLAGS_activation_dtype);
   options.use_bf16_dot = activations == "bf16";
-  if (activations != "f32" && !options.use_bf16_dot) return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
+  if (activations != "f32" && !options.use_bf16_dot)
+    return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
   if (options.use_bf16_dot && (options.weight_dtype != DType::kBF16 || !CpuHasBf16Dot())) {
-    return Fail(absl::InvalidArgumentError("--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product"));
+    return Fail(absl::InvalidArgumentError(
+        "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product"));
   }
   options.page_size = absl::GetFlag(FLAGS_page_size);
   if (options.page_size != 16 && options.page_size != 32 && options.page_size != 64) {
@@ -62,10 +67,12 @@ int Run(const std::string& dir) {
     return Fail(absl::InvalidArgumentError("--tensor_parallel_size must be 1, 2, 4 or 8"));
   }
   const std::string device = absl::GetFlag(FLAGS_device);
-  if (device != "cpu" && device != "cuda") return Fail(absl::InvalidArgumentError("--device must be cpu or cuda"));
+  if (device != "cpu" && device != "cuda")
+    return Fail(absl::InvalidArgumentError("--device must be cpu or cuda"));
   if (device == "cuda") {
     options.make_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
-      auto ranks = MakeRanks({.type = DeviceType::kCuda, .batch_invariant = absl::GetFlag(FLAGS_batch_invariant)});
+      auto ranks =
+          MakeRanks({.type = DeviceType::kCuda, .batch_invariant = absl::GetFlag(FLAGS_batch_invariant)});
       if (!ranks.ok()) return ranks.status();
       return std::move((*ranks)[0].backend);
     };
@@ -81,10 +88,12 @@ int Run(const std::string& dir) {
   const ModelConfig& config = (*checkpoint)->config();
   const TensorView* ids = (*expected)->Find("input_ids");
   if (ids == nullptr || ids->dtype != FileDType::kI64 || ids->shape.size() != 2 || ids->num_bytes == 0) {
-    return Fail(absl::InvalidArgumentError("expected.safetensors: input_ids [B, T] of int64 is missing or empty"));
+    return Fail(
+        absl::InvalidArgumentError("expected.safetensors: input_ids [B, T] of int64 is missing or empty"));
   }
   if (ids->num_bytes / 8 > kMaxTokens) {
-    return Fail(absl::InvalidArgumentError(absl::StrCat("expected.safetensors: input_ids has more than ", kMaxTokens, " tokens")));
+    return Fail(absl::InvalidArgumentError(
+        absl::StrCat("expected.safetensors: input_ids has more than ", kMaxTokens, " tokens")));
   }
   const int B = static_cast<int>(ids->shape[0]), T = static_cast<int>(ids->shape[1]);
   const int chunk = absl::GetFlag(FLAGS_chunk) > 0 ? std::min(absl::GetFlag(FLAGS_chunk), T) : T;
@@ -100,7 +109,8 @@ int Run(const std::string& dir) {
     std::vector<int64_t> wide(T);
     std::memcpy(wide.data(), static_cast<const char*>(ids->data) + int64_t{8} * b * T, 8 * T);
     for (int64_t id : wide) {
-      if (id < 0 || id >= config.vocab_size) return Fail(absl::OutOfRangeError(absl::StrCat("input_ids: ", id, " is not in [0, vocab_size)")));
+      if (id < 0 || id >= config.vocab_size)
+        return Fail(absl::OutOfRangeError(absl::StrCat("input_ids: ", id, " is not in [0, vocab_size)")));
     }
     const int sequence = (*harness)->AddSequence({wide.begin(), wide.end()});
     if (absl::Status status = (*harness)->Finish(sequence, chunk); !status.ok()) return Fail(status);
@@ -121,7 +131,8 @@ int Run(const std::string& dir) {
     const TensorView* view = (*expected)->Find(name);
     if (view == nullptr) continue;
     if (view->dtype != FileDType::kF32 || view->num_bytes != values.size() * sizeof(float)) {
-      return Fail(absl::InvalidArgumentError(absl::StrCat("expected.safetensors: ", name, " has a wrong size or dtype")));
+      return Fail(absl::InvalidArgumentError(
+          absl::StrCat("expected.safetensors: ", name, " has a wrong size or dtype")));
     }
     std::vector<float> want(values.size());
     std::memcpy(want.data(), view->data, view->num_bytes);
@@ -134,17 +145,20 @@ int Run(const std::string& dir) {
     const bool good = error <= tolerance * largest;
     ok &= good;
     ++compared;
-    std::printf("%-16s %.2e%s\n", name.c_str(), largest > 0 ? error / largest : error, good ? "" : "  BEYOND TOLERANCE");
+    std::printf("%-16s %.2e%s\n", name.c_str(), largest > 0 ? error / largest : error,
+                good ? "" : "  BEYOND TOLERANCE");
   }
   for (const auto& [name, view] : (*expected)->tensors()) {
-    if (name == "input_ids" || actual.contains(name) || (options.ranks > 1 && absl::StartsWith(name, "cache."))) continue;
+    if (name == "input_ids" || actual.contains(name) ||
+        (options.ranks > 1 && absl::StartsWith(name, "cache.")))
+      continue;
     std::printf("%-16s the model has no such tensor\n", std::string(name).c_str());
     ok = false;
   }
   ok &= compared > 0;
-  std::printf("%s: %d tensors, tolerance %.0e, weights %s, state %s, chunk %d, page %d, ranks %d\n", ok ? "ok" : "FAILED",
-              compared, tolerance, Name(options.weight_dtype), Name(options.state_dtype), chunk, options.page_size,
-              options.ranks);
+  std::printf("%s: %d tensors, tolerance %.0e, weights %s, state %s, chunk %d, page %d, ranks %d\n",
+              ok ? "ok" : "FAILED", compared, tolerance, Name(options.weight_dtype),
+              Name(options.state_dtype), chunk, options.page_size, options.ranks);
   return ok ? 0 : 1;
 }
 
