@@ -197,11 +197,8 @@ class CpuBackend final : public Backend {
     const Layout l(s);
     const std::vector<RowSpan>& spans = step_->spans;
     const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
-    // An item: one KV head and as many rows of one tile as keep (rows x its query heads) within a tile.
-    struct Item {
-      int span, first, rows, head_begin, head_end;
-    };
-    std::vector<Item> items;
+    std::vector<AttendItem>& items = attend_items_;
+    items.clear();
     for (int h = 0, e; h < num_heads; h = e) {
       for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kTile;) ++e;
       const int block = std::max(1, kTile / (e - h));
@@ -213,7 +210,7 @@ class CpuBackend final : public Backend {
       }
     }
     pool_.ParallelFor(static_cast<int>(items.size()), [&](int i, int thread) {
-      const Item& item = items[items.size() - 1 - i];  // late rows see most: start with them
+      const AttendItem& item = items[items.size() - 1 - i];  // late rows see most: start with them
       const RowSpan& span = spans[item.span];
       const int heads = item.head_end - item.head_begin, m = item.rows * heads, kv = q_to_kv[item.head_begin];
       float* queries = Scratch(thread, static_cast<size_t>(kTile) * (d + width) + cpu::PackedSize(kTile, d));
@@ -255,9 +252,7 @@ class CpuBackend final : public Backend {
                     FeedbackPartials out) override {
     const Layout l(s);
     const std::vector<RowSpan>& blocks = step_->waves[wave];
-    std::vector<int> first_rows;  // of each block in the wave
-    int rows = 0;
-    for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
+    const absl::Span<const int> first_rows = FirstRows(blocks);
     const int own = kFeedbackChains / num_ranks;
     const absl::Span<const Query> queries = Pack(q_b, blocks, ReadsInPairs(s));
     pool_.ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
@@ -302,10 +297,8 @@ class CpuBackend final : public Backend {
   void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype,
                      int begin, int end, Matrix s) override {
     const std::vector<RowSpan>& blocks = step_->waves[wave];
-    std::vector<int> first_rows;
-    int rows = 0;
-    for (const RowSpan& b : blocks) first_rows.push_back(rows), rows += b.num_rows;
-    constexpr int kSlab = 256;  // columns of an item; columns never mix
+    const absl::Span<const int> first_rows = FirstRows(blocks);
+    constexpr int kSlab = cpu::kSolveSlab;  // columns of an item; columns never mix
     const int slabs = (end - begin + kSlab - 1) / kSlab;
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
@@ -370,6 +363,17 @@ class CpuBackend final : public Backend {
 
   bool ReadsInPairs(const LayerState& s) const { return use_bf16_dot_ && s.dtype == DType::kBF16; }
 
+  // One KV head and as many rows of one tile as keep (rows x its query heads) within a tile.
+  struct AttendItem {
+    int span, first, rows, head_begin, head_end;
+  };
+  struct PackItem {
+    const RowSpan* block;
+    int tile;
+    float* to;  // of the block; null: not wanted
+    cpu::Bf16Pair* pairs_to;
+  };
+
   // The rows of each block as the kernels read them: packed when they are more than a few; and as pairs, if
   // wanted. Valid until the next call.
   struct Query {
@@ -377,35 +381,40 @@ class CpuBackend final : public Backend {
     const cpu::Bf16Pair* pairs;
   };
   absl::Span<const Query> Pack(Matrix x, absl::Span<const RowSpan> blocks, bool pairs) {
-    struct Part {
-      int block, tile;
-      int64_t to, pairs_to;  // of the block
-    };
-    std::vector<Part> parts;
     int64_t size = 0, pairs_size = 0;
-    for (int i = 0; i < std::ssize(blocks); ++i) {
-      const int m = blocks[i].num_rows;
-      for (int t = 0; t < cpu::NumRowTiles(m); ++t) parts.push_back({i, t, size, pairs_size});
-      size += m > cpu::kFewRows ? cpu::PackedSize(m, x.cols) : 0;
-      pairs_size += cpu::PackedPairs(m, x.cols);
+    for (const RowSpan& block : blocks) {
+      size += block.num_rows > cpu::kFewRows ? cpu::PackedSize(block.num_rows, x.cols) : 0;
+      pairs_size += pairs ? cpu::PackedPairs(block.num_rows, x.cols) : 0;
     }
     float* packed = Grown(&packed_, size);
-    cpu::Bf16Pair* packed_pairs = pairs ? Grown(&pairs_, pairs_size) : nullptr;
-    queries_.resize(blocks.size());
-    for (const Part& part : parts) {
-      const RowSpan& block = blocks[part.block];
-      queries_[part.block] = {block.num_rows > cpu::kFewRows ? packed + part.to : x.row(block.first_row),
-                              pairs ? packed_pairs + part.pairs_to : nullptr};
+    cpu::Bf16Pair* packed_pairs = Grown(&pairs_, pairs_size);
+    queries_.clear();
+    pack_items_.clear();
+    for (const RowSpan& block : blocks) {
+      const int m = block.num_rows;
+      const bool pack = m > cpu::kFewRows;
+      queries_.push_back({pack ? packed : x.row(block.first_row), pairs ? packed_pairs : nullptr});
+      for (int t = 0; t < cpu::NumRowTiles(m) && (pack || pairs); ++t) {
+        pack_items_.push_back({&block, t, pack ? packed : nullptr, pairs ? packed_pairs : nullptr});
+      }
+      packed += pack ? cpu::PackedSize(m, x.cols) : 0;
+      packed_pairs += pairs ? cpu::PackedPairs(m, x.cols) : 0;
     }
-    pool_.ParallelFor(static_cast<int>(parts.size()), [&](int i, int) {
-      const auto [index, t, to, pairs_to] = parts[i];
-      const RowSpan& block = blocks[index];
-      const float* rows = x.row(block.first_row);
-      if (block.num_rows > cpu::kFewRows)
-        cpu::PackRows(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed + to);
-      if (pairs) cpu::PackPairs(rows, x.stride, block.num_rows, x.cols, t, t + 1, packed_pairs + pairs_to);
+    pool_.ParallelFor(static_cast<int>(pack_items_.size()), [&](int i, int) {
+      const auto& [block, t, to, pairs_to] = pack_items_[i];
+      const float* rows = x.row(block->first_row);
+      if (to != nullptr) cpu::PackRows(rows, x.stride, block->num_rows, x.cols, t, t + 1, to);
+      if (pairs_to != nullptr) cpu::PackPairs(rows, x.stride, block->num_rows, x.cols, t, t + 1, pairs_to);
     });
     return queries_;
+  }
+
+  // Of each block in its wave.
+  absl::Span<const int> FirstRows(absl::Span<const RowSpan> blocks) {
+    first_rows_.clear();
+    int rows = 0;
+    for (const RowSpan& block : blocks) first_rows_.push_back(rows), rows += block.num_rows;
+    return first_rows_;
   }
 
   template <class T>
@@ -424,7 +433,11 @@ class CpuBackend final : public Backend {
   std::vector<std::vector<cpu::Bf16Pair>> thread_pairs_;
   std::vector<float> packed_;
   std::vector<cpu::Bf16Pair> pairs_;
+  // Of one operation; here so that a step allocates nothing.
   std::vector<Query> queries_;
+  std::vector<PackItem> pack_items_;
+  std::vector<AttendItem> attend_items_;
+  std::vector<int> first_rows_;
 };
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "engine/sampler.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/thread_pool.h"
 #include "tests/bench/limits.h"
 #include "tests/bench/table_reporter.h"
 #include "tests/reference/random_model.h"
@@ -174,6 +175,12 @@ void BM_Attend(benchmark::State& state, bool dot, int rows, int D, int t) {
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 
+// Handing an operation of one item for each thread to the pool and waiting for it.
+void BM_Barrier(benchmark::State& state) {
+  ThreadPool pool(num_threads);
+  for (auto _ : state) pool.ParallelFor(num_threads, [](int, int) {});
+}
+
 enum class Draw { kGreedy, kAll, kTopP };
 
 void BM_Sample(benchmark::State& state, int V, Draw draw) {
@@ -309,6 +316,7 @@ void Register() {
         Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
     }
   }
+  Add("Barrier", BM_Barrier);
   for (bool dot : {false, true}) {
     if (dot && !CpuHasBf16Dot()) continue;
     for (int rows : {1, 64}) {

@@ -3,24 +3,11 @@ import json
 import threading
 import unittest
 
-import openai
+from openai_case import OpenAiCase
+from server_process import PROMPT, events_of
 
-from server_process import PROMPT, ServerProcess, events_of
 
-
-class OpenAiTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = ServerProcess("--state_dtype=f32")
-        cls.addClassCleanup(cls.server.stop)
-        cls.client = openai.OpenAI(base_url=f"http://{cls.server.http_address}/v1", api_key="none", max_retries=0,
-                                   timeout=300)
-        cls.addClassCleanup(cls.client.close)
-
-    def complete(self, **kwargs):
-        kwargs = {"model": "demo", "prompt": PROMPT, "max_tokens": 24, "temperature": 0} | kwargs
-        return self.client.completions.create(**kwargs)
-
+class OpenAiTest(OpenAiCase):
     def test_models(self):
         self.assertEqual([m.id for m in self.client.models.list()], ["demo"])
 

@@ -2,28 +2,15 @@
 import concurrent.futures
 import unittest
 
-import openai
-
-from server_process import PROMPT, ServerProcess
+from openai_case import OpenAiCase
+from server_process import PROMPT
 
 PROMPTS = [PROMPT, "", "é", "naïve 🐝 数据 — ok", "Ω≈ç√∫˜µ≤≥÷", "\n\n\n", " ", "a" * 300, "1234567890" * 20, "🐝" * 40,
            "мир и труд", "こんにちは世界", "\u202eright to left\u202c", "tab\tand\r\nline", "x\u0000y", "👩‍👩‍👧‍👦 family",
            "def f(x):\n    return x\n", "{\"json\": [1, 2]}", "<|endoftext|> in text", "e\u0301 combined"]
 
 
-class SamplingTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = ServerProcess("--state_dtype=f32")
-        cls.addClassCleanup(cls.server.stop)
-        cls.client = openai.OpenAI(base_url=f"http://{cls.server.http_address}/v1", api_key="none", max_retries=0,
-                                   timeout=300)
-        cls.addClassCleanup(cls.client.close)
-
-    def complete(self, extra=None, **kwargs):
-        kwargs = {"model": "demo", "prompt": PROMPT, "max_tokens": 24, "temperature": 0, "extra_body": extra} | kwargs
-        return self.client.completions.create(**kwargs)
-
+class SamplingTest(OpenAiCase):
     def whole(self, **kwargs):
         choices = sorted(self.complete(**kwargs).choices, key=lambda c: c.index)
         return [(c.text, c.finish_reason) for c in choices]
