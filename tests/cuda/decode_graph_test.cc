@@ -226,9 +226,9 @@ class OperationsTest : public testing::Test {
   std::mt19937 random_;
 };
 
-// 5 rows: our own linears. 70: the library's, which computes padding too, but elsewhere.
+// Each number of rows has its own linears: 70 the library's, which computes padding too, but elsewhere.
 TEST_F(OperationsTest, PaddingIsNeverWritten) {
-  for (int n : {1, 5, 70}) {
+  for (int n : {1, 5, 20, 70}) {
     std::vector<std::map<std::string, std::vector<float>>> eager;
     for (bool decode_graphs : {false, true}) {
       Start(decode_graphs);
