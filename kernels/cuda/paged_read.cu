@@ -124,6 +124,7 @@ __device__ void ReadTile(const PagedRead& read, int block_index, int item) {
 template <class T, int kQueriesPerThread, bool kFew>
 __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>::kMinBlocks)
     TileKernel(const PagedRead read) {
+  BeginKernel();
   for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
     ReadTile<T, kQueriesPerThread, kFew>(read, BlockOf(read, item), item);
     __syncthreads();  // shared memory is free for the next item
@@ -135,6 +136,7 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
 constexpr int kFoldColumns = 128;
 template <class T>
 __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read) {
+  BeginKernel();
   __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], scaled_sum[kTile], own[kTile];
   const int block_index = blockIdx.z / read.max_queries;
   const ReadBlock block = read.blocks[block_index];
@@ -220,6 +222,7 @@ struct ValueShared {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
+  BeginKernel();
   auto& shared = *static_cast<ValueShared*>(DynamicShared());
   const ReadBlock block = read.blocks[blockIdx.z];
   const Geometry g(read, block);

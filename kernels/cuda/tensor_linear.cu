@@ -28,6 +28,7 @@ union TensorLinearShared {
 // kRowTiles: of 16 rows.
 template <int kRowTiles>
 __global__ void __launch_bounds__(kBlockThreads) TensorLinearKernel(const LinearArgs args) {
+  BeginKernel();
   constexpr int kRows = kRowTiles * kWarpRows;
   using Shared = TensorLinearShared<kRows>;
   auto& shared = *static_cast<Shared*>(DynamicShared());
