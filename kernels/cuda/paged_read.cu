@@ -167,14 +167,20 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read)
     }
     __syncthreads();
     // A long context is folded by few threads: many loads have to be under way.
+    constexpr int kBatch = 16;
     const float* values = work.tile_values + at(0) * Padded(dim) + column;
     const int64_t step = static_cast<int64_t>(read.num_chains) * g.num_queries * Padded(dim);
-#pragma unroll 16
-    for (int t = 0; t < n; ++t) {
-      max = fmaxf(max, tile_max[t]);
-      sum = fmaf(sum, old_scale[t], scaled_sum[t]);
-      const float value = column < dim ? values[t * step] : 0.0f;
-      acc = fmaf(acc, old_scale[t], value * tile_scale[t]);
+    for (int t0 = 0; t0 < n; t0 += kBatch) {
+      float batch[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i, values += step) batch[i] = t0 + i < n && column < dim ? *values : 0.0f;
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (t0 + i == n) break;
+        max = fmaxf(max, tile_max[t0 + i]);
+        sum = fmaf(sum, old_scale[t0 + i], scaled_sum[t0 + i]);
+        acc = fmaf(acc, old_scale[t0 + i], batch[i] * tile_scale[t0 + i]);
+      }
     }
   }
   if (!read.feedback) {
