@@ -83,6 +83,8 @@ struct Counts {
   int captures, graph_launches;
 };
 Counts counts();
+// Captures end with an error while it is on.
+void FailCaptures(bool on);
 
 }  // namespace sessa::emulator
 
