@@ -14,6 +14,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     AppendKernel(const int32_t* live, Matrix x, const int32_t* rows, const Span* spans,
                  const int32_t* row_span, PagedVectors to) {
+  BeginKernel();
   if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const int row = rows != nullptr ? rows[blockIdx.x] : static_cast<int>(blockIdx.x);
   const Span span = spans[row_span[row]];
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     ReadBackKernel(PagedVectors from, const int32_t* pages, int columns, float* y) {
+  BeginKernel();
   const int position = blockIdx.x, page = pages[position / from.page_size] - from.first_page;
   for (int i = threadIdx.x; i < columns; i += kThreads) {
     y[static_cast<int64_t>(position) * columns + i] = ToFloat(static_cast<const T*>(

@@ -19,6 +19,7 @@ __device__ __forceinline__ unsigned long long Candidate(float x, int column) {
 
 __global__ void __launch_bounds__(kThreads)
     ArgMaxKernel(const int32_t* live, Matrix x, unsigned long long* best) {
+  BeginKernel();
   const int row = blockIdx.x;
   if (row >= LiveRows(live, gridDim.x)) return;
   const int first = static_cast<int>(blockIdx.y) * kPart, end = min(x.cols, first + kPart);
@@ -36,6 +37,7 @@ __global__ void __launch_bounds__(kThreads)
 // A thread a row.
 __global__ void __launch_bounds__(kThreads)
     TakeColumnKernel(const int32_t* live, int num_rows, unsigned long long* best, int32_t* columns) {
+  BeginKernel();
   const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (row >= LiveRows(live, num_rows)) return;
   columns[row] = best[row] == 0 ? -1 : static_cast<int32_t>(0xffffffffu - static_cast<unsigned>(best[row]));

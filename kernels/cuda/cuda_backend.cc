@@ -418,7 +418,9 @@ class CudaBackend final : public Backend {
                                       static_cast<unsigned*>(linear_counters_.data())};
     for (int first = 0; first < x.rows; first += rows) {
       const int last = std::min(x.rows, first + rows);
-      const auto run = [=] { cuda::Linear(on, x, first, last, tasks.data(), num_tasks, dtype, scratch); };
+      const auto run = [=, tensor_cores = !options_.batch_invariant] {
+        cuda::Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
+      };
       const Tasks& t = tasks;  // those that are not there are zero
       Enqueue(run, "linear", on, x, first, last, num_tasks, dtype, scratch.partial, scratch.counters, t[0],
               t[1], t[2], t[3], t[4], t[5], t[6], t[7]);

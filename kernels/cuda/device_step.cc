@@ -12,8 +12,20 @@ constexpr int64_t kScratchFloats = int64_t{8} << 20;
 // The same in a decode step, whose launches must not depend on the contexts: those beyond are read in several
 // launches all the same. 1/64 of the state that is read, so this is for 16 GiB of it in bf16.
 constexpr int64_t kDecodeScratchFloats = int64_t{64} << 20;
-// As many as run at once with one query (tests/cuda/check_resources.py).
-constexpr int kCtasOnMultiprocessor = 3;
+// Blocks of a kernel that run at once on a multiprocessor, by its registers (tests/cuda/check_resources.py).
+int BlocksOnMultiprocessor(const ReadGroup& group) {
+  switch (group.path) {
+    case ReadPath::kFewQueries:
+      return group.max_queries == 1 ? 3 : 2;
+    case ReadPath::kManyQueries:
+      return 1;
+    case ReadPath::kTensorCores:
+      return 2;
+    case ReadPath::kFusedAttention:
+      return 0;  // has no work items
+  }
+  return 0;
+}
 
 }  // namespace
 
@@ -22,11 +34,13 @@ DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
       use_tensor_cores_(use_tensor_cores),
       memory_(context->stream()),
       page_memory_(context->stream()) {
-  int num_multiprocessors = 0;
   context->Note(
-      cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, context->device()),
+      cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, context->device()),
       "counting multiprocessors");
-  decode_ctas_ = kCtasOnMultiprocessor * std::max(1, num_multiprocessors);
+}
+
+int DeviceStep::NumCtas(const ReadGroup& group) const {
+  return is_decode() ? BlocksOnMultiprocessor(group) * num_multiprocessors_ : group.num_items;
 }
 
 void DeviceStep::Begin(const StepRows& rows) {

@@ -53,8 +53,8 @@ class DeviceStep {
   // Made at their first use in the step.
   const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
   const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
-  // Thread blocks for the work items of a group.
-  int NumCtas(const ReadGroup& group) const { return is_decode() ? decode_ctas_ : group.num_items; }
+  // Thread blocks for the work items of a group: in a decode step as many as run at once.
+  int NumCtas(const ReadGroup& group) const;
 
  private:
   // In a decode step padded to `padded_size`.
@@ -68,7 +68,7 @@ class DeviceStep {
   Context* const context_;
   const bool use_tensor_cores_;
   StepMemory memory_, page_memory_;  // pages apart: how many there are differs from step to step
-  int decode_ctas_;
+  int num_multiprocessors_ = 1;
 
   const StepRows* rows_ = nullptr;
   int num_rows_ = 0, bucket_ = 0;

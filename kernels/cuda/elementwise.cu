@@ -25,11 +25,13 @@ void LaunchElements(RowLaunch on, int rows, int columns, void (*kernel)(P...), c
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     EmbedKernel(const int32_t* live, const int32_t* ids, const T* table, Matrix x) {
+  BeginKernel();
   const Element e(live, x.cols);
   if (e.exists) x.row(e.row)[e.column] = ToFloat(table[static_cast<int64_t>(ids[e.row]) * x.cols + e.column]);
 }
 
 __global__ void __launch_bounds__(kThreads) GeluKernel(const int32_t* live, Matrix x) {
+  BeginKernel();
   const Element e(live, x.cols);
   if (!e.exists) return;
   float* p = x.row(e.row) + e.column;
@@ -38,11 +40,13 @@ __global__ void __launch_bounds__(kThreads) GeluKernel(const int32_t* live, Matr
 
 __global__ void __launch_bounds__(kThreads)
     MultiplyKernel(const int32_t* live, Matrix a, Matrix b, Matrix y) {
+  BeginKernel();
   const Element e(live, y.cols);
   if (e.exists) y.row(e.row)[e.column] = a.row(e.row)[e.column] * b.row(e.row)[e.column];
 }
 
 __global__ void __launch_bounds__(kThreads) AddKernel(const int32_t* live, Matrix a, Matrix y) {
+  BeginKernel();
   const Element e(live, y.cols);
   if (e.exists) y.row(e.row)[e.column] += a.row(e.row)[e.column];
 }
@@ -50,6 +54,7 @@ __global__ void __launch_bounds__(kThreads) AddKernel(const int32_t* live, Matri
 // y[i] = x[rows[i]], or x[i].
 __global__ void __launch_bounds__(kThreads)
     GatherRowsKernel(const int32_t* live, Matrix x, const int32_t* rows, Matrix y) {
+  BeginKernel();
   const Element e(live, y.cols);
   if (e.exists) y.row(e.row)[e.column] = x.row(rows != nullptr ? rows[e.row] : e.row)[e.column];
 }
@@ -57,6 +62,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     RopeAnglesKernel(const int32_t* live, const int32_t* positions, const float* inv_freq, int half,
                      float* cos_out, float* sin_out) {
+  BeginKernel();
   const Element e(live, half);
   if (!e.exists) return;
   // The angle is rounded to float32, as published; its cosine is then taken exactly.
@@ -67,6 +73,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     RopeKernel(const int32_t* live, Matrix x, int half, const float* cos_in, const float* sin_in) {
+  BeginKernel();
   const Element e(live, x.cols / 2);  // of pairs
   if (!e.exists) return;
   float* pair = x.row(e.row) + 2 * e.column;
@@ -78,6 +85,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) PackRowsKernel(const int32_t* live, Matrix x, T* y, int stride) {
+  BeginKernel();
   const Element e(live, x.cols);
   if (e.column < stride)
     Store(e.exists ? x.row(e.row)[e.column] : 0.0f, y + static_cast<int64_t>(e.row) * stride + e.column);
@@ -99,6 +107,7 @@ __device__ float BlockSum(float x) {
 __global__ void __launch_bounds__(kThreads)
     LayerNormKernel(const int32_t* live, Matrix x, const float* weight, const float* bias, float eps,
                     Matrix y) {
+  BeginKernel();
   if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const float* in = x.row(blockIdx.x);
   float* out = y.row(blockIdx.x);
@@ -114,6 +123,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     GammaKernel(const int32_t* live, Matrix u, const float* gamma_ctx, const float* gamma_bias,
                 float gamma_max, float* gamma) {
+  BeginKernel();
   if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
   const float* in = u.row(blockIdx.x);
   float dot = 0;

@@ -68,6 +68,7 @@ __device__ __forceinline__ Past ReadPast(const FeedbackSolveArgs& args, const Re
 
 __global__ void __launch_bounds__(kColumns)
     SolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
+  BeginKernel();
   __shared__ float s[kTile][kColumns];  // as the cache will hold it
   __shared__ Joined joined;
   const ReadBlock block = blocks[blockIdx.x];
@@ -99,6 +100,7 @@ struct InverseShared {
 // A thread owns 4 x 4 results.
 __global__ void __launch_bounds__(kThreads, 2)
     InverseSolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
+  BeginKernel();
   auto& shared = *static_cast<InverseShared*>(DynamicShared());
   const ReadBlock block = blocks[blockIdx.x];
   const int thread = threadIdx.x, first_column = args.begin + static_cast<int>(blockIdx.y) * kColumns;

@@ -36,11 +36,6 @@ __device__ __forceinline__ int FragmentColumn(int tile, int e) {
   return tile * 8 + threadIdx.x % 4 * 2 + e % 2;
 }
 
-// Two neighbours along k, as mma.h wants them.
-__device__ __forceinline__ unsigned PackBf16(float low, float high) {
-  return RoundToBf16(low).bits | static_cast<unsigned>(RoundToBf16(high).bits) << 16;
-}
-
 // Over the 4 lanes that hold a row of a fragment; each gets the result.
 __device__ __forceinline__ float RowMax(float x) {
   for (int mask = 1; mask < 4; mask *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, mask));

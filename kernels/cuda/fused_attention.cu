@@ -61,6 +61,7 @@ __device__ __forceinline__ void ExtendSoftmax(float (&scores)[kScoreTiles][4], c
 template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, kDim <= 64 ? 4 : 2)
     FusedAttentionKernel(const PagedRead read) {
+  BeginKernel();
   auto& shared = *static_cast<AttentionShared<kDim>*>(DynamicShared());
   constexpr int kOutTiles = kDim / 8;
   const ReadBlock block = read.blocks[blockIdx.x];

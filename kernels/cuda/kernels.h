@@ -62,9 +62,10 @@ struct LinearScratch {
 };
 int64_t LinearPartialFloats(int rows, int k, int num_tiles);
 int64_t LinearCounters(int rows, int num_tiles);
-// The rows [first_row, last_row) of x.
+// The rows [first_row, last_row) of x. tensor_cores: for more than kFewQueries rows of bf16 weights
+// (tensor_linear.cu).
 void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
-            DType dtype, LinearScratch scratch);
+            DType dtype, bool tensor_cores, LinearScratch scratch);
 
 // ---- append.cu ----
 // Where the step's rows lie in their sequences.

@@ -43,6 +43,13 @@ __device__ __forceinline__ void MultiplyBf16(float (&d)[4], const unsigned (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Two values rounded to bf16, to nearest even: neighbours along k.
+__device__ __forceinline__ unsigned PackBf16(float low, float high) {
+  unsigned packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
 }  // namespace sessa::cuda
 
 #endif

@@ -124,6 +124,7 @@ __device__ void ReadTile(const PagedRead& read, int block_index, int item) {
 template <class T, int kQueriesPerThread, bool kFew>
 __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>::kMinBlocks)
     TileKernel(const PagedRead read) {
+  BeginKernel();
   for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
     ReadTile<T, kQueriesPerThread, kFew>(read, BlockOf(read, item), item);
     __syncthreads();  // shared memory is free for the next item
@@ -135,6 +136,7 @@ __global__ void __launch_bounds__(kThreads, DotTile<T, kQueriesPerThread, kFew>:
 constexpr int kFoldColumns = 128;
 template <class T>
 __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read) {
+  BeginKernel();
   __shared__ float tile_max[kTile], old_scale[kTile], tile_scale[kTile], scaled_sum[kTile], own[kTile];
   const int block_index = blockIdx.z / read.max_queries;
   const ReadBlock block = read.blocks[block_index];
@@ -165,14 +167,20 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const PagedRead read)
     }
     __syncthreads();
     // A long context is folded by few threads: many loads have to be under way.
+    constexpr int kBatch = 16;
     const float* values = work.tile_values + at(0) * Padded(dim) + column;
     const int64_t step = static_cast<int64_t>(read.num_chains) * g.num_queries * Padded(dim);
-#pragma unroll 16
-    for (int t = 0; t < n; ++t) {
-      max = fmaxf(max, tile_max[t]);
-      sum = fmaf(sum, old_scale[t], scaled_sum[t]);
-      const float value = column < dim ? values[t * step] : 0.0f;
-      acc = fmaf(acc, old_scale[t], value * tile_scale[t]);
+    for (int t0 = 0; t0 < n; t0 += kBatch) {
+      float batch[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i, values += step) batch[i] = t0 + i < n && column < dim ? *values : 0.0f;
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (t0 + i == n) break;
+        max = fmaxf(max, tile_max[t0 + i]);
+        sum = fmaf(sum, old_scale[t0 + i], scaled_sum[t0 + i]);
+        acc = fmaf(acc, old_scale[t0 + i], batch[i] * tile_scale[t0 + i]);
+      }
     }
   }
   if (!read.feedback) {
@@ -220,6 +228,7 @@ struct ValueShared {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
+  BeginKernel();
   auto& shared = *static_cast<ValueShared*>(DynamicShared());
   const ReadBlock block = read.blocks[blockIdx.z];
   const Geometry g(read, block);

@@ -11,6 +11,19 @@ namespace sessa::cuda {
 
 #ifdef __CUDACC__
 
+// Programmatic dependent launch: a kernel's blocks may come in while the kernel before is still at work, and
+// wait for it in BeginKernel. A decode step is hundreds of short kernels, between which the device would idle
+// otherwise. Turn it off to rule it out.
+inline constexpr bool kOverlapLaunches = true;
+
+// The first statement of every kernel that Launch enqueues. Lets the next kernel come in once all blocks of
+// this one are there or gone, and waits until the kernels before are complete and what they wrote can be
+// read. As every kernel waits for the one before it, it waits for all of them.
+__device__ __forceinline__ void BeginKernel() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // An error stays with the runtime until Backend::Synchronize asks for it.
 template <class... P, class... A>
 void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
@@ -20,6 +33,13 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
   config.blockDim = dim3(block);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  if (kOverlapLaunches) {
+    config.attrs = &overlap;
+    config.numAttrs = 1;
+  }
   constexpr size_t kSharedWithoutOptIn = 48 << 10;
   if (shared_bytes > kSharedWithoutOptIn) {
     (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

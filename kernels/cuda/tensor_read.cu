@@ -29,6 +29,7 @@ using WarpTile = float[kColumnTiles][4];
 
 // Grid: queries x blocks.
 __global__ void __launch_bounds__(kThreads) RoundQueriesKernel(const PagedRead read) {
+  BeginKernel();
   const ReadBlock block = read.blocks[blockIdx.y];
   const int i = blockIdx.x, dim = read.keys.dim, stride = RoundUp(dim, kDepth);
   const float* row = nullptr;
@@ -95,6 +96,7 @@ __device__ __forceinline__ void StoreTile(const PagedRead& read, const ReadWork&
 
 // Grid: any number of blocks, which share the work items: pairs of tiles.
 __global__ void __launch_bounds__(kThreads, 2) ScoreKernel(const PagedRead read) {
+  BeginKernel();
   auto* stages = static_cast<ScoreStage*>(DynamicShared());
   const ReadWork work = *read.work;
   const int dim = read.keys.dim, stride = RoundUp(dim, kDepth), num_stages = stride / kDepth;
@@ -167,6 +169,7 @@ struct ValueShared {
 template <int kColumnWarps>
 __global__ void __launch_bounds__(kColumnWarps* kRowWarps* kWarpLanes, 4 / kColumnWarps)
     TensorValueKernel(const PagedRead read) {
+  BeginKernel();
   using Shared = ValueShared<kColumnWarps>;
   constexpr int kBlockThreads = kColumnWarps * kRowWarps * kWarpLanes, kColumns = kColumnWarps * 64;
   auto& shared = *static_cast<Shared*>(DynamicShared());

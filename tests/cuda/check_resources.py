@@ -24,6 +24,7 @@ LIMITS = [
     (r"FusedAttentionKernelILi128E", 255),  # two
     (r"FoldKernel", 64),
     (r"SolveKernel", 128),
+    (r"TensorLinearKernel", 128),
     (r"LinearKernel.*Li1ELb1E", 80),
     (r"LinearKernel.*Li8ELb1E", 128),
     (r"LinearKernel.*Li8ELb0E", 255),

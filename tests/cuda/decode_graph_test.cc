@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/read_plan.h"
 #include "tests/cuda/emulator.h"
 #include "tests/engine/model_harness.h"
@@ -38,6 +39,74 @@ TEST(DecodeBucketTest, GrowsByHalves) {
   EXPECT_EQ(buckets,
             (std::vector<int>{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512}));
   EXPECT_EQ(cuda::DecodeBucket(513), 513);
+}
+
+// ---- DecodeGraphs alone ----
+
+void AddKernel(int* x, int y) {
+  cuda::BeginKernel();
+  if (threadIdx.x == 0) *x = *x * 10 + y;
+}
+
+class DecodeGraphsTest : public testing::Test {
+ protected:
+  DecodeGraphsTest() { cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking); }
+  ~DecodeGraphsTest() override { cudaStreamDestroy(stream_); }
+
+  // A step of one operation for each digit.
+  void Step(cuda::DecodeGraphs* graphs, const std::vector<int>& digits, bool may_replay = true) {
+    graphs->Defer();
+    for (int digit : digits) {
+      graphs->Keep([=, this] { cuda::Launch(stream_, dim3(1), 32, 0, AddKernel, &number_, digit); }, "add",
+                   digit);
+    }
+    EXPECT_EQ(number_, 0) << "nothing runs before the flush";
+    graphs->Flush(may_replay);
+    EXPECT_FALSE(graphs->is_deferring());
+    int expected = 0;
+    for (int digit : digits) expected = expected * 10 + digit;
+    EXPECT_EQ(number_, expected);
+    number_ = 0;
+  }
+
+  cudaStream_t stream_;
+  int number_ = 0;
+};
+
+TEST_F(DecodeGraphsTest, RunsThenCapturesThenReplays) {
+  cuda::DecodeGraphs graphs(stream_);
+  const Graphs counts;
+  const auto expect = [&](int captures, int launches) {
+    EXPECT_EQ(counts.captures(), captures);
+    EXPECT_EQ(counts.launches(), launches);
+  };
+  Step(&graphs, {1, 2, 3}), expect(0, 0);
+  Step(&graphs, {1, 2, 3}), expect(1, 1);
+  Step(&graphs, {1, 2, 3}), expect(1, 2);
+  Step(&graphs, {1, 3, 2}), expect(1, 2);  // another order, a shorter and a longer step are other steps
+  Step(&graphs, {1, 2}), expect(1, 2);
+  Step(&graphs, {1, 2, 3, 4}), expect(1, 2);
+  Step(&graphs, {}), expect(1, 2);
+  Step(&graphs, {1, 2, 3}, /*may_replay=*/false), expect(1, 2);
+  Step(&graphs, {1, 2}), expect(2, 3);
+  Step(&graphs, {1, 2, 3}), expect(2, 4);
+}
+
+TEST_F(DecodeGraphsTest, MoreStepsThanGraphsAreKept) {
+  cuda::DecodeGraphs graphs(stream_);
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 100; i < 200; ++i) Step(&graphs, {i / 100, i / 10 % 10, i % 10});
+  }
+}
+
+TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
+  cuda::DecodeGraphs graphs(stream_);
+  const Graphs counts;
+  emulator::FailCaptures(true);
+  for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5});
+  emulator::FailCaptures(false);
+  Step(&graphs, {4, 5});  // once is enough
+  EXPECT_EQ(counts.captures(), 0);
 }
 
 // ---- Whole models ----
@@ -226,9 +295,9 @@ class OperationsTest : public testing::Test {
   std::mt19937 random_;
 };
 
-// 5 rows: our own linears. 70: the library's, which computes padding too, but elsewhere.
+// Each number of rows has its own linears: 70 the library's, which computes padding too, but elsewhere.
 TEST_F(OperationsTest, PaddingIsNeverWritten) {
-  for (int n : {1, 5, 70}) {
+  for (int n : {1, 5, 20, 70}) {
     std::vector<std::map<std::string, std::vector<float>>> eager;
     for (bool decode_graphs : {false, true}) {
       Start(decode_graphs);

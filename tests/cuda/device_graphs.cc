@@ -11,6 +11,7 @@ namespace {
 
 thread_local int num_capturing = 0;  // streams, of this thread
 std::atomic<int> num_captures{0}, num_graph_launches{0};
+std::atomic<bool> fail_captures{false};
 
 }  // namespace
 
@@ -19,6 +20,8 @@ void RequireNoCapture(const char* call) {
   std::fprintf(stderr, "CUDA emulator: %s while a stream captures\n", call);
   std::abort();
 }
+
+void FailCaptures(bool on) { fail_captures = on; }
 
 Counts counts() { return {num_captures, num_graph_launches}; }
 
@@ -37,6 +40,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = std::exchange(stream->capture, nullptr);
   if (*graph == nullptr) return cudaErrorStreamCaptureInvalidated;
   --num_capturing;
+  if (fail_captures) {
+    delete std::exchange(*graph, nullptr);
+    return cudaErrorStreamCaptureInvalidated;
+  }
   return cudaSuccess;
 }
 

@@ -45,4 +45,12 @@ inline void MultiplyBf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, uns
   }
 }
 
+inline unsigned PackBf16(float low, float high) {
+  const auto round = [](float x) -> unsigned {
+    const unsigned bits = __float_as_uint(x);
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  };
+  return round(low) | round(high) << 16;
+}
+
 }  // namespace sessa::cuda

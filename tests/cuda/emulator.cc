@@ -78,7 +78,7 @@ void Yield(Wait why) {
   thread->scheduler = std::move(thread->scheduler).resume();
 }
 
-void RunBlock(unsigned n, void (*body)(void*), void* argument) {
+void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) {
   Machine& m = machine;
   m.warps.assign((n + kWarp - 1) / kWarp, {});
   m.num_block_waiting = m.num_exited = 0;
@@ -86,7 +86,8 @@ void RunBlock(unsigned n, void (*body)(void*), void* argument) {
   while (m.stacks.memory.size() < n) m.stacks.memory.emplace_back(new char[kStackBytes]);
   for (unsigned i = 0; i < n; ++i) {
     Thread& t = m.threads[i];
-    static_cast<Fiber&>(t) = {dim3(i, 0, 0), static_cast<int>(i % kWarp), static_cast<int>(i / kWarp), 0};
+    static_cast<Fiber&>(t) = {dim3(i, 0, 0), static_cast<int>(i % kWarp), static_cast<int>(i / kWarp), 0,
+                              false};
     t.wait = Wait::kNone;
     t.copies.assign(1, {});
     t.self = context::fiber(std::allocator_arg, StackOf{m.stacks.memory[i].get()},
@@ -109,6 +110,8 @@ void RunBlock(unsigned n, void (*body)(void*), void* argument) {
       if (t.wait == Wait::kBlock) ++m.num_block_waiting;
       if (t.wait == Wait::kWarp) ++warp.num_waiting;
       if (t.wait == Wait::kExited) ++m.num_exited, ++warp.num_exited;
+      if (t.wait != Wait::kNone && must_begin && !t.has_begun)
+        Die("a kernel that does not call BeginKernel first");
       if (warp.num_waiting > 0 && warp.num_waiting == kWarp) {
         warp.num_waiting = 0;
         for (int lane = 0; lane < kWarp; ++lane) m.threads[t.warp * kWarp + lane].wait = Wait::kNone;
@@ -160,7 +163,8 @@ void WaitForCopies(int pending) {
   }
 }
 
-void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void*), void* argument) {
+void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void*),
+         void* argument) {
   grid_size = grid;
   block_size = dim3(block);
   block_index = dim3(0, 0, 0);
@@ -178,7 +182,7 @@ void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void*), vo
       for (unsigned x = 0; x < grid.x; ++x) {
         block_index = dim3(x, y, z);
         std::memset(dynamic_shared, 0xff, shared_bytes);
-        RunBlock(block, body, argument);
+        RunBlock(block, must_begin, body, argument);
       }
     }
   }

@@ -50,6 +50,7 @@ namespace sessa::emulator {
 struct Fiber {
   dim3 thread;
   int lane, warp, num_exchanges;
+  bool has_begun;  // BeginKernel was called
 };
 extern thread_local Fiber* current;
 extern thread_local dim3 block_index, block_size, grid_size;
@@ -69,8 +70,10 @@ inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1)
 void CopyAsync(void* shared, const void* global, bool valid);
 void CommitCopies();
 void WaitForCopies(int pending);
-// Calls body(context) once for each thread of the grid.
-void Run(dim3 grid, unsigned block, size_t shared_bytes, void (*body)(void* context), void* context);
+// Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
+// run into the kernels before.
+void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void* context),
+         void* context);
 
 // Ends the process when this thread captures: on a device the call would spoil the capture.
 void RequireNoCapture(const char* call);
@@ -80,6 +83,8 @@ struct Counts {
   int captures, graph_launches;
 };
 Counts counts();
+// Captures end with an error while it is on.
+void FailCaptures(bool on);
 
 }  // namespace sessa::emulator
 
@@ -188,12 +193,14 @@ namespace sessa::cuda {
 template <class... P, class... A>
 void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
             const A&... args) {
+  const bool must_begin = stream != nullptr;  // the tests' own kernels have a null stream
   emulator::Enqueue(stream, [=] {
     auto call = [&] { kernel(static_cast<P>(args)...); };
     emulator::Run(
-        grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(call)*>(f))(); }, &call);
+        grid, block, shared_bytes, must_begin, [](void* f) { (*static_cast<decltype(call)*>(f))(); }, &call);
   });
 }
+inline void BeginKernel() { emulator::current->has_begun = true; }
 inline void* DynamicShared() { return emulator::dynamic_shared; }
 using emulator::CommitCopies;
 using emulator::CopyAsync;

@@ -141,7 +141,10 @@ TEST(EmulatorTest, CopiesMayBeLate) {
   }
 }
 
-void AddKernel(int* x, int y) { x[threadIdx.x] += y; }
+void AddKernel(int* x, int y) {
+  BeginKernel();
+  x[threadIdx.x] += y;
+}
 
 TEST(EmulatorTest, AGraphRunsWhenItIsLaunched) {
   cudaStream_t stream;
@@ -161,6 +164,13 @@ TEST(EmulatorTest, AGraphRunsWhenItIsLaunched) {
   cudaGraphLaunch(executable, stream);
   EXPECT_EQ(x, std::vector<int>(32, 11));
   cudaGraphExecDestroy(executable);
+  cudaStreamDestroy(stream);
+}
+
+TEST(EmulatorDeathTest, EndsWhatRunsIntoTheKernelsBefore) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  EXPECT_DEATH(Launch(stream, dim3(1), 32, 0, EmptyKernel), "does not call BeginKernel");
   cudaStreamDestroy(stream);
 }
 

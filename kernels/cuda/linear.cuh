@@ -1,0 +1,79 @@
+// What the linears' kernels share: the outputs of a thread block, and the fix-up of split sums by the last
+// block of a tile to arrive, which adds them in their order ("Stream-K", Osama et al. 2023, in its simplest
+// form).
+#pragma once
+
+#include "kernels/cuda/device.cuh"
+
+namespace sessa::cuda {
+
+inline constexpr int kSplit = 256;
+
+struct LinearArgs {
+  Matrix x;
+  const int32_t* live;
+  int first_row, last_row;
+  int num_tasks, num_tiles;
+  LinearTask tasks[kMaxLinearTasks];
+  float* partial;      // [row blocks, tiles, splits, kRows, kTile]
+  unsigned* counters;  // [row blocks, tiles]
+};
+constexpr int Splits(int k) { return (k + kSplit - 1) / kSplit; }
+
+// What a thread block computes. Grid: (tiles of kTile outputs over all tasks, splits of k, blocks of kRows
+// rows).
+struct LinearBlock {
+  __device__ LinearBlock(const LinearArgs& args, int rows)
+      : first_row(args.first_row + static_cast<int>(blockIdx.z) * rows),
+        last_row(min(args.last_row, LiveRows(args.live, args.x.rows))),
+        begin(static_cast<int>(blockIdx.y) * kSplit),
+        end(min(args.x.cols, begin + kSplit)),
+        task(0) {
+    while (task + 1 < args.num_tasks && static_cast<int>(blockIdx.x) >= args.tasks[task + 1].first_tile)
+      ++task;
+    first_output = (static_cast<int>(blockIdx.x) - args.tasks[task].first_tile) * kTile;
+  }
+  int first_row, last_row;  // last_row: of all blocks
+  int begin, end;           // of k
+  int task, first_output;
+};
+
+// Writes the block's outputs, or leaves them to the block that completes the tile. sum_at(i): of row i /
+// kTile, output i % kTile, which every thread may read.
+template <int kRows, int kBlockThreads, class SumAt>
+__device__ void FinishLinear(const LinearArgs& args, const LinearBlock& block, const SumAt& sum_at) {
+  __shared__ bool last;
+  const LinearTask& task = args.tasks[block.task];
+  const auto write = [&](int i, float sum) {
+    const int row = block.first_row + i / kTile, column = block.first_output + i % kTile;
+    if (row < block.last_row && column < task.n)
+      task.y.row(row)[column] = task.bias != nullptr ? sum + task.bias[column] : sum;
+  };
+  const int num_splits = gridDim.y;
+  if (num_splits == 1) {
+    for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) write(i, sum_at(i));
+    return;
+  }
+  const int64_t tile = static_cast<int64_t>(blockIdx.z) * args.num_tiles + blockIdx.x;
+  float* partial = args.partial + tile * num_splits * kRows * kTile;
+  for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads)
+    partial[static_cast<int64_t>(blockIdx.y) * kRows * kTile + i] = sum_at(i);
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(&args.counters[tile], 1u) == static_cast<unsigned>(num_splits - 1);
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) {
+    float sum = __ldcg(partial + i);
+    for (int s = 1; s < num_splits; ++s) sum += __ldcg(partial + static_cast<int64_t>(s) * kRows * kTile + i);
+    write(i, sum);
+  }
+  if (threadIdx.x == 0) args.counters[tile] = 0;
+}
+
+// ---- tensor_linear.cu ----
+// For more than kFewQueries and at most kMaxQueries rows, of bf16 weights.
+void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args);
+
+}  // namespace sessa::cuda
