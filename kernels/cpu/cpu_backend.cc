@@ -353,12 +353,14 @@ class CpuBackend final : public Backend {
 
   void ForTokens(absl::Span<const RowSpan> spans, int page_size,
                  absl::FunctionRef<void(int row, int64_t page, int slot)> body) {
-    for (const RowSpan& span : spans) {
-      ForRows(span.num_rows, [&](int r) {
-        const int position = span.start + r;
-        body(span.first_row + r, span.pages[position / page_size], position % page_size);
-      });
-    }
+    const absl::Span<const int> first_rows = FirstRows(spans);
+    const int total = spans.empty() ? 0 : first_rows.back() + spans.back().num_rows;
+    ForRows(total, [&](int row) {
+      const size_t i = std::upper_bound(first_rows.begin(), first_rows.end(), row) - first_rows.begin() - 1;
+      const RowSpan& span = spans[i];
+      const int r = row - first_rows[i], position = span.start + r;
+      body(span.first_row + r, span.pages[position / page_size], position % page_size);
+    });
   }
 
   bool ReadsInPairs(const LayerState& s) const { return use_bf16_dot_ && s.dtype == DType::kBF16; }

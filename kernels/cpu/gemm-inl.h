@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/convert.h"
 #include "kernels/cpu/simd.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,13 +75,8 @@ HWY_INLINE VF RoundAs(DType dtype, VF x) {
   const auto bits = hn::BitCast(u, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
   const auto rounded = hn::And(bits + hn::Set(u, 0x7fff) + odd, hn::Set(u, 0xffff0000));
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(kF, rounded));
-}
-
-HWY_INLINE uint16_t Bf16Bits(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays NaN
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  const auto quiet = hn::Or(bits, hn::Set(u, 0x400000));  // its upper half alone must not become an infinity
+  return hn::BitCast(kF, hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), quiet, rounded));
 }
 
 // y[i] = x[2 i] and x[2 i + 1] rounded; n floats, a multiple of 32.
@@ -96,7 +92,7 @@ HWY_INLINE void RoundToPairs(const float* x, int n, Bf16Pair* y) {
   }
 #else
   for (int i = 0; i < n / 2; ++i)
-    y[i].bits = Bf16Bits(x[2 * i]) | static_cast<uint32_t>(Bf16Bits(x[2 * i + 1])) << 16;
+    y[i].bits = RoundToBf16(x[2 * i]) | static_cast<uint32_t>(RoundToBf16(x[2 * i + 1])) << 16;
 #endif
 }
 
@@ -196,12 +192,12 @@ inline constexpr int kMaxRows = kLanes == 16 ? (kPanels == 4 ? 4 : 12)
                                              : std::max(1, 12 / (kPanels * kVectors));
 
 // Calls Micro with `rows` as a constant.
-template <int kRows, int kPanels, class T>
-HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, int k, float* c, int64_t ldc,
-                        bool accumulate) {
+template <int kRows, int kPanels, bool kAhead, class T>
+HWY_INLINE void MicroOf(int rows, const Lhs<T>& a, const Rhs<T>& b, const Rhs<T>& ahead, int k, float* c,
+                        int64_t ldc, bool accumulate) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return Micro<kRows, kPanels, false>(a, b, b, k, c, ldc, accumulate);
-    MicroOf<kRows - 1, kPanels>(rows, a, b, k, c, ldc, accumulate);
+    if (rows == kRows) return Micro<kRows, kPanels, kAhead>(a, b, ahead, k, c, ldc, accumulate);
+    MicroOf<kRows - 1, kPanels, kAhead>(rows, a, b, ahead, k, c, ldc, accumulate);
   }
 }
 
@@ -213,7 +209,7 @@ HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c,
   const int tiles = (m + kMax - 1) / kMax;
   for (int t = 0; t < tiles; ++t) {
     const int r = m * t / tiles, rows = m * (t + 1) / tiles - r;
-    MicroOf<kMax, kPanels>(rows, a.From(r), b, k, c + r * ldc, ldc, accumulate);
+    MicroOf<kMax, kPanels, false>(rows, a.From(r), b, b, k, c + r * ldc, ldc, accumulate);
   }
 }
 

@@ -149,8 +149,17 @@ void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, B
 }
 
 // The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to
-// float once for all of them. With each tile of rows a share of the next panels comes closer: memory works
-// while the FMA units do. (A single row waits for memory anyway, and the hardware looks ahead for it.)
+// float once for all of them. Meanwhile the next two panels come closer, line by line with the first tiles of
+// rows: memory works while the FMA units do. (A few rows wait for memory anyway, and the hardware looks ahead
+// for them.)
+template <class T>
+HWY_NOINLINE void ProductAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next, int tile,
+                               int tiles, float* c, int64_t ldc) {
+  Rhs<T> ahead = next.b;
+  if (tiles > 1) ahead.row[0][0] = ahead.row[0][1] = next.b.row[0][tile];  // a panel with each of two tiles
+  MicroOf<kMaxRows<2>, 2, true>(rows, a, block.b, ahead, block.depth, c, ldc, /*accumulate=*/false);
+}
+
 template <class T>
 void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const float* bias, int first,
                  int last, float* c, int64_t ldc, float* scratch) {
@@ -175,9 +184,12 @@ void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const 
     }
     for (int t = 0; t < tiles && !widen; ++t) {
       const int r = FirstRowOfTile(t, m), rows = FirstRowOfTile(t + 1, m) - r;
-      if (m > kFewRows) PrefetchBlock(next, t, tiles);
-      ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, out + r * panels * kPanel, panels * kPanel,
-                      /*accumulate=*/false);
+      float* y = out + r * panels * kPanel;
+      if (m > kFewRows && t < 2 && panels == 2 && next.panels == 2 && rows <= kMaxRows<2>) {
+        ProductAhead(left.Tile(t), rows, block, next, t, tiles, y, panels * kPanel);
+      } else {
+        ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, y, panels * kPanel, /*accumulate=*/false);
+      }
     }
     const int columns = std::min(w.n - p * kPanel, panels * kPanel);
     for (int i = 0; i < m; ++i) {
@@ -208,9 +220,18 @@ void LinearPairs(const Bf16Pair* a, int m, const Panels& w, const float* bias, i
 void Store(const float* x, int n, DType dtype, void* y) {
   if (dtype == DType::kF32) {
     std::memcpy(y, x, n * sizeof(float));
-  } else {
-    for (int i = 0; i < n; ++i) static_cast<uint16_t*>(y)[i] = Bf16Bits(x[i]);
+    return;
   }
+  auto* to = static_cast<uint16_t*>(y);
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  const hn::Rebind<uint16_t, decltype(u)> u16;
+  const int lanes = static_cast<int>(kLanes);
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto rounded = hn::BitCast(u, RoundAs(dtype, hn::LoadU(kF, x + i)));
+    hn::StoreU(hn::TruncateTo(u16, hn::ShiftRight<16>(rounded)), u16, to + i);
+  }
+  for (; i < n; ++i) to[i] = RoundToBf16(x[i]);
 }
 
 void Load(const void* x, int n, DType dtype, float* y) {
@@ -273,56 +294,59 @@ void AddRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(AddRow)(a, n
 float DotRow(const float* a, const float* b, int n) { return HWY_DYNAMIC_DISPATCH(DotRow)(a, b, n); }
 namespace {
 
-// Where the i-th value of a panel's column, and of a row, lies.
-struct InColumn {
-  DType dtype;
-  int column;
-  int64_t operator()(int i) const {
-    return dtype == DType::kF32 ? i * kPanel + column : (i / 2 * kPanel + column) * 2 + i % 2;
-  }
+// Where the values of a panel's column or of a row lie: in pairs, elements 0 and `odd` from every `pair`-th
+// on.
+struct Places {
+  int64_t first;
+  int pair, odd;
 };
-struct InRow {
-  DType dtype;
-  int64_t stride;
-  int row;
-  int64_t operator()(int i) const {
-    return dtype == DType::kF32 ? row * stride + i : (row / 2 * stride + i) * 2 + row % 2;
-  }
-};
+Places InColumn(DType dtype, int column) {
+  if (dtype == DType::kF32) return {column, 2 * kPanel, kPanel};
+  return {2 * column, 2 * kPanel, 1};
+}
+Places InRow(DType dtype, int64_t stride, int row) {
+  if (dtype == DType::kF32) return {row * stride, 2, 1};
+  return {row / 2 * 2 * stride + row % 2, 4, 2};
+}
 
-template <class Place>
-void StoreAt(const Place& place, const float* x, int n, void* to) {
-  if (place.dtype == DType::kF32) {
-    for (int i = 0; i < n; ++i) static_cast<float*>(to)[place(i)] = x[i];
-    return;
-  }
-  uint16_t rounded[256];
-  for (int i = 0; i < n; i += 256) {
-    const int count = std::min(256, n - i);
-    Store(x + i, count, place.dtype, rounded);
-    for (int j = 0; j < count; ++j) static_cast<uint16_t*>(to)[place(i + j)] = rounded[j];
+template <class T>
+void Scatter(const T* x, int n, const Places& places, T* to) {
+  to += places.first;
+  for (int i = 0; i + 1 < n; i += 2, to += places.pair) to[0] = x[i], to[places.odd] = x[i + 1];
+  if (n % 2 == 1) to[0] = x[n - 1];
+}
+
+void StoreAt(const Places& places, const float* x, int n, DType dtype, void* to) {
+  if (dtype == DType::kF32) return Scatter(x, n, places, static_cast<float*>(to));
+  constexpr int kBatch = 256;
+  uint16_t rounded[kBatch];
+  for (int i = 0; i < n; i += kBatch) {
+    const int count = std::min(kBatch, n - i);
+    Store(x + i, count, dtype, rounded);
+    Scatter(rounded, count, places, static_cast<uint16_t*>(to) + static_cast<int64_t>(i / 2) * places.pair);
   }
 }
 
-template <class Place>
-void LoadFrom(const Place& place, const void* from, int n, float* x) {
-  for (int i = 0; i < n; ++i)
-    Load(static_cast<const char*>(from) + place(i) * SizeOf(place.dtype), 1, place.dtype, x + i);
+void LoadFrom(const Places& places, const void* from, int n, DType dtype, float* x) {
+  for (int i = 0; i < n; ++i) {
+    const int64_t at = places.first + static_cast<int64_t>(i / 2) * places.pair + i % 2 * places.odd;
+    Load(static_cast<const char*>(from) + at * SizeOf(dtype), 1, dtype, x + i);
+  }
 }
 
 }  // namespace
 
 void StoreColumn(const float* x, int k, DType dtype, void* panel, int column) {
-  StoreAt(InColumn{dtype, column}, x, k, panel);
+  StoreAt(InColumn(dtype, column), x, k, dtype, panel);
 }
 void LoadColumn(const void* panel, int k, DType dtype, int column, float* x) {
-  LoadFrom(InColumn{dtype, column}, panel, k, x);
+  LoadFrom(InColumn(dtype, column), panel, k, dtype, x);
 }
 void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row) {
-  StoreAt(InRow{dtype, stride, row}, x, n, rows);
+  StoreAt(InRow(dtype, stride, row), x, n, dtype, rows);
 }
 void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, float* x) {
-  LoadFrom(InRow{dtype, stride, row}, rows, n, x);
+  LoadFrom(InRow(dtype, stride, row), rows, n, dtype, x);
 }
 
 void Store(const float* x, int n, DType dtype, void* y) { HWY_DYNAMIC_DISPATCH(Store)(x, n, dtype, y); }

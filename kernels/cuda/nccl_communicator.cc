@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -17,8 +18,12 @@ constexpr std::chrono::milliseconds kWatchPeriod(200);
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(ncclComm_t comm, int rank, int size, cudaStream_t stream)
-      : comm_(comm), rank_(rank), size_(size), stream_(stream), watch_([this] { Watch(); }) {}
+  NcclCommunicator(ncclComm_t comm, int rank, int size, cudaStream_t stream, std::chrono::milliseconds limit)
+      : comm_(comm), rank_(rank), size_(size), stream_(stream), limit_(limit) {
+    Note(cudaSetDevice(rank_));
+    Note(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
+    watch_ = std::thread([this] { Watch(); });
+  }
 
   ~NcclCommunicator() override {
     {
@@ -30,6 +35,7 @@ class NcclCommunicator final : public Communicator {
     (void)cudaSetDevice(rank_);
     if (status().ok()) ncclCommDestroy(comm_);  // an aborted one is gone already
     (void)cudaFree(packed_);
+    if (done_ != nullptr) (void)cudaEventDestroy(done_);
   }
 
   int rank() const override { return rank_; }
@@ -56,7 +62,7 @@ class NcclCommunicator final : public Communicator {
                          comm_, stream_),
            "broadcast");
     }
-    Note(ncclGroupEnd(), "group");
+    EndGroup();
     for (int r = 0; r < size_; ++r) {
       if (r == rank_ || bytes(r) == 0) continue;
       Note(cudaMemcpy2DAsync(x.data + bounds[r], sizeof(float) * x.stride, packed(r), bytes(r), bytes(r),
@@ -73,34 +79,53 @@ class NcclCommunicator final : public Communicator {
                            stream_),
              "broadcast");
     }
-    Note(ncclGroupEnd(), "group");
+    EndGroup();
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  void EndGroup() {
+    Note(ncclGroupEnd(), "group");
+    Note(cudaEventRecord(done_, stream_));
+    std::lock_guard<std::mutex> lock(mutex_);
+    deadline_ = Clock::now() + limit_;
+  }
+
   void Watch() {
     std::unique_lock<std::mutex> lock(mutex_);
     while (!stop_ && status_.ok()) {
-      wake_.wait_for(lock, kWatchPeriod);
+      wake_.wait_for(lock, std::min(kWatchPeriod, limit_));
       ncclResult_t error = ncclSuccess;
-      if (ncclCommGetAsyncError(comm_, &error) == ncclSuccess &&
-          (error == ncclSuccess || error == ncclInProgress))
-        continue;
-      status_ = absl::UnavailableError(absl::StrCat("NCCL, rank ", rank_, ": ", ncclGetErrorString(error)));
-      ncclCommAbort(comm_);  // ends the kernels that wait
+      if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error); asked != ncclSuccess)
+        error = asked;
+      if (error != ncclSuccess && error != ncclInProgress) {
+        Abort(ncclGetErrorString(error));
+      } else if (deadline_.has_value() && cudaEventQuery(done_) != cudaErrorNotReady) {
+        deadline_.reset();  // done, or failed in a way that Synchronize reports
+      } else if (deadline_.has_value() && Clock::now() > *deadline_) {
+        Abort(absl::StrCat("a collective was not done within ", limit_.count(),
+                           " ms: a peer hangs or is gone"));
+      }
     }
+  }
+
+  // Requires mutex_. Ends the kernels that wait.
+  void Abort(absl::string_view why) {
+    if (!status_.ok()) return;
+    status_ = absl::UnavailableError(absl::StrCat("NCCL, rank ", rank_, ": ", why));
+    ncclCommAbort(comm_);
   }
 
   void Fail(const char* what, const char* why) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!status_.ok()) return;
-    status_ = absl::UnavailableError(absl::StrCat("NCCL, rank ", rank_, ", ", what, ": ", why));
-    ncclCommAbort(comm_);
+    Abort(absl::StrCat(what, ": ", why));
   }
   void Note(ncclResult_t result, const char* what) {
     if (result != ncclSuccess && result != ncclInProgress) Fail(what, ncclGetErrorString(result));
   }
   void Note(cudaError_t error) {
-    if (error != cudaSuccess) Fail("packing", cudaGetErrorString(error));
+    if (error != cudaSuccess) Fail("CUDA", cudaGetErrorString(error));
   }
 
   bool Reserve(int64_t floats) {
@@ -116,20 +141,23 @@ class NcclCommunicator final : public Communicator {
   const ncclComm_t comm_;
   const int rank_, size_;
   const cudaStream_t stream_;
-  float* packed_ = nullptr;  // [capacity_], on the device
+  const std::chrono::milliseconds limit_;
+  cudaEvent_t done_ = nullptr;  // the last collective
+  float* packed_ = nullptr;     // [capacity_], on the device
   int64_t capacity_ = 0;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool stop_ = false;  // guarded by mutex_, as is status_; the first error ends the communicator
   absl::Status status_;
-  std::thread watch_;  // last: it uses all of the above
+  std::optional<Clock::time_point> deadline_;  // of the last collective, while it is not known to be done
+  std::thread watch_;                          // last: it uses all of the above
 };
 
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
-    const std::vector<cudaStream_t>& streams) {
+    const std::vector<cudaStream_t>& streams, std::chrono::milliseconds limit) {
   const int size = static_cast<int>(streams.size());
   std::vector<ncclComm_t> comms(size);
   if (ncclResult_t result = ncclCommInitAll(comms.data(), size, nullptr);
@@ -138,7 +166,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators
   }
   std::vector<std::unique_ptr<Communicator>> ranks;
   for (int r = 0; r < size; ++r)
-    ranks.push_back(std::make_unique<NcclCommunicator>(comms[r], r, size, streams[r]));
+    ranks.push_back(std::make_unique<NcclCommunicator>(comms[r], r, size, streams[r], limit));
   return ranks;
 }
 

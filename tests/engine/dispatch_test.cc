@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_join.h"
 #include "hwy/targets.h"
+#include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
 #include "kernels/cpu/simd.h"
 #include "tests/engine/model_harness.h"
@@ -246,6 +247,31 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
       }
     });
   }
+}
+
+// Every bit pattern class: NaN whose payload lies in the lower half alone must not become an infinity.
+TEST_F(DispatchTest, RoundingToBf16IsThatOfTheHost) {
+  std::mt19937 random(5);
+  std::vector<float> x;
+  for (uint32_t bits : {0x7f800001u, 0xff80ffffu, 0x7fc00000u, 0x7f800000u, 0xff800000u, 0x00000001u,
+                        0x80000000u, 0x7f7fffffu}) {
+    x.push_back(std::bit_cast<float>(bits));
+  }
+  while (x.size() < 1003) x.push_back(std::bit_cast<float>(static_cast<uint32_t>(random())));
+  const int n = static_cast<int>(x.size());
+  std::vector<uint16_t> expected;
+  for (float value : x) expected.push_back(RoundToBf16(value));
+  ForEachTarget([&] {
+    std::vector<uint16_t> stored(n);
+    cpu::Store(x.data(), n, DType::kBF16, stored.data());
+    EXPECT_EQ(expected, stored);
+  });
+  if (!CpuHasBf16Dot()) return;
+  std::vector<cpu::Bf16Pair> pairs(cpu::PackedPairs(1, n));
+  cpu::PackPairs(x.data(), n, 1, n, 0, 1, pairs.data());
+  for (int i = 0; i < n; ++i)
+    EXPECT_EQ(expected[i], static_cast<uint16_t>(pairs[i / 2].bits >> (i % 2 * 16))) << i;
+  EXPECT_EQ(pairs.back().bits >> 16, 0u);  // n is odd
 }
 
 // Inputs of linears are rounded to bf16: a coarser model, but the same bits however rows are cut, batched and

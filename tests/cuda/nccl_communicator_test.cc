@@ -1,0 +1,237 @@
+// NcclCommunicator over an NCCL and a CUDA runtime made up here: ranks are threads, device memory is the
+// host's, and a collective can fail, hang or end with an asynchronous error at will.
+#include "kernels/cuda/nccl_communicator.h"
+
+#include <gtest/gtest.h>
+#include <nccl.h>
+
+#include <atomic>
+#include <barrier>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace {
+
+struct Broadcast {
+  const void* from;
+  void* to;
+  size_t bytes;
+  int root;
+};
+
+// The group that the test in progress has, and how it misbehaves.
+struct FakeGroup {
+  std::vector<std::vector<Broadcast>> calls;  // of each rank, in its group call
+  std::unique_ptr<std::barrier<>> meet;
+  std::atomic<bool> hangs{false};
+  std::atomic<ncclResult_t> call_error{ncclSuccess}, async_error{ncclSuccess};
+  std::atomic<int> num_calls{0}, num_aborted{0}, num_destroyed{0};
+};
+FakeGroup* group = nullptr;
+thread_local int rank_in_group = -1;
+
+}  // namespace
+
+struct ncclComm {
+  int rank;
+};
+
+ncclResult_t ncclCommInitAll(ncclComm_t* comms, int size, const int*) {
+  group->calls.resize(size);
+  group->meet = std::make_unique<std::barrier<>>(size);
+  for (int r = 0; r < size; ++r) comms[r] = new ncclComm{r};
+  return ncclSuccess;
+}
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  ++group->num_destroyed;
+  delete comm;
+  return ncclSuccess;
+}
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  ++group->num_aborted;
+  delete comm;
+  return ncclSuccess;
+}
+const char* ncclGetErrorString(ncclResult_t error) {
+  return error == ncclRemoteError ? "remote" : error == ncclSystemError ? "system" : "other";
+}
+ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* error) {
+  *error = group->async_error;
+  return ncclSuccess;
+}
+ncclResult_t ncclGroupStart() {
+  rank_in_group = -1;
+  return ncclSuccess;
+}
+ncclResult_t ncclBroadcast(const void* from, void* to, size_t count, ncclDataType_t type, int root,
+                           ncclComm_t comm, cudaStream_t) {
+  ++group->num_calls;
+  if (group->call_error != ncclSuccess) return group->call_error;
+  if (type != ncclFloat) std::abort();
+  if (rank_in_group < 0) group->calls[comm->rank].clear();
+  rank_in_group = comm->rank;
+  group->calls[comm->rank].push_back({from, to, count * sizeof(float), root});
+  return ncclSuccess;
+}
+ncclResult_t ncclGroupEnd() {
+  if (group->hangs || rank_in_group < 0) return ncclSuccess;
+  group->meet->arrive_and_wait();
+  const std::vector<Broadcast>& own = group->calls[rank_in_group];
+  for (size_t i = 0; i < own.size(); ++i) {
+    const Broadcast& root = group->calls[own[i].root].at(i);
+    if (root.bytes != own[i].bytes || root.root != own[i].root)
+      std::abort();  // NCCL would hang or corrupt memory
+    if (root.root != rank_in_group) std::memcpy(own[i].to, root.from, root.bytes);
+  }
+  group->meet->arrive_and_wait();
+  return ncclSuccess;
+}
+
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaMalloc(void** p, size_t bytes) {
+  *p = std::malloc(bytes);
+  return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFree(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+const char* cudaGetErrorString(cudaError_t) { return "error"; }
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind, cudaStream_t) {
+  for (size_t i = 0; i < height; ++i) {
+    std::memcpy(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch,
+                width);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = reinterpret_cast<cudaEvent_t>(new int);
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete reinterpret_cast<int*>(event);
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return group->hangs ? cudaErrorNotReady : cudaSuccess; }
+
+namespace sessa {
+namespace {
+
+class NcclCommunicatorTest : public testing::Test {
+ protected:
+  NcclCommunicatorTest() { group = &group_; }
+
+  void Make(int size, std::chrono::milliseconds limit = kCollectiveLimit) {
+    auto ranks = MakeNcclCommunicators(std::vector<cudaStream_t>(size), limit);
+    ASSERT_TRUE(ranks.ok()) << ranks.status();
+    ranks_ = *std::move(ranks);
+  }
+  void OnEachRank(const std::function<void(Communicator*)>& body) {
+    std::vector<std::thread> threads;
+    for (auto& rank : ranks_) threads.emplace_back([&body, &rank] { body(rank.get()); });
+    for (std::thread& thread : threads) thread.join();
+  }
+  void Gather(Communicator* rank) {
+    std::vector<float> data(ranks_.size());
+    std::vector<Communicator::Segment> segments;
+    for (int r = 0; r < static_cast<int>(ranks_.size()); ++r) segments.push_back({r, r + 1, r});
+    rank->AllGatherSegments(data.data(), segments);
+  }
+  // The watch needs its time; that it never ends is for the test runner to see.
+  void WaitForFailure() {
+    for (auto& rank : ranks_) {
+      while (rank->status().ok()) std::this_thread::yield();
+    }
+  }
+
+  FakeGroup group_;
+  std::vector<std::unique_ptr<Communicator>> ranks_;
+};
+
+TEST_F(NcclCommunicatorTest, GathersColumns) {
+  for (int size : {1, 2, 4}) {
+    Make(size);
+    constexpr int kRows = 3, kCols = 10, kStride = 12;
+    const std::vector<int> all_bounds = {0, 3, 3, 4, kCols};  // uneven, one of them empty
+    std::vector<int> bounds(all_bounds.begin(), all_bounds.begin() + size + 1);
+    bounds.back() = kCols;
+    OnEachRank([&](Communicator* rank) {
+      std::vector<float> data(kRows * kStride, -1);
+      for (int r = 0; r < kRows; ++r) {
+        for (int c = bounds[rank->rank()]; c < bounds[rank->rank() + 1]; ++c)
+          data[r * kStride + c] = 100 * r + c;
+      }
+      for (int again = 0; again < 2; ++again)
+        rank->AllGatherColumns({data.data(), kRows, kCols, kStride}, bounds);
+      for (int r = 0; r < kRows; ++r) {
+        for (int c = 0; c < kStride; ++c)
+          EXPECT_EQ(data[r * kStride + c], c < kCols ? 100 * r + c : -1) << r << ", " << c;
+      }
+      EXPECT_TRUE(rank->status().ok());
+    });
+    ranks_.clear();
+    EXPECT_EQ(group_.num_aborted, 0);
+  }
+  EXPECT_EQ(group_.num_destroyed, 1 + 2 + 4);
+}
+
+TEST_F(NcclCommunicatorTest, GathersSegments) {
+  Make(3);
+  const std::vector<Communicator::Segment> segments = {{0, 2, 2}, {2, 2, 1}, {4, 7, 0}, {7, 8, 1}, {8, 9, 2}};
+  OnEachRank([&](Communicator* rank) {
+    std::vector<float> data(10, -1);
+    for (const auto& s : segments) {
+      for (int64_t i = s.begin; s.owner == rank->rank() && i < s.end; ++i) data[i] = static_cast<float>(i);
+    }
+    rank->AllGatherSegments(data.data(), segments);
+    EXPECT_EQ(data, (std::vector<float>{0, 1, -1, -1, 4, 5, 6, 7, 8, -1}));
+  });
+}
+
+TEST_F(NcclCommunicatorTest, AnAsynchronousErrorAbortsAndSaysWhy) {
+  Make(2);
+  group_.async_error = ncclRemoteError;
+  WaitForFailure();
+  for (auto& rank : ranks_) {
+    EXPECT_EQ(rank->status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(rank->status().message().find("remote"), std::string::npos) << rank->status();
+    Gather(rank.get());  // does nothing
+  }
+  EXPECT_EQ(group_.num_calls, 0);
+  ranks_.clear();
+  EXPECT_EQ(group_.num_aborted, 2);
+  EXPECT_EQ(group_.num_destroyed, 0);
+}
+
+TEST_F(NcclCommunicatorTest, ACollectiveThatHangsIsAborted) {
+  Make(2, std::chrono::milliseconds(20));
+  OnEachRank([this](Communicator* rank) { Gather(rank); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  for (auto& rank : ranks_) EXPECT_TRUE(rank->status().ok());  // it was done, however long ago
+  group_.hangs = true;
+  OnEachRank([this](Communicator* rank) { Gather(rank); });
+  WaitForFailure();
+  for (auto& rank : ranks_) {
+    EXPECT_EQ(rank->status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(rank->status().message().find("within 20 ms"), std::string::npos) << rank->status();
+  }
+  ranks_.clear();
+  EXPECT_EQ(group_.num_aborted, 2);
+}
+
+TEST_F(NcclCommunicatorTest, ACallThatFailsAborts) {
+  Make(1);
+  group_.call_error = ncclSystemError;
+  Gather(ranks_[0].get());
+  EXPECT_EQ(ranks_[0]->status().message(), "NCCL, rank 0: broadcast: system");
+  ranks_.clear();
+  EXPECT_EQ(group_.num_aborted, 1);
+}
+
+}  // namespace
+}  // namespace sessa
