@@ -70,7 +70,7 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_drain_has_a_bound(self):
-        server, _, stub = self.start("--drain_seconds=0.2")
+        server, _, stub = self.start("--drain_seconds=0.01")
         call = long_request(stub, 3900)
         next(call)
         server.signal(signal.SIGTERM)
@@ -96,7 +96,7 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_a_stream_that_is_drained_away_ends_with_done(self):
-        server, _, _ = self.start("--drain_seconds=0.2")
+        server, _, _ = self.start("--drain_seconds=0.01")
         result = {}
 
         def read():
@@ -138,7 +138,7 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(headers["Content-Length"], str(len(body.encode())))
 
     def test_a_whole_answer_that_is_drained_away_is_an_error(self):
-        status, headers, body = self.whole_request_during_sigterm(0.2, 3900)
+        status, headers, body = self.whole_request_during_sigterm(0.01, 3900)
         self.assertEqual(status, 503)
         self.assertEqual(json.loads(body)["error"]["code"], "draining")
         self.assertEqual(headers["Retry-After"], "1")
