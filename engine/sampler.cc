@@ -54,10 +54,9 @@ int32_t Sampler::Sample(absl::Span<const float> logits, const SamplingParams& pa
   CleanAndMax(absl::MakeSpan(scores_));
   Adjust(params, tokens, prompt_size);
   Penalize(params, tokens, prompt_size);
+  if (params.temperature == 0) return ArgMax(scores_);
   const float best = CleanAndMax(absl::MakeSpan(scores_));
   if (best == kNever) return -1;
-  if (params.temperature == 0)
-    return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
   return Draw(params, best, seed, tokens.size() - prompt_size);
 }
 

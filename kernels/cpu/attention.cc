@@ -204,7 +204,7 @@ HWY_NOINLINE void StreamValues(const LeftOf<T>* probabilities, const TileOfState
 // acc [m][acc_stride] += the first `depth` probabilities times their values.
 template <class T>
 HWY_INLINE void AddValues(const LeftOf<T>* probabilities, int m, const TileOfState<T>& tile,
-                          const TileOfState<T>& next, int depth, int width, WideOf<T>* wide, float* acc,
+                          const TileOfState<T>& next, int depth, int width, LeftOf<T>* wide, float* acc,
                           int64_t acc_stride) {
   const Left<T> p{probabilities, m, kTile, kTile / kUnit<T>, false};
   if (m > kFewRows) {
@@ -239,7 +239,7 @@ int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, co
   const int width = RoundUp(args.value_dim, kPanel);
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
   alignas(64) float scores[kTile * kTile];
-  alignas(64) WideOf<T> wide[kTile * 2 * kPanel / kUnit<T>];
+  alignas(64) LeftOf<T> wide[kTile * 2 * kPanel / kUnit<T>];
   [[maybe_unused]] alignas(64) Bf16Pair rounded[kIsDot<T> ? kTile * kTile / 2 : 1];
   const auto tile_at = [&](int t) {  // an empty one behind the last
     const int tokens = t < last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;

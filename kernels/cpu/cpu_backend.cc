@@ -419,11 +419,6 @@ class CpuBackend final : public Backend {
     return first_rows_;
   }
 
-  template <class T>
-  static T* Grown(std::vector<T>* buffer, int64_t size) {
-    if (std::ssize(*buffer) < size) buffer->resize(size);
-    return buffer->data();
-  }
   float* Scratch(int thread, size_t floats) { return Grown(&scratch_[thread], floats); }
 
   const bool use_bf16_dot_;

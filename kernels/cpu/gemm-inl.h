@@ -41,9 +41,7 @@ inline constexpr int kUnit = kIsDot<T> ? 2 : 1;  // stored values in a T
 template <class T>
 inline constexpr int kWidth = kStep<T> / kUnit<T>;  // T's of a column in a step
 template <class T>
-using LeftOf = std::conditional_t<kIsDot<T>, Bf16Pair, float>;  // the elements of A
-template <class T>
-using WideOf = LeftOf<T>;  // of B as WidenBlock leaves it
+using LeftOf = std::conditional_t<kIsDot<T>, Bf16Pair, float>;  // the elements of A, and of a widened B
 
 HWY_INLINE void LoadStep(const float* p, VF* row) { row[0] = hn::LoadU(kF, p); }
 HWY_INLINE void LoadStep(const hwy::bfloat16_t* p, VF* row) {
@@ -278,11 +276,11 @@ HWY_INLINE void ForSteps(const Block<T>& block, int p, int begin, int end, const
 
 // [depth rounded up to a step][16 * panels] floats, or, of pairs, half as many.
 template <class T>
-HWY_INLINE void WidenBlock(const Block<T>& block, WideOf<T>* out) {
+HWY_INLINE void WidenBlock(const Block<T>& block, LeftOf<T>* out) {
   const int ld = block.panels * kPanel;
   for (int p = 0; p < block.panels; ++p) {
     ForSteps(block, p, 0, block.depth, [&](int i, const T* step) HWY_ATTR {
-      WideOf<T>* to = out + i / kUnit<T> * ld + p * kPanel;
+      LeftOf<T>* to = out + i / kUnit<T> * ld + p * kPanel;
       for (int v = 0; v < kVectors; ++v, step += kWidth<T> * kLanes, to += kLanes) {
         if constexpr (kIsDot<T>) {
           hn::StoreU(LoadPairs(step), kF, reinterpret_cast<float*>(to));
@@ -310,19 +308,31 @@ HWY_INLINE void PrefetchBlock(const Block<T>& block, int part, int parts) {
 // together: rows a page apart fall into the same cache sets). Meanwhile `next` comes closer: memory works
 // while the FMA units do. wide: [block.depth + 1][16 * panels].
 template <class T>
-HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block<T>& next, WideOf<T>* wide,
+HWY_INLINE void WideProduct(const Left<T>& a, const Block<T>& block, const Block<T>& next, LeftOf<T>* wide,
                             float* c, int64_t ldc, bool accumulate) {
   WidenBlock(block, wide);
-  Rhs<WideOf<T>> b{block.panels * kPanel, block.depth};
+  Rhs<LeftOf<T>> b{block.panels * kPanel, block.depth};
   for (int p = 0; p < block.panels; ++p) b.row[0][p] = wide + p * kPanel;
   const int tiles = NumRowTiles(a.m);
   for (int t = 0; t < tiles; ++t) {
     PrefetchBlock(next, t, tiles);
     const int r = FirstRowOfTile(t, a.m);
     const Lhs<T> left = a.Tile(t);
-    ProductOfPanels(Lhs<WideOf<T>>{left.data, left.row_stride, left.depth_stride},
+    ProductOfPanels(Lhs<LeftOf<T>>{left.data, left.row_stride, left.depth_stride},
                     FirstRowOfTile(t + 1, a.m) - r, b, block.panels, block.depth, c + r * ldc, ldc,
                     accumulate);
+  }
+}
+
+// y [rows][ldy] = z [rows][ldz] + bias (or null) for the first `columns`.
+HWY_INLINE void StoreOutputs(const float* z, int64_t ldz, int rows, int columns, const float* bias, float* y,
+                             int64_t ldy) {
+  for (int i = 0; i < rows; ++i, z += ldz, y += ldy) {
+    if (bias == nullptr) {
+      std::copy(z, z + columns, y);
+    } else {
+      for (int j = 0; j < columns; ++j) y[j] = z[j] + bias[j];
+    }
   }
 }
 

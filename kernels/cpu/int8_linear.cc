@@ -21,9 +21,6 @@ inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
 using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kPairs = kScaleGroup / 2;
 
-int Groups(int k) { return (k + kScaleGroup - 1) / kScaleGroup; }
-int TileHeight(int m) { return (m + NumRowTiles(m) - 1) / NumRowTiles(m); }
-
 // Vectors of 32-bit lanes, each a pair of int16; and sum + a0 b0 + a1 b1 in each lane.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
 inline constexpr hn::Repartition<int16_t, decltype(kI32)> kI16;
@@ -120,7 +117,7 @@ template <int kPanels>
 HWY_NOINLINE void Tile(const uint32_t* x, int rows, int height, const Int8Panels& w, int p,
                        const int8_t* ahead, const int8_t* ahead_end, float* c) {
   constexpr int kMax = kMaxRows<kPanels>;
-  const int groups = Groups(w.k), parts = (rows + kMax - 1) / kMax;
+  const int groups = ScaleGroups(w.k), parts = (rows + kMax - 1) / kMax;
   const int64_t panel = Int8PanelSize(w.k), panel_scales = Int8PanelScales(w.k);
   const int64_t share = ((ahead_end - ahead) / groups + 63) / 64 * 64;
   for (int g = 0; g < groups; ++g) {
@@ -141,7 +138,7 @@ void Int8LinearPanels(const uint32_t* packed, int m, const Int8Panels& w, const 
                       int last, float* c, int64_t ldc, float* scratch) {
   const int tiles = NumRowTiles(m), height = TileHeight(m);
   const int64_t panel = Int8PanelSize(w.k),
-                tile_words = static_cast<int64_t>(Groups(w.k)) * kGroupWords * height;
+                tile_words = static_cast<int64_t>(ScaleGroups(w.k)) * kGroupWords * height;
   for (int p = first, now; p < last; p += now) {
     // Few rows wait for memory, which is read fastest in one stream. For more, the panels after these come
     // closer, a share with each tile: memory works while the multipliers do.
@@ -155,16 +152,8 @@ void Int8LinearPanels(const uint32_t* packed, int m, const Int8Panels& w, const 
                    *end = ahead + ahead_bytes * (t + 1) / tiles / 64 * 64;
       now == 2 ? Tile<2>(x, rows, height, w, p, begin, end, scratch)
                : Tile<1>(x, rows, height, w, p, begin, end, scratch);
-      const int columns = std::min(w.n - p * kPanel, now * kPanel);
-      for (int i = 0; i < rows; ++i) {
-        float* y = c + (r + i) * ldc + p * kPanel;
-        const float* z = scratch + i * now * kPanel;
-        if (bias == nullptr) {
-          std::copy(z, z + columns, y);
-        } else {
-          for (int j = 0; j < columns; ++j) y[j] = z[j] + bias[p * kPanel + j];
-        }
-      }
+      StoreOutputs(scratch, now * kPanel, rows, std::min(w.n - p * kPanel, now * kPanel),
+                   bias == nullptr ? nullptr : bias + p * kPanel, c + r * ldc + p * kPanel, ldc);
     }
   }
 }
@@ -180,7 +169,7 @@ HWY_INLINE float Largest(const float* x) {
 }
 
 void QuantizeRows(const float* a, int64_t lda, int m, int k, int tile, uint32_t* packed) {
-  const int height = TileHeight(m), groups = Groups(k), first = FirstRowOfTile(tile, m);
+  const int height = TileHeight(m), groups = ScaleGroups(k), first = FirstRowOfTile(tile, m);
   const int rows = FirstRowOfTile(tile + 1, m) - first;
   packed += static_cast<int64_t>(tile) * groups * kGroupWords * height;
   for (int g = 0; g < groups; ++g, packed += kGroupWords * height) {
@@ -217,15 +206,6 @@ namespace sessa::cpu {
 HWY_EXPORT(QuantizeRows);
 HWY_EXPORT(Int8LinearPanels);
 HWY_EXPORT(Int8TargetName);
-
-int64_t Int8PanelScales(int k) { return static_cast<int64_t>((k + kScaleGroup - 1) / kScaleGroup) * kPanel; }
-int64_t Int8PanelSize(int k) { return Int8PanelScales(k) * kScaleGroup; }
-int64_t QuantizedSize(int m, int k) {
-  const int tiles = NumRowTiles(m);
-  return static_cast<int64_t>(tiles) * ((m + tiles - 1) / tiles) * ((k + kScaleGroup - 1) / kScaleGroup) *
-         kGroupWords;
-}
-int64_t Int8Scratch() { return 2 * kRowTile * kPanel; }
 
 void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, uint16_t* scales) {
   for (int begin = 0; begin < k; begin += kScaleGroup, scales += kPanel, panel += kScaleGroup * kPanel) {

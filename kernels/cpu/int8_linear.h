@@ -8,16 +8,22 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/simd.h"
+
 namespace sessa::cpu {
 
 inline constexpr int kScaleGroup = 64;
+constexpr int ScaleGroups(int k) { return (k + kScaleGroup - 1) / kScaleGroup; }
 // Words of a group of activations: a pair of int16 each, and the scale, a float.
 inline constexpr int kGroupWords = kScaleGroup / 2 + 1;
 
 // Rows of A [m, k] (row stride lda) as groups of integers: [NumRowTiles(m)][groups][kGroupWords][rows of the
 // tallest tile]. A group that holds a NaN or an infinity gets the scale NaN, and so do the outputs; what is
 // below 1e-30 counts as 0.
-int64_t QuantizedSize(int m, int k);  // words
+constexpr int TileHeight(int m) { return (m + NumRowTiles(m) - 1) / NumRowTiles(m); }
+constexpr int64_t QuantizedSize(int m, int k) {  // words
+  return static_cast<int64_t>(NumRowTiles(m)) * TileHeight(m) * ScaleGroups(k) * kGroupWords;
+}
 void QuantizeRows(const float* a, int64_t lda, int m, int k, int tile, uint32_t* packed);
 
 // Weights [n, k]: panels [ceil(n / 16)][groups][32 pairs of k][16][2], zero padded, and scales [ceil(n /
@@ -27,15 +33,15 @@ struct Int8Panels {
   const uint16_t* scales;  // bf16
   int n, k;
 };
-int64_t Int8PanelSize(int k);  // bytes of a panel
-int64_t Int8PanelScales(int k);
+constexpr int64_t Int8PanelScales(int k) { return static_cast<int64_t>(ScaleGroups(k)) * kPanel; }
+constexpr int64_t Int8PanelSize(int k) { return Int8PanelScales(k) * kScaleGroup; }  // bytes
 // Quantises the rows of a panel (num_rows of k floats, ldr apart), symmetric, to nearest; its scales are
 // rounded to bf16 first.
 void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, uint16_t* scales);
 
 // C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). scratch: Int8Scratch() floats. c
 // has columns for n outputs only.
-int64_t Int8Scratch();
+constexpr int64_t Int8Scratch() { return 2 * kRowTile * kPanel; }
 void Int8LinearPanels(const uint32_t* packed, int m, const Int8Panels& w, const float* bias, int first,
                       int last, float* c, int64_t ldc, float* scratch);
 

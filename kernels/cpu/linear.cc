@@ -19,12 +19,6 @@ constexpr int kItem = 8;  // panels of a work item: small enough to share out, l
 int Panels(int n) { return (n + kPanel - 1) / kPanel; }
 int Items(int n) { return (Panels(n) + kItem - 1) / kItem; }
 
-template <class T>
-T* Grown(std::vector<T>* buffer, int64_t size) {
-  if (std::ssize(*buffer) < size) buffer->resize(size);
-  return buffer->data();
-}
-
 }  // namespace
 
 LinearLayers::LinearLayers(ThreadPool* pool, bool use_bf16_dot)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
@@ -12,5 +13,12 @@ absl::StatusOr<Buffer> AllocatePages(size_t bytes);
 
 // Bytes that this process may still take: the machine's, and its container's (cgroup v2).
 int64_t FreeMemory();
+
+// A scratch buffer of at least `size`.
+template <class T>
+T* Grown(std::vector<T>* buffer, int64_t size) {
+  if (std::ssize(*buffer) < size) buffer->resize(size);
+  return buffer->data();
+}
 
 }  // namespace sessa

@@ -148,18 +148,18 @@ void PackPairs(const float* a, int64_t lda, int m, int k, int first, int last, B
   }
 }
 
-// The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to
-// float once for all of them. Meanwhile the next two panels come closer, line by line with the first tiles of
-// rows: memory works while the FMA units do. (A few rows wait for memory anyway, and the hardware looks ahead
-// for them.)
+// The product of a tile of rows; meanwhile the next two panels come closer, line by line with the first two
+// tiles: memory works while the FMA units do, and bursts would stop them.
 template <class T>
-HWY_NOINLINE void ProductAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next, int tile,
-                               int tiles, float* c, int64_t ldc) {
+HWY_NOINLINE void ProductAhead(const Lhs<T>& a, int rows, const Block<T>& block, const Block<T>& next,
+                               int tile, int tiles, float* c, int64_t ldc) {
   Rhs<T> ahead = next.b;
   if (tiles > 1) ahead.row[0][0] = ahead.row[0][1] = next.b.row[0][tile];  // a panel with each of two tiles
   MicroOf<kMaxRows<2>, 2, true>(rows, a, block.b, ahead, block.depth, c, ldc, /*accumulate=*/false);
 }
 
+// The panels are read as they are (unpacking bf16 costs the FMA units a little), or, by many rows, widened to
+// float once for all of them. (A few rows wait for memory anyway, and the hardware looks ahead for them.)
 template <class T>
 void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const float* bias, int first,
                  int last, float* c, int64_t ldc, float* scratch) {
@@ -191,16 +191,8 @@ void LinearTyped(const LeftOf<T>* a, int64_t lda, int m, const Panels& w, const 
         ProductOfPanels(left.Tile(t), rows, block.b, panels, w.k, y, panels * kPanel, /*accumulate=*/false);
       }
     }
-    const int columns = std::min(w.n - p * kPanel, panels * kPanel);
-    for (int i = 0; i < m; ++i) {
-      float* y = c + i * ldc + p * kPanel;
-      const float* z = out + i * panels * kPanel;
-      if (bias != nullptr) {
-        for (int j = 0; j < columns; ++j) y[j] = z[j] + bias[p * kPanel + j];
-      } else {
-        std::copy(z, z + columns, y);
-      }
-    }
+    StoreOutputs(out, panels * kPanel, m, std::min(w.n - p * kPanel, panels * kPanel),
+                 bias == nullptr ? nullptr : bias + p * kPanel, c + p * kPanel, ldc);
   }
 }
 

@@ -70,6 +70,20 @@ void ExpDifference(absl::Span<const float> x, float shift, float scale, float* y
   HWY_DYNAMIC_DISPATCH(ExpDifference)(x.data(), x.size(), shift, scale, y);
 }
 
+int32_t ArgMax(absl::Span<const float> x) {
+  constexpr size_t kMaxima = 16;  // side by side, so that the loop can be vectors
+  float max[kMaxima];
+  for (float& m : max) m = -std::numeric_limits<float>::infinity();
+  const size_t whole = x.size() / kMaxima * kMaxima;
+  for (size_t i = 0; i < whole; i += kMaxima) {
+    for (size_t j = 0; j < kMaxima; ++j) max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
+  }
+  for (size_t i = whole; i < x.size(); ++i) max[0] = x[i] > max[0] ? x[i] : max[0];
+  for (float m : max) max[0] = m > max[0] ? m : max[0];
+  if (max[0] == -std::numeric_limits<float>::infinity()) return -1;
+  return static_cast<int32_t>(std::find(x.begin(), x.end(), max[0]) - x.begin());
+}
+
 double Sum(absl::Span<const float> x) {
   constexpr size_t kSums = 16;  // independent, so that they can be vectors
   double sums[kSums] = {};
