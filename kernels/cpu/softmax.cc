@@ -19,6 +19,20 @@ constexpr hn::ScalableTag<float> kF;
 constexpr float kInfinity = std::numeric_limits<float>::infinity(),
                 kLargest = std::numeric_limits<float>::max();
 
+// NaN does not count.
+float Largest(const float* x, size_t n) {
+  const size_t lanes = hn::Lanes(kF);
+  auto best = hn::Set(kF, -kInfinity);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::LoadU(kF, x + i);
+    best = hn::IfThenElse(v > best, v, best);
+  }
+  float result = hn::GetLane(hn::MaxOfLanes(kF, best));
+  for (; i < n; ++i) result = x[i] > result ? x[i] : result;
+  return result;
+}
+
 float CleanAndMax(float* x, size_t n) {
   const size_t lanes = hn::Lanes(kF);
   const auto nothing = hn::Set(kF, -kInfinity), largest = hn::Set(kF, kLargest);
@@ -62,6 +76,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sessa {
 
+HWY_EXPORT(Largest);
 HWY_EXPORT(CleanAndMax);
 HWY_EXPORT(ExpDifference);
 
@@ -71,17 +86,9 @@ void ExpDifference(absl::Span<const float> x, float shift, float scale, float* y
 }
 
 int32_t ArgMax(absl::Span<const float> x) {
-  constexpr size_t kMaxima = 16;  // side by side, so that the loop can be vectors
-  float max[kMaxima];
-  for (float& m : max) m = -std::numeric_limits<float>::infinity();
-  const size_t whole = x.size() / kMaxima * kMaxima;
-  for (size_t i = 0; i < whole; i += kMaxima) {
-    for (size_t j = 0; j < kMaxima; ++j) max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
-  }
-  for (size_t i = whole; i < x.size(); ++i) max[0] = x[i] > max[0] ? x[i] : max[0];
-  for (float m : max) max[0] = m > max[0] ? m : max[0];
-  if (max[0] == -std::numeric_limits<float>::infinity()) return -1;
-  return static_cast<int32_t>(std::find(x.begin(), x.end(), max[0]) - x.begin());
+  const float best = HWY_DYNAMIC_DISPATCH(Largest)(x.data(), x.size());
+  if (best == -std::numeric_limits<float>::infinity()) return -1;
+  return static_cast<int32_t>(std::find(x.begin(), x.end(), best) - x.begin());
 }
 
 double Sum(absl::Span<const float> x) {
