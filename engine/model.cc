@@ -18,6 +18,7 @@ std::vector<int> Bounds(int n, int unit, int ranks) {
 }
 
 constexpr int kColumnUnit = 16;
+constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 
 }  // namespace
 
@@ -147,7 +148,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
 
 absl::Status Model::AllocateActivations() {
   const size_t D = config_.hidden_size, rows = max_rows_, d = config_.head_dim();
-  const size_t width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
+  const size_t width = RoundUp(config_.hidden_size, kColumnUnit);
   for (auto [buffer, floats] :
        std::initializer_list<std::pair<Buffer*, size_t>>{{&x_, rows * D},
                                                          {&h_, rows * D},
@@ -236,13 +237,10 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const Matrix x = Rows(x_, rows, D), h = Rows(h_, rows, D), u = Rows(u_, rows, D), g = Rows(g_, rows, D);
   const Matrix q = Rows(q_, rows, D).Columns(h0, h1), o = Rows(o_, rows, D);
   const Matrix k = Rows(k_, rows, num_kv_heads_ * d), v = Rows(v_, rows, num_kv_heads_ * d);
-  const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D),
-               s = Rows(s_, rows, D);
-  const Matrix sg = Rows(sg_, rows, D);
+  const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D);
 
   backend_->LayerNorm(x, layer.ln_weight, layer.ln_bias, config_.layer_norm_eps, h);
-  backend_->Linear(h, {{&layer.w_a, u.Columns(c0, c1)}, {&layer.w_g, g.Columns(c0, c1)}});
-  backend_->Gelu(u.Columns(c0, c1));
+  backend_->Linear(h, {{&layer.w_a, u.Columns(c0, c1), Epilogue::kGelu}, {&layer.w_g, g.Columns(c0, c1)}});
   communicator_->AllGatherColumns(u, column_bounds_);
 
   backend_->Linear(u, {{&layer.q, q},
@@ -252,14 +250,9 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
                        {&layer.k_b, k_b.Columns(c0, c1)}});
   communicator_->AllGatherColumns(q_b, column_bounds_);
   communicator_->AllGatherColumns(k_b, column_bounds_);
-  backend_->Gamma(u, layer.gamma_ctx, layer.gamma_bias, config_.gamma_max, gamma_.floats());
-  if (config_.use_forward_rope) {
-    backend_->Rope(q);
-    backend_->Rope(k);
-  }
-  backend_->AppendForward(k, v, state);
-  backend_->AppendFeedbackKeys(k_b, state);
-  backend_->Attend(q, q_to_kv_, *state, o.Columns(h0, h1));
+  backend_->AppendRows(
+      {q, k, v, k_b, u, &layer.gamma_ctx, &layer.gamma_bias, config_.gamma_max, gamma_.floats()}, state);
+  backend_->AttendAndFeedbackRead({q, q_to_kv_, o.Columns(h0, h1)}, ReadOf(0, rows), *state);
   communicator_->AllGatherColumns(o, head_column_bounds_);
   if (config_.num_heads > 1) {
     const LinearCall out{&layer.out, f.Columns(c0, c1)};
@@ -267,50 +260,64 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   }
   Feedback(rows, state);
 
-  backend_->Multiply(s.Columns(c0, c1), g.Columns(c0, c1), sg.Columns(c0, c1));
-  communicator_->AllGatherColumns(sg, column_bounds_);
-  const LinearCall w_out{&layer.w_out, h.Columns(c0, c1)};
-  backend_->Linear(sg, {&w_out, 1});
-  backend_->Add(h.Columns(c0, c1), x.Columns(c0, c1));
+  const LinearCall w_out{&layer.w_out, x.Columns(c0, c1), Epilogue::kAdd};
+  backend_->Linear(Rows(sg_, rows, D), {&w_out, 1});
   communicator_->AllGatherColumns(x, column_bounds_);
 }
 
+FeedbackReadCall Model::ReadOf(int wave, int rows) const {
+  const int D = config_.hidden_size;
+  int n = 0;
+  for (const RowSpan& block : step_.waves[wave]) n += block.num_rows;
+  return {Rows(q_b_, rows, D),
+          Rows(k_b_, rows, D),
+          wave,
+          communicator_->rank(),
+          communicator_->size(),
+          {max_.floats(), sum_.floats(), acc_.floats(), p_.floats(), n, RoundUp(D, kColumnUnit)}};
+}
+
 // (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states
-// from the cache, then solves its own triangle. A decode step is a block of one row.
+// from the cache (the first one has, beside the attention), then solves its own triangle. A decode step is a
+// block of one row.
 void Model::Feedback(int rows, LayerState* state) {
   const int D = config_.hidden_size, rank = communicator_->rank(), ranks = communicator_->size();
-  const int width = (D + kColumnUnit - 1) / kColumnUnit * kColumnUnit;
-  const Matrix q_b = Rows(q_b_, rows, D), s = Rows(s_, rows, D);
+  const Matrix s = Rows(s_, rows, D), sg = Rows(sg_, rows, D);
   const Matrix f = config_.num_heads > 1 ? Rows(f_, rows, D) : Rows(o_, rows, D);
-  std::vector<Communicator::Segment> by_chain, values, triangle;
   for (int i = 0; i < static_cast<int>(step_.waves.size()) && !step_.waves[i].empty(); ++i) {
-    const std::vector<RowSpan>& wave = step_.waves[i];
-    int n = 0;
-    for (const RowSpan& block : wave) n += block.num_rows;
-    const FeedbackPartials partials{max_.floats(), sum_.floats(), acc_.floats(), p_.floats(), n, width};
-    backend_->FeedbackRead(q_b, i, *state, rank, ranks, partials);
-    if (ranks > 1) {  // a few rows of partials for each chain, whatever the context length
-      by_chain.clear(), values.clear(), triangle.clear();
-      for (int64_t c = 0; c < kFeedbackChains; ++c) {
-        by_chain.push_back({c * n, (c + 1) * n, static_cast<int>(c) % ranks});
-        values.push_back({c * n * width, (c + 1) * n * width, static_cast<int>(c) % ranks});
-      }
-      int64_t row = 0;
-      for (const RowSpan& b : wave) {
-        triangle.push_back(
-            {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
-        row += b.num_rows;
-      }
-      communicator_->AllGatherSegments(partials.max, by_chain);
-      communicator_->AllGatherSegments(partials.sum, by_chain);
-      communicator_->AllGatherSegments(partials.acc, values);
-      communicator_->AllGatherSegments(partials.p, triangle);
+    const FeedbackReadCall read = ReadOf(i, rows);
+    if (i > 0) backend_->FeedbackRead(read, *state);
+    if (ranks > 1) GatherPartials(step_.waves[i], read.partials);
+    backend_->FeedbackSolve({i, read.partials, f, gamma_.floats(), column_bounds_[rank],
+                             column_bounds_[rank + 1], s, Rows(g_, rows, D), sg, /*append=*/ranks == 1},
+                            state);
+    if (ranks > 1) {
+      communicator_->AllGatherColumns(s, column_bounds_);
+      backend_->AppendFeedbackStates(s, i, state);
     }
-    backend_->FeedbackSolve(i, partials, f, gamma_.floats(), state->dtype, column_bounds_[rank],
-                            column_bounds_[rank + 1], s);
-    if (ranks > 1) communicator_->AllGatherColumns(s, column_bounds_);
-    backend_->AppendFeedbackStates(s, i, state);
   }
+  communicator_->AllGatherColumns(sg, column_bounds_);
+}
+
+// A few rows for each chain, whatever the context length.
+void Model::GatherPartials(const std::vector<RowSpan>& wave, const FeedbackPartials& partials) {
+  const int ranks = communicator_->size();
+  const int64_t n = partials.rows, width = partials.width;
+  std::vector<Communicator::Segment> by_chain, values, triangle;
+  for (int64_t c = 0; c < kFeedbackChains; ++c) {
+    by_chain.push_back({c * n, (c + 1) * n, static_cast<int>(c) % ranks});
+    values.push_back({c * n * width, (c + 1) * n * width, static_cast<int>(c) % ranks});
+  }
+  int64_t row = 0;
+  for (const RowSpan& b : wave) {
+    triangle.push_back(
+        {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
+    row += b.num_rows;
+  }
+  communicator_->AllGatherSegments(partials.max, by_chain);
+  communicator_->AllGatherSegments(partials.sum, by_chain);
+  communicator_->AllGatherSegments(partials.acc, values);
+  communicator_->AllGatherSegments(partials.p, triangle);
 }
 
 }  // namespace sessa

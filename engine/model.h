@@ -32,9 +32,9 @@ class Model {
   // What the state of one layer on this rank looks like; the memory is StateCache's.
   LayerState StateShape(DType dtype, int page_size, int num_pages) const;
 
-  // Enqueues the plan's rows: appends their state to the cache and returns the logits [logit_rows.size(), V]
-  // of the named rows, in device memory of every rank, valid until the next call. The plan must stay until
-  // Synchronize.
+  // Enqueues the plan's rows, of which there are some: appends their state to the cache and returns the
+  // logits [logit_rows.size(), V] of the named rows, in device memory of every rank, valid until the next
+  // call. The plan must stay until Synchronize.
   Matrix Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache,
                  ForwardTrace* trace = nullptr);
 
@@ -52,7 +52,10 @@ class Model {
   Matrix Rows(const Buffer& buffer, int rows, int cols) const { return {buffer.floats(), rows, cols, cols}; }
   void BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows);
   void RunLayer(const Layer& layer, int rows, LayerState* state);
+  // What the feedback reads for a wave of the step.
+  FeedbackReadCall ReadOf(int wave, int rows) const;
   void Feedback(int rows, LayerState* state);
+  void GatherPartials(const std::vector<RowSpan>& wave, const FeedbackPartials& partials);
 
   const ModelConfig config_;
   const int max_rows_;

@@ -63,6 +63,7 @@ struct LinearWeights {
 struct LinearCall {
   const LinearWeights* weights;
   Matrix y;  // [rows, n]
+  Epilogue epilogue = Epilogue::kNone;
 };
 
 // A rank's cached state of one layer, paged. Forward keys and values of this rank's heads for every page;
@@ -89,7 +90,7 @@ struct StepRows {
   std::vector<RowSpan> spans;                 // one for each sequence
   std::vector<std::vector<RowSpan>> waves;    // the spans cut into blocks; the last waves may be empty
   std::vector<int32_t> logit_rows;            // the rows of GatherLogitRows
-  int head_dim = 0;                           // of Rope
+  int head_dim = 0;                           // of the rope; 0: there is none
   float rope_theta = 0;
 };
 
@@ -102,6 +103,42 @@ void CutIntoWaves(StepRows* rows);
 struct FeedbackPartials {
   float *max, *sum, *acc, *p;
   int rows, width;
+};
+
+// What the step's rows add to a layer. q [rows, heads * head_dim], k and v [rows, KV heads * head_dim], of
+// this rank's heads; k_b and u [rows, D].
+struct LayerRows {
+  Matrix q, k, v, k_b, u;
+  const Buffer *gamma_ctx, *gamma_bias;  // [D], [1]
+  float gamma_max;
+  float* gamma;  // [rows], filled in
+};
+
+// Causal grouped-query attention of this rank's heads, of all rows. q_to_kv[h] names the rank's own KV head
+// of query head h; the query heads of one KV head are neighbours.
+struct AttendCall {
+  Matrix q;
+  absl::Span<const int> q_to_kv;
+  Matrix out;
+};
+
+// The chains c with c % num_ranks == rank, over all tokens whose state is cached, of one wave's rows.
+struct FeedbackReadCall {
+  Matrix q_b, k_b;  // k_b: the step's own keys, which the pages hold too
+  int wave, rank, num_ranks;
+  FeedbackPartials partials;
+};
+
+// s = f + gamma r for the columns [begin, end) of the wave's rows, and gated = s g there (null: not wanted).
+// append: s goes to its pages too; requires all columns, and every page to be of this rank's class.
+struct FeedbackSolveCall {
+  int wave;
+  FeedbackPartials partials;
+  Matrix f;
+  const float* gamma;  // [rows]
+  int begin, end;
+  Matrix s, g, gated;
+  bool append;
 };
 
 class Backend {
@@ -135,35 +172,26 @@ class Backend {
   virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;  // of the step's tokens; table [V, D]
   virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
-  virtual void Gelu(Matrix x) = 0;
-  virtual void Multiply(Matrix a, Matrix b, Matrix y) = 0;
-  virtual void Add(Matrix a, Matrix y) = 0;  // y += a
-  // Rotates even/odd pairs of every head of the step's rows by their positions' angles, taken in float32 as
-  // the published layers do: angle = position * theta^(-2 i / head_dim) for pair i.
-  virtual void Rope(Matrix x) = 0;
-  // gamma[r] = gamma_max tanh(gamma_bias[0] + gamma_ctx . u_r)
-  virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
-                     float* gamma) = 0;
-  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;  // y[i] = x[logit_rows[i]]
+  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
   // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the
   // largest, -1 when there is nothing else. best [x.rows], device memory. This implementation: where the host
   // can read it.
   virtual void ArgMax(Matrix x, int32_t* best);
 
-  virtual void AppendForward(Matrix k, Matrix v, LayerState* state) = 0;
-  // Rows whose page is not of this rank's class are skipped. States: of one wave's rows.
-  virtual void AppendFeedbackKeys(Matrix k_b, LayerState* state) = 0;
+  // Rotates even/odd pairs of every head of q and k in place by their positions' angles, taken in float32 as
+  // the published layers do: angle = position * theta^(-2 i / head_dim) for pair i. Stores k, v and k_b in
+  // the step's pages (k_b only in those of this rank's class). gamma[r] = gamma_max tanh(gamma_bias[0] +
+  // gamma_ctx . u_r).
+  virtual void AppendRows(const LayerRows& rows, LayerState* state) = 0;
+  // States of one wave's rows. Rows whose page is not of this rank's class are skipped.
   virtual void AppendFeedbackStates(Matrix s, int wave, LayerState* state) = 0;
 
-  // Causal grouped-query attention of this rank's heads. q_to_kv[h] names the rank's own KV head of query
-  // head h; the query heads of one KV head are neighbours.
-  virtual void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& state, Matrix out) = 0;
-  // The chains c with c % num_ranks == rank, over all tokens whose state is cached.
-  virtual void FeedbackRead(Matrix q_b, int wave, const LayerState& state, int rank, int num_ranks,
-                            FeedbackPartials partials) = 0;
-  // s = f + gamma r for the columns [begin, end) of the wave's rows.
-  virtual void FeedbackSolve(int wave, const FeedbackPartials& partials, Matrix f, const float* gamma,
-                             DType state_dtype, int begin, int end, Matrix s) = 0;
+  virtual void Attend(const AttendCall& call, const LayerState& state) = 0;
+  virtual void FeedbackRead(const FeedbackReadCall& call, const LayerState& state) = 0;
+  // Both, neither of which needs the other. This implementation: one after the other.
+  virtual void AttendAndFeedbackRead(const AttendCall& attend, const FeedbackReadCall& read,
+                                     const LayerState& state);
+  virtual void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) = 0;
 
   // Reads one layer's cached rows of a sequence back as float32, for tests and tools: k_f, v_f [n, kv heads *
   // head_dim], k_b, s [n, D], host memory (null: skipped). Synchronizes. Requires every page to be of this

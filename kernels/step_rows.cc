@@ -17,4 +17,10 @@ void CutIntoWaves(StepRows* rows) {
   }
 }
 
+void Backend::AttendAndFeedbackRead(const AttendCall& attend, const FeedbackReadCall& read,
+                                    const LayerState& state) {
+  Attend(attend, state);
+  FeedbackRead(read, state);
+}
+
 }  // namespace sessa

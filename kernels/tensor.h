@@ -40,4 +40,8 @@ struct Matrix {
   }
 };
 
+// What becomes of a linear layer's x W^T + b: y is it, or gelu of it (the exact form, by erf), or it is added
+// to what y holds.
+enum class Epilogue { kNone, kGelu, kAdd };
+
 }  // namespace sessa

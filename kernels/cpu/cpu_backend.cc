@@ -122,63 +122,29 @@ class CpuBackend final : public Backend {
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
 
-  void Gelu(Matrix x) override {
-    ForRows(x.rows, [&](int r) { cpu::GeluRow(x.row(r), x.cols); });
-  }
-  void Multiply(Matrix a, Matrix b, Matrix y) override {
-    ForRows(y.rows, [&](int r) { cpu::MultiplyRow(a.row(r), b.row(r), y.cols, y.row(r)); });
-  }
-  void Add(Matrix a, Matrix y) override {
-    ForRows(y.rows, [&](int r) { cpu::AddRow(a.row(r), y.cols, y.row(r)); });
-  }
-
-  void Rope(Matrix x) override {
-    const int head_dim = step_->head_dim, half = head_dim / 2;
-    ForRows(x.rows, [&](int r) {
-      const float *c = cos_.data() + r * half, *s = sin_.data() + r * half;
-      for (float* head = x.row(r); head < x.row(r) + x.cols; head += head_dim) {
-        for (int i = 0; i < half; ++i) {
-          const float a = head[2 * i], b = head[2 * i + 1];
-          head[2 * i] = a * c[i] - b * s[i];
-          head[2 * i + 1] = a * s[i] + b * c[i];
-        }
-      }
-    });
-  }
-
-  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
-             float* gamma) override {
-    ForRows(u.rows, [&](int r) {
-      gamma[r] =
-          gamma_max * std::tanh(*gamma_bias.floats() + cpu::DotRow(u.row(r), gamma_ctx.floats(), u.cols));
-    });
-  }
-
   void GatherLogitRows(Matrix x, Matrix y) override {
     for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_->logit_rows[i]), y.cols, y.row(i));
   }
 
-  void AppendForward(Matrix k, Matrix v, LayerState* s) override {
+  void AppendRows(const LayerRows& rows, LayerState* s) override {
     const Layout l(*s);
-    const int d = s->head_dim;
+    const int d = s->head_dim, D = s->hidden_size;
     ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
+      Rotate(row, rows.q);
+      Rotate(row, rows.k);
+      rows.gamma[row] =
+          rows.gamma_max * std::tanh(*rows.gamma_bias->floats() +
+                                     cpu::DotRow(rows.u.row(row), rows.gamma_ctx->floats(), rows.u.cols));
       for (int h = 0; h < s->num_kv_heads; ++h) {
         const int64_t head = page * s->num_kv_heads + h;
-        cpu::StoreColumn(k.row(row) + h * d, d, s->dtype,
+        cpu::StoreColumn(rows.k.row(row) + h * d, d, s->dtype,
                          KeyPanel(s->k_f, head * l.key_head, slot, d, s->dtype), slot % kPanel);
-        cpu::StoreRow(v.row(row) + h * d, d, s->dtype, At(s->v_f, head * l.value_head, s->dtype),
+        cpu::StoreRow(rows.v.row(row) + h * d, d, s->dtype, At(s->v_f, head * l.value_head, s->dtype),
                       RoundUp(d, kPanel), slot);
       }
-    });
-  }
-
-  void AppendFeedbackKeys(Matrix k_b, LayerState* s) override {
-    const Layout l(*s);
-    ForTokens(step_->spans, s->page_size, [&](int row, int64_t page, int slot) {
       if (!Owns(*s, page)) return;
-      page -= s->first_feedback_page;
-      cpu::StoreColumn(k_b.row(row), s->hidden_size, s->dtype,
-                       KeyPanel(s->k_b, page * l.feedback_key, slot, s->hidden_size, s->dtype),
+      cpu::StoreColumn(rows.k_b.row(row), D, s->dtype,
+                       KeyPanel(s->k_b, (page - s->first_feedback_page) * l.feedback_key, slot, D, s->dtype),
                        slot % kPanel);
     });
   }
@@ -193,7 +159,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& s, Matrix out) override {
+  void Attend(const AttendCall& call, const LayerState& s) override {
+    const Matrix q = call.q, out = call.out;
+    const absl::Span<const int> q_to_kv = call.q_to_kv;
     const Layout l(s);
     const std::vector<RowSpan>& spans = step_->spans;
     const int d = s.head_dim, width = RoundUp(d, kPanel), num_heads = static_cast<int>(q_to_kv.size());
@@ -248,10 +216,12 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks,
-                    FeedbackPartials out) override {
+  void FeedbackRead(const FeedbackReadCall& call, const LayerState& s) override {
+    const Matrix q_b = call.q_b;
+    const int rank = call.rank, num_ranks = call.num_ranks;
+    const FeedbackPartials out = call.partials;
     const Layout l(s);
-    const std::vector<RowSpan>& blocks = step_->waves[wave];
+    const std::vector<RowSpan>& blocks = step_->waves[call.wave];
     const absl::Span<const int> first_rows = FirstRows(blocks);
     const int own = kFeedbackChains / num_ranks;
     const absl::Span<const Query> queries = Pack(q_b, blocks, ReadsInPairs(s));
@@ -294,22 +264,27 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype,
-                     int begin, int end, Matrix s) override {
-    const std::vector<RowSpan>& blocks = step_->waves[wave];
+  void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
+    const FeedbackPartials& in = call.partials;
+    const std::vector<RowSpan>& blocks = step_->waves[call.wave];
     const absl::Span<const int> first_rows = FirstRows(blocks);
     constexpr int kSlab = cpu::kSolveSlab;  // columns of an item; columns never mix
-    const int slabs = (end - begin + kSlab - 1) / kSlab;
+    const int slabs = (call.end - call.begin + kSlab - 1) / kSlab;
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
-      const int row = first_rows[item / slabs], c = begin + item % slabs * kSlab;
+      const int row = first_rows[item / slabs], c = call.begin + item % slabs * kSlab,
+                end = std::min(call.end, c + kSlab);
       cpu::FeedbackSolve(
           {block.num_rows, block.start / kTile % kFeedbackChains, in.max + row, in.sum + row, in.rows,
            in.acc + static_cast<int64_t>(row) * in.width, static_cast<int64_t>(in.rows) * in.width, in.width,
-           in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, f.row(block.first_row), f.stride,
-           gamma + block.first_row, state_dtype, s.row(block.first_row), s.stride},
-          c, std::min(end, c + kSlab));
+           in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, call.f.row(block.first_row),
+           call.f.stride, call.gamma + block.first_row, state->dtype, call.s.row(block.first_row),
+           call.s.stride},
+          c, end);
+      for (int r = block.first_row; r < block.first_row + block.num_rows && call.g.data != nullptr; ++r)
+        cpu::MultiplyRow(call.s.row(r) + c, call.g.row(r) + c, end - c, call.gated.row(r) + c);
     });
+    if (call.append) AppendFeedbackStates(call.s, call.wave, state);
   }
 
   void ReadState(const LayerState& s, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
@@ -341,6 +316,20 @@ class CpuBackend final : public Backend {
  private:
   static bool Owns(const LayerState& s, int64_t page) {
     return page >= s.first_feedback_page && page < s.first_feedback_page + s.num_feedback_pages;
+  }
+
+  // A row's heads, by the angles of its position.
+  void Rotate(int row, Matrix x) {
+    const int head_dim = step_->head_dim, half = head_dim / 2;
+    if (half == 0) return;
+    const float *c = cos_.data() + row * half, *s = sin_.data() + row * half;
+    for (float* head = x.row(row); head < x.row(row) + x.cols; head += head_dim) {
+      for (int i = 0; i < half; ++i) {
+        const float a = head[2 * i], b = head[2 * i + 1];
+        head[2 * i] = a * c[i] - b * s[i];
+        head[2 * i + 1] = a * s[i] + b * c[i];
+      }
+    }
   }
 
   // Rows are cheap: hand them out in batches, and keep small steps on the calling thread.

@@ -22,11 +22,15 @@ int Items(int n) { return (Panels(n) + kItem - 1) / kItem; }
 }  // namespace
 
 LinearLayers::LinearLayers(ThreadPool* pool, bool use_bf16_dot)
-    : pool_(pool), use_bf16_dot_(use_bf16_dot), scratch_(pool->num_threads()) {}
+    : pool_(pool), use_bf16_dot_(use_bf16_dot), scratch_(pool->num_threads()), sums_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kI8) return Format::kInt8;
   return use_bf16_dot_ && dtype == DType::kBF16 ? Format::kPairs : Format::kFloat;
+}
+
+int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
+  return format == Format::kInt8 ? cpu::Int8PanelSize(w.k) : SizeOf(w.dtype) * kPanel * cpu::PanelRows(w.k);
 }
 
 absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n,
@@ -34,8 +38,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
   LinearWeights w;
   w.n = n, w.k = k, w.dtype = to;
   const Format format = FormatOf(to);
-  const int64_t panel_bytes =
-      format == Format::kInt8 ? cpu::Int8PanelSize(k) : SizeOf(to) * kPanel * cpu::PanelRows(k);
+  const int64_t panel_bytes = PanelBytes(format, w);
   auto memory = AllocatePages(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
@@ -106,26 +109,44 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     for (int n; item >= (n = Items(call->weights->n)); ++call) item -= n;
     const LinearWeights& w = *call->weights;
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
-    const void* data = w.weight.data();
-    const float* bias = w.bias.floats();
-    float* y = call->y.data;
-    const int64_t ldy = call->y.stride;
-    switch (format) {
-      case Format::kPairs:
-        return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, w.n, w.k},
-                                 bias, first, last, y, ldy,
-                                 Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
-      case Format::kInt8:
-        return cpu::Int8LinearPanels(
-            static_cast<const uint32_t*>(left), x.rows,
-            {static_cast<const int8_t*>(data), static_cast<const uint16_t*>(w.scale.data()), w.n, w.k}, bias,
-            first, last, y, ldy, Grown(&scratch_[thread], cpu::Int8Scratch()));
-      case Format::kFloat:
-        return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, w.n, w.k},
-                                 bias, first, last, y, ldy,
-                                 Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+    const Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
+    Matrix out = y;
+    if (call->epilogue == Epilogue::kAdd) {
+      constexpr int kStride = kItem * kPanel;
+      out = {Grown(&sums_[thread], static_cast<size_t>(x.rows) * kStride), y.rows, y.cols, kStride};
+    }
+    RunPanels(x, format, left, w, first, last, thread, out);
+    for (int r = 0; r < x.rows && call->epilogue != Epilogue::kNone; ++r) {
+      if (call->epilogue == Epilogue::kGelu) {
+        cpu::GeluRow(y.row(r), y.cols);
+      } else {
+        cpu::AddRow(out.row(r), y.cols, y.row(r));
+      }
     }
   });
+}
+
+void LinearLayers::RunPanels(Matrix x, Format format, const void* left, const LinearWeights& w, int first,
+                             int last, int thread, Matrix y) {
+  const char* data = static_cast<const char*>(w.weight.data()) + first * PanelBytes(format, w);
+  const float* bias = w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
+  const int panels = last - first;
+  switch (format) {
+    case Format::kPairs:
+      return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k},
+                               bias, 0, panels, y.data, y.stride,
+                               Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+    case Format::kInt8:
+      return cpu::Int8LinearPanels(
+          static_cast<const uint32_t*>(left), x.rows,
+          {reinterpret_cast<const int8_t*>(data),
+           static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k},
+          bias, 0, panels, y.data, y.stride, Grown(&scratch_[thread], cpu::Int8Scratch()));
+    case Format::kFloat:
+      return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows,
+                               {data, w.dtype, y.cols, w.k}, bias, 0, panels, y.data, y.stride,
+                               Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+  }
 }
 
 }  // namespace sessa

@@ -27,8 +27,12 @@ class LinearLayers {
   // Which kernels run: those of simd.h on floats or on bf16 pairs, or those of int8_linear.h.
   enum class Format { kFloat, kPairs, kInt8 };
   Format FormatOf(DType dtype) const;
+  static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);
+  // y = their outputs, of the panels [first, last).
+  void RunPanels(Matrix x, Format format, const void* left, const LinearWeights& w, int first, int last,
+                 int thread, Matrix y);
 
   ThreadPool* const pool_;
   const bool use_bf16_dot_;
@@ -36,6 +40,7 @@ class LinearLayers {
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
   std::vector<std::vector<float>> scratch_;  // [thread]
+  std::vector<std::vector<float>> sums_;     // [thread] of an item, to be added
 };
 
 }  // namespace sessa

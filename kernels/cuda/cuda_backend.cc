@@ -130,32 +130,6 @@ class CudaBackend final : public Backend {
     Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
             "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
   }
-  void Gelu(Matrix x) override {
-    const RowLaunch on = Pad(&x);
-    Enqueue([=] { cuda::Gelu(on, x); }, "gelu", on, x);
-  }
-  void Multiply(Matrix a, Matrix b, Matrix y) override {
-    const RowLaunch on = Pad(&a, &b, &y);
-    Enqueue([=] { cuda::Multiply(on, a, b, y); }, "multiply", on, a, b, y);
-  }
-  void Add(Matrix a, Matrix y) override {
-    const RowLaunch on = Pad(&a, &y);
-    Enqueue([=] { cuda::Add(on, a, y); }, "add", on, a, y);
-  }
-  void Rope(Matrix x) override {
-    const RowLaunch on = Pad(&x);
-    const float* cos = rope_.floats();
-    const int head_dim = step_.head_dim();
-    const int64_t size = int64_t{step_.bucket()} * (head_dim / 2);
-    Enqueue([=] { cuda::Rope(on, x, head_dim, cos, cos + size); }, "rope", on, x, head_dim, cos, size);
-  }
-  void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
-             float* gamma) override {
-    const RowLaunch on = Pad(&u);
-    Enqueue(
-        [=, c = gamma_ctx.floats(), b = gamma_bias.floats()] { cuda::Gamma(on, u, c, b, gamma_max, gamma); },
-        "gamma", on, u, gamma_ctx.floats(), gamma_bias.floats(), gamma_max, gamma);
-  }
   void GatherLogitRows(Matrix x, Matrix y) override {
     const RowLaunch on = Pad(&x, &y);
     Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
@@ -181,7 +155,7 @@ class CudaBackend final : public Backend {
       const LinearWeights& w = *call.weights;
       Matrix y = call.y;
       y.rows = x.rows;
-      if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0};
+      if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
       if (num_tasks == cuda::kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
         gemm ? GemmLinear(on, x, tasks, num_tasks, dtype) : OwnLinear(on, x, tasks, num_tasks, dtype);
         num_tasks = 0;
@@ -189,51 +163,59 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void AppendForward(Matrix k, Matrix v, LayerState* s) override {
-    Append(k, Keys(*s));
-    Append(v, Values(*s));
+  void AppendRows(const LayerRows& rows, LayerState* s) override {
+    Rope(rows.q);
+    Rope(rows.k);
+    Matrix u = rows.u;
+    const RowLaunch on = Pad(&u);
+    Enqueue([=, c = rows.gamma_ctx->floats(), b = rows.gamma_bias->floats(), gamma_max = rows.gamma_max,
+             gamma = rows.gamma] { cuda::Gamma(on, u, c, b, gamma_max, gamma); },
+            "gamma", on, u, rows.gamma_ctx->floats(), rows.gamma_bias->floats(), rows.gamma_max, rows.gamma);
+    Append(rows.k, nullptr, rows.k.rows, Keys(*s));
+    Append(rows.v, nullptr, rows.v.rows, Values(*s));
+    Append(rows.k_b, nullptr, rows.k_b.rows, FeedbackKeys(*s));
   }
-  void AppendFeedbackKeys(Matrix k_b, LayerState* s) override { Append(k_b, FeedbackKeys(*s)); }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
-    AppendRows(x, w.rows, w.num_rows, FeedbackStates(*s));
+    Append(x, w.rows, w.num_rows, FeedbackStates(*s));
   }
 
-  void Attend(Matrix q, absl::Span<const int> q_to_kv, const LayerState& s, Matrix out) override {
-    if (q_to_kv.empty()) return;
+  void Attend(const AttendCall& call, const LayerState& s) override {
+    if (call.q_to_kv.empty()) return;
     cuda::PagedRead read = {};
-    read.q = q;
+    read.q = call.q;
     read.keys = Keys(s);
     read.values = Values(s);
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     read.num_chains = read.num_ranks = 1;
-    read.out = out;
-    Read(step_.Attention(q_to_kv, s.head_dim, s.dtype), read);
+    read.out = call.out;
+    Read(step_.Attention(call.q_to_kv, s.head_dim, s.dtype), read);
   }
 
-  void FeedbackRead(Matrix q_b, int wave, const LayerState& s, int rank, int num_ranks,
-                    FeedbackPartials out) override {
+  void FeedbackRead(const FeedbackReadCall& call, const LayerState& s) override {
+    FeedbackPartials out = call.partials;
     cuda::PagedRead read = {};
-    read.q = q_b;
+    read.q = call.q_b;
     read.keys = FeedbackKeys(s);
     read.values = FeedbackStates(s);
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
     read.feedback = true;
     read.num_chains = kFeedbackChains;
-    read.rank = rank;
-    read.num_ranks = num_ranks;
+    read.rank = call.rank;
+    read.num_ranks = call.num_ranks;
     read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
     read.width = out.width;
     read.live = Pad(&out).live;
     read.partial_rows = out.rows;
-    Read(step_.WaveOf(wave, s.hidden_size, s.dtype).plan, read);
+    Read(step_.WaveOf(call.wave, s.hidden_size, s.dtype).plan, read);
   }
 
-  void FeedbackSolve(int wave, const FeedbackPartials& in, Matrix f, const float* gamma, DType state_dtype,
-                     int begin, int end, Matrix s) override {
-    const cuda::ReadPlan& plan = step_.WaveOf(wave, f.cols, state_dtype).plan;
+  void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
+    const FeedbackPartials& in = call.partials;
+    const cuda::ReadPlan& plan = step_.WaveOf(call.wave, state->hidden_size, state->dtype).plan;
     FeedbackPartials padded = in;
-    const RowLaunch on = Pad(&padded, &f, &s);
+    Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
+    const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
     const cuda::FeedbackSolveArgs args{in.max,
                                        in.sum,
                                        in.acc,
@@ -243,18 +225,21 @@ class CudaBackend final : public Backend {
                                        on.live,
                                        f,
                                        s,
-                                       gamma,
-                                       state_dtype == DType::kBF16,
-                                       begin,
-                                       end};
-    for (const cuda::ReadGroup& g : plan.groups) {
-      const bool by_inverse = g.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
-      const cuda::ReadBlock* blocks = plan.device_blocks + g.first;
+                                       g,
+                                       gated,
+                                       call.gamma,
+                                       state->dtype == DType::kBF16,
+                                       call.begin,
+                                       call.end};
+    for (const cuda::ReadGroup& group : plan.groups) {
+      const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
+      const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
       Enqueue([=, stream = stream(),
-               count = g.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
-              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, gamma,
-              state_dtype, begin, end, blocks, g.count, int{by_inverse});
+               count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
+              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
+              call.gamma, state->dtype, call.begin, call.end, blocks, group.count, int{by_inverse});
     }
+    if (call.append) AppendFeedbackStates(call.s, call.wave, state);
   }
 
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
@@ -327,8 +312,16 @@ class CudaBackend final : public Backend {
   static cuda::PagedVectors FeedbackKeys(const LayerState& s) { return Feedback(s.k_b, s); }
   static cuda::PagedVectors FeedbackStates(const LayerState& s) { return Feedback(s.s, s); }
 
-  void Append(Matrix x, const cuda::PagedVectors& to) { AppendRows(x, nullptr, x.rows, to); }
-  void AppendRows(Matrix x, const int32_t* rows, int num_rows, const cuda::PagedVectors& to) {
+  void Rope(Matrix x) {
+    const int head_dim = step_.head_dim();
+    if (head_dim == 0) return;
+    const RowLaunch on = Pad(&x);
+    const float* cos = rope_.floats();
+    const int64_t size = int64_t{step_.bucket()} * (head_dim / 2);
+    Enqueue([=] { cuda::Rope(on, x, head_dim, cos, cos + size); }, "rope", on, x, head_dim, cos, size);
+  }
+
+  void Append(Matrix x, const int32_t* rows, int num_rows, const cuda::PagedVectors& to) {
     struct {
       int rows;
     } count{num_rows};
@@ -341,14 +334,10 @@ class CudaBackend final : public Backend {
 
   static auto KernelsOf(cuda::ReadPath path) -> void (*)(cudaStream_t, const cuda::PagedRead&, int) {
     switch (path) {
-      case cuda::ReadPath::kFewQueries:
-        return cuda::ReadFewQueries;
-      case cuda::ReadPath::kManyQueries:
-        return cuda::ReadManyQueries;
-      case cuda::ReadPath::kTensorCores:
-        return cuda::ReadManyQueriesTensor;
-      case cuda::ReadPath::kFusedAttention:
-        return cuda::FusedAttention;
+      case cuda::ReadPath::kFewQueries: return cuda::ReadFewQueries;
+      case cuda::ReadPath::kManyQueries: return cuda::ReadManyQueries;
+      case cuda::ReadPath::kTensorCores: return cuda::ReadManyQueriesTensor;
+      case cuda::ReadPath::kFusedAttention: return cuda::FusedAttention;
     }
     return nullptr;
   }
@@ -372,7 +361,7 @@ class CudaBackend final : public Backend {
   }
 
   // The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
-  // rows that are there are copied from its results.
+  // rows that are there are taken from its results.
   void GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
     const bool copied = on.live != nullptr, rounded = dtype == DType::kBF16;
     const int stride = cuda::Padded(x.cols), k = x.cols;
@@ -387,19 +376,30 @@ class CudaBackend final : public Backend {
     }
     for (int i = 0; i < num_tasks; ++i) {
       const cuda::LinearTask& task = tasks[i];
+      const Epilogue epilogue = task.epilogue;
       Matrix y = task.y;
       if (copied) {
         if (!context_.Reserve(sizeof(float) * y.rows * task.n, &gemm_out_)) return;
         y = {gemm_out_.floats(), y.rows, task.n, task.n};
       }
-      const cuda::GemmCall call{dtype,     in, in_stride, task.weight, cuda::Padded(k), rounded ? stride : k,
-                                task.bias, y};
+      const cuda::GemmCall call{.dtype = dtype,
+                                .x = in,
+                                .x_stride = in_stride,
+                                .weight = task.weight,
+                                .weight_stride = cuda::Padded(k),
+                                .k = rounded ? stride : k,
+                                .bias = task.bias,
+                                .accumulate = epilogue == Epilogue::kAdd && !copied,
+                                .y = y};
       Enqueue(
           [this, call] {
             if (absl::Status status = gemm_->Run(stream(), call); !status.ok()) context_.Fail(status);
           },
           "gemm", dtype, in, in_stride, task, k, y);
-      if (copied) Enqueue([=, to = task.y] { cuda::CopyRows(on, y, to); }, "copy", on, y, task.y);
+      // The library's own GELU is another function.
+      if (copied || epilogue == Epilogue::kGelu) {
+        Enqueue([=, to = task.y] { cuda::FinishRows(on, y, epilogue, to); }, "finish", on, y, task);
+      }
     }
   }
 

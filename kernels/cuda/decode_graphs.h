@@ -66,7 +66,9 @@ class DecodeGraphs {
     Add(v.data), Add(v.dtype), Add(v.page_size), Add(v.num_heads), Add(v.dim), Add(v.first_page),
         Add(v.num_pages);
   }
-  void Add(const LinearTask& t) { Add(t.weight), Add(t.bias), Add(t.y), Add(t.n); }
+  void Add(const LinearTask& t) {
+    Add(t.weight), Add(t.bias), Add(t.y), Add(t.n), Add(static_cast<int>(t.epilogue));
+  }
 
   void RunAll() {
     for (const Operation& o : operations_) o.run(operands_.data() + o.at);

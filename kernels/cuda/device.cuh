@@ -40,6 +40,12 @@ __device__ __forceinline__ float4 Load4(const Bf16* p) {
           __uint_as_float(v.y & 0xffff0000u)};
 }
 
+// The end of a linear layer's output x.
+__device__ __forceinline__ void Finish(Epilogue epilogue, float x, float* y) {
+  if (epilogue == Epilogue::kGelu) x = x * 0.5f * (1.0f + erff(x * 0.70710678f));
+  *y = epilogue == Epilogue::kAdd ? *y + x : x;
+}
+
 // The rows that a launch computes (RowLaunch).
 __device__ __forceinline__ int LiveRows(const int32_t* live, int rows) {
   return live != nullptr ? *live : rows;

@@ -30,33 +30,19 @@ __global__ void __launch_bounds__(kThreads)
   if (e.exists) x.row(e.row)[e.column] = ToFloat(table[static_cast<int64_t>(ids[e.row]) * x.cols + e.column]);
 }
 
-__global__ void __launch_bounds__(kThreads) GeluKernel(const int32_t* live, Matrix x) {
+__global__ void __launch_bounds__(kThreads)
+    FinishRowsKernel(const int32_t* live, Matrix x, Epilogue epilogue, Matrix y) {
   BeginKernel();
   const Element e(live, x.cols);
-  if (!e.exists) return;
-  float* p = x.row(e.row) + e.column;
-  *p = *p * 0.5f * (1.0f + erff(*p * 0.70710678f));
+  if (e.exists) Finish(epilogue, x.row(e.row)[e.column], y.row(e.row) + e.column);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    MultiplyKernel(const int32_t* live, Matrix a, Matrix b, Matrix y) {
-  BeginKernel();
-  const Element e(live, y.cols);
-  if (e.exists) y.row(e.row)[e.column] = a.row(e.row)[e.column] * b.row(e.row)[e.column];
-}
-
-__global__ void __launch_bounds__(kThreads) AddKernel(const int32_t* live, Matrix a, Matrix y) {
-  BeginKernel();
-  const Element e(live, y.cols);
-  if (e.exists) y.row(e.row)[e.column] += a.row(e.row)[e.column];
-}
-
-// y[i] = x[rows[i]], or x[i].
+// y[i] = x[rows[i]].
 __global__ void __launch_bounds__(kThreads)
     GatherRowsKernel(const int32_t* live, Matrix x, const int32_t* rows, Matrix y) {
   BeginKernel();
   const Element e(live, y.cols);
-  if (e.exists) y.row(e.row)[e.column] = x.row(rows != nullptr ? rows[e.row] : e.row)[e.column];
+  if (e.exists) y.row(e.row)[e.column] = x.row(rows[e.row])[e.column];
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -141,11 +127,6 @@ void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Mat
     LaunchElements(on, x.rows, x.cols, EmbedKernel<Bf16>, ids, static_cast<const Bf16*>(table), x);
   }
 }
-void Gelu(RowLaunch on, Matrix x) { LaunchElements(on, x.rows, x.cols, GeluKernel, x); }
-void Multiply(RowLaunch on, Matrix a, Matrix b, Matrix y) {
-  LaunchElements(on, y.rows, y.cols, MultiplyKernel, a, b, y);
-}
-void Add(RowLaunch on, Matrix a, Matrix y) { LaunchElements(on, y.rows, y.cols, AddKernel, a, y); }
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y) {
   LaunchElements(on, y.rows, y.cols, GatherRowsKernel, x, rows, y);
 }
@@ -156,8 +137,8 @@ void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, i
 void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin) {
   LaunchElements(on, x.rows, x.cols / 2, RopeKernel, x, head_dim / 2, cos, sin);
 }
-void CopyRows(RowLaunch on, Matrix x, Matrix y) {
-  LaunchElements(on, y.rows, y.cols, GatherRowsKernel, x, nullptr, y);
+void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y) {
+  LaunchElements(on, x.rows, x.cols, FinishRowsKernel, x, epilogue, y);
 }
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride) {
   if (dtype == DType::kF32) {

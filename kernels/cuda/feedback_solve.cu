@@ -66,6 +66,11 @@ __device__ __forceinline__ Past ReadPast(const FeedbackSolveArgs& args, const Re
   return past;
 }
 
+__device__ __forceinline__ void StoreState(const FeedbackSolveArgs& args, int row, int column, float s) {
+  args.s.row(row)[column] = s;
+  if (args.g.data != nullptr) args.gated.row(row)[column] = s * args.g.row(row)[column];
+}
+
 __global__ void __launch_bounds__(kColumns)
     SolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
   BeginKernel();
@@ -85,7 +90,7 @@ __global__ void __launch_bounds__(kColumns)
     for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
     const float y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
                          args.f.row(block.first_row + r)[column]);
-    args.s.row(block.first_row + r)[column] = y;
+    StoreState(args, block.first_row + r, column, y);
     s[r][thread] = args.round_to_bf16 ? ToFloat(RoundToBf16(y)) : y;
   }
 }
@@ -151,7 +156,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int c = 0; c < 4; ++c) {
       const int column = first_column + column0 + c;
       if (row0 + i < block.num_rows && column < args.end)
-        args.s.row(block.first_row + row0 + i)[column] = s[i][c];
+        StoreState(args, block.first_row + row0 + i, column, s[i][c]);
     }
   }
 }

@@ -12,8 +12,8 @@
 
 namespace sessa::cuda {
 
-// y = x W^T + bias over k dimensions, with float32 accumulation. Device memory; x and weight of one dtype,
-// kF32 (as it is, no TF32) or kBF16.
+// y = x W^T + bias over k dimensions, or y += it, with float32 accumulation. Device memory; x and weight of
+// one dtype, kF32 (as it is, no TF32) or kBF16.
 struct GemmCall {
   DType dtype;
   const void* x;       // [rows, x_stride]
@@ -22,7 +22,8 @@ struct GemmCall {
   int64_t weight_stride;
   int k;
   const float* bias;  // [n] or null
-  Matrix y;           // [rows, n]
+  bool accumulate;
+  Matrix y;  // [rows, n]
 };
 
 class Gemm {

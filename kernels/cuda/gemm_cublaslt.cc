@@ -69,9 +69,9 @@ class CublasLtGemm final : public Gemm {
         return ToStatus(s, "bias");
       }
     }
-    const float one = 1, zero = 0;
+    const float one = 1, share_of_y = c.accumulate ? 1 : 0;
     return ToStatus(
-        cublasLtMatmul(handle_, plan.product, &one, c.weight, plan.weight, c.x, plan.x, &zero, c.y.data,
+        cublasLtMatmul(handle_, plan.product, &one, c.weight, plan.weight, c.x, plan.x, &share_of_y, c.y.data,
                        plan.y, c.y.data, plan.y, &plan.algorithm, workspace_, plan.workspace_bytes, stream),
         "matmul");
   }

@@ -28,9 +28,6 @@ struct RowLaunch {
 // ---- elementwise.cu ----
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
 void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y);
-void Gelu(RowLaunch on, Matrix x);
-void Multiply(RowLaunch on, Matrix a, Matrix b, Matrix y);
-void Add(RowLaunch on, Matrix a, Matrix y);
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
 // cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
 void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
@@ -38,7 +35,8 @@ void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, i
 void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin);
 void Gamma(RowLaunch on, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
            float* gamma);
-void CopyRows(RowLaunch on, Matrix x, Matrix y);
+// The epilogue of a linear layer that left its results in x. x may be y.
+void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
 // y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
 
@@ -53,6 +51,7 @@ struct LinearTask {
   const float* bias;   // [n] or null
   Matrix y;            // [rows, n]
   int n, first_tile;   // first_tile: filled in by Linear
+  Epilogue epilogue;
 };
 inline constexpr int kMaxLinearTasks = 8;
 // Scratch that Linear needs, for tasks with this many columns in all.
@@ -155,6 +154,7 @@ struct FeedbackSolveArgs {
   int partial_rows, width;
   const int32_t* live;  // as RowLaunch: instead of partial_rows
   Matrix f, s;          // [rows, D]
+  Matrix g, gated;      // gated = s g; null: not wanted
   const float* gamma;   // [rows]
   bool round_to_bf16;   // the states that later rows read, as the cache will round them
   int begin, end;       // columns

@@ -47,7 +47,7 @@ __device__ void FinishLinear(const LinearArgs& args, const LinearBlock& block, c
   const auto write = [&](int i, float sum) {
     const int row = block.first_row + i / kTile, column = block.first_output + i % kTile;
     if (row < block.last_row && column < task.n)
-      task.y.row(row)[column] = task.bias != nullptr ? sum + task.bias[column] : sum;
+      Finish(task.epilogue, task.bias != nullptr ? sum + task.bias[column] : sum, task.y.row(row) + column);
   };
   const int num_splits = gridDim.y;
   if (num_splits == 1) {

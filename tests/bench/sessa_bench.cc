@@ -98,12 +98,13 @@ struct PagedLayer {
     for (int i = 0; i < num_pages; ++i) pages.push_back(i);
     const int kv = state.num_kv_heads * state.head_dim;
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
+    const Buffer table = *backend->MakeTable(rows.data(), DType::kF32, D, DType::kF32);
+    std::vector<float> gamma(64);
     for (int start = 0; start < t; start += 64) {
       const int n = std::min(64, t - start);
       const Matrix narrow{rows.data(), n, kv, kv}, wide{rows.data(), n, D, D};
       Begin(backend, n, start);
-      backend->AppendForward(narrow, narrow, &state);
-      backend->AppendFeedbackKeys(wide, &state);
+      backend->AppendRows({wide, narrow, narrow, wide, wide, &table, &table, 1, gamma.data()}, &state);
       backend->AppendFeedbackStates(wide, 0, &state);
     }
   }
@@ -137,7 +138,8 @@ void BM_FeedbackRead(benchmark::State& state, bool dot, int rows, int D, int t) 
   Partials partials(rows, D);
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
-  for (auto _ : state) backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
+  const Matrix x{q.data(), rows, D, D};
+  for (auto _ : state) backend->FeedbackRead({x, x, 0, 0, 1, partials.view}, layer.state);
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
@@ -151,11 +153,13 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   const std::vector<float> gamma(rows, 0.5f);
   Partials partials(rows, D);
   layer.Begin(backend.get(), rows, start);
-  backend->FeedbackRead({q.data(), rows, D, D}, 0, layer.state, 0, 1, partials.view);
+  const Matrix x{q.data(), rows, D, D};
+  backend->FeedbackRead({x, x, 0, 0, 1, partials.view}, layer.state);
   Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve(0, partials.view, {f.data(), rows, D, D}, gamma.data(), DType::kBF16, 0, D,
-                           {s.data(), rows, D, D});
+    backend->FeedbackSolve(
+        {0, partials.view, {f.data(), rows, D, D}, gamma.data(), 0, D, {s.data(), rows, D, D}, {}, {}, false},
+        &layer.state);
   }
   measured.Report(0, 1.0 * rows * rows * D);
 }
@@ -171,7 +175,7 @@ void BM_Attend(benchmark::State& state, bool dot, int rows, int D, int t) {
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
   for (auto _ : state)
-    backend->Attend({q.data(), rows, D, D}, q_to_kv, layer.state, {out.data(), rows, D, D});
+    backend->Attend({{q.data(), rows, D, D}, q_to_kv, {out.data(), rows, D, D}}, layer.state);
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 

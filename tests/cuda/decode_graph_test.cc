@@ -239,7 +239,8 @@ class OperationsTest : public testing::Test {
   std::map<std::string, std::vector<float>> Step(const std::vector<int>& lengths) {
     const int n = static_cast<int>(lengths.size()), bucket = cuda::DecodeBucket(n), C = kFeedbackChains;
     const Matrix x = Operand("x", n, kWidth), h = Operand("h", n, kWidth), y = Operand("y", n, 40),
-                 q = Operand("q", n, kHeads * kHeadDim, true), k = Operand("k", n, kKvHeads * kHeadDim, true),
+                 r = Operand("r", n, 40, true), q = Operand("q", n, kHeads * kHeadDim, true),
+                 k = Operand("k", n, kKvHeads * kHeadDim, true),
                  v = Operand("v", n, kKvHeads * kHeadDim, true), o = Operand("o", n, kHeads * kHeadDim),
                  b = Operand("b", n, kWidth, true), s = Operand("s", n, kWidth), z = Operand("z", n, kWidth),
                  gamma = Operand("gamma", n, 1), max = Operand("max", n, C), sum = Operand("sum", n, C),
@@ -258,20 +259,12 @@ class OperationsTest : public testing::Test {
     backend_->BeginStep(step);
     backend_->Embed(table_, DType::kF32, x);
     backend_->LayerNorm(x, vector_, vector_, 1e-5f, h);
-    const LinearCall call{&linear_, y};
-    backend_->Linear(h, {&call, 1});
-    backend_->Gelu(y);
-    backend_->Gamma(h, vector_, vector_, 0.9f, gamma.data);
-    backend_->Rope(q);
-    backend_->AppendForward(k, v, &state_);
-    backend_->AppendFeedbackKeys(b, &state_);
-    backend_->Attend(q, {0, 0, 1, 1}, state_, o);
+    backend_->Linear(h, {{&linear_, y, Epilogue::kGelu}, {&linear_, r, Epilogue::kAdd}});
+    backend_->AppendRows({q, k, v, b, h, &vector_, &vector_, 0.9f, gamma.data}, &state_);
     const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
-    backend_->FeedbackRead(h, 0, state_, 0, 1, partials);
-    backend_->FeedbackSolve(0, partials, x, gamma.data, DType::kBF16, 0, kWidth, s);
-    backend_->AppendFeedbackStates(s, 0, &state_);
-    backend_->Multiply(s, h, z);
-    backend_->Add(z, h);
+    const int q_to_kv[] = {0, 0, 1, 1};
+    backend_->AttendAndFeedbackRead({q, q_to_kv, o}, {h, b, 0, 0, 1, partials}, state_);
+    backend_->FeedbackSolve({0, partials, x, gamma.data, 0, kWidth, s, h, z, true}, &state_);
     backend_->GatherLogitRows(h, b);
     backend_->ArgMax(b, reinterpret_cast<int32_t*>(best.data));
     std::map<std::string, std::vector<float>> results;
@@ -329,6 +322,7 @@ TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
     LayerState state{DType::kF32, kPage, heads, 2, kWidth, 0, 1, {}, {}, {}, {}};
     ASSERT_TRUE(backend_->AllocateState(n, &state).ok());
     const Matrix q = Operand("q", n, heads * 2, true), k = Operand("k", n, heads * 2, true),
+                 b = Operand("b", n, kWidth, true), gamma = Operand("gamma", n, 1),
                  o = Operand("o", n, heads * 2);
     std::vector<int> q_to_kv(heads);
     std::iota(q_to_kv.begin(), q_to_kv.end(), 0);
@@ -341,8 +335,8 @@ TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
       step.token_ids.resize(n), step.positions.resize(n, t), step.logit_rows.resize(n);
       CutIntoWaves(&step);
       backend_->BeginStep(step);
-      backend_->AppendForward(k, k, &state);
-      backend_->Attend(q, q_to_kv, state, o);
+      backend_->AppendRows({q, k, k, b, b, &vector_, &vector_, 0.9f, gamma.data}, &state);
+      backend_->Attend({q, q_to_kv, o}, state);
       std::vector<float> out(n * heads * 2);
       backend_->CopyOut(o.data, out.size() * sizeof(float), out.data());
       ASSERT_TRUE(backend_->Synchronize().ok());

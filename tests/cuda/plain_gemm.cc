@@ -25,6 +25,7 @@ class PlainGemm final : public Gemm {
           sum += double{ToFloat(c.x, r * c.x_stride + i, c.dtype)} *
                  ToFloat(c.weight, j * c.weight_stride + i, c.dtype);
         }
+        if (c.accumulate) sum += c.y.row(r)[j];
         c.y.row(r)[j] = static_cast<float>(sum);
       }
     }

@@ -64,61 +64,64 @@ TEST_P(ConformanceTest, LayerNorm) {
   }
 }
 
-TEST_P(ConformanceTest, Elements) {
-  for (int columns : {1, 16, 257}) {
-    const auto a = Random(5 * columns, 3), b = Random(5 * columns);
-    std::vector<double> gelu, product, sum;
-    for (int i = 0; i < 5 * columns; ++i) {
-      gelu.push_back(a[i] * 0.5 * (1 + std::erf(a[i] / std::sqrt(2.0))));
-      product.push_back(double{a[i]} * b[i]);
-      sum.push_back(double{a[i]} + b[i]);
-    }
-    const Device x = Put(a, 5, columns, 3), y = Put(b, 5, columns, 5), z = Empty(5, columns, 2);
-    backend_->Multiply(x.matrix, y.matrix, z.matrix);
-    ExpectNear(product, Get(z), 1e-7);
-    backend_->Add(x.matrix, y.matrix);
-    ExpectNear(sum, Get(y), 1e-7);
-    backend_->Gelu(x.matrix);
-    ExpectNear(gelu, Get(x), 1e-6);
-  }
-}
-
 TEST_P(ConformanceTest, RopeAndGamma) {
   StepRows step;
   step.positions = {0, 1, 63, 4095, 100000};
   step.token_ids.resize(5);
+  const std::vector<int32_t> pages = {0, 1, 2, 3, 4};
+  for (int i = 0; i < 5; ++i) step.spans.push_back({i, 1, 0, {&pages[i], 1}});
+  CutIntoWaves(&step);
   for (int d : {2, 16, 128}) {
     step.head_dim = d;
     step.rope_theta = 10000;
-    backend_->BeginStep(step);
-    const int columns = 3 * d;
-    const auto x = Random(5 * columns);
-    std::vector<double> expected(x.size());
-    for (int r = 0; r < 5; ++r) {
-      for (int i = 0; i < columns; i += 2) {
-        // The angle is a product in float32, by definition.
-        const float angle = static_cast<float>(step.positions[r]) *
-                            (1.0f / std::pow(10000.0f, static_cast<float>(i % d) / static_cast<float>(d)));
-        const double c = std::cos(double{angle}), s = std::sin(double{angle}), a = x[r * columns + i],
-                     b = x[r * columns + i + 1];
-        expected[r * columns + i] = a * c - b * s;
-        expected[r * columns + i + 1] = a * s + b * c;
+    constexpr int kHeads = 3, kKvHeads = 2;
+    const int D = 3 * d + 2;
+    LayerState state;
+    state.dtype = DType::kF32;
+    state.page_size = 16, state.num_kv_heads = kKvHeads, state.head_dim = d, state.hidden_size = D;
+    state.num_feedback_pages = 5;
+    ASSERT_TRUE(backend_->AllocateState(5, &state).ok());
+    const auto rotated = [&](const std::vector<float>& x, int columns) {
+      std::vector<double> y(x.size());
+      for (int r = 0; r < 5; ++r) {
+        for (int i = 0; i < columns; i += 2) {
+          // The angle is a product in float32, by definition.
+          const float angle = static_cast<float>(step.positions[r]) *
+                              (1.0f / std::pow(10000.0f, static_cast<float>(i % d) / static_cast<float>(d)));
+          const double c = std::cos(double{angle}), s = std::sin(double{angle}), a = x[r * columns + i],
+                       b = x[r * columns + i + 1];
+          y[r * columns + i] = a * c - b * s;
+          y[r * columns + i + 1] = a * s + b * c;
+        }
       }
-    }
-    const Device y = Put(x, 5, columns, 6);
-    backend_->Rope(y.matrix);
-    ExpectNear(expected, Get(y), 1e-6);
-
-    const auto context = Random(columns, 0.1f);
-    std::vector<double> gamma;
+      return y;
+    };
+    const auto q = Random(5 * kHeads * d), k = Random(5 * kKvHeads * d), v = Random(k.size()),
+               wide = Random(5 * D), context = Random(D, 0.1f);
+    const Device dq = Put(q, 5, kHeads * d, 6), dk = Put(k, 5, kKvHeads * d, 2), dv = Put(v, 5, kKvHeads * d),
+                 du = Put(wide, 5, D, 1), gamma = Empty(1, 5);
+    const Buffer gamma_ctx = Table(context), gamma_bias = Table({0.25f});
+    backend_->BeginStep(step);
+    backend_->AppendRows({dq.matrix, dk.matrix, dv.matrix, du.matrix, du.matrix, &gamma_ctx, &gamma_bias,
+                          0.999f, gamma.matrix.data},
+                         &state);
+    ExpectNear(rotated(q, kHeads * d), Get(dq), 1e-6);
+    ExpectNear(rotated(k, kKvHeads * d), Get(dk), 1e-6);
+    std::vector<double> expected;
     for (int r = 0; r < 5; ++r) {
       double dot = 0.25;
-      for (int i = 0; i < columns; ++i) dot += expected[r * columns + i] * context[i];
-      gamma.push_back(0.999f * std::tanh(dot));
+      for (int i = 0; i < D; ++i) dot += double{wide[r * D + i]} * context[i];
+      expected.push_back(0.999f * std::tanh(dot));
     }
-    const Device out = Empty(1, 5);
-    backend_->Gamma(y.matrix, Table(context), Table({0.25f}), 0.999f, out.matrix.data);
-    ExpectNear(gamma, Get(out), 1e-6);
+    ExpectNear(expected, Get(gamma), 1e-6);
+    const auto keys = Get(dk);  // and so they are cached
+    for (int r = 0; r < 5; ++r) {
+      std::vector<float> cached(kKvHeads * d), values(kKvHeads * d), k_b(D);
+      backend_->ReadState(state, &pages[r], 1, cached.data(), values.data(), k_b.data(), nullptr);
+      EXPECT_EQ(cached, std::vector<float>(&keys[r * kKvHeads * d], &keys[r * kKvHeads * d] + kKvHeads * d));
+      EXPECT_EQ(values, std::vector<float>(&v[r * kKvHeads * d], &v[r * kKvHeads * d] + kKvHeads * d));
+      EXPECT_EQ(k_b, std::vector<float>(&wide[r * D], &wide[r * D] + D));
+    }
   }
 }
 
@@ -133,16 +136,12 @@ TEST_P(ConformanceTest, ArgMax) {
         float* row = x.data() + static_cast<size_t>(r) * columns;
         const int last = columns - 1, middle = columns / 2;
         switch (r % 7) {
-          case 1:
-            row[last] = row[middle] = 50;
-            break;  // equals
+          case 1: row[last] = row[middle] = 50; break;  // equals
           case 2:
             row[last] = kInf;
             row[0] = NAN;
             break;
-          case 3:
-            std::fill(row, row + columns, r % 2 == 0 ? NAN : -kInf);
-            break;  // nothing
+          case 3: std::fill(row, row + columns, r % 2 == 0 ? NAN : -kInf); break;  // nothing
           case 4:
             std::fill(row, row + columns, -0.0f);
             row[last] = 0;
@@ -260,6 +259,35 @@ TEST_P(LinearTest, ARowIsTheSameBitsInAnyBatch) {
       const std::vector<float>& expected = tensor_cores ? of_tensor_cores : alone;
       EXPECT_EQ(Get(out), std::vector<float>(expected.begin(), expected.begin() + rows * n))
           << Name(dtype) << " rows " << rows;
+    }
+  }
+}
+
+TEST_P(LinearTest, Epilogues) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int k : {20, 600}) {
+      for (int rows : {1, 5, 20, 63, 64, 200}) {
+        SCOPED_TRACE(absl::StrCat(Name(dtype), " rows ", rows, " k ", k));
+        const auto x = Random(static_cast<size_t>(rows) * k);
+        const Device in = Put(x, rows, k);
+        for (int n : {1, 130}) {
+          const Weights w = Make(n, k, dtype, n > 1);
+          const auto before = Random(static_cast<size_t>(rows) * n);
+          const Device plain = Empty(rows, n), gelu = Empty(rows, n, 3), sum = Put(before, rows, n, 5);
+          backend_->Linear(in.matrix, {{&w.device, plain.matrix},
+                                       {&w.device, gelu.matrix, Epilogue::kGelu},
+                                       {&w.device, sum.matrix, Epilogue::kAdd}});
+          std::vector<double> expected_gelu, expected_sum;
+          const auto y = Get(plain);
+          for (size_t i = 0; i < y.size(); ++i) {
+            expected_gelu.push_back(y[i] * 0.5 * (1 + std::erf(y[i] / std::sqrt(2.0))));
+            expected_sum.push_back(double{before[i]} + y[i]);
+          }
+          ExpectNear(expected_gelu, Get(gelu), 1e-6, 1);
+          // A library may add y to its sum before the bias.
+          ExpectNear(expected_sum, Get(sum), 1e-6, 1);
+        }
+      }
     }
   }
 }

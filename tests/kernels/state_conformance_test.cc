@@ -21,13 +21,16 @@ class StateTest : public ConformanceTest {
  protected:
   // Sequences whose rows come with random inputs, in steps of any cut; what each operation gave is kept.
   struct Sequence {
-    std::vector<float> q, k, v, q_b, k_b, f, gamma;  // inputs, by position
-    std::vector<float> out, s;                       // results
+    std::vector<float> q, k, v, q_b, k_b, f, u, g;  // inputs, by position; u is a column
+    std::vector<float> out, s, gated;               // results
     std::vector<int32_t> pages;
     int num_tokens, num_done = 0;
   };
 
+  static constexpr float kGammaMax = 0.999f, kGammaBias = 0.25f;
+
   void Start(const Shape& shape, const std::vector<int>& lengths) {
+    gamma_ctx_ = Table({2}), gamma_bias_ = Table({kGammaBias});
     shape_ = shape;
     sequences_.clear();
     const int tile_pages = kFeedbackTile / shape.page_size;
@@ -38,8 +41,7 @@ class StateTest : public ConformanceTest {
       s.q = Random(n * shape.H * shape.d), s.k = Random(n * shape.K * shape.d),
       s.v = Random(n * shape.K * shape.d);
       s.q_b = Random(n * shape.D, 1.5f), s.k_b = Random(n * shape.D, 1.5f), s.f = Random(n * shape.D);
-      s.gamma = Random(n);
-      for (float& g : s.gamma) g = 0.999f * std::tanh(2 * g);
+      s.u = Random(n), s.g = Random(n * shape.D);
       s.pages.resize((n + kFeedbackTile - 1) / kFeedbackTile * tile_pages);
       num_pages += static_cast<int>(s.pages.size());
     }
@@ -74,7 +76,7 @@ class StateTest : public ConformanceTest {
   void Step(const std::vector<int>& rows) {
     const auto [H, K, d, D, dtype, page_size] = shape_;
     StepRows step;
-    std::vector<float> q, k, v, q_b, k_b, f, gamma;
+    std::vector<float> q, k, v, q_b, k_b, f, u, g;
     int n = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
       Sequence& s = sequences_[i];
@@ -86,7 +88,7 @@ class StateTest : public ConformanceTest {
         to->insert(to->end(), from.begin() + s.num_done * width, from.begin() + (s.num_done + count) * width);
       };
       add(s.q, H * d, &q), add(s.k, K * d, &k), add(s.v, K * d, &v), add(s.q_b, D, &q_b), add(s.k_b, D, &k_b);
-      add(s.f, D, &f), add(s.gamma, 1, &gamma);
+      add(s.f, D, &f), add(s.u, 1, &u), add(s.g, D, &g);
     }
     step.token_ids.resize(n), step.positions.resize(n), step.logit_rows.resize(n);
     CutIntoWaves(&step);
@@ -95,33 +97,49 @@ class StateTest : public ConformanceTest {
     // then know the step again and take another way.
     const Device &dq = Held("q", q, n, H * d, 4), &dk = Held("k", k, n, K * d),
                  &dv = Held("v", v, n, K * d, 8), &dq_b = Held("q_b", q_b, n, D),
-                 &dk_b = Held("k_b", k_b, n, D, 4), &df = Held("f", f, n, D),
-                 &dgamma = Held("gamma", gamma, 1, n), &out = Held("out", {}, n, H * d, 4),
-                 &ds = Held("s", {}, n, D, 4), &max = Held("max", {}, kFeedbackChains, n),
+                 &dk_b = Held("k_b", k_b, n, D, 4), &df = Held("f", f, n, D), &du = Held("u", u, n, 1),
+                 &dg = Held("g", g, n, D, 8), &gamma = Held("gamma", {}, 1, n),
+                 &out = Held("out", {}, n, H * d, 4), &ds = Held("s", {}, n, D, 4),
+                 &gated = Held("gated", {}, n, D, 4), &max = Held("max", {}, kFeedbackChains, n),
                  &sum = Held("sum", {}, kFeedbackChains, n),
                  &acc = Held("acc", {}, kFeedbackChains * n, width), &p = Held("p", {}, n, kFeedbackTile);
     backend_->BeginStep(step);
-    backend_->AppendForward(dk.matrix, dv.matrix, &state_);
-    backend_->AppendFeedbackKeys(dk_b.matrix, &state_);
+    backend_->AppendRows({dq.matrix, dk.matrix, dv.matrix, dk_b.matrix, du.matrix, &gamma_ctx_, &gamma_bias_,
+                          kGammaMax, gamma.matrix.data},
+                         &state_);
     std::vector<int> q_to_kv;
     for (int h = 0; h < H; ++h) q_to_kv.push_back(h / (H / K));
-    backend_->Attend(dq.matrix, q_to_kv, state_, out.matrix);
+    const AttendCall attend{dq.matrix, q_to_kv, out.matrix};
     for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
       int wave_rows = 0;
       for (const RowSpan& b : step.waves[w]) wave_rows += b.num_rows;
       const FeedbackPartials partials{max.matrix.data, sum.matrix.data, acc.matrix.data,
                                       p.matrix.data,   wave_rows,       width};
-      backend_->FeedbackRead(dq_b.matrix, w, state_, 0, 1, partials);
-      // In two parts, as two ranks would.
-      backend_->FeedbackSolve(w, partials, df.matrix, dgamma.matrix.data, dtype, 0, D / 2, ds.matrix);
-      backend_->FeedbackSolve(w, partials, df.matrix, dgamma.matrix.data, dtype, D / 2, D, ds.matrix);
-      backend_->AppendFeedbackStates(ds.matrix, w, &state_);
+      const FeedbackReadCall read{dq_b.matrix, dk_b.matrix, w, 0, 1, partials};
+      if (w == 0) {
+        backend_->AttendAndFeedbackRead(attend, read, state_);
+      } else {
+        backend_->FeedbackRead(read, state_);
+      }
+      const auto solve = [&](int begin, int end, bool gate, bool append) {
+        backend_->FeedbackSolve({w, partials, df.matrix, gamma.matrix.data, begin, end, ds.matrix,
+                                 gate ? dg.matrix : Matrix{}, gate ? gated.matrix : Matrix{}, append},
+                                &state_);
+      };
+      if (w % 2 == 0) {
+        solve(0, D, true, true);
+      } else {  // in two parts, as two ranks would
+        solve(0, D / 2, true, false);
+        solve(D / 2, D, true, false);
+        backend_->AppendFeedbackStates(ds.matrix, w, &state_);
+      }
     }
-    const auto all_out = Get(out), all_s = Get(ds);
+    const auto all_out = Get(out), all_s = Get(ds), all_gated = Get(gated);
     for (size_t i = 0, row = 0; i < rows.size(); ++i) {
       Sequence& s = sequences_[i];
       s.out.insert(s.out.end(), all_out.begin() + row * H * d, all_out.begin() + (row + rows[i]) * H * d);
       s.s.insert(s.s.end(), all_s.begin() + row * D, all_s.begin() + (row + rows[i]) * D);
+      s.gated.insert(s.gated.end(), all_gated.begin() + row * D, all_gated.begin() + (row + rows[i]) * D);
       row += rows[i];
       s.num_done += rows[i];
     }
@@ -176,13 +194,15 @@ class StateTest : public ConformanceTest {
           std::copy(y.begin(), y.end(), out.begin() + (t * H + h) * d);
         }
         const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
-        for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + double{s.gamma[t]} * r[i];
+        for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + Gamma(s.u[t]) * r[i];
       }
       ExpectNear(out, s.out, Tolerance());
       ExpectNear(feedback, s.s, Tolerance());  // each row from the rows before it as the backend gave them
+      for (size_t i = 0; i < s.s.size(); ++i) ASSERT_EQ(s.gated[i], s.s[i] * s.g[i]) << "at " << i;
       ExpectCached(s);
     }
   }
+  static double Gamma(float u) { return kGammaMax * std::tanh(kGammaBias + 2.0 * u); }
 
   void ExpectCached(const Sequence& s) {
     std::vector<float> k(s.k.size()), v(k.size()), k_b(s.k_b.size()), state(k_b.size());
@@ -195,6 +215,7 @@ class StateTest : public ConformanceTest {
   Shape shape_;
   LayerState state_;
   std::vector<Sequence> sequences_;
+  Buffer gamma_ctx_, gamma_bias_;
   std::map<std::string, Device> held_;
 };
 
@@ -283,7 +304,7 @@ TEST_P(StateTest, ABatchIsTheSameBitsAsAlone) {
     Sequence& alone = sequences_[0];
     const auto pages = alone.pages;
     alone = together[i];
-    alone.pages = pages, alone.num_done = 0, alone.out.clear(), alone.s.clear();
+    alone.pages = pages, alone.num_done = 0, alone.out.clear(), alone.s.clear(), alone.gated.clear();
     Run({lengths[i]});
     EXPECT_EQ(alone.out, together[i].out) << lengths[i];
     EXPECT_EQ(alone.s, together[i].s) << lengths[i];
@@ -311,7 +332,7 @@ TEST_P(StateTest, LongContext) {
       ExpectNear(y, {s.out.begin() + (t * 2 + 1) * 8, s.out.begin() + (t * 2 + 2) * 8}, tolerance);
       const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), t, 16, 16);
       std::vector<double> expected;
-      for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + double{s.gamma[t]} * r[i]);
+      for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + Gamma(s.u[t]) * r[i]);
       ExpectNear(expected, {s.s.begin() + t * 16, s.s.begin() + (t + 1) * 16}, tolerance);
     }
   }
@@ -328,8 +349,10 @@ TEST_P(StateTest, PagesOfOtherRanksAreLeftAlone) {
   step.token_ids.resize(256), step.positions.resize(256);
   CutIntoWaves(&step);
   backend_->BeginStep(step);
-  const Device k_b = Put(s.k_b, 256, 16);
-  backend_->AppendFeedbackKeys(k_b.matrix, &state_);
+  const Device k_b = Put(s.k_b, 256, 16), u = Put(s.u, 256, 1), gamma = Empty(1, 256);
+  backend_->AppendRows({k_b.matrix, k_b.matrix, k_b.matrix, k_b.matrix, u.matrix, &gamma_ctx_, &gamma_bias_,
+                        kGammaMax, gamma.matrix.data},
+                       &state_);
   for (int w = 0; w < 4; ++w) backend_->AppendFeedbackStates(k_b.matrix, w, &state_);
   std::vector<float> keys(128 * 16), states(128 * 16);
   backend_->ReadState(state_, s.pages.data() + 2, 128, nullptr, nullptr, keys.data(), states.data());

@@ -87,11 +87,12 @@ struct PagedLayers {
   }
 
   LayerState* Next() { return &layers[next++ % layers.size()]; }
-  // Of wave `w`, for the operations on it.
-  FeedbackPartials Partials(int w) const {
+  AttendCall attend() const { return {q.view, q_to_kv, out.view}; }
+  FeedbackReadCall ReadOf(int wave) const {
     int rows = 0;
-    for (const RowSpan& block : step.waves[w]) rows += block.num_rows;
-    return {max.view.data, sum.view.data, acc.view.data, p.view.data, rows, acc.view.cols};
+    for (const RowSpan& block : step.waves[wave]) rows += block.num_rows;
+    return {q.view, q.view, wave,
+            0,      1,      {max.view.data, sum.view.data, acc.view.data, p.view.data, rows, acc.view.cols}};
   }
 
   Setup setup;
@@ -153,10 +154,12 @@ absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelCon
     m.target = {Target::kMicroseconds, 8};
   return Timed(device, std::move(m), [&] {
     const LayerState& layer = *layers.Next();
-    if (read != Read::kFeedback)
-      device->backend()->Attend(layers.q.view, layers.q_to_kv, layer, layers.out.view);
-    if (read != Read::kForward)
-      device->backend()->FeedbackRead(layers.q.view, 0, layer, 0, 1, layers.Partials(0));
+    switch (read) {
+      case Read::kForward: return device->backend()->Attend(layers.attend(), layer);
+      case Read::kFeedback: return device->backend()->FeedbackRead(layers.ReadOf(0), layer);
+      case Read::kBoth:
+        return device->backend()->AttendAndFeedbackRead(layers.attend(), layers.ReadOf(0), layer);
+    }
   });
 }
 
@@ -168,9 +171,7 @@ absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig
                 AttendWork(c, 1, rows, context),
                 {}};
   if (c.head_dim() == 128) m.target = {Target::kTflops, 550};
-  return Timed(device, std::move(m), [&] {
-    device->backend()->Attend(layers.q.view, layers.q_to_kv, *layers.Next(), layers.out.view);
-  });
+  return Timed(device, std::move(m), [&] { device->backend()->Attend(layers.attend(), *layers.Next()); });
 }
 
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& c, int batch,
@@ -183,9 +184,8 @@ absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const Model
                 {},
                 FeedbackReadWork(c, batch, kFeedbackTile, context),
                 {Target::kTflops, 600}};
-  return Timed(device, std::move(m), [&] {
-    device->backend()->FeedbackRead(layers.q.view, 0, *layers.Next(), 0, 1, layers.Partials(0));
-  });
+  return Timed(device, std::move(m),
+               [&] { device->backend()->FeedbackRead(layers.ReadOf(0), *layers.Next()); });
 }
 
 absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& c, int batch) {
@@ -194,13 +194,22 @@ absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig&
   const DeviceMatrix f = layers.setup.Random(batch * kFeedbackTile, c.hidden_size),
                      gamma = layers.setup.Random(1, batch * kFeedbackTile, 0.5f);
   if (!layers.setup.status.ok()) return layers.setup.status;
-  device->backend()->FeedbackRead(layers.q.view, 0, layers.layers[0], 0, 1, layers.Partials(0));
+  device->backend()->FeedbackRead(layers.ReadOf(0), layers.layers[0]);
   Measurement m{
       absl::StrCat("Solve/D:", c.hidden_size, "/rows:", kFeedbackTile, "/batch:", batch), {}, {}, {}};
   for (int b = 0; b < batch; ++b) m.work = m.work + StrsmWork(kFeedbackTile, c.hidden_size);
   return Timed(device, std::move(m), [&] {
-    device->backend()->FeedbackSolve(0, layers.Partials(0), f.view, gamma.view.data, DType::kBF16, 0,
-                                     c.hidden_size, layers.out.view);
+    device->backend()->FeedbackSolve({0,
+                                      layers.ReadOf(0).partials,
+                                      f.view,
+                                      gamma.view.data,
+                                      0,
+                                      c.hidden_size,
+                                      layers.out.view,
+                                      {},
+                                      {},
+                                      false},
+                                     layers.Next());
   });
 }
 
@@ -213,11 +222,19 @@ absl::StatusOr<Measurement> MeasureTriangle(BenchDevice* device, const ModelConf
   return Timed(device, std::move(m), [&] {
     LayerState* layer = layers.Next();
     for (int w = 0; w < static_cast<int>(layers.step.waves.size()); ++w) {
-      const FeedbackPartials partials = layers.Partials(w);
-      device->backend()->FeedbackRead(layers.q.view, w, *layer, 0, 1, partials);
-      device->backend()->FeedbackSolve(w, partials, f.view, gamma.view.data, DType::kBF16, 0, c.hidden_size,
-                                       layers.out.view);
-      device->backend()->AppendFeedbackStates(layers.out.view, w, layer);
+      const FeedbackReadCall read = layers.ReadOf(w);
+      device->backend()->FeedbackRead(read, *layer);
+      device->backend()->FeedbackSolve({w,
+                                        read.partials,
+                                        f.view,
+                                        gamma.view.data,
+                                        0,
+                                        c.hidden_size,
+                                        layers.out.view,
+                                        {},
+                                        {},
+                                        /*append=*/true},
+                                       layer);
     }
   });
 }
