@@ -85,6 +85,9 @@ class CudaBackend final : public Backend {
     return context_.Upload(data, from, 1, n, n, to);
   }
 
+  int MaxBlockRows(DType state_dtype) const override {
+    return state_dtype == DType::kBF16 && !options_.batch_invariant ? cuda::kMaxPanelQueries : kFeedbackTile;
+  }
   size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {
     const size_t dim = feedback ? cuda::Padded(s.hidden_size) : s.num_kv_heads * cuda::Padded(s.head_dim);
     return 2 * SizeOf(s.dtype) * s.page_size * dim;
@@ -189,7 +192,9 @@ class CudaBackend final : public Backend {
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     read.num_chains = read.num_ranks = 1;
     read.out = call.out;
-    Read(step_.Attention(call.q_to_kv, s.head_dim, s.dtype), read);
+    const auto& attention = step_.AttentionOf(call.q_to_kv, s.head_dim, s.dtype);
+    Read(attention.plan, read);
+    ReadPanels(read, {}, nullptr, attention.panels);
   }
 
   void FeedbackRead(const FeedbackReadCall& call, const LayerState& s) override {
@@ -207,12 +212,15 @@ class CudaBackend final : public Backend {
     read.width = out.width;
     read.live = Pad(&out).live;
     read.partial_rows = out.rows;
-    Read(step_.WaveOf(call.wave, s.hidden_size, s.dtype).plan, read);
+    const auto& wave = step_.WaveOf(call.wave, s.hidden_size, s.dtype);
+    Read(wave.plan, read);
+    ReadPanels(read, call.k_b, &wave.own, step_.PastOf(call.wave, s.hidden_size, s.dtype, call.num_ranks));
   }
 
   void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
     const FeedbackPartials& in = call.partials;
-    const cuda::ReadPlan& plan = step_.WaveOf(call.wave, state->hidden_size, state->dtype).plan;
+    const auto& wave = step_.WaveOf(call.wave, state->hidden_size, state->dtype);
+    const cuda::ReadPlan& plan = wave.plan;
     FeedbackPartials padded = in;
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
     const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
@@ -239,7 +247,28 @@ class CudaBackend final : public Backend {
               "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
               call.gamma, state->dtype, call.begin, call.end, blocks, group.count, int{by_inverse});
     }
-    if (call.append) AppendFeedbackStates(call.s, call.wave, state);
+    if (!plan.blocks.empty() && call.append) AppendFeedbackStates(call.s, call.wave, state);
+    if (!wave.own.blocks.empty()) {
+      const cuda::PanelSolve solve{in.max,
+                                   in.sum,
+                                   in.acc,
+                                   in.rows,
+                                   in.width,
+                                   f,
+                                   s,
+                                   g,
+                                   gated,
+                                   call.gamma,
+                                   call.begin,
+                                   call.end,
+                                   call.append ? FeedbackStates(*state) : cuda::PagedVectors{},
+                                   step_.panel_scratch(),
+                                   wave.own.panel_rows,
+                                   wave.own.device_blocks,
+                                   static_cast<int>(wave.own.blocks.size()),
+                                   wave.max_panel_rows};
+      Enqueue([=, stream = stream()] { cuda::SolvePanels(stream, solve); }, "solve panels");
+    }
   }
 
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
@@ -336,7 +365,6 @@ class CudaBackend final : public Backend {
     switch (path) {
       case cuda::ReadPath::kFewQueries: return cuda::ReadFewQueries;
       case cuda::ReadPath::kManyQueries: return cuda::ReadManyQueries;
-      case cuda::ReadPath::kTensorCores: return cuda::ReadManyQueriesTensor;
       case cuda::ReadPath::kFusedAttention: return cuda::FusedAttention;
     }
     return nullptr;
@@ -358,6 +386,24 @@ class CudaBackend final : public Backend {
               read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks, read.max_queries, read.out,
               read.max, read.sum, read.acc, read.p, read.partial_rows, read.width, read.live);
     }
+  }
+
+  // Not in decode steps that are replayed: their key would not tell these reads apart.
+  void ReadPanels(const cuda::PagedRead& read, Matrix k, const cuda::PanelPlan* own,
+                  const cuda::PanelPlan& plan) {
+    if (!context_.status().ok() || plan.blocks.empty()) return;
+    constexpr float kLog2E = 1.44269504f;
+    cuda::PanelRead r = {};
+    r.q = read.q, r.k = k;
+    r.keys = read.keys, r.values = read.values;
+    r.scale = read.scale * kLog2E;
+    r.feedback = read.feedback;
+    r.rank = read.rank, r.num_ranks = read.num_ranks;
+    r.scratch = step_.panel_scratch();
+    r.out = read.out;
+    r.max = read.max, r.sum = read.sum, r.acc = read.acc;
+    r.partial_rows = read.partial_rows, r.width = read.width;
+    Enqueue([=, stream = stream(), plan = &plan] { cuda::ReadPanels(stream, r, own, *plan); }, "panels");
   }
 
   // The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
