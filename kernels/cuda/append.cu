@@ -1,4 +1,4 @@
-// Rows into pages and, for tests, back. Grid: a block of threads for each row.
+// Rows into pages and, for tests, back. Grid of the way back: a block for each token.
 #include "kernels/cuda/device.cuh"
 
 namespace sessa::cuda {
@@ -10,21 +10,83 @@ __device__ int64_t Offset(const PagedVectors& v, int64_t page, int head, int slo
   return ((page * v.num_heads + head) * v.page_size + slot) * Padded(v.dim);
 }
 
+// Where the vectors of a batch row go: the page, from the first that is here, and its slot.
+struct Place {
+  __device__ Place(const PagedVectors& to, const Span* spans, const int32_t* row_span, int row) {
+    const Span span = spans[row_span[row]];
+    const int position = span.start + row - span.first_row;
+    page = span.pages[position / to.page_size];
+    slot = position % to.page_size;
+  }
+  int page, slot;
+};
+
+template <class T>
+__device__ void StoreAt(const PagedVectors& to, const Place& place, int column, float x) {
+  const int page = place.page - to.first_page;
+  if (page < 0 || page >= to.num_pages) return;
+  Store(x, static_cast<T*>(to.data) + Offset(to, page, column / to.dim, place.slot) + column % to.dim);
+}
+
+// Grid: rows x (gamma, then the row's pairs of columns: of q, k, v and k_b one after another).
+template <class T>
+__global__ void __launch_bounds__(kThreads) AppendRowsKernel(const int32_t* live, const AppendArgs args) {
+  BeginKernel();
+  const int row = blockIdx.x;
+  if (row >= LiveRows(live, gridDim.x)) return;
+  if (blockIdx.y == 0) {
+    const float* u = args.u.row(row);
+    float dot = 0;
+    for (int i = threadIdx.x; i < args.u.cols; i += kThreads) dot = fmaf(u[i], args.gamma_ctx[i], dot);
+    dot = BlockSum(dot);
+    if (threadIdx.x == 0) args.gamma[row] = args.gamma_max * tanhf(*args.gamma_bias + dot);
+    return;
+  }
+  int column = 2 * static_cast<int>((blockIdx.y - 1) * kThreads + threadIdx.x);
+  // What x holds in the thread's columns, rotated in place if it has angles.
+  const auto pair = [&](const Matrix& x, bool rotates) -> float2 {
+    float* p = x.row(row) + column;
+    const float a = p[0], b = column + 1 < x.cols ? p[1] : 0.0f;
+    if (!rotates || args.half == 0) return {a, b};
+    const int64_t i = static_cast<int64_t>(row) * args.half + column / 2 % args.half;
+    const float c = args.cos[i], s = args.sin[i];
+    p[0] = fmaf(a, c, -(b * s));
+    p[1] = fmaf(a, s, b * c);
+    return {p[0], p[1]};
+  };
+  const auto store = [&](const Matrix& x, bool rotates, const PagedVectors& to) {
+    const Place place(to, args.spans, args.row_span, row);
+    const float2 y = pair(x, rotates);
+    StoreAt<T>(to, place, column, y.x);
+    if (column + 1 < x.cols) StoreAt<T>(to, place, column + 1, y.y);
+  };
+  // Whether the columns are of x; else goes on to those of the next matrix.
+  const auto is_of = [&](const Matrix& x) {
+    if (column < x.cols) return true;
+    column -= RoundUp(x.cols, 2);
+    return false;
+  };
+  if (is_of(args.q)) {
+    pair(args.q, true);
+  } else if (is_of(args.k)) {
+    store(args.k, true, args.keys);
+  } else if (is_of(args.v)) {
+    store(args.v, false, args.values);
+  } else if (is_of(args.k_b)) {
+    store(args.k_b, false, args.feedback_keys);
+  }
+}
+
+// Grid: a block for each row.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     AppendKernel(const int32_t* live, Matrix x, const int32_t* rows, const Span* spans,
                  const int32_t* row_span, PagedVectors to) {
   BeginKernel();
   if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
-  const int row = rows != nullptr ? rows[blockIdx.x] : static_cast<int>(blockIdx.x);
-  const Span span = spans[row_span[row]];
-  const int position = span.start + row - span.first_row,
-            page = span.pages[position / to.page_size] - to.first_page;
-  if (page < 0 || page >= to.num_pages) return;
-  for (int i = threadIdx.x; i < x.cols; i += kThreads) {
-    Store(x.row(row)[i],
-          static_cast<T*>(to.data) + Offset(to, page, i / to.dim, position % to.page_size) + i % to.dim);
-  }
+  const int row = rows[blockIdx.x];
+  const Place place(to, spans, row_span, row);
+  for (int i = threadIdx.x; i < x.cols; i += kThreads) StoreAt<T>(to, place, i, x.row(row)[i]);
 }
 
 template <class T>
@@ -39,6 +101,15 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 }  // namespace
+
+void AppendRows(RowLaunch on, const AppendArgs& args) {
+  if (args.u.rows == 0) return;
+  int pairs = 0;
+  for (const Matrix& x : {args.q, args.k, args.v, args.k_b}) pairs += (x.cols + 1) / 2;
+  const auto kernel = args.keys.dtype == DType::kF32 ? AppendRowsKernel<float> : AppendRowsKernel<Bf16>;
+  Launch(on.stream, dim3(args.u.rows, 1 + (pairs + kThreads - 1) / kThreads), kThreads, 0, kernel, on.live,
+         args);
+}
 
 void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
             const int32_t* row_span, PagedVectors to) {

@@ -167,20 +167,44 @@ class CudaBackend final : public Backend {
   }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
-    Rope(rows.q);
-    Rope(rows.k);
-    Matrix u = rows.u;
-    const RowLaunch on = Pad(&u);
-    Enqueue([=, c = rows.gamma_ctx->floats(), b = rows.gamma_bias->floats(), gamma_max = rows.gamma_max,
-             gamma = rows.gamma] { cuda::Gamma(on, u, c, b, gamma_max, gamma); },
-            "gamma", on, u, rows.gamma_ctx->floats(), rows.gamma_bias->floats(), rows.gamma_max, rows.gamma);
-    Append(rows.k, nullptr, rows.k.rows, Keys(*s));
-    Append(rows.v, nullptr, rows.v.rows, Values(*s));
-    Append(rows.k_b, nullptr, rows.k_b.rows, FeedbackKeys(*s));
+    LayerRows r = rows;
+    const RowLaunch on = Pad(&r.q, &r.k, &r.v, &r.k_b, &r.u);
+    const int half = step_.head_dim() / 2;
+    const float* cos = rope_.floats();
+    const cuda::AppendArgs args{
+        .q = r.q,
+        .k = r.k,
+        .v = r.v,
+        .k_b = r.k_b,
+        .u = r.u,
+        .gamma_ctx = r.gamma_ctx->floats(),
+        .gamma_bias = r.gamma_bias->floats(),
+        .gamma_max = r.gamma_max,
+        .gamma = r.gamma,
+        .cos = cos,
+        .sin = half > 0 ? cos + int64_t{step_.bucket()} * half : nullptr,
+        .half = half,
+        .spans = step_.spans(),
+        .row_span = step_.row_span(),
+        .keys = Keys(*s),
+        .values = Values(*s),
+        .feedback_keys = FeedbackKeys(*s),
+    };
+    Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u, args.gamma_ctx,
+            args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans, args.row_span, args.keys,
+            args.values, args.feedback_keys);
   }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
-    Append(x, w.rows, w.num_rows, FeedbackStates(*s));
+    struct {
+      int rows;
+    } count{w.num_rows};
+    const RowLaunch on = Pad(&count);
+    Pad(&x);
+    const cuda::PagedVectors to = FeedbackStates(*s);
+    Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
+             n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
+            "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
   }
 
   void Attend(const AttendCall& call, const LayerState& s) override {
@@ -224,30 +248,24 @@ class CudaBackend final : public Backend {
     FeedbackPartials padded = in;
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
     const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
-    const cuda::FeedbackSolveArgs args{in.max,
-                                       in.sum,
-                                       in.acc,
-                                       in.p,
-                                       padded.rows,
-                                       in.width,
-                                       on.live,
-                                       f,
-                                       s,
-                                       g,
-                                       gated,
-                                       call.gamma,
-                                       state->dtype == DType::kBF16,
-                                       call.begin,
-                                       call.end};
+    const cuda::FeedbackSolveArgs args{
+        in.max,      in.sum,
+        in.acc,      in.p,
+        padded.rows, in.width,
+        on.live,     f,
+        s,           g,
+        gated,       call.append ? FeedbackStates(*state) : cuda::PagedVectors{},
+        call.gamma,  state->dtype == DType::kBF16,
+        call.begin,  call.end};
     for (const cuda::ReadGroup& group : plan.groups) {
       const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
       const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
       Enqueue([=, stream = stream(),
                count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
               "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
-              call.gamma, state->dtype, call.begin, call.end, blocks, group.count, int{by_inverse});
+              args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
+              int{by_inverse});
     }
-    if (!plan.blocks.empty() && call.append) AppendFeedbackStates(call.s, call.wave, state);
     if (!wave.own.blocks.empty()) {
       const cuda::PanelSolve solve{in.max,
                                    in.sum,
@@ -340,26 +358,6 @@ class CudaBackend final : public Backend {
   static cuda::PagedVectors Values(const LayerState& s) { return Forward(s.v_f, s); }
   static cuda::PagedVectors FeedbackKeys(const LayerState& s) { return Feedback(s.k_b, s); }
   static cuda::PagedVectors FeedbackStates(const LayerState& s) { return Feedback(s.s, s); }
-
-  void Rope(Matrix x) {
-    const int head_dim = step_.head_dim();
-    if (head_dim == 0) return;
-    const RowLaunch on = Pad(&x);
-    const float* cos = rope_.floats();
-    const int64_t size = int64_t{step_.bucket()} * (head_dim / 2);
-    Enqueue([=] { cuda::Rope(on, x, head_dim, cos, cos + size); }, "rope", on, x, head_dim, cos, size);
-  }
-
-  void Append(Matrix x, const int32_t* rows, int num_rows, const cuda::PagedVectors& to) {
-    struct {
-      int rows;
-    } count{num_rows};
-    const RowLaunch on = Pad(&count);
-    Pad(&x);
-    Enqueue([=, spans = step_.spans(), row_span = step_.row_span(),
-             n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
-            "append", on, x, rows, count.rows, step_.spans(), step_.row_span(), to);
-  }
 
   static auto KernelsOf(cuda::ReadPath path) -> void (*)(cudaStream_t, const cuda::PagedRead&, int) {
     switch (path) {

@@ -61,6 +61,18 @@ __device__ __forceinline__ float WarpMax(float x) {
   return x;
 }
 
+// The sum over a block of kThreads of each thread's x, in a fixed order; every thread gets it.
+__device__ inline float BlockSum(float x) {
+  __shared__ float sums[kThreads / kWarpLanes];
+  x = WarpSum(x);
+  __syncthreads();  // the sums of the call before have been read
+  if (threadIdx.x % kWarpLanes == 0) sums[threadIdx.x / kWarpLanes] = x;
+  __syncthreads();
+  float sum = 0;
+  for (int i = 0; i < kThreads / kWarpLanes; ++i) sum += sums[i];
+  return sum;
+}
+
 // A running softmax with maximum `max`, extended by a tile with maximum `tile_max`: what the old and the
 // tile's sums are multiplied by. A tile that sees nothing has maximum -inf and changes nothing.
 struct Rescale {

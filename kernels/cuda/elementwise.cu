@@ -57,36 +57,12 @@ __global__ void __launch_bounds__(kThreads)
   sin_out[static_cast<int64_t>(e.row) * half + e.column] = static_cast<float>(sin(angle));
 }
 
-__global__ void __launch_bounds__(kThreads)
-    RopeKernel(const int32_t* live, Matrix x, int half, const float* cos_in, const float* sin_in) {
-  BeginKernel();
-  const Element e(live, x.cols / 2);  // of pairs
-  if (!e.exists) return;
-  float* pair = x.row(e.row) + 2 * e.column;
-  const int64_t i = static_cast<int64_t>(e.row) * half + e.column % half;
-  const float a = pair[0], b = pair[1], c = cos_in[i], s = sin_in[i];
-  pair[0] = fmaf(a, c, -(b * s));
-  pair[1] = fmaf(a, s, b * c);
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads) PackRowsKernel(const int32_t* live, Matrix x, T* y, int stride) {
   BeginKernel();
   const Element e(live, x.cols);
   if (e.column < stride)
     Store(e.exists ? x.row(e.row)[e.column] : 0.0f, y + static_cast<int64_t>(e.row) * stride + e.column);
-}
-
-// The sum over the block of each thread's x, in a fixed order; every thread gets it.
-__device__ float BlockSum(float x) {
-  __shared__ float sums[kThreads / kWarpLanes];
-  x = WarpSum(x);
-  __syncthreads();  // the sums of the call before have been read
-  if (threadIdx.x % kWarpLanes == 0) sums[threadIdx.x / kWarpLanes] = x;
-  __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < kThreads / kWarpLanes; ++i) sum += sums[i];
-  return sum;
 }
 
 // A block a row. x may be y.
@@ -106,18 +82,6 @@ __global__ void __launch_bounds__(kThreads)
     out[i] = fmaf((in[i] - mean) * scale, weight[i], bias[i]);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    GammaKernel(const int32_t* live, Matrix u, const float* gamma_ctx, const float* gamma_bias,
-                float gamma_max, float* gamma) {
-  BeginKernel();
-  if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
-  const float* in = u.row(blockIdx.x);
-  float dot = 0;
-  for (int i = threadIdx.x; i < u.cols; i += kThreads) dot = fmaf(in[i], gamma_ctx[i], dot);
-  dot = BlockSum(dot);
-  if (threadIdx.x == 0) gamma[blockIdx.x] = gamma_max * tanhf(*gamma_bias + dot);
-}
-
 }  // namespace
 
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x) {
@@ -134,9 +98,6 @@ void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, i
                 float* cos, float* sin) {
   LaunchElements(on, num_rows, half, RopeAnglesKernel, positions, inv_freq, half, cos, sin);
 }
-void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin) {
-  LaunchElements(on, x.rows, x.cols / 2, RopeKernel, x, head_dim / 2, cos, sin);
-}
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y) {
   LaunchElements(on, x.rows, x.cols, FinishRowsKernel, x, epilogue, y);
 }
@@ -150,12 +111,6 @@ void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride) {
 void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y) {
   if (x.rows > 0)
     Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel, on.live, x, weight, bias, eps, y);
-}
-void Gamma(RowLaunch on, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
-           float* gamma) {
-  if (u.rows > 0)
-    Launch(on.stream, dim3(u.rows), kThreads, 0, GammaKernel, on.live, u, gamma_ctx, gamma_bias, gamma_max,
-           gamma);
 }
 
 }  // namespace sessa::cuda

@@ -8,6 +8,7 @@
 // triangle.cuh. Each thread block inverts anew: that costs less than a launch. Within the block later rows
 // then see the states as they are, not as the cache will round them. Grid of both: blocks of rows x columns
 // in parts of 64.
+#include "kernels/cuda/paged_read.cuh"
 #include "kernels/cuda/triangle.cuh"
 
 namespace sessa::cuda {
@@ -66,9 +67,19 @@ __device__ __forceinline__ Past ReadPast(const FeedbackSolveArgs& args, const Re
   return past;
 }
 
-__device__ __forceinline__ void StoreState(const FeedbackSolveArgs& args, int row, int column, float s) {
+// Row r of the block.
+__device__ __forceinline__ void StoreState(const FeedbackSolveArgs& args, const ReadBlock& block, int r,
+                                           int column, float s) {
+  const int row = block.first_row + r, position = block.start + r;
   args.s.row(row)[column] = s;
   if (args.g.data != nullptr) args.gated.row(row)[column] = s * args.g.row(row)[column];
+  const PagedVectors& states = args.states;
+  if (states.data == nullptr) return;
+  if (states.dtype == DType::kBF16) {
+    Store(s, VectorAt<Bf16>(states, block.pages, 0, position) + column);
+  } else {
+    Store(s, VectorAt<float>(states, block.pages, 0, position) + column);
+  }
 }
 
 __global__ void __launch_bounds__(kColumns)
@@ -90,7 +101,7 @@ __global__ void __launch_bounds__(kColumns)
     for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
     const float y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
                          args.f.row(block.first_row + r)[column]);
-    StoreState(args, block.first_row + r, column, y);
+    StoreState(args, block, r, column, y);
     s[r][thread] = args.round_to_bf16 ? ToFloat(RoundToBf16(y)) : y;
   }
 }
@@ -155,8 +166,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const int column = first_column + column0 + c;
-      if (row0 + i < block.num_rows && column < args.end)
-        StoreState(args, block.first_row + row0 + i, column, s[i][c]);
+      if (row0 + i < block.num_rows && column < args.end) StoreState(args, block, row0 + i, column, s[i][c]);
     }
   }
 }

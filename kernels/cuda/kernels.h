@@ -33,9 +33,6 @@ void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
 // cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
 void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
                 float* cos, float* sin);
-void Rope(RowLaunch on, Matrix x, int head_dim, const float* cos, const float* sin);
-void Gamma(RowLaunch on, Matrix u, const float* gamma_ctx, const float* gamma_bias, float gamma_max,
-           float* gamma);
 // The epilogue of a linear layer that left its results in x. x may be y.
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
 // y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
@@ -81,8 +78,20 @@ struct PagedVectors {
   int page_size, num_heads, dim;
   int first_page, num_pages;  // the page ids that are here
 };
-// Rows rows[0 .. num_rows) of x (null: all in order), [num_heads * dim] each; row_span[r]: the span of batch
-// row r. Rows whose page is not here are skipped.
+// As LayerRows, with what the pages of the step's rows are. row_span[r]: the span of batch row r.
+struct AppendArgs {
+  Matrix q, k, v, k_b, u;
+  const float *gamma_ctx, *gamma_bias;
+  float gamma_max;
+  float* gamma;
+  const float *cos, *sin;  // [rows, half] of RopeAngles
+  int half;                // 0: no rope
+  const Span* spans;
+  const int32_t* row_span;
+  PagedVectors keys, values, feedback_keys;
+};
+void AppendRows(RowLaunch on, const AppendArgs& args);
+// Rows rows[0 .. num_rows) of x, [num_heads * dim] each. Rows whose page is not here are skipped.
 void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Span* spans,
             const int32_t* row_span, PagedVectors to);
 // The other way: y [n, num_heads * dim] of the first n tokens of one sequence, for tests.
@@ -147,6 +156,7 @@ struct FeedbackSolveArgs {
   const int32_t* live;  // as RowLaunch: instead of partial_rows
   Matrix f, s;          // [rows, D]
   Matrix g, gated;      // gated = s g; null: not wanted
+  PagedVectors states;  // s goes there too; null: not wanted
   const float* gamma;   // [rows]
   bool round_to_bf16;   // the states that later rows read, as the cache will round them
   int begin, end;       // columns

@@ -22,9 +22,9 @@ __device__ inline bool IsRead(const PagedRead& read, const Geometry& g, int tile
 }
 
 template <class T>
-__device__ const T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, int position) {
+__device__ T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, int position) {
   const int64_t page = pages[position / v.page_size] - v.first_page;
-  return static_cast<const T*>(v.data) +
+  return static_cast<T*>(v.data) +
          ((page * v.num_heads + head) * v.page_size + position % v.page_size) * Padded(v.dim);
 }
 
