@@ -1,10 +1,8 @@
-// The host side of the CUDA backend: the choice of kernels, and whether they are enqueued at once or, in a
-// decode step, by a graph. Errors of enqueued work are kept and returned by Synchronize, and by every later
-// one.
+// The host side of the CUDA backend: the choice of kernels. Errors of enqueued work are kept and returned by
+// Synchronize, and by every later one.
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -15,27 +13,24 @@
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_step.h"
-#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/linear_layers.h"
+#include "kernels/cuda/step_queue.h"
 
 namespace sessa {
 namespace {
 
 using cuda::RowLaunch;
 
-// cuBLASLt's tiles are worth it from here on; below, reading the weights is the work.
-constexpr int kGemmRows = 64;
-// Of the partial sums of one launch; about the L2 cache of an H100.
-constexpr int64_t kScratchFloats = int64_t{8} << 20;
-
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const CudaOptions& options, cudaStream_t stream, std::unique_ptr<cuda::Gemm> gemm)
       : options_(options),
-        gemm_(std::move(gemm)),
         context_(options.device, stream),
         step_(&context_, /*use_tensor_cores=*/!options.batch_invariant),
-        graphs_(stream) {}
+        graphs_(stream),
+        queue_(&context_, &step_, &graphs_),
+        linears_(&context_, &queue_, std::move(gemm), options.batch_invariant) {}
   // Nothing may use the memory that is freed next.
   ~CudaBackend() override { context_.Wait("the last step"); }
 
@@ -50,13 +45,13 @@ class CudaBackend final : public Backend {
   }
 
   void CopyIn(const void* host, size_t bytes, void* device) override {
-    Flush();
+    queue_.Flush();
     if (bytes > 0)
       context_.Note(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()),
                     "copying to the GPU");
   }
   void CopyOut(const void* device, size_t bytes, void* host) override {
-    Flush();
+    queue_.Flush();
     if (bytes > 0)
       context_.Note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()),
                     "copying from the GPU");
@@ -64,21 +59,7 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
                                            DType to) override {
-    if (to != DType::kF32 && to != DType::kBF16) {
-      return absl::UnimplementedError(
-          absl::StrCat("the CUDA backend has weights in f32 and bf16, not in ", Name(to)));
-    }
-    LinearWeights w;
-    w.n = n, w.k = k, w.dtype = to;
-    auto memory = context_.Upload(weight, from, n, k, cuda::Padded(k), to);
-    if (!memory.ok()) return memory.status();
-    w.weight = *std::move(memory);
-    if (bias != nullptr) {
-      memory = context_.Upload(bias, from, 1, n, n, DType::kF32);
-      if (!memory.ok()) return memory.status();
-      w.bias = *std::move(memory);
-    }
-    return w;
+    return linears_.Make(weight, bias, from, n, k, to);
   }
 
   absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
@@ -106,7 +87,7 @@ class CudaBackend final : public Backend {
   }
 
   void BeginStep(const StepRows& rows) override {
-    Flush();
+    queue_.Flush();
     context_.Use();
     context_.Wait("waiting for the last step");
     context_.FreeOutgrown();
@@ -147,24 +128,7 @@ class CudaBackend final : public Backend {
             "arg max", on, x, arg_max_.data(), best);
   }
 
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
-    if (x.rows == 0 || calls.empty()) return;
-    const RowLaunch on = Pad(&x);
-    const DType dtype = calls[0].weights->dtype;
-    const bool gemm = x.rows >= kGemmRows && !options_.batch_invariant;
-    Tasks tasks = {};
-    int num_tasks = 0;
-    for (const LinearCall& call : calls) {
-      const LinearWeights& w = *call.weights;
-      Matrix y = call.y;
-      y.rows = x.rows;
-      if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
-      if (num_tasks == cuda::kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
-        gemm ? GemmLinear(on, x, tasks, num_tasks, dtype) : OwnLinear(on, x, tasks, num_tasks, dtype);
-        num_tasks = 0;
-      }
-    }
-  }
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, calls); }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
     LayerRows r = rows;
@@ -291,7 +255,7 @@ class CudaBackend final : public Backend {
 
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
                  float* s) override {
-    Flush();
+    queue_.Flush();
     auto table =
         context_.Upload(pages, DType::kI32, 1, (n + state.page_size - 1) / state.page_size, 0, DType::kI32);
     for (auto [from, to] : {std::pair{Keys(state), k_f},
@@ -309,43 +273,21 @@ class CudaBackend final : public Backend {
   }
 
   absl::Status Synchronize() override {
-    Flush();
+    queue_.Flush();
     context_.Wait("running kernels");
     context_.Note(cudaGetLastError(), "starting kernels");
     return context_.status();
   }
 
  private:
-  using Tasks = std::array<cuda::LinearTask, cuda::kMaxLinearTasks>;
-
-  // Enqueues an operation now or with the rest of its decode step; the key as of DecodeGraphs::Keep.
-  template <class Run, class... P>
-  void Enqueue(const Run& run, const char* name, const P&... key) {
-    if (graphs_.is_deferring()) {
-      graphs_.Keep(run, name, key...);
-    } else {
-      step_.Send();
-      run();
-    }
+  // As of StepQueue.
+  template <class... P>
+  void Enqueue(const P&... operation) {
+    queue_.Enqueue(operation...);
   }
-  // Enqueues what waits. The rest of the step, if there is one, does not wait any more.
-  void Flush() {
-    if (!graphs_.is_deferring()) return;
-    step_.Send();
-    graphs_.Flush(step_.fits_graph());
-  }
-
-  // Operands (matrices, partials) with the rows of a decode step get those of its bucket.
   template <class... M>
   RowLaunch Pad(M*... operands) const {
-    bool is_padded = false;
-    const auto pad = [&](int* rows) {
-      if (!step_.is_decode() || *rows != step_.num_rows()) return;
-      *rows = step_.bucket();
-      is_padded = true;
-    };
-    (pad(&operands->rows), ...);
-    return {stream(), is_padded ? step_.live() : nullptr};
+    return queue_.Pad(operands...);
   }
 
   static cuda::PagedVectors Forward(const Buffer& b, const LayerState& s) {
@@ -404,82 +346,16 @@ class CudaBackend final : public Backend {
     Enqueue([=, stream = stream(), plan = &plan] { cuda::ReadPanels(stream, r, own, *plan); }, "panels");
   }
 
-  // The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
-  // rows that are there are taken from its results.
-  void GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
-    const bool copied = on.live != nullptr, rounded = dtype == DType::kBF16;
-    const int stride = cuda::Padded(x.cols), k = x.cols;
-    const void* in = x.data;
-    int64_t in_stride = x.stride;
-    if (rounded || copied) {
-      if (!context_.Reserve(x.rows * SizeOf(dtype) * stride, &gemm_in_)) return;
-      Enqueue([=, to = gemm_in_.data()] { cuda::PackRows(on, x, dtype, to, stride); }, "pack", on, x, dtype,
-              gemm_in_.data(), stride);
-      in = gemm_in_.data();
-      in_stride = stride;
-    }
-    for (int i = 0; i < num_tasks; ++i) {
-      const cuda::LinearTask& task = tasks[i];
-      const Epilogue epilogue = task.epilogue;
-      Matrix y = task.y;
-      if (copied) {
-        if (!context_.Reserve(sizeof(float) * y.rows * task.n, &gemm_out_)) return;
-        y = {gemm_out_.floats(), y.rows, task.n, task.n};
-      }
-      const cuda::GemmCall call{.dtype = dtype,
-                                .x = in,
-                                .x_stride = in_stride,
-                                .weight = task.weight,
-                                .weight_stride = cuda::Padded(k),
-                                .k = rounded ? stride : k,
-                                .bias = task.bias,
-                                .accumulate = epilogue == Epilogue::kAdd && !copied,
-                                .y = y};
-      Enqueue(
-          [this, call] {
-            if (absl::Status status = gemm_->Run(stream(), call); !status.ok()) context_.Fail(status);
-          },
-          "gemm", dtype, in, in_stride, task, k, y);
-      // The library's own GELU is another function.
-      if (copied || epilogue == Epilogue::kGelu) {
-        Enqueue([=, to = task.y] { cuda::FinishRows(on, y, epilogue, to); }, "finish", on, y, task);
-      }
-    }
-  }
-
-  void OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
-    int num_tiles = 0;
-    for (int i = 0; i < num_tasks; ++i) num_tiles += (tasks[i].n + cuda::kTile - 1) / cuda::kTile;
-    int rows = x.rows;  // at a time
-    while (rows > cuda::kFewQueries && cuda::LinearPartialFloats(rows, x.cols, num_tiles) > kScratchFloats)
-      rows = (rows + 1) / 2;
-    if (!context_.Reserve(cuda::LinearPartialFloats(rows, x.cols, num_tiles) * sizeof(float),
-                          &linear_partial_) ||
-        !context_.Reserve(cuda::LinearCounters(rows, num_tiles) * sizeof(unsigned), &linear_counters_)) {
-      return;
-    }
-    const cuda::LinearScratch scratch{linear_partial_.floats(),
-                                      static_cast<unsigned*>(linear_counters_.data())};
-    for (int first = 0; first < x.rows; first += rows) {
-      const int last = std::min(x.rows, first + rows);
-      const auto run = [=, tensor_cores = !options_.batch_invariant] {
-        cuda::Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
-      };
-      const Tasks& t = tasks;  // those that are not there are zero
-      Enqueue(run, "linear", on, x, first, last, num_tasks, dtype, scratch.partial, scratch.counters, t[0],
-              t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
-    }
-  }
-
   const CudaOptions options_;
-  const std::unique_ptr<cuda::Gemm> gemm_;
   cuda::Context context_;
   cuda::DeviceStep step_;
   cuda::DecodeGraphs graphs_;
+  cuda::StepQueue queue_;
+  cuda::LinearLayers linears_;
 
   Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
   // Scratch, grown as needed.
-  Buffer linear_partial_, linear_counters_, gemm_in_, gemm_out_, arg_max_;
+  Buffer arg_max_;
 };
 
 }  // namespace

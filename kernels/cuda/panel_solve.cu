@@ -3,14 +3,16 @@
 //
 // InverseKernel   a row's joined softmax, and the inverse of each 64 x 64 triangle on the diagonal
 //                 (triangle.cuh). Grid: 64-row parts of the panels.
-// TriangleKernel  a thread block owns 32 columns of s, which never mix with others, and goes down the rows, 64 at a
-//                 time; no thread block waits for another. The states so far stay in shared memory (bf16, 128 KiB for
-//                 2048 rows); the weights stream from L2, where all thread blocks read the same: 4 MiB for 2048
-//                 rows, which sets the pace (64 bytes a cycle: 37 us at 1.755 GHz, whatever D up to 32 x 132 is).
-//                 Two warpgroups take the parts of a row by turns; then s = inverse * (f + ...) in float32.
-//                 Grid: parts of 32 columns x blocks.
-// Within a diagonal part rows see the states before they are rounded, else as the cache holds them. Method: blocked
-// forward substitution with inverted diagonal blocks (as in solve_tril of flash-linear-attention), by columns.
+// TriangleKernel  a thread block owns 32 columns of s, which never mix with others, and goes down the rows,
+// 64 at a
+//                 time; no thread block waits for another. The states so far stay in shared memory (bf16, 128
+//                 KiB for 2048 rows); the weights stream from L2, where all thread blocks read the same: 4
+//                 MiB for 2048 rows, which sets the pace (64 bytes a cycle: 37 us at 1.755 GHz, whatever D up
+//                 to 32 x 132 is). Two warpgroups take the parts of a row by turns; then s = inverse * (f +
+//                 ...) in float32. Grid: parts of 32 columns x blocks.
+// Within a diagonal part rows see the states before they are rounded, else as the cache holds them. Method:
+// blocked forward substitution with inverted diagonal blocks (as in solve_tril of flash-linear-attention), by
+// columns.
 #include "kernels/cuda/panel.cuh"
 #include "kernels/cuda/triangle.cuh"
 
@@ -20,8 +22,10 @@ namespace {
 __device__ __forceinline__ float* TermsOf(const PanelSolve& solve, int64_t panel_row) {
   return solve.scratch.terms + panel_row * kPanelTerms;
 }
-__device__ __forceinline__ float2 OwnStats(const PanelSolve& solve, const PanelBlock& block, int tile, int row) {
-  return reinterpret_cast<const float2*>(solve.scratch.own_stats + block.stats)[tile * PaddedQueries(block) + row];
+__device__ __forceinline__ float2 OwnStats(const PanelSolve& solve, const PanelBlock& block, int tile,
+                                           int row) {
+  return reinterpret_cast<const float2*>(solve.scratch.own_stats +
+                                         block.stats)[tile * PaddedQueries(block) + row];
 }
 
 struct InverseShared {
@@ -78,7 +82,8 @@ __global__ void __launch_bounds__(kThreads, 2) InverseKernel(const PanelSolve so
     float b = 0;
     if (row < block.num_rows && j < r) {
       const float tile_max = OwnStats(solve, block, first_row / kPanelKeys, row).x;
-      b = shared.share[r] * (Shrink(tile_max, shared.max[r]) * solve.scratch.diagonal[(first + r) * kSolveRows + j]);
+      b = shared.share[r] *
+          (Shrink(tile_max, shared.max[r]) * solve.scratch.diagonal[(first + r) * kSolveRows + j]);
     }
     shared.matrix[r][j] = b;
   }
@@ -133,7 +138,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
     if (next.part < num_parts) {
       const int j = 2 * next.step + warpgroup;
       if (j < next.part) {
-        const Bf16* from = weights + static_cast<int64_t>(next.part) * kSolveRows * row_size + j * kPanelDepth;
+        const Bf16* from =
+            weights + static_cast<int64_t>(next.part) * kSolveRows * row_size + j * kPanelDepth;
         Bf16* to = shared.weights[num_loaded % kStages][warpgroup];
 #pragma unroll
         for (int i = 0; i < kSolveRows / 16; ++i)
@@ -148,7 +154,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
   // Of part i: what the rows' weights in each key tile are multiplied by.
   const auto find_powers = [&](int i) {
     if (i >= num_parts) return;
-    for (int n = thread; n < (i * kSolveRows + kPanelKeys - 1) / kPanelKeys * kSolveRows; n += kBlockThreads) {
+    for (int n = thread; n < (i * kSolveRows + kPanelKeys - 1) / kPanelKeys * kSolveRows;
+         n += kBlockThreads) {
       const int tile = n / kSolveRows, row = i * kSolveRows + n % kSolveRows;
       float power = 0;
       if (row < block.num_rows) {
@@ -216,8 +223,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
         BeginProducts(sums, a);
 #pragma unroll
         for (int n = 0; n < kPanelDepth / 16; ++n) {
-          Multiply<kColumns, true>(sums, a[n],
-                                   DescribeMnMajor<kRowBytes>(states + (j * kSolveRows + n * 16) * kColumns, 0));
+          Multiply<kColumns, true>(
+              sums, a[n], DescribeMnMajor<kRowBytes>(states + (j * kSolveRows + n * 16) * kColumns, 0));
         }
         CommitProducts();
         WaitForProducts<0>(sums, a);
@@ -263,18 +270,20 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       const int row = i * kSolveRows + row0 + r;
-      *reinterpret_cast<unsigned*>(states + SwizzledOffset<kRowBytes>(row, column0)) = PackBf16(s[r][0], s[r][1]);
+      *reinterpret_cast<unsigned*>(states + SwizzledOffset<kRowBytes>(row, column0)) =
+          PackBf16(s[r][0], s[r][1]);
       if (row >= block.num_rows) continue;
       Bf16* page = nullptr;
       if (solve.states.data != nullptr)
-        page = const_cast<Bf16*>(VectorAt<Bf16>(solve.states, block.pages, 0, block.start + row));
+        page = VectorAt<Bf16>(solve.states, block.pages, 0, block.start + row);
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int column = first_column + column0 + c, batch_row = block.first_row + row;
         if (column >= solve.end) continue;
         solve.s.row(batch_row)[column] = s[r][c];
         if (page != nullptr) page[column] = RoundToBf16(s[r][c]);
-        if (solve.gated.data != nullptr) solve.gated.row(batch_row)[column] = s[r][c] * solve.g.row(batch_row)[column];
+        if (solve.gated.data != nullptr)
+          solve.gated.row(batch_row)[column] = s[r][c] * solve.g.row(batch_row)[column];
       }
     }
     FenceOperands();
