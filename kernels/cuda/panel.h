@@ -4,12 +4,13 @@
 // panel_read.cu and panel_solve.cu are told; the plan is host bookkeeping alone.
 //
 // A block is up to kMaxPanelQueries queries (rows x heads) of one sequence. Its keys are read in passes of
-// several key tiles, so that a pass's weights take at most 32 MiB. Everything that decides the order of a sum (tiles,
-// passes, splits) comes from the block itself, never from what runs beside it.
+// several key tiles, so that a pass's weights take at most 32 MiB. Everything that decides the order of a sum
+// (tiles, passes, splits) comes from the block itself, never from what runs beside it.
 //
-// Weights are powers of two of scores: w = exp2(x - m), x the score times log2 e, m the row's largest x in the
-// key tile, rounded up to a whole number. So what later joins tiles, passes and splits multiplies by powers
-// of two, which is exact in bf16. Method: split softmax (Milakov and Gimelshein 2018; FlashAttention-2, Dao 2023).
+// Weights are powers of two of scores: w = exp2(x - m), x the score times log2 e, m the row's largest x in
+// the key tile, rounded up to a whole number. So what later joins tiles, passes and splits multiplies by
+// powers of two, which is exact in bf16. Method: split softmax (Milakov and Gimelshein 2018;
+// FlashAttention-2, Dao 2023).
 #pragma once
 
 #include <vector>
@@ -62,12 +63,17 @@ struct PanelPlanOptions {
   bool feedback = false;
   int dim = 0;  // of keys and values
   int num_ranks = 1;
+  // Query tiles x key tiles of a block in one pass: its weights take 32 MiB, most of the L2 cache of an H100.
+  int pass_tiles = (kMaxPanelQueries / kPanelQueries) * 32;
+  // Thread blocks that fill the device: the keys are split as long as there are fewer. Not asked of the
+  // device, as the splits decide the order of sums; an H100 has 132 multiprocessors.
+  int full_device = 132;
 };
 PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOptions& options);
 
 // Device memory. Strides of the panels: PanelStride(dim).
 struct PanelScratch {
-  void *queries, *keys;        // bf16 [panel_rows][PanelStride]; keys: the blocks' own
+  void *queries, *keys;         // bf16 [panel_rows][PanelStride]; keys: the blocks' own
   void *own_weights, *weights;  // bf16
   float *own_stats, *stats;
   float* diagonal;  // [panel_rows][kSolveRows]: the weights of a row's own 64 columns, in float32
@@ -86,16 +92,17 @@ struct PanelRead {
   bool feedback;
   int rank, num_ranks;
   PanelScratch scratch;
-  Matrix out;               // forward: [rows, heads * dim]
-  float *max, *sum, *acc;   // feedback: as FeedbackPartials, but for max being one of x; chains that are not needed are empty
+  Matrix out;              // forward: [rows, heads * dim]
+  float *max, *sum, *acc;  // feedback: as FeedbackPartials, but for max being one of x; chains that are not
+                           // needed are empty
   int partial_rows, width;
 
   int64_t panel_rows;
   const PanelBlock* blocks;  // of the pass
   int num_blocks;
 };
-// own: of a feedback read, the plan of the keys inside the blocks; else null. Both plans are of the same blocks.
-// panel_rows, blocks and num_blocks of `read` are filled in.
+// own: of a feedback read, the plan of the keys inside the blocks; else null. Both plans are of the same
+// blocks. panel_rows, blocks and num_blocks of `read` are filled in.
 void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const PanelPlan& plan);
 
 // As FeedbackSolveCall, of what ReadPanels left in the partials and in the scratch.

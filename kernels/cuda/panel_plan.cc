@@ -8,12 +8,8 @@ namespace {
 
 static_assert(kTile == kFeedbackTile && kChains == kFeedbackChains);
 
-// Weights of a block in one pass: 32 MiB, most of the L2 cache of an H100.
-constexpr int kPassTiles = (kMaxPanelQueries / kPanelQueries) * 32;  // query tiles x key tiles
-// Of a launch, all blocks together.
-constexpr int64_t kPassWeights = int64_t{2} * kPassTiles * kPanelQueries * kPanelKeys;
-// Thread blocks that fill an H100, which has 132 multiprocessors. A constant, as the splits decide the order of sums.
-constexpr int kFullDevice = 132;
+// Of a launch, all blocks together, in passes of one block.
+constexpr int kLaunchPasses = 2;
 constexpr int kValueColumns = 256;  // of a thread block
 
 int NumQueryTiles(const ReadBlock& b) {
@@ -35,8 +31,7 @@ PanelBlock Start(const ReadBlock& b, int64_t panel_row) {
 // Adds the block to the plan's last pass.
 void Append(PanelBlock block, PanelPlan* plan) {
   PanelPass& pass = plan->passes.back();
-  const int query_tiles =
-      (block.num_rows * block.num_heads + kPanelQueries - 1) / kPanelQueries;
+  const int query_tiles = (block.num_rows * block.num_heads + kPanelQueries - 1) / kPanelQueries;
   const int64_t padded = int64_t{query_tiles} * kPanelQueries;
   block.first_item = pass.num_items;
   block.first_query_tile = pass.num_query_tiles;
@@ -55,9 +50,7 @@ void Append(PanelBlock block, PanelPlan* plan) {
   plan->blocks.push_back(block);
 }
 
-void BeginPass(PanelPlan* plan) {
-  plan->passes.push_back({.first = static_cast<int>(plan->blocks.size())});
-}
+void BeginPass(PanelPlan* plan) { plan->passes.push_back({.first = static_cast<int>(plan->blocks.size())}); }
 
 }  // namespace
 
@@ -80,18 +73,23 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
   const auto num_tiles = [&](const ReadBlock& b) {
     const int64_t keys = options.feedback ? b.start : b.start + b.num_rows;
     const int64_t round = int64_t{kTile} * kChains;
-    const int64_t own = options.num_ranks == 1 ? keys : (keys + round - 1) / round * (round / options.num_ranks);
+    const int64_t own =
+        options.num_ranks == 1 ? keys : (keys + round - 1) / round * (round / options.num_ranks);
     return static_cast<int>((own + kPanelKeys - 1) / kPanelKeys);
   };
-  const auto pass_tiles = [](const ReadBlock& b) { return std::max(1, kPassTiles / NumQueryTiles(b)); };
+  const auto pass_tiles = [&](const ReadBlock& b) {
+    return std::max(1, options.pass_tiles / NumQueryTiles(b));
+  };
+  const int64_t launch_weights = int64_t{kLaunchPasses} * options.pass_tiles * kPanelQueries * kPanelKeys;
   const int column_tiles = (options.dim + kValueColumns - 1) / kValueColumns;
   for (size_t first = 0, end; first < blocks.size(); first = end) {  // a group of blocks after another
     int64_t weights = 0;
     int num_passes = 1;
     for (end = first; end < blocks.size(); ++end) {
       const ReadBlock& b = blocks[end];
-      const int64_t own = int64_t{std::min(num_tiles(b), pass_tiles(b))} * kPanelKeys * NumQueryTiles(b) * kPanelQueries;
-      if (end > first && weights + own > kPassWeights) break;
+      const int64_t own =
+          int64_t{std::min(num_tiles(b), pass_tiles(b))} * kPanelKeys * NumQueryTiles(b) * kPanelQueries;
+      if (end > first && weights + own > launch_weights) break;
       weights += own;
       num_passes = std::max(num_passes, (num_tiles(b) + pass_tiles(b) - 1) / pass_tiles(b));
     }
@@ -108,7 +106,7 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
           p.num_tiles = std::min(most, tiles - p.first_tile);
           p.is_last_pass = p.first_tile + p.num_tiles == tiles;
           if (options.feedback) {
-            p.num_splits = std::clamp(kFullDevice / (NumQueryTiles(b) * column_tiles), 1,
+            p.num_splits = std::clamp(options.full_device / (NumQueryTiles(b) * column_tiles), 1,
                                       kChains / options.num_ranks);
           }
           Append(p, &plan);

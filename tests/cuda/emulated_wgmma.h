@@ -56,14 +56,21 @@ template <int kN, bool kMnMajorB, bool kAdds>
 void AddRows(float (&d)[kN / 8][4], const Row (&a)[2], const Operand& b) {
   const int t = emulator::current->lane % 4;
   for (int j = 0; j < kN / 8; ++j) {
-    for (int e = 0; e < 4; ++e) {
-      const int in_chunk = 2 * t + e % 2;
-      if (!kAdds) d[j][e] = 0;
-      for (int k = 0; k < 16; ++k) {
-        const uint16_t bits =
-            kMnMajorB ? b.MnMajor(j, k)[in_chunk] : b.KMajor(8 * j + in_chunk, k / 8)[k % 8];
-        d[j][e] += a[e / 2][k] * FromBf16(bits);
+    Row columns[2];
+    for (int k = 0; k < 16; k += kMnMajorB ? 1 : 8) {
+      for (int c = 0; c < 2; ++c) {
+        if (kMnMajorB) {
+          columns[c][k] = FromBf16(b.MnMajor(j, k)[2 * t + c]);
+        } else {
+          const uint16_t* chunk = b.KMajor(8 * j + 2 * t + c, k / 8);
+          for (int i = 0; i < 8; ++i) columns[c][k + i] = FromBf16(chunk[i]);
+        }
       }
+    }
+    for (int e = 0; e < 4; ++e) {
+      float sum = kAdds ? d[j][e] : 0.0f;
+      for (int k = 0; k < 16; ++k) sum += a[e / 2][k] * columns[e % 2][k];
+      d[j][e] = sum;
     }
   }
 }
