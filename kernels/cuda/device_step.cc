@@ -121,7 +121,9 @@ const ReadPlan& DeviceStep::Attention(absl::Span<const int> q_to_kv, int head_di
   if (!attention_.has_value() || attention_heads_ != q_to_kv || attention_dtype_ != state_dtype) {
     attention_dtype_ = state_dtype;
     attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
-    std::vector<ReadBlock> blocks = AttentionBlocks(rows_->spans, span_pages_, q_to_kv);
+    std::vector<ReadBlock> blocks =
+        AttentionBlocks(rows_->spans, span_pages_, q_to_kv,
+                        MaxAttentionQueries(use_tensor_cores_ && state_dtype == DType::kBF16, head_dim));
     const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
     attention_ = MakePlan(std::move(blocks), false, head_dim, state_dtype, min_blocks);
   }

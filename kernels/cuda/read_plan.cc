@@ -56,14 +56,14 @@ int DecodeBucket(int n) {
 }
 
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
-                                       absl::Span<const int32_t* const> pages,
-                                       absl::Span<const int> q_to_kv) {
+                                       absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
+                                       int max_queries) {
   std::vector<ReadBlock> blocks;
   const int num_heads = static_cast<int>(q_to_kv.size());
   for (int h = 0, e; h < num_heads; h = e) {
-    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kMaxQueries; ++e) {
+    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < max_queries; ++e) {
     }
-    const int rows = std::max(1, kMaxQueries / (e - h));
+    const int rows = max_queries / (e - h);
     for (size_t i = 0; i < spans.size(); ++i) {
       for (int r = 0; r < spans[i].num_rows; r += rows) {
         blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,
@@ -72,6 +72,10 @@ std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
     }
   }
   return blocks;
+}
+
+int MaxAttentionQueries(bool tensor_cores, int dim) {
+  return tensor_cores && dim <= kMaxFusedDim ? kMaxFusedQueries : kMaxQueries;
 }
 
 }  // namespace sessa::cuda
