@@ -45,9 +45,10 @@ TEST(WorkTest, APrefillIsTheSumOfItsParts) {
   const int rows = 2048, past = 30720;
   const double attention = StepWork(c, 1, rows, past).flops - StepWork(c, 1, rows, 0).flops;
   const double parts = AttendWork(c, 1, rows, past).flops - AttendWork(c, 1, rows, 0).flops +
-                       FeedbackReadWork(c, 1, rows, past).flops;
+                       FeedbackReadWork(c, 1, rows, past).flops - FeedbackReadWork(c, 1, rows, 0).flops;
   EXPECT_NEAR(attention / c.num_layers, parts, 1e-9 * parts);
-  EXPECT_NEAR(TriangleWork(c, rows).flops, 2 * StrsmWork(rows, c.hidden_size).flops, 1);
+  // The scores of its own rows, and then the solution.
+  EXPECT_NEAR(FeedbackReadWork(c, 1, rows, 0).flops, StrsmWork(rows, c.hidden_size).flops, 1);
 }
 
 TEST(WorkTest, DecodeReadsStateOnce) {
@@ -199,11 +200,11 @@ TEST_F(CasesTest, Kernels) {
   Expect(MeasureStateRead(device_.get(), c, Read::kBoth, 1, 64), "StateRead/both/D:64/batch:1/context:64",
          AttendWork(c, 1, 1, 64) + FeedbackReadWork(c, 1, 1, 64));
   Expect(MeasureAttend(device_.get(), c, 70, 64), "Attend/D:64/rows:70/context:64", AttendWork(c, 1, 70, 64));
-  Expect(MeasureFeedbackRead(device_.get(), c, 2, 128), "FeedbackRead/D:64/rows:64/batch:2/context:128",
+  Expect(MeasureFeedbackRead(device_.get(), c, 2, 64, 128), "FeedbackRead/D:64/rows:64/batch:2/context:128",
          FeedbackReadWork(c, 2, 64, 128));
   Work two = StrsmWork(64, 64) + StrsmWork(64, 64);
-  Expect(MeasureSolve(device_.get(), c, 2), "Solve/D:64/rows:64/batch:2", two);
-  Expect(MeasureTriangle(device_.get(), c, 128), "Triangle/D:64/rows:128", TriangleWork(c, 128));
+  Expect(MeasureSolve(device_.get(), c, 2, 64), "Solve/D:64/rows:64/batch:2", two);
+  Expect(MeasureSolve(device_.get(), c, 1, 130), "Solve/D:64/rows:130/batch:1", StrsmWork(130, 64));
 }
 
 TEST_F(CasesTest, Steps) {

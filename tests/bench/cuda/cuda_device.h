@@ -27,7 +27,7 @@ class CudaDevice final : public BenchDevice {
 
   absl::StatusOr<Measurement> MeasureCopy();
   absl::StatusOr<Measurement> MeasureGemm();  // bf16, 8192 x 8192 x 8192
-  // cublasStrsm with D right-hand sides: what Solve and Triangle stand beside.
+  // cublasStrsm with D right-hand sides: what Solve stands beside.
   absl::StatusOr<Measurement> MeasureStrsm(int rows, int D);
 
  private:

@@ -80,7 +80,7 @@ struct PagedLayers {
     if (setup.status.ok()) device->backend()->BeginStep(step);
     const int D = config.hidden_size, n = batch * rows;
     q = setup.Random(n, D), out = setup.Random(n, D);
-    const int wave_rows = batch * std::min(rows, kFeedbackTile);
+    const int wave_rows = batch * step.waves[0][0].num_rows;
     acc = setup.Random(kFeedbackChains * wave_rows, D);
     p = setup.Random(wave_rows, kFeedbackTile);
     max = setup.Random(kFeedbackChains, wave_rows), sum = setup.Random(kFeedbackChains, wave_rows);
@@ -175,67 +175,34 @@ absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig
 }
 
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& c, int batch,
-                                                int context) {
-  PagedLayers layers(device, c, batch, kFeedbackTile, context,
+                                                int rows, int context) {
+  PagedLayers layers(device, c, batch, rows, context,
                      StateBytes(c, Read::kFeedback, static_cast<double>(batch) * context));
   if (!layers.setup.status.ok()) return layers.setup.status;
-  Measurement m{absl::StrCat("FeedbackRead/D:", c.hidden_size, "/rows:", kFeedbackTile, "/batch:", batch,
-                             "/context:", context),
-                {},
-                FeedbackReadWork(c, batch, kFeedbackTile, context),
-                {Target::kTflops, 600}};
+  Measurement m{
+      absl::StrCat("FeedbackRead/D:", c.hidden_size, "/rows:", rows, "/batch:", batch, "/context:", context),
+      {},
+      FeedbackReadWork(c, batch, rows, context),
+      {}};
+  if (rows >= 2048) m.target = {Target::kTflops, 600};
   return Timed(device, std::move(m),
                [&] { device->backend()->FeedbackRead(layers.ReadOf(0), *layers.Next()); });
 }
 
-absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& c, int batch) {
+absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& c, int batch, int rows) {
   constexpr int kContext = 512;
-  PagedLayers layers(device, c, batch, kFeedbackTile, kContext, kBeyondCaches);
-  const DeviceMatrix f = layers.setup.Random(batch * kFeedbackTile, c.hidden_size),
-                     gamma = layers.setup.Random(1, batch * kFeedbackTile, 0.5f);
+  PagedLayers layers(device, c, batch, rows, kContext, kBeyondCaches);
+  const int n = batch * rows, D = c.hidden_size;
+  const DeviceMatrix f = layers.setup.Random(n, D), gamma = layers.setup.Random(1, n, 0.5f);
   if (!layers.setup.status.ok()) return layers.setup.status;
-  device->backend()->FeedbackRead(layers.ReadOf(0), layers.layers[0]);
-  Measurement m{
-      absl::StrCat("Solve/D:", c.hidden_size, "/rows:", kFeedbackTile, "/batch:", batch), {}, {}, {}};
-  for (int b = 0; b < batch; ++b) m.work = m.work + StrsmWork(kFeedbackTile, c.hidden_size);
+  LayerState* layer = layers.Next();
+  device->backend()->FeedbackRead(layers.ReadOf(0), *layer);
+  Measurement m{absl::StrCat("Solve/D:", D, "/rows:", rows, "/batch:", batch), {}, {}, {}};
+  for (int b = 0; b < batch; ++b) m.work = m.work + StrsmWork(rows, D);
+  if (D >= 2048 && rows >= 2048) m.target = {Target::kTflops, 200};
   return Timed(device, std::move(m), [&] {
-    device->backend()->FeedbackSolve({0,
-                                      layers.ReadOf(0).partials,
-                                      f.view,
-                                      gamma.view.data,
-                                      0,
-                                      c.hidden_size,
-                                      layers.out.view,
-                                      {},
-                                      {},
-                                      false},
-                                     layers.Next());
-  });
-}
-
-absl::StatusOr<Measurement> MeasureTriangle(BenchDevice* device, const ModelConfig& c, int rows) {
-  PagedLayers layers(device, c, 1, rows, 0, kBeyondCaches);
-  const DeviceMatrix f = layers.setup.Random(rows, c.hidden_size), gamma = layers.setup.Random(1, rows, 0.5f);
-  if (!layers.setup.status.ok()) return layers.setup.status;
-  Measurement m{absl::StrCat("Triangle/D:", c.hidden_size, "/rows:", rows), {}, TriangleWork(c, rows), {}};
-  if (c.hidden_size >= 2048 && rows >= 2048) m.target = {Target::kTflops, 200};
-  return Timed(device, std::move(m), [&] {
-    LayerState* layer = layers.Next();
-    for (int w = 0; w < static_cast<int>(layers.step.waves.size()); ++w) {
-      const FeedbackReadCall read = layers.ReadOf(w);
-      device->backend()->FeedbackRead(read, *layer);
-      device->backend()->FeedbackSolve({w,
-                                        read.partials,
-                                        f.view,
-                                        gamma.view.data,
-                                        0,
-                                        c.hidden_size,
-                                        layers.out.view,
-                                        {},
-                                        {},
-                                        /*append=*/true},
-                                       layer);
-    }
+    device->backend()->FeedbackSolve(
+        {0, layers.ReadOf(0).partials, f.view, gamma.view.data, 0, D, layers.out.view, {}, {}, false}, layer);
   });
 }
 

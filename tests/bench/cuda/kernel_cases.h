@@ -19,12 +19,10 @@ absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelCon
 // Forward attention of a chunk of one prompt.
 absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig& config, int rows,
                                           int context);
-// Scores and P s of the feedback for a block of 64 rows of each sequence.
+// Scores and P s of the feedback for one block of `rows` rows of each sequence.
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& config, int batch,
-                                                int context);
-// The triangle of a block of 64 rows of each sequence, its scores and the past being read already.
-absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& config, int batch);
-// Scores and solution of the triangle of a whole chunk, block after block, as a model does it.
-absl::StatusOr<Measurement> MeasureTriangle(BenchDevice* device, const ModelConfig& config, int rows);
+                                                int rows, int context);
+// The triangle of such a block, its scores and the past being read already.
+absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& config, int batch, int rows);
 
 }  // namespace sessa

@@ -28,17 +28,13 @@ Work LinearWork(int rows, int n, int k) { return {2.0 * n * k + 4.0 * rows * (n 
 
 Work FeedbackReadWork(const ModelConfig& c, int batch, int rows, int context) {
   const double D = c.hidden_size;
-  return {batch * (4 * D * context + 8 * D * rows), 4 * D * batch * rows * context};
+  const double own = rows * (rows - 1.0) / 2;  // pairs of a row and one before it: their scores alone
+  return {batch * (4 * D * context + 8 * D * rows), batch * (4 * D * rows * context + 2 * D * own)};
 }
 
 Work AttendWork(const ModelConfig& c, int batch, int rows, int context) {
   const double D = c.hidden_size, seen = context + (rows + 1) / 2.0;  // by a row, on average
   return {batch * (4.0 * c.kv_size() * (context + rows) + 8 * D * rows), 4 * D * batch * rows * seen};
-}
-
-Work TriangleWork(const ModelConfig& c, int rows) {
-  const double D = c.hidden_size, pairs = rows * (rows - 1.0) / 2;
-  return {rows * D * 12, 4 * D * pairs};
 }
 
 Work StrsmWork(int rows, int D) {

@@ -18,11 +18,10 @@ ModelConfig ConfigOf(Shape shape);
 constexpr char NameOf(Shape shape) { return "ABC"[static_cast<int>(shape)]; }
 
 Work LinearWork(int rows, int n, int k);
-// Of `batch` sequences with `context` cached tokens and `rows` new rows each.
+// Of `batch` sequences with `context` cached tokens and `rows` new rows each. The feedback read: weighted
+// states of the past, and scores of the past and of the rows among each other.
 Work FeedbackReadWork(const ModelConfig& config, int batch, int rows, int context);
 Work AttendWork(const ModelConfig& config, int batch, int rows, int context);
-// Scores and solution of a chunk's own triangle of `rows` rows, nothing before it.
-Work TriangleWork(const ModelConfig& config, int rows);
 // A triangular solve alone: unit lower [rows, rows], float32, D right-hand sides.
 Work StrsmWork(int rows, int D);
 // A whole step. Every layer's weights once, the output head for one row of each sequence.
