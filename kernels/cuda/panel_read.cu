@@ -1,12 +1,14 @@
 // The reads of panel.h: weights of a pass, then weighted values.
 //
 // RoundPanelsKernel  queries and the blocks' own keys as bf16 panels. Grid: panel rows x (queries, keys).
-// ScoreKernel        128 queries x 256 keys, two warpgroups of 64 x 256: 43 multiply-adds for each byte from L2.
+// ScoreKernel        128 queries x 256 keys, two warpgroups of 64 x 256: 43 multiply-adds for each byte from
+// L2.
 //                    Grid: query tiles x key tiles of all blocks.
-// ValueKernel        128 queries x 256 columns over the keys of a split, the weights through registers, where they
+// ValueKernel        128 queries x 256 columns over the keys of a split, the weights through registers, where
+// they
 //                    are brought to one power of two. Grid: column tiles x splits x query tiles.
-// Both: stages of 64 columns or keys, 48 KiB, copied two ahead into four places; a stage is 1024 cycles of the tensor cores, in
-// which 48 KiB come in and 80 (64) KiB are read from shared memory at 128 bytes a cycle.
+// Both: stages of 64 columns or keys, 48 KiB, copied two ahead into four places; a stage is 1024 cycles of
+// the tensor cores, in which 48 KiB come in and 80 (64) KiB are read from shared memory at 128 bytes a cycle.
 #include "kernels/cuda/panel.cuh"
 
 namespace sessa::cuda {
@@ -118,7 +120,8 @@ __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelB
   Bf16* out = static_cast<Bf16*>(kOwn ? read.scratch.own_weights : read.scratch.weights) + block.weights +
               first_query * row_size + key_tile * kPanelKeys + lane * kChunk;
   for (int row = 0; row < kWarpRows; ++row)
-    *reinterpret_cast<uint4*>(out + row * row_size) = *reinterpret_cast<const uint4*>(&staged[row][lane * kChunk]);
+    *reinterpret_cast<uint4*>(out + row * row_size) =
+        *reinterpret_cast<const uint4*>(&staged[row][lane * kChunk]);
 }
 
 template <bool kOwn>
@@ -130,7 +133,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
       read.blocks[PanelBlockOf(read.blocks, read.num_blocks, &PanelBlock::first_item, item)];
   // Neighbours share their keys.
   const int query_tiles = PaddedQueries(block) / kPanelQueries;
-  const int query_tile = (item - block.first_item) % query_tiles, key_tile = (item - block.first_item) / query_tiles;
+  const int query_tile = (item - block.first_item) % query_tiles,
+            key_tile = (item - block.first_item) / query_tiles;
   if (kOwn && key_tile * kPanelKeys >= (query_tile + 1) * kPanelQueries) return;  // nobody sees these
   const int thread = threadIdx.x, warpgroup = thread / kWarpgroup, warp = thread / kWarpLanes;
   const int dim = read.keys.dim, stride = PanelStride(dim), num_stages = stride / kPanelDepth;
@@ -160,12 +164,13 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
       const int k = s * kPanelDepth;
 #pragma unroll
       for (int i = 0; i < kPanelQueries / kRowStep; ++i)
-        CopyAsync(stage.queries + SwizzledOffset<128>(row + i * kRowStep, chunk), queries + i * kRowStep * stride + k,
-                  true);
+        CopyAsync(stage.queries + SwizzledOffset<128>(row + i * kRowStep, chunk),
+                  queries + i * kRowStep * stride + k, true);
 #pragma unroll
       for (int i = 0; i < kKeyCopies; ++i) {
         const bool valid = keys[i] != nullptr && k + chunk < Padded(dim);
-        CopyAsync(stage.keys + SwizzledOffset<128>(row + i * kRowStep, chunk), valid ? keys[i] + k : queries, valid);
+        CopyAsync(stage.keys + SwizzledOffset<128>(row + i * kRowStep, chunk), valid ? keys[i] + k : queries,
+                  valid);
       }
     }
     CommitCopies();
@@ -180,9 +185,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
     BeginProducts(scores);
 #pragma unroll
     for (int k = 0; k < kPanelDepth; k += 16) {
-      Multiply<kPanelKeys, false>(scores,
-                                  DescribeKMajor<128>(stage.queries + warpgroup * kWarpgroupRows * kPanelDepth + k),
-                                  DescribeKMajor<128>(stage.keys + k));
+      Multiply<kPanelKeys, false>(
+          scores, DescribeKMajor<128>(stage.queries + warpgroup * kWarpgroupRows * kPanelDepth + k),
+          DescribeKMajor<128>(stage.keys + k));
     }
     CommitProducts();
     WaitForProducts<1>();
@@ -196,7 +201,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
 
 struct ValueShared {
   struct Stage {
-    Bf16 weights[kPanelQueries * kPanelDepth];          // an operand of 128-byte rows
+    Bf16 weights[kPanelQueries * kPanelDepth];     // an operand of 128-byte rows
     Bf16 values[kColumns / 64][kPanelDepth * 64];  // operands of 64 columns, a row a key
   };
   Stage stages[kStages];
@@ -207,8 +212,8 @@ struct ValueShared {
 };
 
 // The running maximum and sum of a split after this pass, a thread for each query and half of the tiles.
-__device__ __forceinline__ void ExtendSplit(const PanelRead& read, const PanelBlock& block, int query_tile, int begin,
-                                            int end, ValueShared& shared) {
+__device__ __forceinline__ void ExtendSplit(const PanelRead& read, const PanelBlock& block, int query_tile,
+                                            int begin, int end, ValueShared& shared) {
   const int thread = threadIdx.x, i = thread % kPanelQueries, half = thread / kPanelQueries;
   const int query = query_tile * kPanelQueries + i, padded = PaddedQueries(block);
   const float2* stats = reinterpret_cast<const float2*>(read.scratch.stats + block.stats) + query;
@@ -231,7 +236,8 @@ __device__ __forceinline__ void ExtendSplit(const PanelRead& read, const PanelBl
   const float2 before = block.pass == 0 ? float2{-INFINITY, 0} : *running(block.pass - 1, split);
   const float top = fmaxf(before.x, fmaxf(max, shared.max[1][i]));
   const float shrink = Shrink(before.x, top);
-  const float total = fmaf(before.y, shrink, fmaf(sum, Shrink(max, top), shared.sum[1][i] * Shrink(shared.max[1][i], top)));
+  const float total =
+      fmaf(before.y, shrink, fmaf(sum, Shrink(max, top), shared.sum[1][i] * Shrink(shared.max[1][i], top)));
   shared.new_max[i] = top;
   shared.shrink[i] = shrink;
   shared.share[i] = total > 0 ? 1 / total : 0.0f;
@@ -258,7 +264,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   const int query_tile = z - block.first_query_tile;
   const int thread = threadIdx.x, warp = thread / kWarpLanes;
   const int first_column = blockIdx.x * kColumns, dim = read.values.dim, padded = PaddedQueries(block);
-  const int begin = block.num_tiles * split / block.num_splits, end = block.num_tiles * (split + 1) / block.num_splits;
+  const int begin = block.num_tiles * split / block.num_splits,
+            end = block.num_tiles * (split + 1) / block.num_splits;
   constexpr int kTileStages = kPanelKeys / kPanelDepth;
   const int num_stages = (end - begin) * kTileStages;
   ExtendSplit(read, block, query_tile, begin, end, shared);
@@ -273,7 +280,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   };
   const int64_t row_size = static_cast<int64_t>(block.num_tiles) * kPanelKeys;
   const Bf16* weights = static_cast<const Bf16*>(read.scratch.weights) + block.weights +
-                        (query_tile * kPanelQueries + thread / 8) * row_size + begin * kPanelKeys + thread % 8 * kChunk;
+                        (query_tile * kPanelQueries + thread / 8) * row_size + begin * kPanelKeys +
+                        thread % 8 * kChunk;
   // Requires its rows to be found, and a barrier since.
   const auto load = [&](int s) {
     if (s < num_stages) {
@@ -289,8 +297,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
         const int key = first_key + i * kKeyStep;
         const Bf16* row = shared.rows[s % kStages][key];
         const bool valid = row != nullptr && first_column + c < Padded(dim);
-        CopyAsync(stage.values[c / 64] + SwizzledOffset<128>(key, c % 64), valid ? row + first_column + c : weights,
-                  valid);
+        CopyAsync(stage.values[c / 64] + SwizzledOffset<128>(key, c % 64),
+                  valid ? row + first_column + c : weights, valid);
       }
     }
     CommitCopies();
@@ -302,15 +310,20 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   const int warp_row = warp * kWarpRows;
   const float2* stats = reinterpret_cast<const float2*>(read.scratch.stats + block.stats) +
                         query_tile * kPanelQueries + warp_row;
-  unsigned a[kPanelDepth / 16][4], powers[2];
+  unsigned a[kPanelDepth / 16][4], powers[2] = {};
+  float tile_max[2];  // of the next key tile, fetched while this one is computed with
+  const auto find_max = [&](int tile) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (tile < end) tile_max[half] = stats[static_cast<int64_t>(tile) * padded + FragmentRow(2 * half)].x;
+  };
+  find_max(begin);
   for (int s = 0; s < num_stages; ++s) {
     if (s % kTileStages == 0) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = FragmentRow(2 * half);
-        const float tile_max = stats[static_cast<int64_t>(begin + s / kTileStages) * padded + row].x;
-        powers[half] = BothHalves(Shrink(tile_max, shared.new_max[warp_row + row]));
-      }
+      for (int half = 0; half < 2; ++half)
+        powers[half] = BothHalves(Shrink(tile_max[half], shared.new_max[warp_row + FragmentRow(2 * half)]));
+      find_max(begin + s / kTileStages + 1);
     }
     find_rows(s + kAhead + 1);
     WaitForCopies<kAhead - 1>();
@@ -321,7 +334,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
     BeginProducts(acc, a);
 #pragma unroll
     for (int k = 0; k < kPanelDepth / 16; ++k) {
-      Multiply<kColumns, true>(acc, a[k], DescribeMnMajor<128>(stage.values[0] + k * 16 * 64, sizeof stage.values[0]));
+      Multiply<kColumns, true>(acc, a[k],
+                               DescribeMnMajor<128>(stage.values[0] + k * 16 * 64, sizeof stage.values[0]));
     }
     CommitProducts();
     load(s + kAhead);
@@ -332,9 +346,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   for (int half = 0; half < 2; ++half) {
     const int i = warp_row + FragmentRow(2 * half), query = query_tile * kPanelQueries + i;
     if (query >= NumQueries(block)) continue;
-    float* out = read.feedback ? read.acc + (static_cast<int64_t>(chain) * read.partial_rows + block.wave_row + query) * read.width
-                               : read.out.row(block.first_row + query / block.num_heads) +
-                                     (block.first_head + query % block.num_heads) * dim;
+    float* out = read.feedback
+                     ? read.acc + (static_cast<int64_t>(chain) * read.partial_rows + block.wave_row + query) *
+                                      read.width
+                     : read.out.row(block.first_row + query / block.num_heads) +
+                           (block.first_head + query % block.num_heads) * dim;
     const float shrink = shared.shrink[i];
     const float share = !read.feedback && block.is_last_pass ? shared.share[i] : 1.0f;
 #pragma unroll

@@ -4,10 +4,11 @@
 namespace sessa {
 
 std::vector<TestDevice> TestDevices() {
-  return {{"Cpu", [] { return MakeCpuBackend(2); }},
-          {"Cuda", [] { return MakeCudaBackend({}); }, /*large=*/true, /*batch_invariant=*/false},
+  return {{"Cpu", [] { return MakeCpuBackend(2); }, /*large=*/true, /*impulse_tokens=*/2000},
+          {"Cuda", [] { return MakeCudaBackend({}); }, /*large=*/true, /*impulse_tokens=*/100000,
+           /*batch_invariant=*/false},
           {"CudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); }},
-          {"CudaSmall", [] { return MakeCudaBackend({}); }, /*large=*/false,
+          {"CudaSmall", [] { return MakeCudaBackend({}); }, /*large=*/false, /*impulse_tokens=*/1000,
            /*batch_invariant=*/false}};  // for compute-sanitizer
 }
 

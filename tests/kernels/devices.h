@@ -17,6 +17,7 @@ struct TestDevice {
   std::string name;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make;
   bool large = true;            // fast enough for large shapes
+  int impulse_tokens = 100000;  // of the power law
   bool batch_invariant = true;  // also where many rows share a linear
 };
 inline void PrintTo(const TestDevice& device, std::ostream* out) { *out << device.name; }

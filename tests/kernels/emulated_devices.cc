@@ -4,10 +4,13 @@
 namespace sessa {
 
 std::vector<TestDevice> TestDevices() {
-  return {{"Cpu", [] { return MakeCpuBackend(2); }},
-          {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, /*batch_invariant=*/false},
+  constexpr int kTokens = 1500;
+  return {{"Cpu", [] { return MakeCpuBackend(2); }, /*large=*/true,
+           /*impulse_tokens=*/20000},  // impulse_test has more
+          {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
+           /*batch_invariant=*/false},
           {"EmulatedCudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); },
-           /*large=*/false}};
+           /*large=*/false, kTokens}};
 }
 
 }  // namespace sessa
