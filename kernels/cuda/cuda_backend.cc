@@ -4,7 +4,6 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -13,29 +12,25 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_stream.h"
-#include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_step.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/linear_layers.h"
+#include "kernels/cuda/step_queue.h"
 
 namespace sessa {
 namespace {
 
 using cuda::RowLaunch;
 
-// cuBLASLt's tiles are worth it from here on; below, reading the weights is the work.
-constexpr int kGemmRows = 64;
-// Of the partial sums of one launch; about the L2 cache of an H100.
-constexpr int64_t kScratchFloats = int64_t{8} << 20;
-
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const CudaOptions& options, cudaStream_t stream, std::unique_ptr<cuda::Gemm> gemm)
       : options_(options),
-        gemm_(std::move(gemm)),
         context_(options.device, stream),
         step_(&context_, /*use_tensor_cores=*/!options.batch_invariant),
-        graphs_(stream) {}
+        queue_(stream, &step_),
+        linear_(&context_, &queue_, std::move(gemm), options.batch_invariant) {}
   // Nothing may use the memory that is freed next.
   ~CudaBackend() override { context_.Wait("the last step"); }
 
@@ -50,13 +45,13 @@ class CudaBackend final : public Backend {
   }
 
   void CopyIn(const void* host, size_t bytes, void* device) override {
-    Flush();
+    queue_.Flush();
     if (bytes > 0)
       context_.Note(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()),
                     "copying to the GPU");
   }
   void CopyOut(const void* device, size_t bytes, void* host) override {
-    Flush();
+    queue_.Flush();
     if (bytes > 0)
       context_.Note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()),
                     "copying from the GPU");
@@ -64,21 +59,7 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
                                            DType to) override {
-    if (to != DType::kF32 && to != DType::kBF16) {
-      return absl::UnimplementedError(
-          absl::StrCat("the CUDA backend has weights in f32 and bf16, not in ", Name(to)));
-    }
-    LinearWeights w;
-    w.n = n, w.k = k, w.dtype = to;
-    auto memory = context_.Upload(weight, from, n, k, cuda::Padded(k), to);
-    if (!memory.ok()) return memory.status();
-    w.weight = *std::move(memory);
-    if (bias != nullptr) {
-      memory = context_.Upload(bias, from, 1, n, n, DType::kF32);
-      if (!memory.ok()) return memory.status();
-      w.bias = *std::move(memory);
-    }
-    return w;
+    return linear_.Make(weight, bias, from, n, k, to);
   }
 
   absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
@@ -103,16 +84,16 @@ class CudaBackend final : public Backend {
   }
 
   void BeginStep(const StepRows& rows) override {
-    Flush();
+    queue_.Flush();
     context_.Use();
     context_.Wait("waiting for the last step");
     context_.FreeOutgrown();
     step_.Begin(rows);
-    if (options_.decode_graphs && step_.is_decode()) graphs_.Defer();
+    if (options_.decode_graphs && step_.is_decode()) queue_.Defer();
     const int n = step_.bucket(), half = rows.head_dim / 2;
     if (half > 0 && context_.Reserve(2 * sizeof(float) * n * half, &rope_)) {
       const RowLaunch on{stream(), step_.live()};
-      Enqueue(
+      queue_.Enqueue(
           [on, n, half, positions = step_.positions(), inv_freq = step_.inv_freq(), out = rope_.floats()] {
             cuda::RopeAngles(on, positions, inv_freq, n, half, out, out + int64_t{n} * half);
           },
@@ -121,51 +102,35 @@ class CudaBackend final : public Backend {
   }
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
-    const RowLaunch on = Pad(&x);
-    Enqueue([=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); },
-            "embed", on, step_.token_ids(), table.data(), dtype, x);
+    const RowLaunch on = queue_.Pad(&x);
+    queue_.Enqueue(
+        [=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); }, "embed",
+        on, step_.token_ids(), table.data(), dtype, x);
   }
   void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
-    const RowLaunch on = Pad(&x, &y);
-    Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
-            "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
+    const RowLaunch on = queue_.Pad(&x, &y);
+    queue_.Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
+                   "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
   }
   void GatherLogitRows(Matrix x, Matrix y) override {
-    const RowLaunch on = Pad(&x, &y);
-    Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
-            step_.logit_rows(), y);
+    const RowLaunch on = queue_.Pad(&x, &y);
+    queue_.Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
+                   step_.logit_rows(), y);
   }
 
   void ArgMax(Matrix x, int32_t* best) override {
-    const RowLaunch on = Pad(&x);
+    const RowLaunch on = queue_.Pad(&x);
     if (!context_.Reserve(x.rows * sizeof(unsigned long long), &arg_max_)) return;
-    Enqueue([=, scratch = static_cast<unsigned long long*>(
-                    arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
-            "arg max", on, x, arg_max_.data(), best);
+    queue_.Enqueue([=, scratch = static_cast<unsigned long long*>(
+                           arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
+                   "arg max", on, x, arg_max_.data(), best);
   }
 
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override {
-    if (x.rows == 0 || calls.empty()) return;
-    const RowLaunch on = Pad(&x);
-    const DType dtype = calls[0].weights->dtype;
-    const bool gemm = x.rows >= kGemmRows && !options_.batch_invariant;
-    Tasks tasks = {};
-    int num_tasks = 0;
-    for (const LinearCall& call : calls) {
-      const LinearWeights& w = *call.weights;
-      Matrix y = call.y;
-      y.rows = x.rows;
-      if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
-      if (num_tasks == cuda::kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
-        gemm ? GemmLinear(on, x, tasks, num_tasks, dtype) : OwnLinear(on, x, tasks, num_tasks, dtype);
-        num_tasks = 0;
-      }
-    }
-  }
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
     LayerRows r = rows;
-    const RowLaunch on = Pad(&r.q, &r.k, &r.v, &r.k_b, &r.u);
+    const RowLaunch on = queue_.Pad(&r.q, &r.k, &r.v, &r.k_b, &r.u);
     const int half = step_.head_dim() / 2;
     const float* cos = rope_.floats();
     const cuda::AppendArgs args{
@@ -187,51 +152,38 @@ class CudaBackend final : public Backend {
         .values = Values(*s),
         .feedback_keys = FeedbackKeys(*s),
     };
-    Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u, args.gamma_ctx,
-            args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans, args.row_span, args.keys,
-            args.values, args.feedback_keys);
+    queue_.Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u,
+                   args.gamma_ctx, args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans,
+                   args.row_span, args.keys, args.values, args.feedback_keys);
   }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
     struct {
       int rows;
     } count{w.num_rows};
-    const RowLaunch on = Pad(&count);
-    Pad(&x);
+    const RowLaunch on = queue_.Pad(&count);
+    queue_.Pad(&x);
     const cuda::PagedVectors to = FeedbackStates(*s);
-    Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
-             n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
-            "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
+    queue_.Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
+                    n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
+                   "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
   }
 
-  void Attend(const AttendCall& call, const LayerState& s) override {
-    if (call.q_to_kv.empty()) return;
-    cuda::PagedRead read = {};
-    read.q = call.q;
-    read.keys = Keys(s);
-    read.values = Values(s);
-    read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-    read.num_chains = read.num_ranks = 1;
-    read.out = call.out;
-    Read(step_.Attention(call.q_to_kv, s.head_dim, s.dtype), read);
-  }
-
+  void Attend(const AttendCall& call, const LayerState& s) override { Read(PlanAttention(call, s)); }
   void FeedbackRead(const FeedbackReadCall& call, const LayerState& s) override {
-    FeedbackPartials out = call.partials;
-    cuda::PagedRead read = {};
-    read.q = call.q_b;
-    read.keys = FeedbackKeys(s);
-    read.values = FeedbackStates(s);
-    read.scale = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
-    read.feedback = true;
-    read.num_chains = kFeedbackChains;
-    read.rank = call.rank;
-    read.num_ranks = call.num_ranks;
-    read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
-    read.width = out.width;
-    read.live = Pad(&out).live;
-    read.partial_rows = out.rows;
-    Read(step_.WaveOf(call.wave, s.hidden_size, s.dtype).plan, read);
+    Read(PlanFeedback(call, s));
+  }
+  // Blocks of few queries are read together, the feedback, whose tiles are larger, first.
+  void AttendAndFeedbackRead(const AttendCall& attend, const FeedbackReadCall& read,
+                             const LayerState& s) override {
+    const PlannedRead forward = PlanAttention(attend, s), feedback = PlanFeedback(read, s);
+    const size_t both = std::min(forward.num_few_groups(), feedback.num_few_groups());
+    for (size_t i = 0; i < both; ++i) {
+      const int num_ctas = step_.NumCtas(feedback.plan->groups[i], forward.plan->groups[i].num_items);
+      EnqueueFew({{feedback.OfGroup(i), forward.OfGroup(i)}, 2}, num_ctas);
+    }
+    Read(feedback, both);
+    Read(forward, both);
   }
 
   void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
@@ -239,7 +191,7 @@ class CudaBackend final : public Backend {
     const cuda::ReadPlan& plan = step_.WaveOf(call.wave, state->hidden_size, state->dtype).plan;
     FeedbackPartials padded = in;
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
-    const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
+    const RowLaunch on = queue_.Pad(&padded, &f, &s, &g, &gated);
     const cuda::FeedbackSolveArgs args{
         in.max,      in.sum,
         in.acc,      in.p,
@@ -252,17 +204,17 @@ class CudaBackend final : public Backend {
     for (const cuda::ReadGroup& group : plan.groups) {
       const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
       const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
-      Enqueue([=, stream = stream(),
-               count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
-              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
-              args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
-              int{by_inverse});
+      queue_.Enqueue([=, stream = stream(),
+                      count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
+                     "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g,
+                     gated, args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
+                     int{by_inverse});
     }
   }
 
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
                  float* s) override {
-    Flush();
+    queue_.Flush();
     auto table =
         context_.Upload(pages, DType::kI32, 1, (n + state.page_size - 1) / state.page_size, 0, DType::kI32);
     for (auto [from, to] : {std::pair{Keys(state), k_f},
@@ -280,45 +232,13 @@ class CudaBackend final : public Backend {
   }
 
   absl::Status Synchronize() override {
-    Flush();
+    queue_.Flush();
     context_.Wait("running kernels");
     context_.Note(cudaGetLastError(), "starting kernels");
     return context_.status();
   }
 
  private:
-  using Tasks = std::array<cuda::LinearTask, cuda::kMaxLinearTasks>;
-
-  // Enqueues an operation now or with the rest of its decode step; the key as of DecodeGraphs::Keep.
-  template <class Run, class... P>
-  void Enqueue(const Run& run, const char* name, const P&... key) {
-    if (graphs_.is_deferring()) {
-      graphs_.Keep(run, name, key...);
-    } else {
-      step_.Send();
-      run();
-    }
-  }
-  // Enqueues what waits. The rest of the step, if there is one, does not wait any more.
-  void Flush() {
-    if (!graphs_.is_deferring()) return;
-    step_.Send();
-    graphs_.Flush(step_.fits_graph());
-  }
-
-  // Operands (matrices, partials) with the rows of a decode step get those of its bucket.
-  template <class... M>
-  RowLaunch Pad(M*... operands) const {
-    bool is_padded = false;
-    const auto pad = [&](int* rows) {
-      if (!step_.is_decode() || *rows != step_.num_rows()) return;
-      *rows = step_.bucket();
-      is_padded = true;
-    };
-    (pad(&operands->rows), ...);
-    return {stream(), is_padded ? step_.live() : nullptr};
-  }
-
   static cuda::PagedVectors Forward(const Buffer& b, const LayerState& s) {
     return {b.data(), s.dtype, s.page_size, s.num_kv_heads, s.head_dim, 0, std::numeric_limits<int>::max()};
   }
@@ -330,110 +250,87 @@ class CudaBackend final : public Backend {
   static cuda::PagedVectors FeedbackKeys(const LayerState& s) { return Feedback(s.k_b, s); }
   static cuda::PagedVectors FeedbackStates(const LayerState& s) { return Feedback(s.s, s); }
 
-  static auto KernelsOf(cuda::ReadPath path) -> void (*)(cudaStream_t, const cuda::PagedRead&, int) {
-    switch (path) {
-      case cuda::ReadPath::kFewQueries: return cuda::ReadFewQueries;
-      case cuda::ReadPath::kManyQueries: return cuda::ReadManyQueries;
-      case cuda::ReadPath::kTensorCores: return cuda::ReadManyQueriesTensor;
-      case cuda::ReadPath::kFusedAttention: return cuda::FusedAttention;
+  struct PlannedRead {
+    const cuda::ReadPlan* plan;  // null: there is nothing to read
+    cuda::PagedRead read;
+
+    size_t num_few_groups() const {  // they come first
+      const auto is_many = [](const cuda::ReadGroup& g) { return g.path != cuda::ReadPath::kFewQueries; };
+      return plan == nullptr ? 0 : std::ranges::find_if(plan->groups, is_many) - plan->groups.begin();
     }
-    return nullptr;
+    cuda::PagedRead OfGroup(size_t i) const {
+      const cuda::ReadGroup& g = plan->groups[i];
+      cuda::PagedRead of_group = read;
+      of_group.work = plan->device_work + i;
+      of_group.blocks = plan->device_blocks + g.first;
+      of_group.num_blocks = g.count;
+      of_group.max_queries = g.max_queries;
+      return of_group;
+    }
+  };
+  PlannedRead PlanAttention(const AttendCall& call, const LayerState& s) {
+    if (call.q_to_kv.empty()) return {};
+    cuda::PagedRead read = {};
+    read.q = call.q;
+    read.keys = Keys(s);
+    read.values = Values(s);
+    read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+    read.num_chains = read.num_ranks = 1;
+    read.out = call.out;
+    queue_.Pad(&read.q, &read.out);
+    return {&step_.Attention(call.q_to_kv, s.head_dim, s.dtype), read};
+  }
+  PlannedRead PlanFeedback(const FeedbackReadCall& call, const LayerState& s) {
+    FeedbackPartials out = call.partials;
+    cuda::PagedRead read = {};
+    read.q = call.q_b;
+    read.keys = FeedbackKeys(s);
+    read.values = FeedbackStates(s);
+    read.scale = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
+    read.feedback = true;
+    read.num_chains = kFeedbackChains;
+    read.rank = call.rank;
+    read.num_ranks = call.num_ranks;
+    read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
+    read.width = out.width;
+    read.live = queue_.Pad(&read.q, &out).live;
+    read.partial_rows = out.rows;
+    return {&step_.WaveOf(call.wave, s.hidden_size, s.dtype).plan, read};
   }
 
-  void Read(const cuda::ReadPlan& plan, cuda::PagedRead read) {
+  // The groups from `first` on.
+  void Read(const PlannedRead& planned, size_t first = 0) {
+    if (planned.plan == nullptr) return;
+    for (size_t i = first; i < planned.plan->groups.size(); ++i) {
+      const cuda::ReadPath path = planned.plan->groups[i].path;
+      const int num_ctas = step_.NumCtas(planned.plan->groups[i]);
+      const cuda::PagedRead read = planned.OfGroup(i);
+      if (path == cuda::ReadPath::kFewQueries) {
+        EnqueueFew({{read, {}}, 1}, num_ctas);
+        continue;
+      }
+      const auto enqueue = path == cuda::ReadPath::kManyQueries   ? cuda::ReadManyQueries
+                           : path == cuda::ReadPath::kTensorCores ? cuda::ReadManyQueriesTensor
+                                                                  : cuda::FusedAttention;
+      if (!context_.status().ok()) return;  // no scratch, perhaps
+      queue_.Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read",
+                     static_cast<int>(path), num_ctas, read);
+    }
+  }
+  void EnqueueFew(const cuda::FewReads& reads, int num_ctas) {
     if (!context_.status().ok()) return;  // no scratch, perhaps
-    Pad(&read.q, &read.out);
-    for (size_t i = 0; i < plan.groups.size(); ++i) {
-      const cuda::ReadGroup& g = plan.groups[i];
-      read.work = plan.device_work + i;
-      read.blocks = plan.device_blocks + g.first;
-      read.num_blocks = g.count;
-      read.max_queries = g.max_queries;
-      const int num_ctas = step_.NumCtas(g);
-      const auto enqueue = KernelsOf(g.path);
-      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(g.path),
-              num_ctas, read.q, read.keys, read.values, read.scale, int{read.feedback}, read.num_chains,
-              read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks, read.max_queries, read.out,
-              read.max, read.sum, read.acc, read.p, read.partial_rows, read.width, read.live);
-    }
-  }
-
-  // The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
-  // rows that are there are taken from its results.
-  void GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
-    const bool copied = on.live != nullptr, rounded = dtype == DType::kBF16;
-    const int stride = cuda::Padded(x.cols), k = x.cols;
-    const void* in = x.data;
-    int64_t in_stride = x.stride;
-    if (rounded || copied) {
-      if (!context_.Reserve(x.rows * SizeOf(dtype) * stride, &gemm_in_)) return;
-      Enqueue([=, to = gemm_in_.data()] { cuda::PackRows(on, x, dtype, to, stride); }, "pack", on, x, dtype,
-              gemm_in_.data(), stride);
-      in = gemm_in_.data();
-      in_stride = stride;
-    }
-    for (int i = 0; i < num_tasks; ++i) {
-      const cuda::LinearTask& task = tasks[i];
-      const Epilogue epilogue = task.epilogue;
-      Matrix y = task.y;
-      if (copied) {
-        if (!context_.Reserve(sizeof(float) * y.rows * task.n, &gemm_out_)) return;
-        y = {gemm_out_.floats(), y.rows, task.n, task.n};
-      }
-      const cuda::GemmCall call{.dtype = dtype,
-                                .x = in,
-                                .x_stride = in_stride,
-                                .weight = task.weight,
-                                .weight_stride = cuda::Padded(k),
-                                .k = rounded ? stride : k,
-                                .bias = task.bias,
-                                .accumulate = epilogue == Epilogue::kAdd && !copied,
-                                .y = y};
-      Enqueue(
-          [this, call] {
-            if (absl::Status status = gemm_->Run(stream(), call); !status.ok()) context_.Fail(status);
-          },
-          "gemm", dtype, in, in_stride, task, k, y);
-      // The library's own GELU is another function.
-      if (copied || epilogue == Epilogue::kGelu) {
-        Enqueue([=, to = task.y] { cuda::FinishRows(on, y, epilogue, to); }, "finish", on, y, task);
-      }
-    }
-  }
-
-  void OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
-    int num_tiles = 0;
-    for (int i = 0; i < num_tasks; ++i) num_tiles += (tasks[i].n + cuda::kTile - 1) / cuda::kTile;
-    int rows = x.rows;  // at a time
-    while (rows > cuda::kFewQueries && cuda::LinearPartialFloats(rows, x.cols, num_tiles) > kScratchFloats)
-      rows = (rows + 1) / 2;
-    if (!context_.Reserve(cuda::LinearPartialFloats(rows, x.cols, num_tiles) * sizeof(float),
-                          &linear_partial_) ||
-        !context_.Reserve(cuda::LinearCounters(rows, num_tiles) * sizeof(unsigned), &linear_counters_)) {
-      return;
-    }
-    const cuda::LinearScratch scratch{linear_partial_.floats(),
-                                      static_cast<unsigned*>(linear_counters_.data())};
-    for (int first = 0; first < x.rows; first += rows) {
-      const int last = std::min(x.rows, first + rows);
-      const auto run = [=, tensor_cores = !options_.batch_invariant] {
-        cuda::Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
-      };
-      const Tasks& t = tasks;  // those that are not there are zero
-      Enqueue(run, "linear", on, x, first, last, num_tasks, dtype, scratch.partial, scratch.counters, t[0],
-              t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
-    }
+    queue_.Enqueue([=, stream = stream()] { cuda::ReadFewQueries(stream, reads, num_ctas); }, "read few",
+                   num_ctas, reads.count, reads.read[0], reads.read[1]);
   }
 
   const CudaOptions options_;
-  const std::unique_ptr<cuda::Gemm> gemm_;
   cuda::Context context_;
   cuda::DeviceStep step_;
-  cuda::DecodeGraphs graphs_;
+  cuda::StepQueue queue_;
+  cuda::LinearLayers linear_;
 
-  Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
-  // Scratch, grown as needed.
-  Buffer linear_partial_, linear_counters_, gemm_in_, gemm_out_, arg_max_;
+  Buffer rope_;     // cos, then sin: [bucket, head_dim / 2] of the step
+  Buffer arg_max_;  // scratch, grown as needed
 };
 
 }  // namespace

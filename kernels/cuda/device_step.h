@@ -53,8 +53,9 @@ class DeviceStep {
   // Made at their first use in the step.
   const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
   const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
-  // Thread blocks for the work items of a group: in a decode step as many as run at once.
-  int NumCtas(const ReadGroup& group) const;
+  // Thread blocks for the work items of a group, and others with them: in a decode step as many as run at
+  // once.
+  int NumCtas(const ReadGroup& group, int other_items = 0) const;
 
  private:
   // In a decode step padded to `padded_size`.
@@ -84,7 +85,11 @@ class DeviceStep {
   DType attention_dtype_ = DType::kF32;
   std::vector<std::optional<Wave>> waves_;
 
-  Buffer tile_stats_, tile_values_, own_p_, queries_;  // ReadWork, grown as needed
+  // Of a ReadWork, grown as needed. Attention and feedback have their own: they may run at once.
+  struct Scratch {
+    Buffer tile_stats, tile_values, own_p, queries;
+  };
+  Scratch attention_scratch_, feedback_scratch_;
 };
 
 }  // namespace sessa::cuda

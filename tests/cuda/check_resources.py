@@ -15,9 +15,8 @@ import tempfile
 
 # (pattern of the mangled name, most registers). The first that matches counts; a kernel that none matches may have all 255.
 LIMITS = [
-    (r"TileKernel.*Li1ELb1E", 80),       # decode, one query: three blocks
-    (r"TileKernel.*Li8ELb1E", 128),      # decode, up to eight queries: two blocks
-    (r"TileKernel.*Li8ELb0E", 255),      # prefill scores, 8 x 8 results a thread: one block
+    (r"FewTileKernel", 128),             # decode: two blocks
+    (r"TileKernel", 255),                # prefill scores, 8 x 8 results a thread: one block
     (r"ValueKernel", 128),
     (r"ScoreKernel", 128),               # prefill scores and values on the tensor cores: two blocks
     (r"FusedAttentionKernelILi64E", 128),   # four blocks of 128 threads

@@ -1,0 +1,43 @@
+// The CUDA backend's linear layers: the library's product for many rows, our own kernels for few. Not
+// thread-safe; owned by a CudaBackend.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/step_queue.h"
+
+namespace sessa::cuda {
+
+class LinearLayers {
+ public:
+  // The context and the queue must outlive this.
+  LinearLayers(Context* context, StepQueue* queue, std::unique_ptr<Gemm> gemm, bool batch_invariant)
+      : context_(context), queue_(queue), gemm_(std::move(gemm)), batch_invariant_(batch_invariant) {}
+
+  // As the functions of Backend.
+  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
+                                     DType to);
+  void Run(Matrix x, absl::Span<const LinearCall> calls);
+
+ private:
+  using Tasks = std::array<LinearTask, kMaxLinearTasks>;
+
+  void GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
+  void OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
+
+  Context* const context_;
+  StepQueue* const queue_;
+  const std::unique_ptr<Gemm> gemm_;
+  const bool batch_invariant_;
+  Buffer partial_, counters_, gemm_in_, gemm_out_;  // scratch, grown as needed
+};
+
+}  // namespace sessa::cuda
