@@ -189,7 +189,7 @@ LayerState Model::StateShape(DType dtype, int page_size, int num_pages) const {
   return s;
 }
 
-void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows) {
+void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows, DType state_dtype) {
   step_.token_ids = plan.token_ids;
   step_.positions = plan.positions;
   step_.logit_rows = logit_rows;
@@ -200,14 +200,14 @@ void Model::BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   step_.spans.clear();
   for (const PlanSequence& s : plan.sequences)
     step_.spans.push_back({s.first_row, s.num_rows, s.start, s.pages});
-  CutIntoWaves(&step_);
+  CutIntoWaves(&step_, backend_->MaxBlockRows(state_dtype));
   backend_->BeginStep(step_);
 }
 
 Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, StateCache* cache,
                       ForwardTrace* trace) {
   const int rows = plan.num_rows(), D = config_.hidden_size;
-  BeginStep(plan, logit_rows);
+  BeginStep(plan, logit_rows, cache->layer(0)->dtype);
   const Matrix x = Rows(x_, rows, D);
   backend_->Embed(embed_, embed_dtype_, x);
   for (int i = 0; i < config_.num_layers; ++i) {
@@ -310,8 +310,10 @@ void Model::GatherPartials(const std::vector<RowSpan>& wave, const FeedbackParti
   }
   int64_t row = 0;
   for (const RowSpan& b : wave) {
-    triangle.push_back(
-        {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
+    if (b.start % kFeedbackTile + b.num_rows <= kFeedbackTile) {  // has its probabilities in p
+      triangle.push_back(
+          {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
+    }
     row += b.num_rows;
   }
   communicator_->AllGatherSegments(partials.max, by_chain);

@@ -50,7 +50,7 @@ class Model {
   Model(const ModelConfig& config, int max_rows, Backend* backend, Communicator* communicator);
   absl::Status AllocateActivations();
   Matrix Rows(const Buffer& buffer, int rows, int cols) const { return {buffer.floats(), rows, cols, cols}; }
-  void BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows);
+  void BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows, DType state_dtype);
   void RunLayer(const Layer& layer, int rows, LayerState* state);
   // What the feedback reads for a wave of the step.
   FeedbackReadCall ReadOf(int wave, int rows) const;

@@ -83,8 +83,8 @@ struct RowSpan {
   absl::Span<const int32_t> pages;  // page table, host memory: covers positions [0, start + num_rows)
 };
 
-// The rows of one step, in host memory. A block is at most kFeedbackTile rows of one sequence within one
-// tile; a wave is one block of each sequence, and the i-th wave holds the i-th blocks.
+// The rows of one step, in host memory. A block is some rows of one sequence; a wave is one block of each
+// sequence, and the i-th wave holds the i-th blocks.
 struct StepRows {
   std::vector<int32_t> token_ids, positions;  // [num_rows]
   std::vector<RowSpan> spans;                 // one for each sequence
@@ -94,12 +94,14 @@ struct StepRows {
   float rope_theta = 0;
 };
 
-// Fills in the waves from the spans.
-void CutIntoWaves(StepRows* rows);
+// Fills in the waves from the spans: blocks of at most max_block_rows rows, which are kFeedbackTile or a
+// multiple; with kFeedbackTile no block crosses the border of a tile.
+void CutIntoWaves(StepRows* rows, int max_block_rows);
 
 // What the feedback read of a wave leaves behind, exchanged between ranks. For the wave's rows r:
 //   max, sum [kFeedbackChains][rows], acc [kFeedbackChains][rows][width], p [rows][kFeedbackTile]
-// p: the unnormalised probabilities of the columns inside the block's own tile.
+// p: of blocks within one tile, the unnormalised probabilities of the columns inside it. Backends with longer
+// blocks keep what they need of a block's own columns from FeedbackRead to FeedbackSolve.
 struct FeedbackPartials {
   float *max, *sum, *acc, *p;
   int rows, width;
@@ -160,6 +162,9 @@ class Backend {
                                                    int k, DType to) = 0;
   // `n` values of a table that is read by rows, as f32 or bf16.
   virtual absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) = 0;
+  // Rows of the longest blocks that FeedbackRead and FeedbackSolve are made for: what CutIntoWaves is to be
+  // told.
+  virtual int MaxBlockRows(DType state_dtype) const = 0;
   virtual size_t StateBytesPerPage(const LayerState& shape, bool feedback) const = 0;
   virtual absl::Status AllocateState(int num_pages, LayerState* state) = 0;
 

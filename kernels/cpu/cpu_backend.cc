@@ -71,6 +71,7 @@ class CpuBackend final : public Backend {
     return table;
   }
 
+  int MaxBlockRows(DType) const override { return kFeedbackTile; }
   size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {
     const Layout l(s);
     return SizeOf(s.dtype) *

@@ -1,6 +1,5 @@
-// The host side of the CUDA backend: the choice of kernels, and whether they are enqueued at once or, in a
-// decode step, by a graph. Errors of enqueued work are kept and returned by Synchronize, and by every later
-// one.
+// The host side of the CUDA backend: the choice of kernels. Errors of enqueued work are kept and returned by
+// Synchronize, and by every later one.
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_step.h"
-#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/linear_layers.h"
 #include "kernels/cuda/step_queue.h"
@@ -29,8 +28,9 @@ class CudaBackend final : public Backend {
       : options_(options),
         context_(options.device, stream),
         step_(&context_, /*use_tensor_cores=*/!options.batch_invariant),
-        queue_(stream, &step_),
-        linear_(&context_, &queue_, std::move(gemm), options.batch_invariant) {}
+        graphs_(stream),
+        queue_(&context_, &step_, &graphs_),
+        linears_(&context_, &queue_, std::move(gemm), options.batch_invariant) {}
   // Nothing may use the memory that is freed next.
   ~CudaBackend() override { context_.Wait("the last step"); }
 
@@ -59,13 +59,16 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
                                            DType to) override {
-    return linear_.Make(weight, bias, from, n, k, to);
+    return linears_.Make(weight, bias, from, n, k, to);
   }
 
   absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
     return context_.Upload(data, from, 1, n, n, to);
   }
 
+  int MaxBlockRows(DType state_dtype) const override {
+    return state_dtype == DType::kBF16 && !options_.batch_invariant ? cuda::kMaxPanelQueries : kFeedbackTile;
+  }
   size_t StateBytesPerPage(const LayerState& s, bool feedback) const override {
     const size_t dim = feedback ? cuda::Padded(s.hidden_size) : s.num_kv_heads * cuda::Padded(s.head_dim);
     return 2 * SizeOf(s.dtype) * s.page_size * dim;
@@ -89,11 +92,11 @@ class CudaBackend final : public Backend {
     context_.Wait("waiting for the last step");
     context_.FreeOutgrown();
     step_.Begin(rows);
-    if (options_.decode_graphs && step_.is_decode()) queue_.Defer();
+    if (options_.decode_graphs && step_.is_decode()) graphs_.Defer();
     const int n = step_.bucket(), half = rows.head_dim / 2;
     if (half > 0 && context_.Reserve(2 * sizeof(float) * n * half, &rope_)) {
       const RowLaunch on{stream(), step_.live()};
-      queue_.Enqueue(
+      Enqueue(
           [on, n, half, positions = step_.positions(), inv_freq = step_.inv_freq(), out = rope_.floats()] {
             cuda::RopeAngles(on, positions, inv_freq, n, half, out, out + int64_t{n} * half);
           },
@@ -102,35 +105,34 @@ class CudaBackend final : public Backend {
   }
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
-    const RowLaunch on = queue_.Pad(&x);
-    queue_.Enqueue(
-        [=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); }, "embed",
-        on, step_.token_ids(), table.data(), dtype, x);
+    const RowLaunch on = Pad(&x);
+    Enqueue([=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); },
+            "embed", on, step_.token_ids(), table.data(), dtype, x);
   }
   void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
-    const RowLaunch on = queue_.Pad(&x, &y);
-    queue_.Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
-                   "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
+    const RowLaunch on = Pad(&x, &y);
+    Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
+            "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
   }
   void GatherLogitRows(Matrix x, Matrix y) override {
-    const RowLaunch on = queue_.Pad(&x, &y);
-    queue_.Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
-                   step_.logit_rows(), y);
+    const RowLaunch on = Pad(&x, &y);
+    Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
+            step_.logit_rows(), y);
   }
 
   void ArgMax(Matrix x, int32_t* best) override {
-    const RowLaunch on = queue_.Pad(&x);
+    const RowLaunch on = Pad(&x);
     if (!context_.Reserve(x.rows * sizeof(unsigned long long), &arg_max_)) return;
-    queue_.Enqueue([=, scratch = static_cast<unsigned long long*>(
-                           arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
-                   "arg max", on, x, arg_max_.data(), best);
+    Enqueue([=, scratch = static_cast<unsigned long long*>(
+                    arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
+            "arg max", on, x, arg_max_.data(), best);
   }
 
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, calls); }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
     LayerRows r = rows;
-    const RowLaunch on = queue_.Pad(&r.q, &r.k, &r.v, &r.k_b, &r.u);
+    const RowLaunch on = Pad(&r.q, &r.k, &r.v, &r.k_b, &r.u);
     const int half = step_.head_dim() / 2;
     const float* cos = rope_.floats();
     const cuda::AppendArgs args{
@@ -152,21 +154,21 @@ class CudaBackend final : public Backend {
         .values = Values(*s),
         .feedback_keys = FeedbackKeys(*s),
     };
-    queue_.Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u,
-                   args.gamma_ctx, args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans,
-                   args.row_span, args.keys, args.values, args.feedback_keys);
+    Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u, args.gamma_ctx,
+            args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans, args.row_span, args.keys,
+            args.values, args.feedback_keys);
   }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
     const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
     struct {
       int rows;
     } count{w.num_rows};
-    const RowLaunch on = queue_.Pad(&count);
-    queue_.Pad(&x);
+    const RowLaunch on = Pad(&count);
+    Pad(&x);
     const cuda::PagedVectors to = FeedbackStates(*s);
-    queue_.Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
-                    n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
-                   "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
+    Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
+             n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
+            "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
   }
 
   void Attend(const AttendCall& call, const LayerState& s) override { Read(PlanAttention(call, s)); }
@@ -180,7 +182,7 @@ class CudaBackend final : public Backend {
     const size_t both = std::min(forward.num_few_groups(), feedback.num_few_groups());
     for (size_t i = 0; i < both; ++i) {
       const int num_ctas = step_.NumCtas(feedback.plan->groups[i], forward.plan->groups[i].num_items);
-      EnqueueFew({{feedback.OfGroup(i), forward.OfGroup(i)}, 2}, num_ctas);
+      EnqueueFew({{OfGroup(feedback, i), OfGroup(forward, i)}, 2}, num_ctas);
     }
     Read(feedback, both);
     Read(forward, both);
@@ -188,10 +190,11 @@ class CudaBackend final : public Backend {
 
   void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
     const FeedbackPartials& in = call.partials;
-    const cuda::ReadPlan& plan = step_.WaveOf(call.wave, state->hidden_size, state->dtype).plan;
+    const auto& wave = step_.WaveOf(call.wave, state->hidden_size, state->dtype);
+    const cuda::ReadPlan& plan = wave.plan;
     FeedbackPartials padded = in;
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
-    const RowLaunch on = queue_.Pad(&padded, &f, &s, &g, &gated);
+    const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
     const cuda::FeedbackSolveArgs args{
         in.max,      in.sum,
         in.acc,      in.p,
@@ -204,11 +207,32 @@ class CudaBackend final : public Backend {
     for (const cuda::ReadGroup& group : plan.groups) {
       const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
       const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
-      queue_.Enqueue([=, stream = stream(),
-                      count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
-                     "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g,
-                     gated, args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
-                     int{by_inverse});
+      Enqueue([=, stream = stream(),
+               count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
+              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
+              args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
+              int{by_inverse});
+    }
+    if (!wave.own.blocks.empty()) {
+      const cuda::PanelSolve solve{in.max,
+                                   in.sum,
+                                   in.acc,
+                                   in.rows,
+                                   in.width,
+                                   f,
+                                   s,
+                                   g,
+                                   gated,
+                                   call.gamma,
+                                   call.begin,
+                                   call.end,
+                                   call.append ? FeedbackStates(*state) : cuda::PagedVectors{},
+                                   step_.panel_scratch(),
+                                   wave.own.panel_rows,
+                                   wave.own.device_blocks,
+                                   static_cast<int>(wave.own.blocks.size()),
+                                   wave.max_panel_rows};
+      Enqueue([=, stream = stream()] { cuda::SolvePanels(stream, solve); }, "solve panels");
     }
   }
 
@@ -239,6 +263,16 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  // As of StepQueue.
+  template <class... P>
+  void Enqueue(const P&... operation) {
+    queue_.Enqueue(operation...);
+  }
+  template <class... M>
+  RowLaunch Pad(M*... operands) const {
+    return queue_.Pad(operands...);
+  }
+
   static cuda::PagedVectors Forward(const Buffer& b, const LayerState& s) {
     return {b.data(), s.dtype, s.page_size, s.num_kv_heads, s.head_dim, 0, std::numeric_limits<int>::max()};
   }
@@ -251,21 +285,15 @@ class CudaBackend final : public Backend {
   static cuda::PagedVectors FeedbackStates(const LayerState& s) { return Feedback(s.s, s); }
 
   struct PlannedRead {
-    const cuda::ReadPlan* plan;  // null: there is nothing to read
     cuda::PagedRead read;
+    const cuda::ReadPlan* plan;  // null: there is nothing to read
+    // Of blocks of many queries: the step's own keys, the wave's own tiles and what is before them.
+    Matrix k;
+    const cuda::PanelPlan *own, *panels;
 
     size_t num_few_groups() const {  // they come first
       const auto is_many = [](const cuda::ReadGroup& g) { return g.path != cuda::ReadPath::kFewQueries; };
       return plan == nullptr ? 0 : std::ranges::find_if(plan->groups, is_many) - plan->groups.begin();
-    }
-    cuda::PagedRead OfGroup(size_t i) const {
-      const cuda::ReadGroup& g = plan->groups[i];
-      cuda::PagedRead of_group = read;
-      of_group.work = plan->device_work + i;
-      of_group.blocks = plan->device_blocks + g.first;
-      of_group.num_blocks = g.count;
-      of_group.max_queries = g.max_queries;
-      return of_group;
     }
   };
   PlannedRead PlanAttention(const AttendCall& call, const LayerState& s) {
@@ -277,8 +305,8 @@ class CudaBackend final : public Backend {
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     read.num_chains = read.num_ranks = 1;
     read.out = call.out;
-    queue_.Pad(&read.q, &read.out);
-    return {&step_.Attention(call.q_to_kv, s.head_dim, s.dtype), read};
+    const auto& attention = step_.AttentionOf(call.q_to_kv, s.head_dim, s.dtype);
+    return {read, &attention.plan, {}, nullptr, &attention.panels};
   }
   PlannedRead PlanFeedback(const FeedbackReadCall& call, const LayerState& s) {
     FeedbackPartials out = call.partials;
@@ -293,44 +321,76 @@ class CudaBackend final : public Backend {
     read.num_ranks = call.num_ranks;
     read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
     read.width = out.width;
-    read.live = queue_.Pad(&read.q, &out).live;
+    read.live = Pad(&out).live;
     read.partial_rows = out.rows;
-    return {&step_.WaveOf(call.wave, s.hidden_size, s.dtype).plan, read};
+    const auto& wave = step_.WaveOf(call.wave, s.hidden_size, s.dtype);
+    return {read, &wave.plan, call.k_b, &wave.own,
+            &step_.PastOf(call.wave, s.hidden_size, s.dtype, call.num_ranks)};
+  }
+  cuda::PagedRead OfGroup(const PlannedRead& planned, size_t i) const {
+    const cuda::ReadGroup& g = planned.plan->groups[i];
+    cuda::PagedRead read = planned.read;
+    Pad(&read.q, &read.out);
+    read.work = planned.plan->device_work + i;
+    read.blocks = planned.plan->device_blocks + g.first;
+    read.num_blocks = g.count;
+    read.max_queries = g.max_queries;
+    return read;
   }
 
-  // The groups from `first` on.
+  // The groups from `first` on, and the panels.
   void Read(const PlannedRead& planned, size_t first = 0) {
     if (planned.plan == nullptr) return;
     for (size_t i = first; i < planned.plan->groups.size(); ++i) {
       const cuda::ReadPath path = planned.plan->groups[i].path;
       const int num_ctas = step_.NumCtas(planned.plan->groups[i]);
-      const cuda::PagedRead read = planned.OfGroup(i);
+      const cuda::PagedRead read = OfGroup(planned, i);
       if (path == cuda::ReadPath::kFewQueries) {
         EnqueueFew({{read, {}}, 1}, num_ctas);
         continue;
       }
-      const auto enqueue = path == cuda::ReadPath::kManyQueries   ? cuda::ReadManyQueries
-                           : path == cuda::ReadPath::kTensorCores ? cuda::ReadManyQueriesTensor
-                                                                  : cuda::FusedAttention;
       if (!context_.status().ok()) return;  // no scratch, perhaps
-      queue_.Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read",
-                     static_cast<int>(path), num_ctas, read);
+      const auto enqueue =
+          path == cuda::ReadPath::kManyQueries ? cuda::ReadManyQueries : cuda::FusedAttention;
+      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(path),
+              num_ctas, read);
     }
+    ReadPanels(planned.read, planned.k, planned.own, *planned.panels);
   }
   void EnqueueFew(const cuda::FewReads& reads, int num_ctas) {
     if (!context_.status().ok()) return;  // no scratch, perhaps
-    queue_.Enqueue([=, stream = stream()] { cuda::ReadFewQueries(stream, reads, num_ctas); }, "read few",
-                   num_ctas, reads.count, reads.read[0], reads.read[1]);
+    Enqueue([=, stream = stream()] { cuda::ReadFewQueries(stream, reads, num_ctas); }, "read few", num_ctas,
+            reads.count, reads.read[0], reads.read[1]);
+  }
+
+  // Not in decode steps that are replayed: their key would not tell these reads apart.
+  void ReadPanels(const cuda::PagedRead& read, Matrix k, const cuda::PanelPlan* own,
+                  const cuda::PanelPlan& plan) {
+    if (!context_.status().ok() || plan.blocks.empty()) return;
+    constexpr float kLog2E = 1.44269504f;
+    cuda::PanelRead r = {};
+    r.q = read.q, r.k = k;
+    r.keys = read.keys, r.values = read.values;
+    r.scale = read.scale * kLog2E;
+    r.feedback = read.feedback;
+    r.rank = read.rank, r.num_ranks = read.num_ranks;
+    r.scratch = step_.panel_scratch();
+    r.out = read.out;
+    r.max = read.max, r.sum = read.sum, r.acc = read.acc;
+    r.partial_rows = read.partial_rows, r.width = read.width;
+    Enqueue([=, stream = stream(), plan = &plan] { cuda::ReadPanels(stream, r, own, *plan); }, "panels");
   }
 
   const CudaOptions options_;
   cuda::Context context_;
   cuda::DeviceStep step_;
+  cuda::DecodeGraphs graphs_;
   cuda::StepQueue queue_;
-  cuda::LinearLayers linear_;
+  cuda::LinearLayers linears_;
 
-  Buffer rope_;     // cos, then sin: [bucket, head_dim / 2] of the step
-  Buffer arg_max_;  // scratch, grown as needed
+  Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
+  // Scratch, grown as needed.
+  Buffer arg_max_;
 };
 
 }  // namespace

@@ -6,7 +6,7 @@
 // weights
 //   are bf16; one of more than kFewQueries rows and bf16 weights splits them in two bf16 (tensor_linear.cu);
 // - reads of bf16 state by more than kFewQueries queries round queries and probabilities for the tensor cores
-//   (fused_attention.cu, tensor_read.cu);
+//   (fused_attention.cu, panel_read.cu);
 // - blocks of more than kFewQueries rows are solved by the inverse of their triangle (feedback_solve.cu).
 // With `batch_invariant` the kernels for few rows take those too, at the price of speed.
 #pragma once

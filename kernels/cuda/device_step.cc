@@ -17,7 +17,6 @@ int BlocksOnMultiprocessor(const ReadGroup& group) {
   switch (group.path) {
     case ReadPath::kFewQueries: return 2;
     case ReadPath::kManyQueries: return 1;
-    case ReadPath::kTensorCores: return 2;
     case ReadPath::kFusedAttention: return 0;  // has no work items
   }
   return 0;
@@ -97,51 +96,102 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
   plan.device_blocks = memory_.Upload(plan.blocks);
   Scratch& scratch = feedback ? feedback_scratch_ : attention_scratch_;
   for (const ReadGroup& g : plan.groups) {
-    const bool few = g.path == ReadPath::kFewQueries, tensor_cores = g.path == ReadPath::kTensorCores;
-    const int64_t queries = int64_t{g.count} * kMaxQueries;
+    const bool few = g.path == ReadPath::kFewQueries;
     context_->Reserve(2 * g.num_tiles * sizeof(float), &scratch.tile_stats);
     context_->Reserve(g.num_tiles * (few ? Padded(dim) : kTile) * sizeof(float), &scratch.tile_values);
-    if (feedback && g.path != ReadPath::kManyQueries)
-      context_->Reserve(queries * kTile * sizeof(float), &scratch.own_p);
-    if (tensor_cores)
-      context_->Reserve(queries * TensorPanelStride(dim) * SizeOf(DType::kBF16), &scratch.queries);
+    if (feedback && few)
+      context_->Reserve(int64_t{g.count} * kMaxQueries * kTile * sizeof(float), &scratch.own_p);
   }
   std::vector<ReadWork> work;
-  for (const ReadGroup& g : plan.groups) {
-    work.push_back({g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(),
-                    scratch.own_p.floats(), scratch.queries.data()});
-  }
+  for (const ReadGroup& g : plan.groups)
+    work.push_back(
+        {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
 }
 
-const ReadPlan& DeviceStep::Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype) {
-  if (!attention_.has_value() || attention_heads_ != q_to_kv || attention_dtype_ != state_dtype) {
-    attention_dtype_ = state_dtype;
-    attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
-    std::vector<ReadBlock> blocks = AttentionBlocks(rows_->spans, span_pages_, q_to_kv);
-    const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
-    attention_ = MakePlan(std::move(blocks), false, head_dim, state_dtype, min_blocks);
+void DeviceStep::PreparePanels(PanelPlan* plan, int dim, bool own) {
+  plan->device_blocks = memory_.Upload(plan->blocks);
+  const int64_t rows = plan->panel_rows, panel_bytes = rows * PanelStride(dim) * SizeOf(DType::kBF16);
+  const auto reserve = [this](int64_t bytes, Buffer* buffer) { context_->Reserve(bytes, buffer); };
+  constexpr int64_t kFloat = sizeof(float);
+  reserve(panel_bytes, &panel_queries_);
+  if (own) {
+    reserve(panel_bytes, &panel_keys_);
+    reserve(plan->num_weights * SizeOf(DType::kBF16), &own_weights_);
+    reserve(plan->num_stats * kFloat, &own_stats_);
+    reserve(rows * kSolveRows * kFloat, &diagonal_);
+    reserve(rows * kSolveRows * kFloat, &inverses_);
+    reserve(rows * kPanelTerms * kFloat, &terms_);
+  } else {
+    reserve(plan->num_weights * SizeOf(DType::kBF16), &weights_);
+    reserve(plan->num_stats * kFloat, &stats_);
+    reserve(rows * 2 * kChains * 2 * kFloat, &running_);
   }
+}
+
+PanelScratch DeviceStep::panel_scratch() const {
+  return {panel_queries_.data(), panel_keys_.data(), own_weights_.data(), weights_.data(),
+          own_stats_.floats(),   stats_.floats(),    diagonal_.floats(),  running_.floats(),
+          inverses_.floats(),    terms_.floats()};
+}
+
+const DeviceStep::Attention& DeviceStep::AttentionOf(absl::Span<const int> q_to_kv, int head_dim,
+                                                     DType state_dtype) {
+  if (attention_.has_value() && attention_heads_ == q_to_kv && attention_dtype_ == state_dtype)
+    return *attention_;
+  attention_dtype_ = state_dtype;
+  attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
+  attention_.emplace();
+  const bool panels = use_tensor_cores_ && state_dtype == DType::kBF16 && head_dim > kMaxFusedDim;
+  std::vector<ReadBlock> blocks =
+      AttentionBlocks(rows_->spans, span_pages_, q_to_kv, panels ? kMaxPanelQueries : kMaxQueries);
+  if (panels) {
+    const auto few = std::stable_partition(blocks.begin(), blocks.end(), [](const ReadBlock& b) {
+      return b.num_rows * b.num_heads > kFewQueries;
+    });
+    attention_->panels =
+        MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = head_dim, .num_ranks = 1});
+    PreparePanels(&attention_->panels, head_dim, /*own=*/false);
+    if (few != blocks.begin()) fits_graph_ = false;
+    blocks.erase(blocks.begin(), few);
+  }
+  const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
+  attention_->plan = MakePlan(std::move(blocks), false, head_dim, state_dtype, min_blocks);
   return *attention_;
 }
 
 const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size, DType state_dtype) {
   if (wave >= static_cast<int>(waves_.size())) waves_.resize(wave + 1);
-  if (!waves_[wave].has_value()) {
-    Wave& w = waves_[wave].emplace();
-    std::vector<ReadBlock> blocks;
-    std::vector<int32_t> rows;
-    for (const RowSpan& b : rows_->waves[wave]) {
-      blocks.push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),
-                        span_pages_[host_row_span_[b.first_row]], 0, 0});
-      for (int r = 0; r < b.num_rows; ++r) rows.push_back(b.first_row + r);
-    }
-    w.num_rows = static_cast<int>(rows.size());
-    w.plan = MakePlan(std::move(blocks), true, hidden_size, state_dtype, is_decode() ? bucket_ : 0);
-    w.rows = Upload(std::move(rows), bucket_);
+  if (waves_[wave].has_value()) return *waves_[wave];
+  Wave& w = waves_[wave].emplace();
+  std::vector<ReadBlock> blocks;
+  std::vector<int32_t> rows;
+  for (const RowSpan& b : rows_->waves[wave]) {
+    const bool is_panel = use_tensor_cores_ && state_dtype == DType::kBF16 &&
+                          (b.num_rows > kFewQueries || b.start % kTile + b.num_rows > kTile);
+    (is_panel ? w.panel_blocks : blocks)
+        .push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),
+                    span_pages_[host_row_span_[b.first_row]], 0, 0});
+    if (is_panel) w.max_panel_rows = std::max(w.max_panel_rows, b.num_rows);
+    for (int r = 0; r < b.num_rows; ++r) rows.push_back(b.first_row + r);
   }
-  return *waves_[wave];
+  w.num_rows = static_cast<int>(rows.size());
+  w.own = MakeOwnPanelPlan(w.panel_blocks);
+  if (!w.panel_blocks.empty()) PreparePanels(&w.own, hidden_size, /*own=*/true);
+  w.plan = MakePlan(std::move(blocks), true, hidden_size, state_dtype, is_decode() ? bucket_ : 0);
+  w.rows = Upload(std::move(rows), bucket_);
+  return w;
+}
+
+const PanelPlan& DeviceStep::PastOf(int wave, int hidden_size, DType state_dtype, int num_ranks) {
+  WaveOf(wave, hidden_size, state_dtype);
+  Wave& w = *waves_[wave];
+  if (!w.past.has_value()) {
+    w.past = MakePanelPlan(w.panel_blocks, {.feedback = true, .dim = hidden_size, .num_ranks = num_ranks});
+    if (!w.panel_blocks.empty()) PreparePanels(&*w.past, hidden_size, /*own=*/false);
+  }
+  return *w.past;
 }
 
 }  // namespace sessa::cuda

@@ -12,6 +12,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/panel.h"
 #include "kernels/cuda/read_plan.h"
 #include "kernels/cuda/step_memory.h"
 
@@ -44,15 +45,27 @@ class DeviceStep {
   // Of the step's rope: theta^(-2 i / head_dim), [head_dim / 2].
   const float* inv_freq() const { return inv_freq_; }
 
-  // A wave's blocks, and its rows in their order.
+  // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
+  // the others by `plan`.
   struct Wave {
     ReadPlan plan;
+    std::vector<ReadBlock> panel_blocks;
+    PanelPlan own;                  // of the panels: the keys inside the blocks,
+    std::optional<PanelPlan> past;  // and those before them
+    int max_panel_rows = 0;
     const int32_t* rows = nullptr;
     int num_rows = 0;
   };
-  // Made at their first use in the step.
+  struct Attention {
+    ReadPlan plan;
+    PanelPlan panels;
+  };
+  // Made at their first use in the step. PastOf: of the wave's panels; the same ranks in the whole step.
   const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
-  const ReadPlan& Attention(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
+  const PanelPlan& PastOf(int wave, int hidden_size, DType state_dtype, int num_ranks);
+  const Attention& AttentionOf(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
+  // For the panels of the plans made so far.
+  PanelScratch panel_scratch() const;
   // Thread blocks for the work items of a group, and others with them: in a decode step as many as run at
   // once.
   int NumCtas(const ReadGroup& group, int other_items = 0) const;
@@ -65,6 +78,8 @@ class DeviceStep {
     return memory_.Upload(values);
   }
   ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks);
+  // Sends the plan's blocks to the device and makes room for its panels.
+  void PreparePanels(PanelPlan* plan, int dim, bool own);
 
   Context* const context_;
   const bool use_tensor_cores_;
@@ -80,16 +95,19 @@ class DeviceStep {
   const float* inv_freq_ = nullptr;
   std::vector<const int32_t*> span_pages_;  // of each span, on the device
   std::vector<int32_t> host_row_span_;
-  std::optional<ReadPlan> attention_;
+  std::optional<Attention> attention_;
   std::vector<int> attention_heads_;  // that attention_ was made for
   DType attention_dtype_ = DType::kF32;
   std::vector<std::optional<Wave>> waves_;
 
   // Of a ReadWork, grown as needed. Attention and feedback have their own: they may run at once.
   struct Scratch {
-    Buffer tile_stats, tile_values, own_p, queries;
+    Buffer tile_stats, tile_values, own_p;
   };
   Scratch attention_scratch_, feedback_scratch_;
+  // Of PanelScratch, grown as needed.
+  Buffer panel_queries_, panel_keys_, own_weights_, weights_, own_stats_, stats_, diagonal_, running_,
+      inverses_, terms_;
 };
 
 }  // namespace sessa::cuda

@@ -14,7 +14,7 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int kColumns = 64, kChains = 8;
+constexpr int kColumns = 64;
 
 // A block's part in the joined softmax.
 struct Joined {

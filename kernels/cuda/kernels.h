@@ -12,6 +12,7 @@ namespace sessa::cuda {
 
 inline constexpr int kTile = 64;        // tokens of a softmax tile, and columns of a linear's tile
 inline constexpr int kMaxQueries = 64;  // queries that share a read of keys and values
+inline constexpr int kChains = 8;       // of the feedback read: kFeedbackChains, whose header is the host's
 
 constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 // Rows of weights, keys and values are padded with zeros to whole 16-byte loads in either type.
@@ -117,9 +118,6 @@ struct ReadWork {
   // many queries, its probabilities [.., kTile] (for the own tile of few queries too, at own_p [block]
   // [kMaxQueries][kTile]).
   float *tile_stats, *tile_values, *own_p;
-  // Of the tensor cores alone, where tile_values are bf16 and own_p is used too: the queries in bf16, [block]
-  // [kMaxQueries][TensorPanelStride(dim)].
-  void* queries;
 };
 // An attention over pages in softmax tiles of kTile tokens. Tile t belongs to chain t % num_chains, a chain
 // is a running softmax over its tiles in order, and the chains with chain % num_ranks == rank are read.
@@ -150,12 +148,6 @@ struct FewReads {
   int count;
 };
 void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
-
-// ---- tensor_read.cu ----
-// As ReadManyQueries, on the tensor cores; state in bf16. A work item is kTensorItemTiles tiles.
-inline constexpr int kTensorItemTiles = 2;
-int TensorPanelStride(int dim);
-void ReadManyQueriesTensor(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
 // ---- fused_attention.cu ----
 // As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most

@@ -1,6 +1,7 @@
 #include "kernels/cuda/linear_layers.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -46,7 +47,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     y.rows = x.rows;
     if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
     if (num_tasks == kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
-      gemm ? GemmLinear(on, x, tasks, num_tasks, dtype) : OwnLinear(on, x, tasks, num_tasks, dtype);
+      gemm ? RunGemm(on, x, tasks, num_tasks, dtype) : RunOwn(on, x, tasks, num_tasks, dtype);
       num_tasks = 0;
     }
   }
@@ -54,7 +55,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
 
 // The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
 // rows that are there are taken from its results.
-void LinearLayers::GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
+void LinearLayers::RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
   const bool copied = on.live != nullptr, rounded = dtype == DType::kBF16;
   const int stride = Padded(x.cols), k = x.cols;
   const void* in = x.data;
@@ -85,7 +86,8 @@ void LinearLayers::GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int nu
                         .y = y};
     queue_->Enqueue(
         [this, call] {
-          if (absl::Status status = gemm_->Run(queue_->stream(), call); !status.ok()) context_->Fail(status);
+          if (absl::Status status = gemm_->Run(context_->stream(), call); !status.ok())
+            context_->Fail(status);
         },
         "gemm", dtype, in, in_stride, task, k, y);
     // The library's own GELU is another function.
@@ -95,7 +97,7 @@ void LinearLayers::GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int nu
   }
 }
 
-void LinearLayers::OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
+void LinearLayers::RunOwn(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
   int num_tiles = 0;
   for (int i = 0; i < num_tasks; ++i) num_tiles += (tasks[i].n + kTile - 1) / kTile;
   int rows = x.rows;  // at a time
@@ -109,9 +111,9 @@ void LinearLayers::OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num
   for (int first = 0; first < x.rows; first += rows) {
     const int last = std::min(x.rows, first + rows);
     const auto run = [=, tensor_cores = !batch_invariant_] {
-      cuda::Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
+      Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
     };
-    const Tasks& t = tasks;  // those that are not there are zero
+    const Tasks& t = tasks;
     queue_->Enqueue(run, "linear", on, x, first, last, num_tasks, dtype, scratch.partial, scratch.counters,
                     t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
   }

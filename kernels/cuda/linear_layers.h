@@ -1,10 +1,9 @@
-// The CUDA backend's linear layers: the library's product for many rows, our own kernels for few. Not
-// thread-safe; owned by a CudaBackend.
+// The CUDA backend's linear layers: few rows by kernels of our own, which read the weights once, many by
+// cuBLASLt. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <array>
 #include <memory>
-#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -18,20 +17,19 @@ namespace sessa::cuda {
 
 class LinearLayers {
  public:
-  // The context and the queue must outlive this.
+  // batch_invariant: a row has the same bits in any batch, so neither cuBLASLt nor tensor cores are used.
   LinearLayers(Context* context, StepQueue* queue, std::unique_ptr<Gemm> gemm, bool batch_invariant)
       : context_(context), queue_(queue), gemm_(std::move(gemm)), batch_invariant_(batch_invariant) {}
 
-  // As the functions of Backend.
+  // As the functions of Backend. Make: UNIMPLEMENTED for int8.
   absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
                                      DType to);
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
-  using Tasks = std::array<LinearTask, kMaxLinearTasks>;
-
-  void GemmLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
-  void OwnLinear(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
+  using Tasks = std::array<LinearTask, kMaxLinearTasks>;  // those that are not there are zero
+  void RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
+  void RunOwn(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
 
   Context* const context_;
   StepQueue* const queue_;

@@ -43,6 +43,14 @@ __device__ __forceinline__ void MultiplyBf16(float (&d)[4], const unsigned (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Of both bf16 halves of the words, rounded to nearest even: exact where b is a power of two and nothing
+// becomes smaller than bf16 can be.
+__device__ __forceinline__ unsigned MultiplyPairs(unsigned a, unsigned b) {
+  unsigned product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
+}
+
 // Two values rounded to bf16, to nearest even: neighbours along k.
 __device__ __forceinline__ unsigned PackBf16(float low, float high) {
   unsigned packed;

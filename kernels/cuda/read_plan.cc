@@ -18,13 +18,13 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
     const bool few = is_few(b);
     const int tiles = (b.start + b.num_rows - (options.feedback ? 1 : 0) + kTile - 1) / kTile;
     const bool fused = options.tensor_cores && !options.feedback && options.dim <= kMaxFusedDim;
-    const ReadPath path = few                    ? ReadPath::kFewQueries
-                          : fused                ? ReadPath::kFusedAttention
-                          : options.tensor_cores ? ReadPath::kTensorCores
-                                                 : ReadPath::kManyQueries;
-    int64_t units = static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
-    int items = path == ReadPath::kTensorCores ? (tiles + kTensorItemTiles - 1) / kTensorItemTiles : tiles;
-    if (path == ReadPath::kFusedAttention) units = items = 0;
+    const ReadPath path = few     ? ReadPath::kFewQueries
+                          : fused ? ReadPath::kFusedAttention
+                                  : ReadPath::kManyQueries;
+    const int64_t units = path == ReadPath::kFusedAttention
+                              ? 0
+                              : static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
+    const int items = path == ReadPath::kFusedAttention ? 0 : tiles;
     const int64_t unit_floats = few ? Padded(options.dim) : kTile;
     if (plan.groups.empty() || plan.groups.back().path != path ||
         (plan.groups.back().num_tiles + units) * unit_floats > options.max_floats ||
@@ -56,14 +56,14 @@ int DecodeBucket(int n) {
 }
 
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
-                                       absl::Span<const int32_t* const> pages,
-                                       absl::Span<const int> q_to_kv) {
+                                       absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
+                                       int max_queries) {
   std::vector<ReadBlock> blocks;
   const int num_heads = static_cast<int>(q_to_kv.size());
   for (int h = 0, e; h < num_heads; h = e) {
-    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kMaxQueries; ++e) {
+    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < max_queries; ++e) {
     }
-    const int rows = std::max(1, kMaxQueries / (e - h));
+    const int rows = std::max(1, max_queries / (e - h));
     for (size_t i = 0; i < spans.size(); ++i) {
       for (int r = 0; r < spans[i].num_rows; r += rows) {
         blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,

@@ -11,7 +11,7 @@
 
 namespace sessa::cuda {
 
-enum class ReadPath { kFewQueries, kManyQueries, kTensorCores, kFusedAttention };
+enum class ReadPath { kFewQueries, kManyQueries, kFusedAttention };
 
 struct ReadGroup {
   ReadPath path = ReadPath::kFewQueries;
@@ -45,8 +45,10 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
 inline constexpr int kMaxDecodeBucket = 512;
 int DecodeBucket(int n);
 
-// The blocks of a forward attention over `spans`; pages[i]: span i's page table on the device.
+// The blocks of a forward attention over `spans`, of at most max_queries; pages[i]: span i's page table on
+// the device.
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
-                                       absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv);
+                                       absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
+                                       int max_queries);
 
 }  // namespace sessa::cuda

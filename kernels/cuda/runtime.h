@@ -48,8 +48,9 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
   (void)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 
+// Aligned for operands of wgmma.h.
 __device__ inline void* DynamicShared() {
-  extern __shared__ uint4 dynamic_shared[];
+  extern __shared__ __align__(1024) uint4 dynamic_shared[];
   return dynamic_shared;
 }
 

@@ -1,37 +1,34 @@
-// Where the operations of a step go: to the stream at once or, in a decode step, to a graph. Not thread-safe;
-// owned by a CudaBackend.
+// Where the operations of a step go: to the stream at once or, in a decode step that may be replayed, to its
+// graph. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
+#include "kernels/cuda/context.h"
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_step.h"
-#include "kernels/cuda/kernels.h"
 
 namespace sessa::cuda {
 
 class StepQueue {
  public:
-  // The step must outlive this.
-  StepQueue(cudaStream_t stream, DeviceStep* step) : stream_(stream), step_(step), graphs_(stream) {}
-
-  cudaStream_t stream() const { return stream_; }
-  // From here to Flush operations are kept.
-  void Defer() { graphs_.Defer(); }
+  StepQueue(Context* context, DeviceStep* step, DecodeGraphs* graphs)
+      : context_(context), step_(step), graphs_(graphs) {}
 
   // Enqueues an operation now or with the rest of its decode step; the key as of DecodeGraphs::Keep.
   template <class Run, class... P>
   void Enqueue(const Run& run, const char* name, const P&... key) {
-    if (graphs_.is_deferring()) {
-      graphs_.Keep(run, name, key...);
+    if (graphs_->is_deferring()) {
+      graphs_->Keep(run, name, key...);
     } else {
       step_->Send();
       run();
     }
   }
+
   // Enqueues what waits. The rest of the step, if there is one, does not wait any more.
   void Flush() {
-    if (!graphs_.is_deferring()) return;
+    if (!graphs_->is_deferring()) return;
     step_->Send();
-    graphs_.Flush(step_->fits_graph());
+    graphs_->Flush(step_->fits_graph());
   }
 
   // Operands (matrices, partials) with the rows of a decode step get those of its bucket.
@@ -44,13 +41,13 @@ class StepQueue {
       is_padded = true;
     };
     (pad(&operands->rows), ...);
-    return {stream_, is_padded ? step_->live() : nullptr};
+    return {context_->stream(), is_padded ? step_->live() : nullptr};
   }
 
  private:
-  const cudaStream_t stream_;
+  Context* const context_;
   DeviceStep* const step_;
-  DecodeGraphs graphs_;
+  DecodeGraphs* const graphs_;
 };
 
 }  // namespace sessa::cuda

@@ -17,8 +17,11 @@ import tempfile
 LIMITS = [
     (r"FewTileKernel", 128),             # decode: two blocks
     (r"TileKernel", 255),                # prefill scores, 8 x 8 results a thread: one block
+    (r"panel_read.*ScoreKernel", 255),   # prefill, 64 x 256 results a warpgroup: one block of 256 threads
+    (r"panel_read.*ValueKernel", 255),
+    (r"TriangleKernel", 255),            # one block, for its shared memory
+    (r"InverseKernel", 128),
     (r"ValueKernel", 128),
-    (r"ScoreKernel", 128),               # prefill scores and values on the tensor cores: two blocks
     (r"FusedAttentionKernelILi64E", 128),   # four blocks of 128 threads
     (r"FusedAttentionKernelILi128E", 255),  # two
     (r"FoldKernel", 64),

@@ -269,7 +269,7 @@ class OperationsTest : public testing::Test {
       step.spans.push_back({i, 1, lengths[i], pages[i]});
     }
     step.head_dim = kHeadDim, step.rope_theta = 10000;
-    CutIntoWaves(&step);
+    CutIntoWaves(&step, kFeedbackTile);
     backend_->BeginStep(step);
     backend_->Embed(table_, DType::kF32, x);
     backend_->LayerNorm(x, vector_, vector_, 1e-5f, h);
@@ -347,7 +347,7 @@ TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
       std::iota(pages.begin(), pages.end(), 0);
       for (int i = 0; i < n; ++i) step.spans.push_back({i, 1, t, {&pages[i], 1}});
       step.token_ids.resize(n), step.positions.resize(n, t), step.logit_rows.resize(n);
-      CutIntoWaves(&step);
+      CutIntoWaves(&step, kFeedbackTile);
       backend_->BeginStep(step);
       backend_->AppendRows({q, k, k, b, b, &vector_, &vector_, 0.9f, gamma.data}, &state);
       backend_->Attend({q, q_to_kv, o}, state);

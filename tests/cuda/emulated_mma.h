@@ -53,4 +53,9 @@ inline unsigned PackBf16(float low, float high) {
   return round(low) | round(high) << 16;
 }
 
+inline unsigned MultiplyPairs(unsigned a, unsigned b) {
+  return PackBf16(__uint_as_float(a << 16) * __uint_as_float(b << 16),
+                  __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u));
+}
+
 }  // namespace sessa::cuda

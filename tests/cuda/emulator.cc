@@ -5,6 +5,7 @@
 #include <boost/context/fiber.hpp>
 #include <cstdio>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,9 @@ struct Copy {
 struct Thread : Fiber {
   Wait wait = Wait::kNone;
   std::vector<std::vector<Copy>> copies;  // groups that wait, the last one open
+  std::vector<size_t> unfenced;           // the chunks of shared memory that late copies brought
+  std::vector<std::vector<std::function<void()>>> products;  // as copies
+  bool has_begun_products;
   context::fiber self, scheduler;
 };
 
@@ -63,11 +67,19 @@ struct StackOf {
   void deallocate(context::stack_context&) {}
 };
 
+constexpr std::align_val_t kSharedAlign{1024};
+constexpr uint32_t kSharedBase = 1024;  // of dynamic shared memory: the system takes what is before
+struct FreeShared {
+  void operator()(char* p) const { ::operator delete[](p, kSharedAlign); }
+};
+
 struct Machine {
   Stacks stacks;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
-  std::unique_ptr<uint4[]> shared;
+  std::unique_ptr<char[], FreeShared> shared;
+  size_t shared_bytes = 0;
+  std::vector<char> unfenced;  // chunks of shared memory that products must not read
   int num_block_waiting = 0, num_exited = 0;
   bool backwards = false;
 };
@@ -83,6 +95,7 @@ void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) 
   Machine& m = machine;
   m.warps.assign((n + kWarp - 1) / kWarp, {});
   m.num_block_waiting = m.num_exited = 0;
+  m.unfenced.assign((m.shared_bytes + 15) / 16, 0);
   m.threads.resize(n);
   while (m.stacks.memory.size() < n) m.stacks.memory.emplace_back(new char[kStackBytes]);
   for (unsigned i = 0; i < n; ++i) {
@@ -91,10 +104,15 @@ void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) 
                               false};
     t.wait = Wait::kNone;
     t.copies.assign(1, {});
+    t.unfenced.clear();
+    t.products.assign(1, {});
+    t.has_begun_products = false;
     t.self = context::fiber(std::allocator_arg, StackOf{m.stacks.memory[i].get()},
                             [&t, body, argument](context::fiber&& scheduler) {
                               t.scheduler = std::move(scheduler);
                               body(argument);
+                              if (t.products.size() > 1 || !t.products.back().empty())
+                                Die("a thread ends before its products");
                               t.wait = Wait::kExited;
                               return std::move(t.scheduler);
                             });
@@ -162,9 +180,58 @@ void CommitCopies() { static_cast<Thread*>(current)->copies.emplace_back(); }
 void WaitForCopies(int pending) {
   auto& copies = static_cast<Thread*>(current)->copies;
   while (static_cast<int>(copies.size()) - 1 > pending) {
-    for (const Copy& copy : copies.front()) copy.Run();
+    for (const Copy& copy : copies.front()) {
+      copy.Run();
+      const ptrdiff_t at = static_cast<char*>(copy.shared) - machine.shared.get();
+      if (at < 0 || static_cast<size_t>(at) >= machine.shared_bytes || machine.unfenced[at / 16] != 0)
+        continue;
+      machine.unfenced[at / 16] = 1;
+      static_cast<Thread*>(current)->unfenced.push_back(at / 16);
+    }
     copies.erase(copies.begin());
   }
+}
+
+void Require(bool holds, const char* what) {
+  if (!holds) Die(what);
+}
+void FenceOperands() {
+  auto& unfenced = static_cast<Thread*>(current)->unfenced;
+  for (size_t chunk : unfenced) machine.unfenced[chunk] = 0;
+  unfenced.clear();
+}
+void BeginProducts() { static_cast<Thread*>(current)->has_begun_products = true; }
+void AddProduct(std::function<void()> product) {
+  Thread* thread = static_cast<Thread*>(current);
+  Require(thread->has_begun_products, "a product without BeginProducts since the last wait");
+  Require(machine.threads.size() % (4 * kWarp) == 0, "products of a block that is not whole warpgroups");
+  if (machine.backwards) {
+    product();
+  } else {
+    thread->products.back().push_back(std::move(product));
+  }
+}
+void CommitProducts() { static_cast<Thread*>(current)->products.emplace_back(); }
+void WaitForProducts(int pending) {
+  Thread* thread = static_cast<Thread*>(current);
+  while (static_cast<int>(thread->products.size()) - 1 > pending) {
+    for (const auto& product : thread->products.front()) product();
+    thread->products.erase(thread->products.begin());
+  }
+  thread->has_begun_products = false;
+  WarpBarrier();
+}
+uint32_t SharedAddress(const void* shared) {
+  const ptrdiff_t at = static_cast<const char*>(shared) - machine.shared.get();
+  Require(at >= 0 && static_cast<size_t>(at) < machine.shared_bytes,
+          "an operand outside dynamic shared memory");
+  return kSharedBase + static_cast<uint32_t>(at);
+}
+const void* OperandChunk(uint32_t address) {
+  const uint32_t at = address - kSharedBase;
+  Require(address >= kSharedBase && at + 16 <= machine.shared_bytes, "a product reads beyond shared memory");
+  Require(machine.unfenced[at / 16] == 0, "a product reads a copy that no FenceOperands followed");
+  return machine.shared.get() + at;
 }
 
 void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void*),
@@ -178,8 +245,9 @@ void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (
     Die("no device takes this grid");
   if (block == 0 || block > 1024 || block % kWarp != 0) Die("blocks are whole warps, at most 1024 threads");
   if (shared_bytes > kMaxShared) Die("too much shared memory");
-  machine.shared.reset(new uint4[std::max<size_t>(
-      1, (shared_bytes + 15) / 16)]);  // of just the size: a sanitizer sees who goes beyond
+  // Of just the size: a sanitizer sees who goes beyond.
+  machine.shared_bytes = std::max<size_t>(16, (shared_bytes + 15) / 16 * 16);
+  machine.shared.reset(static_cast<char*>(::operator new[](machine.shared_bytes, kSharedAlign)));
   dynamic_shared = machine.shared.get();
   const DeviceAccess access;
   for (unsigned z = 0; z < grid.z; ++z) {

@@ -73,6 +73,19 @@ inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1)
 void CopyAsync(void* shared, const void* global, bool valid);
 void CommitCopies();
 void WaitForCopies(int pending);
+// Warpgroup products (emulated_wgmma.h), in groups. A product is done at once in the blocks where copies are,
+// and as late as the waits allow in the rest. WaitForProducts returns when the whole warp's are done. The
+// process ends at a product that no BeginProducts goes before since the last wait, at one that reads what a
+// late copy brought and no FenceOperands followed (what plain stores wrote is not watched), and at a thread
+// that ends before its products.
+void FenceOperands();
+void BeginProducts();
+void AddProduct(std::function<void()> product);
+void CommitProducts();
+void WaitForProducts(int pending);
+uint32_t SharedAddress(const void* shared);  // of dynamic shared memory, as descriptors count
+const void* OperandChunk(uint32_t address);  // 16 bytes that a product reads
+void Require(bool holds, const char* what);  // or the process ends
 int num_kernels();  // that ran since the process began
 // Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
 // run into the kernels before.
@@ -226,3 +239,4 @@ void WaitForCopies() {
 }  // namespace sessa::cuda
 
 #include "tests/cuda/emulated_mma.h"
+#include "tests/cuda/emulated_wgmma.h"

@@ -70,7 +70,7 @@ TEST_P(ConformanceTest, RopeAndGamma) {
   step.token_ids.resize(5);
   const std::vector<int32_t> pages = {0, 1, 2, 3, 4};
   for (int i = 0; i < 5; ++i) step.spans.push_back({i, 1, 0, {&pages[i], 1}});
-  CutIntoWaves(&step);
+  CutIntoWaves(&step, backend_->MaxBlockRows(DType::kF32));
   for (int d : {2, 16, 128}) {
     step.head_dim = d;
     step.rope_theta = 10000;

@@ -76,7 +76,7 @@ struct PagedLayers {
         step.positions.push_back(context + r);
       }
     }
-    CutIntoWaves(&step);
+    CutIntoWaves(&step, device->backend()->MaxBlockRows(DType::kBF16));
     if (setup.status.ok()) device->backend()->BeginStep(step);
     const int D = config.hidden_size, n = batch * rows;
     q = setup.Random(n, D), out = setup.Random(n, D);
