@@ -143,10 +143,10 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(absl::Span<const int> q_to_
   attention_dtype_ = state_dtype;
   attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
   attention_.emplace();
-  const bool panels = use_tensor_cores_ && state_dtype == DType::kBF16 && head_dim > kMaxFusedDim;
+  const bool tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16;
   std::vector<ReadBlock> blocks =
-      AttentionBlocks(rows_->spans, span_pages_, q_to_kv, panels ? kMaxPanelQueries : kMaxQueries);
-  if (panels) {
+      AttentionBlocks(rows_->spans, span_pages_, q_to_kv, MaxAttentionQueries(tensor_cores, head_dim));
+  if (tensor_cores && head_dim > kMaxFusedDim) {
     const auto few = std::stable_partition(blocks.begin(), blocks.end(), [](const ReadBlock& b) {
       return b.num_rows * b.num_heads > kFewQueries;
     });

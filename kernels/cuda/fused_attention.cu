@@ -1,162 +1,263 @@
-// Forward attention of many queries (prefill) in one kernel, on the tensor cores: state in bf16, heads of at
-// most 128 dimensions. A thread block takes 64 queries and goes over the tiles of their keys and values;
-// scores, probabilities and the running softmax stay in registers. Queries and probabilities are rounded to
-// bf16, sums are float32, in an order that depends on the block's position alone. Wider heads, and the
-// feedback read, go by tensor_read.cu.
+// Forward attention of many queries (prefill) in one kernel, on Hopper's tensor cores (wgmma.h): state in
+// bf16, heads of at most 128 dimensions. A thread block takes 128 queries and goes over the tiles of their
+// keys and values in order; scores, probabilities and the running softmax stay in registers. Queries and
+// probabilities are rounded to bf16, sums are float32, in an order that depends on the block's position
+// alone. Wider heads go by tensor_read.cu.
 //
-// Grid: blocks. 4 warps of 16 queries. The next tile's keys and values are copied while the present one is
-// computed with: at 128 dimensions 87 KiB of shared memory, two blocks on a multiprocessor, and 64
-// multiply-adds for each byte. Method: FlashAttention-2 (Dao 2023) over pages.
+// Grid: blocks, the last first: those with the most tiles are at a prompt's end. 2 warpgroups of 64 queries.
+// Tiles are 128 tokens at 128 dimensions (165 KiB of shared memory, one block on a multiprocessor) and 64
+// tokens at 64 dimensions (51 KiB, two blocks, which fill each other's gaps: at half the width the
+// exponentials take as long as the products).
+//
+// Method: FlashAttention-3 (Shah et al. 2024), its overlap within a warpgroup: the softmax of a tile runs
+// while the tensor cores weight the values of the tile before. Copies of the next tile's keys and of this
+// one's values are under way at the same time. Not yet measured; by design, a tile of 128 queries, 128 tokens
+// and 128 dimensions takes of a multiprocessor's cycles
+//   tensor cores   2048: 2 x 2 x 128^3 operations, 4096 a cycle
+//   shared memory  1792: 160 KiB of operands and 64 KiB of copies, 128 bytes a cycle
+//   instructions   1500: 740 of each warp, two warps a scheduler
+//   exponentials   1024: 128^2, 16 a cycle
+// The scores' products (1024) and the softmax (about 1300, beside the values' products) come one after the
+// other; rescaling, packing and the barrier (about 300) are beside nothing. So about 2700 cycles, three
+// quarters of the tensor cores' rate at best.
 #include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/paged_read.cuh"
+#include "kernels/cuda/wgmma.h"
 
 namespace sessa::cuda {
 namespace {
 
-constexpr int kWarps = kMaxQueries / kWarpRows, kBlockThreads = kWarps * kWarpLanes, kStages = 2;
-constexpr int kScoreTiles = kTile / 8;
+constexpr int kBlockThreads = kMaxFusedQueries / kWarpgroupRows * kWarpgroup, kStages = 2;
+constexpr int kRowBytes = 128, kColumns = kRowBytes / 2;  // of an operand's panel
+constexpr int kRowStages = 4;  // a tile's rows are found while those of the two before are copied
 
 // kDim: the head's dimensions, rounded up to 64 or 128; zero beyond.
 template <int kDim>
 struct AttentionShared {
-  static constexpr int kStride = kDim + kChunk;  // rows of an ldmatrix in different banks
-  alignas(16) Bf16 queries[kMaxQueries][kStride];
-  alignas(16) Bf16 keys[kStages][kTile][kStride];
-  alignas(16) Bf16 values[kStages][kTile][kStride];
-  int64_t rows[kStages][kTile];  // where a token's key and its value begin, or -1
+  static constexpr int kTokens = kDim, kPanels = kDim / kColumns;
+  alignas(kOperandAlign) Bf16 queries[kPanels][kMaxFusedQueries * kColumns];
+  alignas(kOperandAlign) Bf16 keys[kStages][kPanels][kTokens * kColumns];
+  alignas(kOperandAlign) Bf16 values[kStages][kPanels][kTokens * kColumns];
+  float held[kBlockThreads];
+  int64_t rows[kRowStages][kTokens];  // in which byte a token's key and its value begin
 };
 
-// The weights of a tile's scores in the running softmax (max, sum: of rows g and g + 8; the sum of this
-// lane's columns), and how the sums so far shrink.
-__device__ __forceinline__ void ExtendSoftmax(float (&scores)[kScoreTiles][4], const int (&visible)[2],
-                                              float scale, float (&max)[2], float (&sum)[2],
-                                              float (&old)[2]) {
+// The block's queries, rounded, and zeros. kWhole: they can be read by four.
+template <bool kWhole, int kDim>
+__device__ __forceinline__ void LoadQueries(const PagedRead& read, const ReadBlock& block,
+                                            AttentionShared<kDim>* shared) {
+  const int num_queries = block.num_rows * block.num_heads, dim = read.keys.dim;
+#pragma unroll kWhole ? 8 : 1
+  for (int i = threadIdx.x; i < kMaxFusedQueries * kDim / 4; i += kBlockThreads) {
+    const int query = i / (kDim / 4), c = i % (kDim / 4) * 4;
+    float4 x = {0, 0, 0, 0};
+    if (query < num_queries && c < dim) {
+      const float* from = read.q.row(block.first_row + query / block.num_heads) +
+                          (block.first_head + query % block.num_heads) * dim + c;
+      if (kWhole) {
+        x = Load4(from);
+      } else {
+        x = {from[0], c + 1 < dim ? from[1] : 0, c + 2 < dim ? from[2] : 0, c + 3 < dim ? from[3] : 0};
+      }
+    }
+    Bf16* to = &shared->queries[c / kColumns][SwizzledOffset<kRowBytes>(query, c % kColumns)];
+    *reinterpret_cast<uint2*>(to) = {PackBf16(x.x, x.y), PackBf16(x.z, x.w)};
+  }
+}
+
+// Rows g and g + 8 of the warp: the running maximum of their scores, before the scale, and this lane's part
+// of the sum of their weights.
+struct RunningSoftmax {
+  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+};
+// Scores become their weights. old: how the sums so far shrink. Every row sees the first token, and tiles
+// come in order, so a maximum is finite. scale: with log2 e.
+template <int kTiles>
+__device__ __forceinline__ void ExtendSoftmax(float (&scores)[kTiles][4], float scale,
+                                              RunningSoftmax& softmax, float (&old)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float tile_max = -INFINITY;
+    float top[2] = {softmax.max[half], -INFINITY};  // two chains of each kind: latencies overlap
 #pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
+    for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        scores[j][e] = FragmentColumn(j, e) < visible[half] ? scores[j][e] * scale : -INFINITY;
-        tile_max = fmaxf(tile_max, scores[j][e]);
+      for (int e = 0; e < 2; ++e) top[e] = fmaxf(top[e], scores[j][2 * half + e]);
+    }
+    const float max = RowMax(fmaxf(top[0], top[1])), shift = max * scale;
+    old[half] = Exp2(fmaf(softmax.max[half], scale, -shift));
+    softmax.max[half] = max;
+    float added[2] = {0, 0};
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& score = scores[j][2 * half + e];
+        score = Exp2(fmaf(score, scale, -shift));
+        added[e] += score;
       }
     }
-    const Rescale r = Extend(max[half], RowMax(tile_max));
-    max[half] = r.max;
-    old[half] = r.old;
-    float added = 0;
-#pragma unroll
-    for (int j = 0; j < kScoreTiles; ++j) {
-#pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        scores[j][e] = expf(scores[j][e] - r.max);
-        added += scores[j][e];
-      }
-    }
-    sum[half] = fmaf(sum[half], r.old, added);
+    softmax.sum[half] = fmaf(softmax.sum[half], old[half], added[0] + added[1]);
   }
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kBlockThreads, kDim <= 64 ? 4 : 2)
+__global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     FusedAttentionKernel(const PagedRead read) {
   BeginKernel();
+  constexpr int kTokens = AttentionShared<kDim>::kTokens, kPanels = AttentionShared<kDim>::kPanels;
   auto& shared = *static_cast<AttentionShared<kDim>*>(DynamicShared());
-  constexpr int kOutTiles = kDim / 8;
-  const ReadBlock block = read.blocks[blockIdx.x];
+  const ReadBlock block = read.blocks[read.num_blocks - 1 - blockIdx.x];
   const int num_queries = block.num_rows * block.num_heads;
   if (num_queries == 0) return;
-  const int thread = threadIdx.x, lane = thread % kWarpLanes, first_query = thread / kWarpLanes * kWarpRows;
+  const int thread = threadIdx.x, first_query = thread / kWarpLanes * kWarpRows,
+            group_query = thread / kWarpgroup * kWarpgroupRows;
   const int dim = read.keys.dim, horizon = block.start + block.num_rows,
-            num_tiles = (horizon + kTile - 1) / kTile;
+            num_tiles = (horizon + kTokens - 1) / kTokens;
 
-  for (int i = thread; i < kMaxQueries * kDim; i += kBlockThreads) {
-    const int query = i / kDim, c = i % kDim;
-    float x = 0;
-    if (query < num_queries && c < dim) {
-      x = read.q.row(block.first_row +
-                     query / block.num_heads)[(block.first_head + query % block.num_heads) * dim + c];
-    }
-    shared.queries[query][c] = RoundToBf16(x);
-  }
   const auto find_rows = [&](int tile) {
-    const int position = tile * kTile + thread;
-    if (thread >= kTile || tile >= num_tiles) return;
-    shared.rows[tile % kStages][thread] = position < horizon
-                                              ? VectorAt<Bf16>(read.keys, block.pages, block.kv, position) -
-                                                    static_cast<const Bf16*>(read.keys.data)
-                                              : -1;
+    const int position = tile * kTokens + thread;
+    if (thread >= kTokens) return;
+    shared.rows[tile % kRowStages][thread] =
+        position < horizon ? (VectorAt<Bf16>(read.keys, block.pages, block.kv, position) -
+                              static_cast<const Bf16*>(read.keys.data)) *
+                                 int64_t{sizeof(Bf16)}
+                           : 0;
   };
-  // Requires its rows to be found, and a barrier since.
-  const auto load = [&](int tile) {
-    const int stage = tile % kStages;
-    if (tile < num_tiles) {
-#pragma unroll 4
-      for (int i = thread; i < kTile * kDim / kChunk; i += kBlockThreads) {
-        const int j = i / (kDim / kChunk), c = i % (kDim / kChunk) * kChunk;
-        const int64_t row = shared.rows[stage][j];
-        const bool valid = row >= 0 && c < Padded(dim);
-        const int64_t at = valid ? row + c : 0;
-        CopyAsync(&shared.keys[stage][j][c], static_cast<const Bf16*>(read.keys.data) + at, valid);
-        CopyAsync(&shared.values[stage][j][c], static_cast<const Bf16*>(read.values.data) + at, valid);
-      }
+  // Requires the tile's rows to be found, and a barrier since. A thread copies the same chunk of every row it
+  // has.
+  constexpr int kChunks = kDim / kChunk, kCopyRows = kBlockThreads / kChunks;
+  static_assert(kCopyRows % 8 == 0);  // the swizzle's period
+  const int chunk = thread % kChunks * kChunk, copy_row = thread / kChunks;
+  const auto copy = [&](const PagedVectors& from, int tile, Bf16(&to)[kPanels][kTokens * kColumns]) {
+    Bf16* at = &to[chunk / kColumns][SwizzledOffset<kRowBytes>(copy_row, chunk % kColumns)];
+    const char* data = reinterpret_cast<const char*>(static_cast<const Bf16*>(from.data) + chunk);
+    const int num_tokens = chunk < Padded(dim) ? horizon - tile * kTokens : 0;  // beyond: zeros
+#pragma unroll
+    for (int n = 0; n < kTokens; n += kCopyRows) {
+      CopyAsync(at + n * kColumns, data + shared.rows[tile % kRowStages][copy_row + n],
+                copy_row + n < num_tokens);
     }
-    CommitCopies();
+  };
+  // What was copied is there for everyone's products, and everyone is done with the products before.
+  const auto hand_over = [&] {
+    WaitForCopies<0>();
+    FenceOperands();
+    __syncthreads();
   };
 
-  float acc[kOutTiles][4] = {};
-  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, old[2];
-  find_rows(0);
-  __syncthreads();
-  load(0);
-  for (int tile = 0; tile < num_tiles; ++tile) {
-    const int stage = tile % kStages;
-    find_rows(tile + 1);
-    WaitForCopies<0>();
-    __syncthreads();  // this tile is there, and everyone is done with the one before
-    load(tile + 1);
-    float scores[kScoreTiles][4] = {};
-    MultiplyTiles<kDim>(scores, shared.queries + first_query, [&](unsigned(&y)[4], int k, int n) {
-      // Keys are the columns of B: rows of shared memory, k across.
-      LoadMatrices(y, &shared.keys[stage][n + lane % 8 + lane / 16 * 8][k + lane / 8 % 2 * 8]);
-    });
-    int visible[2];
+  // ptxas moves arithmetic that is to run beside products behind the wait for them, but it does not move
+  // stores: one of what depends on all of the softmax holds it in its place.
+  volatile float& held = shared.held[thread];
+  float scores[kTokens / 8][4], sums[kDim / 8][4] = {}, old[2];
+  unsigned p[kTokens / 16][4];
+  RunningSoftmax softmax;
+  const auto start_scores = [&](int tile) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-      visible[half] =
-          block.start + (first_query + FragmentRow(2 * half)) / block.num_heads + 1 - tile * kTile;
-    ExtendSoftmax(scores, visible, read.scale, max, sum, old);
-#pragma unroll
-    for (int j = 0; j < kOutTiles; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) acc[j][e] *= old[e / 2];
+    for (int k = 0; k < kDim; k += 16) {
+      const MatrixDescriptor a = DescribeKMajor<kRowBytes>(
+                                 &shared.queries[k / kColumns][group_query * kColumns + k % kColumns]),
+                             b = DescribeKMajor<kRowBytes>(
+                                 &shared.keys[tile % kStages][k / kColumns][k % kColumns]);
+      k == 0 ? Multiply<kTokens, false, false>(scores, a, b) : Multiply<kTokens, false>(scores, a, b);
     }
-    // The fragments of the scores' columns are those of A's k.
+    CommitProducts();
+  };
+  const auto start_values = [&](int tile) {
 #pragma unroll
-    for (int k = 0; k < kTile; k += 16) {
-      const float(&low)[4] = scores[k / 8], (&high)[4] = scores[k / 8 + 1];
-      const unsigned p[4] = {PackBf16(low[0], low[1]), PackBf16(low[2], low[3]), PackBf16(high[0], high[1]),
-                             PackBf16(high[2], high[3])};
+    for (int k = 0; k < kTokens; k += 16) {
+      Multiply<kDim, true>(
+          sums, p[k / 16],
+          DescribeMnMajor<kRowBytes>(&shared.values[tile % kStages][0][k * kColumns], kTokens * kRowBytes));
+    }
+    CommitProducts();
+  };
+  // While products run: this tile's values and the next one's keys come, to where nothing is read any more.
+  const auto prepare = [&](int tile) {
+    copy(read.values, tile, shared.values[tile % kStages]);
+    if (tile + 1 < num_tiles) copy(read.keys, tile + 1, shared.keys[(tile + 1) % kStages]);
+    CommitCopies();
+    find_rows(tile + 2);
+  };
+  constexpr float kLog2E = 1.44269504f;
+  const float scale = read.scale * kLog2E;
+  int num_visible[2];
 #pragma unroll
-      for (int j = 0; j < kOutTiles; j += 2) {
-        unsigned y[4];
-        // Tokens are the rows of B, as in shared memory.
-        LoadMatricesTransposed(y, &shared.values[stage][k + lane % 16][j * 8 + lane / 16 * 8]);
-        MultiplyBf16(acc[j], p, y[0], y[1]);
-        MultiplyBf16(acc[j + 1], p, y[2], y[3]);
+  for (int half = 0; half < 2; ++half)
+    num_visible[half] = block.start + (first_query + FragmentRow(2 * half)) / block.num_heads + 1;
+  const auto weigh = [&](int tile) {
+    if ((tile + 1) * kTokens > block.start + 1) {  // some rows do not see all of it
+#pragma unroll
+      for (int j = 0; j < kTokens / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (tile * kTokens + FragmentColumn(j, e) >= num_visible[e / 2]) scores[j][e] = -INFINITY;
+        }
       }
     }
+    ExtendSoftmax(scores, scale, softmax, old);
+  };
+  // The fragments of the scores' columns are those of A's k.
+  const auto pack = [&] {
+#pragma unroll
+    for (int k = 0; k < kTokens / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        p[k][i] = PackBf16(scores[2 * k + i / 2][i % 2 * 2], scores[2 * k + i / 2][i % 2 * 2 + 1]);
+    }
+  };
+
+  find_rows(0);
+  find_rows(1);
+  __syncthreads();
+  copy(read.keys, 0, shared.keys[0]);
+  CommitCopies();
+  if (dim % 4 == 0 && read.q.stride % 4 == 0 && reinterpret_cast<uintptr_t>(read.q.data) % 16 == 0) {
+    LoadQueries<true>(read, block, &shared);
+  } else {
+    LoadQueries<false>(read, block, &shared);
   }
-  sum[0] = RowSum(sum[0]);
-  sum[1] = RowSum(sum[1]);
+  hand_over();
+  BeginProducts();
+  start_scores(0);
+  prepare(0);
+  WaitForProducts<0>(scores);
+  weigh(0);
+  pack();
+  hand_over();
+  for (int tile = 1; tile < num_tiles; ++tile) {
+    BeginProducts(sums, p);
+    start_scores(tile);
+    start_values(tile - 1);
+    prepare(tile);
+    WaitForProducts<1>(scores);
+    weigh(tile);
+    held = softmax.sum[0] + softmax.sum[1];
+    WaitForProducts<0>(sums, p);
 #pragma unroll
-  for (int j = 0; j < kOutTiles; ++j) {
+    for (int j = 0; j < kDim / 8; ++j) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int query = first_query + FragmentRow(e), column = FragmentColumn(j, e);
-      if (query < num_queries && column < dim)
-        WriteForward(read, block, query, column, acc[j][e], sum[e / 2]);
+      for (int e = 0; e < 4; ++e) sums[j][e] *= old[e / 2];
+    }
+    pack();
+    hand_over();
+  }
+  BeginProducts(sums, p);
+  start_values(num_tiles - 1);
+  WaitForProducts<0>(sums);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int query = first_query + FragmentRow(2 * half);
+    const float share = 1.0f / RowSum(softmax.sum[half]);
+    if (query >= num_queries) continue;
+    float* to = read.out.row(block.first_row + query / block.num_heads) +
+                (block.first_head + query % block.num_heads) * dim;
+#pragma unroll
+    for (int j = 0; j < kDim / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int column = FragmentColumn(j, e);
+        if (column < dim) to[column] = sums[j][2 * half + e] * share;
+      }
     }
   }
 }

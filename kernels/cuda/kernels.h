@@ -99,8 +99,8 @@ void ReadBack(cudaStream_t stream, PagedVectors from, const int32_t* pages, int 
 
 // ---- paged_read.cu ----
 // Queries of one sequence that share their keys: num_rows rows times num_heads neighbouring heads, at most
-// kMaxQueries; query i is row first_row + i / num_heads, head first_head + i % num_heads. A block of no rows
-// is padding.
+// kMaxQueries (fused attention: kMaxFusedQueries); query i is row first_row + i / num_heads, head first_head
+// + i % num_heads. A block of no rows is padding.
 struct ReadBlock {
   int first_row, num_rows, start;
   int first_head, num_heads, kv;
@@ -153,6 +153,7 @@ void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
 // As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most
 // kMaxFusedDim dimensions. Needs no scratch and has no work items.
 inline constexpr int kMaxFusedDim = 128;
+inline constexpr int kMaxFusedQueries = 128;  // of a block
 void FusedAttention(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
 // ---- feedback_solve.cu ----

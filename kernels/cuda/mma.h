@@ -1,9 +1,8 @@
 // The tensor cores' warp-wide operations on bf16, as the PTX manual defines their fragments
 // (mma.sync.m16n8k16, ldmatrix). All 32 lanes of a warp call together. Below g = lane / 4 and t = lane % 4.
 // The tests' emulator has its own definitions (tests/cuda/emulated_mma.h), from the same tables of the
-// manual, so that the index arithmetic of the kernels is exercised on a CPU. Warp-group operations (wgmma)
-// would be faster on Hopper, but their operands are descriptors of swizzled shared memory, which nothing but
-// the hardware could check.
+// manual, so that the index arithmetic of the kernels is exercised on a CPU. The operations of whole
+// warpgroups, which are faster on Hopper, are in wgmma.h.
 #pragma once
 
 #include "kernels/cuda/runtime.h"

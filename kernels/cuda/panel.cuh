@@ -8,18 +8,6 @@
 
 namespace sessa::cuda {
 
-// The dynamic shared memory as a T whose operands of products are aligned as they must be; SharedBytes<T>()
-// are to be asked for.
-template <class T>
-constexpr size_t SharedBytes() {
-  return sizeof(T) + kOperandAlign;
-}
-template <class T>
-__device__ T& AlignedShared() {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(DynamicShared());
-  return *reinterpret_cast<T*>((at + kOperandAlign - 1) / kOperandAlign * kOperandAlign);
-}
-
 __device__ inline int NumQueries(const PanelBlock& block) { return block.num_rows * block.num_heads; }
 __device__ inline int PaddedQueries(const PanelBlock& block) {
   return (NumQueries(block) + kPanelQueries - 1) / kPanelQueries * kPanelQueries;

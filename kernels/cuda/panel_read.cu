@@ -90,7 +90,7 @@ __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelB
     for (int j = 0; j < kFragments; ++j) {
 #pragma unroll
       for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        x[j][e] = x[j][e] == -INFINITY ? 0.0f : exp2f(x[j][e] - m);
+        x[j][e] = x[j][e] == -INFINITY ? 0.0f : Exp2(x[j][e] - m);
         l += x[j][e];
       }
       *reinterpret_cast<unsigned*>(&staged[row][FragmentColumn(j, 0)]) =
@@ -124,7 +124,7 @@ __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelB
 template <bool kOwn>
 __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead read) {
   BeginKernel();
-  auto& shared = AlignedShared<ScoreShared>();
+  auto& shared = *static_cast<ScoreShared*>(DynamicShared());
   const int item = blockIdx.x;
   const PanelBlock block =
       read.blocks[PanelBlockOf(read.blocks, read.num_blocks, &PanelBlock::first_item, item)];
@@ -250,7 +250,7 @@ __device__ __forceinline__ void ExtendSplit(const PanelRead& read, const PanelBl
 
 __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead read) {
   BeginKernel();
-  auto& shared = AlignedShared<ValueShared>();
+  auto& shared = *static_cast<ValueShared*>(DynamicShared());
   const int z = blockIdx.z, split = blockIdx.y;
   const PanelBlock block =
       read.blocks[PanelBlockOf(read.blocks, read.num_blocks, &PanelBlock::first_query_tile, z)];
@@ -367,15 +367,15 @@ void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const
     const PanelPass& pass = own->passes[0];
     use(*own, pass);
     RoundPanels(stream, read, pass);
-    Launch(stream, dim3(pass.num_items), kBlockThreads, SharedBytes<ScoreShared>(), ScoreKernel<true>, read);
+    Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<true>, read);
   }
   for (const PanelPass& pass : plan.passes) {
     use(plan, pass);
     if (own == nullptr && plan.blocks[pass.first].pass == 0) RoundPanels(stream, read, pass);
     if (pass.num_items > 0)
-      Launch(stream, dim3(pass.num_items), kBlockThreads, SharedBytes<ScoreShared>(), ScoreKernel<false>, read);
+      Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
     const dim3 grid((read.values.dim + kColumns - 1) / kColumns, pass.max_splits, pass.num_query_tiles);
-    Launch(stream, grid, kBlockThreads, SharedBytes<ValueShared>(), ValueKernel, read);
+    Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
   }
 }
 

@@ -121,7 +121,7 @@ struct Step {
 
 __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSolve solve) {
   BeginKernel();
-  auto& shared = AlignedShared<TriangleShared>();
+  auto& shared = *static_cast<TriangleShared*>(DynamicShared());
   Bf16* states = reinterpret_cast<Bf16*>(reinterpret_cast<char*>(&shared) + kStatesAt);
   const PanelBlock block = solve.blocks[blockIdx.y];
   const int first_column = solve.begin + static_cast<int>(blockIdx.x) * kColumns;
@@ -286,7 +286,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
           solve.gated.row(batch_row)[column] = s[r][c] * solve.g.row(batch_row)[column];
       }
     }
-    FenceOperands();
   }
 }
 
@@ -298,7 +297,7 @@ void SolvePanels(cudaStream_t stream, const PanelSolve& solve) {
          InverseKernel, solve);
   const size_t states = static_cast<size_t>(RoundUp(solve.max_rows, kSolveRows)) * kRowBytes;
   Launch(stream, dim3((solve.end - solve.begin + kColumns - 1) / kColumns, solve.num_blocks), kBlockThreads,
-         kStatesAt + states + kOperandAlign, TriangleKernel, solve);
+         kStatesAt + states, TriangleKernel, solve);
 }
 
 }  // namespace sessa::cuda

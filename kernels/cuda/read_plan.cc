@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/panel.h"
+
 namespace sessa::cuda {
 
 ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options) {
@@ -63,7 +65,7 @@ std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
   for (int h = 0, e; h < num_heads; h = e) {
     for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < max_queries; ++e) {
     }
-    const int rows = std::max(1, max_queries / (e - h));
+    const int rows = max_queries / (e - h);
     for (size_t i = 0; i < spans.size(); ++i) {
       for (int r = 0; r < spans[i].num_rows; r += rows) {
         blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,
@@ -72,6 +74,11 @@ std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
     }
   }
   return blocks;
+}
+
+int MaxAttentionQueries(bool tensor_cores, int dim) {
+  if (!tensor_cores) return kMaxQueries;
+  return dim <= kMaxFusedDim ? kMaxFusedQueries : kMaxPanelQueries;
 }
 
 }  // namespace sessa::cuda

@@ -228,6 +228,7 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
   });
 }
 inline void BeginKernel() { emulator::current->has_begun = true; }
+inline float Exp2(float x) { return std::exp2(x); }
 inline void* DynamicShared() { return emulator::dynamic_shared; }
 using emulator::CommitCopies;
 using emulator::CopyAsync;

@@ -270,6 +270,23 @@ TEST_P(StateTest, PrefillOfEveryWidth) {
   }
 }
 
+// Attention takes 128 queries and 128 tokens at a time where heads are wide: at those edges, and of widths
+// that are no multiple of four.
+TEST_P(StateTest, WidePrefillAtEveryEdge) {
+  const std::vector<int> lengths = {9, 16, 127, 129};
+  for (auto [H, K, d] : {std::tuple{1, 1, 128}, {8, 1, 72}, {4, 1, 98}, {3, 1, 38}}) {
+    for (int prefix : {0, 126}) {
+      SCOPED_TRACE(absl::StrCat("H ", H, " K ", K, " d ", d, " prefix ", prefix));
+      std::vector<int> totals, rows(lengths.size(), prefix);
+      for (int n : lengths) totals.push_back(prefix + n);
+      Start({H, K, d, 8, DType::kBF16, 64}, totals);
+      if (prefix > 0) Step(rows);
+      Step(lengths);
+      ExpectResults();
+    }
+  }
+}
+
 TEST_P(StateTest, EveryCutIsTheSameBits) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int page_size : {16, 32, 64}) {
