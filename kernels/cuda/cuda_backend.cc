@@ -171,38 +171,21 @@ class CudaBackend final : public Backend {
             "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
   }
 
-  void Attend(const AttendCall& call, const LayerState& s) override {
-    if (call.q_to_kv.empty()) return;
-    cuda::PagedRead read = {};
-    read.q = call.q;
-    read.keys = Keys(s);
-    read.values = Values(s);
-    read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-    read.num_chains = read.num_ranks = 1;
-    read.out = call.out;
-    const auto& attention = step_.AttentionOf(call.q_to_kv, s.head_dim, s.dtype);
-    Read(attention.plan, read);
-    ReadPanels(read, {}, nullptr, attention.panels);
-  }
-
+  void Attend(const AttendCall& call, const LayerState& s) override { Read(PlanAttention(call, s)); }
   void FeedbackRead(const FeedbackReadCall& call, const LayerState& s) override {
-    FeedbackPartials out = call.partials;
-    cuda::PagedRead read = {};
-    read.q = call.q_b;
-    read.keys = FeedbackKeys(s);
-    read.values = FeedbackStates(s);
-    read.scale = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
-    read.feedback = true;
-    read.num_chains = kFeedbackChains;
-    read.rank = call.rank;
-    read.num_ranks = call.num_ranks;
-    read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
-    read.width = out.width;
-    read.live = Pad(&out).live;
-    read.partial_rows = out.rows;
-    const auto& wave = step_.WaveOf(call.wave, s.hidden_size, s.dtype);
-    Read(wave.plan, read);
-    ReadPanels(read, call.k_b, &wave.own, step_.PastOf(call.wave, s.hidden_size, s.dtype, call.num_ranks));
+    Read(PlanFeedback(call, s));
+  }
+  // Blocks of few queries are read together, the feedback, whose tiles are larger, first.
+  void AttendAndFeedbackRead(const AttendCall& attend, const FeedbackReadCall& read,
+                             const LayerState& s) override {
+    const PlannedRead forward = PlanAttention(attend, s), feedback = PlanFeedback(read, s);
+    const size_t both = std::min(forward.num_few_groups(), feedback.num_few_groups());
+    for (size_t i = 0; i < both; ++i) {
+      const int num_ctas = step_.NumCtas(feedback.plan->groups[i], forward.plan->groups[i].num_items);
+      EnqueueFew({{OfGroup(feedback, i), OfGroup(forward, i)}, 2}, num_ctas);
+    }
+    Read(feedback, both);
+    Read(forward, both);
   }
 
   void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
@@ -301,31 +284,83 @@ class CudaBackend final : public Backend {
   static cuda::PagedVectors FeedbackKeys(const LayerState& s) { return Feedback(s.k_b, s); }
   static cuda::PagedVectors FeedbackStates(const LayerState& s) { return Feedback(s.s, s); }
 
-  static auto KernelsOf(cuda::ReadPath path) -> void (*)(cudaStream_t, const cuda::PagedRead&, int) {
-    switch (path) {
-      case cuda::ReadPath::kFewQueries: return cuda::ReadFewQueries;
-      case cuda::ReadPath::kManyQueries: return cuda::ReadManyQueries;
-      case cuda::ReadPath::kFusedAttention: return cuda::FusedAttention;
+  struct PlannedRead {
+    cuda::PagedRead read;
+    const cuda::ReadPlan* plan;  // null: there is nothing to read
+    // Of blocks of many queries: the step's own keys, the wave's own tiles and what is before them.
+    Matrix k;
+    const cuda::PanelPlan *own, *panels;
+
+    size_t num_few_groups() const {  // they come first
+      const auto is_many = [](const cuda::ReadGroup& g) { return g.path != cuda::ReadPath::kFewQueries; };
+      return plan == nullptr ? 0 : std::ranges::find_if(plan->groups, is_many) - plan->groups.begin();
     }
-    return nullptr;
+  };
+  PlannedRead PlanAttention(const AttendCall& call, const LayerState& s) {
+    if (call.q_to_kv.empty()) return {};
+    cuda::PagedRead read = {};
+    read.q = call.q;
+    read.keys = Keys(s);
+    read.values = Values(s);
+    read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+    read.num_chains = read.num_ranks = 1;
+    read.out = call.out;
+    const auto& attention = step_.AttentionOf(call.q_to_kv, s.head_dim, s.dtype);
+    return {read, &attention.plan, {}, nullptr, &attention.panels};
+  }
+  PlannedRead PlanFeedback(const FeedbackReadCall& call, const LayerState& s) {
+    FeedbackPartials out = call.partials;
+    cuda::PagedRead read = {};
+    read.q = call.q_b;
+    read.keys = FeedbackKeys(s);
+    read.values = FeedbackStates(s);
+    read.scale = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
+    read.feedback = true;
+    read.num_chains = kFeedbackChains;
+    read.rank = call.rank;
+    read.num_ranks = call.num_ranks;
+    read.max = out.max, read.sum = out.sum, read.acc = out.acc, read.p = out.p;
+    read.width = out.width;
+    read.live = Pad(&out).live;
+    read.partial_rows = out.rows;
+    const auto& wave = step_.WaveOf(call.wave, s.hidden_size, s.dtype);
+    return {read, &wave.plan, call.k_b, &wave.own,
+            &step_.PastOf(call.wave, s.hidden_size, s.dtype, call.num_ranks)};
+  }
+  cuda::PagedRead OfGroup(const PlannedRead& planned, size_t i) const {
+    const cuda::ReadGroup& g = planned.plan->groups[i];
+    cuda::PagedRead read = planned.read;
+    Pad(&read.q, &read.out);
+    read.work = planned.plan->device_work + i;
+    read.blocks = planned.plan->device_blocks + g.first;
+    read.num_blocks = g.count;
+    read.max_queries = g.max_queries;
+    return read;
   }
 
-  void Read(const cuda::ReadPlan& plan, cuda::PagedRead read) {
-    if (!context_.status().ok()) return;  // no scratch, perhaps
-    Pad(&read.q, &read.out);
-    for (size_t i = 0; i < plan.groups.size(); ++i) {
-      const cuda::ReadGroup& g = plan.groups[i];
-      read.work = plan.device_work + i;
-      read.blocks = plan.device_blocks + g.first;
-      read.num_blocks = g.count;
-      read.max_queries = g.max_queries;
-      const int num_ctas = step_.NumCtas(g);
-      const auto enqueue = KernelsOf(g.path);
-      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(g.path),
-              num_ctas, read.q, read.keys, read.values, read.scale, int{read.feedback}, read.num_chains,
-              read.rank, read.num_ranks, read.work, read.blocks, read.num_blocks, read.max_queries, read.out,
-              read.max, read.sum, read.acc, read.p, read.partial_rows, read.width, read.live);
+  // The groups from `first` on, and the panels.
+  void Read(const PlannedRead& planned, size_t first = 0) {
+    if (planned.plan == nullptr) return;
+    for (size_t i = first; i < planned.plan->groups.size(); ++i) {
+      const cuda::ReadPath path = planned.plan->groups[i].path;
+      const int num_ctas = step_.NumCtas(planned.plan->groups[i]);
+      const cuda::PagedRead read = OfGroup(planned, i);
+      if (path == cuda::ReadPath::kFewQueries) {
+        EnqueueFew({{read, {}}, 1}, num_ctas);
+        continue;
+      }
+      if (!context_.status().ok()) return;  // no scratch, perhaps
+      const auto enqueue =
+          path == cuda::ReadPath::kManyQueries ? cuda::ReadManyQueries : cuda::FusedAttention;
+      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(path),
+              num_ctas, read);
     }
+    ReadPanels(planned.read, planned.k, planned.own, *planned.panels);
+  }
+  void EnqueueFew(const cuda::FewReads& reads, int num_ctas) {
+    if (!context_.status().ok()) return;  // no scratch, perhaps
+    Enqueue([=, stream = stream()] { cuda::ReadFewQueries(stream, reads, num_ctas); }, "read few", num_ctas,
+            reads.count, reads.read[0], reads.read[1]);
   }
 
   // Not in decode steps that are replayed: their key would not tell these reads apart.

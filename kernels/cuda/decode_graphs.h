@@ -66,6 +66,11 @@ class DecodeGraphs {
     Add(v.data), Add(v.dtype), Add(v.page_size), Add(v.num_heads), Add(v.dim), Add(v.first_page),
         Add(v.num_pages);
   }
+  void Add(const PagedRead& r) {
+    Add(r.q), Add(r.keys), Add(r.values), Add(r.scale), Add(int{r.feedback}), Add(r.num_chains), Add(r.rank),
+        Add(r.num_ranks), Add(r.work), Add(r.blocks), Add(r.num_blocks), Add(r.max_queries), Add(r.out),
+        Add(r.max), Add(r.sum), Add(r.acc), Add(r.p), Add(r.partial_rows), Add(r.width), Add(r.live);
+  }
   void Add(const LinearTask& t) {
     Add(t.weight), Add(t.bias), Add(t.y), Add(t.n), Add(static_cast<int>(t.epilogue));
   }

@@ -60,6 +60,16 @@ __device__ __forceinline__ float WarpMax(float x) {
   for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, mask));
   return x;
 }
+// Over the lanes before this one; -inf on the first.
+__device__ __forceinline__ float WarpMaxBefore(float x) {
+  const int lane = threadIdx.x % kWarpLanes;
+  for (int d = 1; d < kWarpLanes; d *= 2) {
+    const float y = __shfl_up_sync(0xffffffffu, x, d);
+    if (lane >= d) x = fmaxf(x, y);
+  }
+  x = __shfl_up_sync(0xffffffffu, x, 1);
+  return lane == 0 ? -INFINITY : x;
+}
 
 // The sum over a block of kThreads of each thread's x, in a fixed order; every thread gets it.
 __device__ inline float BlockSum(float x) {

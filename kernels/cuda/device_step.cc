@@ -15,7 +15,7 @@ constexpr int64_t kDecodeScratchFloats = int64_t{64} << 20;
 // Blocks of a kernel that run at once on a multiprocessor, by its registers (tests/cuda/check_resources.py).
 int BlocksOnMultiprocessor(const ReadGroup& group) {
   switch (group.path) {
-    case ReadPath::kFewQueries: return group.max_queries == 1 ? 3 : 2;
+    case ReadPath::kFewQueries: return 2;
     case ReadPath::kManyQueries: return 1;
     case ReadPath::kFusedAttention: return 0;  // has no work items
   }
@@ -34,8 +34,8 @@ DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
       "counting multiprocessors");
 }
 
-int DeviceStep::NumCtas(const ReadGroup& group) const {
-  return is_decode() ? BlocksOnMultiprocessor(group) * num_multiprocessors_ : group.num_items;
+int DeviceStep::NumCtas(const ReadGroup& group, int other_items) const {
+  return is_decode() ? BlocksOnMultiprocessor(group) * num_multiprocessors_ : group.num_items + other_items;
 }
 
 void DeviceStep::Begin(const StepRows& rows) {
@@ -94,15 +94,18 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
                                        .min_blocks = min_blocks});
   fits_graph_ = fits_graph_ && plan.groups.size() == 1 && static_cast<int>(plan.blocks.size()) >= min_blocks;
   plan.device_blocks = memory_.Upload(plan.blocks);
+  Scratch& scratch = feedback ? feedback_scratch_ : attention_scratch_;
   for (const ReadGroup& g : plan.groups) {
     const bool few = g.path == ReadPath::kFewQueries;
-    context_->Reserve(2 * g.num_tiles * sizeof(float), &tile_stats_);
-    context_->Reserve(g.num_tiles * (few ? Padded(dim) : kTile) * sizeof(float), &tile_values_);
-    if (feedback && few) context_->Reserve(int64_t{g.count} * kMaxQueries * kTile * sizeof(float), &own_p_);
+    context_->Reserve(2 * g.num_tiles * sizeof(float), &scratch.tile_stats);
+    context_->Reserve(g.num_tiles * (few ? Padded(dim) : kTile) * sizeof(float), &scratch.tile_values);
+    if (feedback && few)
+      context_->Reserve(int64_t{g.count} * kMaxQueries * kTile * sizeof(float), &scratch.own_p);
   }
   std::vector<ReadWork> work;
   for (const ReadGroup& g : plan.groups)
-    work.push_back({g.num_items, tile_stats_.floats(), tile_values_.floats(), own_p_.floats()});
+    work.push_back(
+        {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
 }

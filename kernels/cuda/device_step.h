@@ -66,8 +66,9 @@ class DeviceStep {
   const Attention& AttentionOf(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
   // For the panels of the plans made so far.
   PanelScratch panel_scratch() const;
-  // Thread blocks for the work items of a group: in a decode step as many as run at once.
-  int NumCtas(const ReadGroup& group) const;
+  // Thread blocks for the work items of a group, and others with them: in a decode step as many as run at
+  // once.
+  int NumCtas(const ReadGroup& group, int other_items = 0) const;
 
  private:
   // In a decode step padded to `padded_size`.
@@ -99,8 +100,12 @@ class DeviceStep {
   DType attention_dtype_ = DType::kF32;
   std::vector<std::optional<Wave>> waves_;
 
-  // Grown as needed: ReadWork, and PanelScratch.
-  Buffer tile_stats_, tile_values_, own_p_;
+  // Of a ReadWork, grown as needed. Attention and feedback have their own: they may run at once.
+  struct Scratch {
+    Buffer tile_stats, tile_values, own_p;
+  };
+  Scratch attention_scratch_, feedback_scratch_;
+  // Of PanelScratch, grown as needed.
   Buffer panel_queries_, panel_keys_, own_weights_, weights_, own_stats_, stats_, diagonal_, running_,
       inverses_, terms_;
 };

@@ -107,8 +107,16 @@ struct DotTile {
       __syncthreads();
     }
 
+    Join(shared.sums, acc);
+  }
+
+  // The sums of the groups, joined to sums[0]; a barrier ends it. Requires one since sums was used otherwise.
+  static __device__ void Join(float (&sums)[2][kQueries][kTile],
+                              float (&acc)[kQueriesPerThread][kKeysPerThread]) {
+    const int thread = threadIdx.x, group = thread / kGroupThreads;
+    const int key0 = thread % kGroupThreads % kKeyThreads, query0 = thread % kGroupThreads / kKeyThreads;
     const auto sum_at = [&](int which, int i, int j) -> float& {
-      return shared.sums[which][query0 + i * (kQueries / kQueriesPerThread)][key0 + j * kKeyThreads];
+      return sums[which][query0 + i * (kQueries / kQueriesPerThread)][key0 + j * kKeyThreads];
     };
     const auto each = [&](const auto& body) {
 #pragma unroll

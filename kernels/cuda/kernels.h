@@ -137,11 +137,17 @@ struct PagedRead {
   int partial_rows, width;
   const int32_t* live;  // as RowLaunch: instead of partial_rows
 };
-// Blocks of at most kFewQueries queries, and others. num_ctas: thread blocks that share the work items, any
-// number; the result does not depend on it.
-inline constexpr int kFewQueries = 8;
-void ReadFewQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
+// num_ctas: thread blocks that share the work items, any number; the result does not depend on it.
 void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
+
+// ---- few_read.cu ----
+// Reads of blocks of at most kFewQueries queries, of one dtype and each with its own scratch.
+inline constexpr int kFewQueries = 8;
+struct FewReads {
+  PagedRead read[2];
+  int count;
+};
+void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
 
 // ---- fused_attention.cu ----
 // As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most

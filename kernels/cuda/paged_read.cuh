@@ -28,14 +28,43 @@ __device__ T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, in
          ((page * v.num_heads + head) * v.page_size + position % v.page_size) * Padded(v.dim);
 }
 
-// The block that a work item belongs to: the last one whose first item is not behind it.
+// The block that a work item belongs to: the last one whose first item is not behind it. All lanes of a warp
+// call it: each looks at one block, and then they share what is between two of these.
 __device__ inline int BlockOf(const PagedRead& read, int item) {
-  int begin = 0, end = read.num_blocks;
-  while (end - begin > 1) {
-    const int middle = (begin + end) / 2;
-    (read.blocks[middle].first_item <= item ? begin : end) = middle;
+  const int lane = threadIdx.x % kWarpLanes;
+  int begin = 0, count = read.num_blocks;
+  while (count > 1) {
+    const int step = (count + kWarpLanes - 1) / kWarpLanes, at = lane * step;
+    const bool is_before = at < count && read.blocks[begin + at].first_item <= item;
+    const int last = static_cast<int>(WarpMax(is_before ? static_cast<float>(at) : 0.0f));
+    begin += last;
+    count = min(step, count - last);
   }
   return begin;
+}
+
+// The tile's scores in shared memory become exp(x - m), its m and l go to stats [num_queries, 2]. A warp a
+// query.
+template <class Scores>
+__device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const Geometry& g, int tile,
+                            Scores& scores, float* stats) {
+  const int lane = threadIdx.x % kWarpLanes;
+  for (int i = threadIdx.x / kWarpLanes; i < g.num_queries; i += kThreads / kWarpLanes) {
+    const int visible = block.start + i / block.num_heads + (read.feedback ? 0 : 1) - tile * kTile;
+    const float x0 = lane < visible ? scores[i][lane] * read.scale : -INFINITY;
+    const float x1 = lane + kWarpLanes < visible ? scores[i][lane + kWarpLanes] * read.scale : -INFINITY;
+    const float m = WarpMax(fmaxf(x0, x1));
+    const float p0 = lane < visible ? expf(x0 - m) : 0.0f,
+                p1 = lane + kWarpLanes < visible ? expf(x1 - m) : 0.0f;
+    const float l = WarpSum(p0 + p1);
+    scores[i][lane] = p0;
+    scores[i][lane + kWarpLanes] = p1;
+    if (lane == 0) {
+      stats[2 * i] = m;
+      stats[2 * i + 1] = l;
+    }
+  }
+  __syncthreads();
 }
 
 // Where a query's result goes, and its softmax.

@@ -15,9 +15,8 @@ import tempfile
 
 # (pattern of the mangled name, most registers). The first that matches counts; a kernel that none matches may have all 255.
 LIMITS = [
-    (r"TileKernel.*Li1ELb1E", 80),       # decode, one query: three blocks
-    (r"TileKernel.*Li8ELb1E", 128),      # decode, up to eight queries: two blocks
-    (r"TileKernel.*Li8ELb0E", 255),      # prefill scores, 8 x 8 results a thread: one block
+    (r"FewTileKernel", 128),             # decode: two blocks
+    (r"TileKernel", 255),                # prefill scores, 8 x 8 results a thread: one block
     (r"panel_read.*ScoreKernel", 255),   # prefill, 64 x 256 results a warpgroup: one block of 256 threads
     (r"panel_read.*ValueKernel", 255),
     (r"TriangleKernel", 255),            # one block, for its shared memory

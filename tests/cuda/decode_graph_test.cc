@@ -22,6 +22,7 @@ class Graphs {
  public:
   int captures() const { return emulator::counts().captures - before_.captures; }
   int launches() const { return emulator::counts().graph_launches - before_.graph_launches; }
+  int kernels() const { return emulator::counts().kernels - before_.kernels; }
 
  private:
   const emulator::Counts before_ = emulator::counts();
@@ -113,7 +114,7 @@ TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
 
 struct ModelRun {
   std::vector<std::vector<float>> logits;  // of each sequence
-  int captures, launches;
+  int captures, launches, kernels;
 };
 
 // Sequences of `prompts` tokens, then the steps: which of them take one more token.
@@ -136,7 +137,7 @@ ModelRun RunModel(const char* folder_name, bool decode_graphs, const std::vector
     const absl::Status status = (*harness)->Step(pieces);
     EXPECT_TRUE(status.ok()) << status;
   }
-  ModelRun run{{}, graphs.captures(), graphs.launches()};
+  ModelRun run{{}, graphs.captures(), graphs.launches(), graphs.kernels()};
   for (size_t i = 0; i < prompts.size(); ++i) run.logits.push_back((*harness)->logits(i));
   return run;
 }
@@ -180,6 +181,19 @@ TEST(DecodeGraphTest, OneCaptureForEachBucket) {
   EXPECT_EQ(eager.logits, replayed.logits);
   EXPECT_EQ(replayed.captures, 4);
   EXPECT_EQ(replayed.launches, static_cast<int>(steps.size()) - 4);
+}
+
+// What a decode step costs beyond its memory traffic is its launches.
+TEST(DecodeGraphTest, ALayerIsNineLaunches) {
+  // Layer norm, two linears, rows appended, reads (tiles, fold), out_proj, solve, W_out.
+  constexpr int kOfLayer = 9;
+  // The angles of the rope, the embedding; the rows of logits, layer norm, output head.
+  constexpr int kOfStep = 5;
+  for (const std::vector<int>& step : {std::vector<int>{0}, {0, 1, 2}}) {
+    const ModelRun run = RunModel("gqa", true, {70, 3, 64}, std::vector<std::vector<int>>(3, step));
+    const Folder folder("gqa");
+    EXPECT_EQ(run.kernels, 3 * (kOfLayer * folder.checkpoint->config().num_layers + kOfStep));
+  }
 }
 
 TEST(DecodeGraphTest, RanksThatTalkThroughTheHostStayRight) {

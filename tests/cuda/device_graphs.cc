@@ -23,7 +23,7 @@ void RequireNoCapture(const char* call) {
 
 void FailCaptures(bool on) { fail_captures = on; }
 
-Counts counts() { return {num_captures, num_graph_launches}; }
+Counts counts() { return {num_captures, num_graph_launches, num_kernels()}; }
 
 }  // namespace sessa::emulator
 

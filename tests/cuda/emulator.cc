@@ -1,6 +1,7 @@
 #include "tests/cuda/emulator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <boost/context/fiber.hpp>
 #include <cstdio>
 #include <memory>
@@ -148,8 +149,11 @@ void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) 
   m.backwards = !m.backwards;
 }
 
+std::atomic<int> kernels_run{0};
+
 }  // namespace
 
+int num_kernels() { return kernels_run; }
 void BlockBarrier() { Yield(Wait::kBlock); }
 void WarpBarrier() { Yield(Wait::kWarp); }
 
@@ -236,6 +240,7 @@ void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (
   block_size = dim3(block);
   block_index = dim3(0, 0, 0);
   if (current != nullptr) Die("a launch from a kernel");
+  ++kernels_run;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535)
     Die("no device takes this grid");
   if (block == 0 || block > 1024 || block % kWarp != 0) Die("blocks are whole warps, at most 1024 threads");

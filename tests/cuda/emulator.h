@@ -86,6 +86,7 @@ void WaitForProducts(int pending);
 uint32_t SharedAddress(const void* shared);  // of dynamic shared memory, as descriptors count
 const void* OperandChunk(uint32_t address);  // 16 bytes that a product reads
 void Require(bool holds, const char* what);  // or the process ends
+int num_kernels();  // that ran since the process began
 // Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
 // run into the kernels before.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void* context),
@@ -97,6 +98,7 @@ void RequireNoCapture(const char* call);
 // Since the process began.
 struct Counts {
   int captures, graph_launches;
+  int kernels;  // also those of graphs
 };
 Counts counts();
 // Captures end with an error while it is on.
@@ -108,13 +110,22 @@ inline void __syncthreads() { sessa::emulator::BlockBarrier(); }
 inline void __syncwarp() { sessa::emulator::WarpBarrier(); }
 inline void __threadfence() {}
 template <class T>
-T __shfl_xor_sync(unsigned, T value, int mask) {
+T ShuffleFrom(T value, int lane) {
   static_assert(sizeof(T) == 4);
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
-  bits = sessa::emulator::Shuffle(bits, sessa::emulator::current->lane ^ mask);
+  bits = sessa::emulator::Shuffle(bits, lane);
   std::memcpy(&value, &bits, 4);
   return value;
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return ShuffleFrom(value, sessa::emulator::current->lane ^ mask);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int delta) {
+  const int lane = sessa::emulator::current->lane;
+  return ShuffleFrom(value, lane < delta ? lane : lane - delta);
 }
 template <class T>
 T __ldcg(const T* p) {
