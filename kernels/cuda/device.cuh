@@ -39,6 +39,17 @@ __device__ __forceinline__ float4 Load4(const Bf16* p) {
   return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
           __uint_as_float(v.y & 0xffff0000u)};
 }
+// Eight, aligned to 16 bytes.
+__device__ __forceinline__ void Load8(const float* p, float4 (&x)[2]) {
+  x[0] = Load4(p), x[1] = Load4(p + 4);
+}
+__device__ __forceinline__ void Load8(const Bf16* p, float4 (&x)[2]) {
+  const uint4 v = *reinterpret_cast<const uint4*>(p);
+  x[0] = {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+          __uint_as_float(v.y & 0xffff0000u)};
+  x[1] = {__uint_as_float(v.z << 16), __uint_as_float(v.z & 0xffff0000u), __uint_as_float(v.w << 16),
+          __uint_as_float(v.w & 0xffff0000u)};
+}
 
 // The end of a linear layer's output x.
 __device__ __forceinline__ void Finish(Epilogue epilogue, float x, float* y) {

@@ -35,7 +35,10 @@ DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
 }
 
 int DeviceStep::NumCtas(const ReadGroup& group, int other_items) const {
-  return is_decode() ? BlocksOnMultiprocessor(group) * num_multiprocessors_ : group.num_items + other_items;
+  const int at_once = BlocksOnMultiprocessor(group) * num_multiprocessors_,
+            num_items = group.num_items + other_items;
+  if (is_decode()) return at_once;
+  return group.path == ReadPath::kFewQueries ? std::min(at_once, num_items) : num_items;
 }
 
 void DeviceStep::Begin(const StepRows& rows) {

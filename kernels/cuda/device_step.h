@@ -66,8 +66,8 @@ class DeviceStep {
   const Attention& AttentionOf(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
   // For the panels of the plans made so far.
   PanelScratch panel_scratch() const;
-  // Thread blocks for the work items of a group, and others with them: in a decode step as many as run at
-  // once.
+  // Thread blocks for the work items of a group, and others with them: in a decode step, and at most for few
+  // queries, as many as run at once.
   int NumCtas(const ReadGroup& group, int other_items = 0) const;
 
  private:

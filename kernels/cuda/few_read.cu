@@ -1,12 +1,12 @@
 // Attention over pages for few queries (decode): one or two reads (kernels.h, PagedRead) in two launches.
 //
-// FewTileKernel: a work item is a tile of 64 tokens, of which a thread block leaves the softmax (m, l) and
-// the weighted values in scratch: 1/16 of the 4 bytes that it reads for each token and dimension in bf16.
-// Keys, in slices of 256 bytes a token, and then values, 32 tokens by 512 bytes, come through one ring of
-// five stages: four of them, 64 KiB, are on their way to a block, and two blocks run on a multiprocessor. A
-// lone block then gets what a multiprocessor can take (about 64 KiB in a latency of 0.8 us), which is what a
-// short context needs: 2048 tokens are 32 tiles of the feedback, for 132 multiprocessors. The two reads share
-// a launch, the larger items first. Grid: any number of blocks, which share the items evenly.
+// FewTileKernel: of a tile of 64 tokens a thread block leaves the softmax (m, l) and the weighted values in
+// scratch: 1/16 of the 4 bytes that it reads for each token and dimension in bf16. Keys, in slices of 256
+// bytes a token, and then values, 32 tokens by 512 bytes, come through one ring of five stages: four of them,
+// 64 KiB, are on their way to a block, and two blocks run on a multiprocessor. A lone block then gets what a
+// multiprocessor can take (about 64 KiB in a latency of 0.8 us), which is what a short context needs: 2048
+// tokens are 32 tiles of the feedback, for 132 multiprocessors. The tiles of forward attention are small,
+// 16 KiB: a block reads a run of neighbours without a pause. Grid: any number of blocks (BeginOfRun).
 //
 // FoldKernel: the tiles of a chain in their order, 32 at a time through two stages. The own tile of a
 // feedback block comes last: its cached tokens are added to the rescaled chain one by one, and FeedbackSolve
@@ -21,7 +21,9 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int kStages = 5;
+// While a tile is computed with, stages of the next two are on their way, and the rows of a third are looked
+// up.
+constexpr int kStages = 5, kRowSets = 4;
 
 template <class T>
 struct TileShape {
@@ -31,7 +33,7 @@ struct TileShape {
   static constexpr int kColumns = 512 / sizeof(T);  // of a stage of values
 };
 
-// The queries follow: [num_queries][QueryStride(dim)] floats.
+// The queries follow: [QueryStride(dim) / 4][kQueries][4] floats.
 template <class T, int kQueries>
 struct TileShared {
   using Shape = TileShape<T>;
@@ -41,144 +43,184 @@ struct TileShared {
   };
   Stage stages[kStages];
   alignas(16) float sums[2][kQueries][kTile];  // as DotTile::Join leaves them; then the probabilities
-  alignas(16) int64_t rows[kTile];             // where a token's key and its value begin, or -1
+  ReadBlock block;                             // that is read
+  int64_t rows[kRowSets][kTile];               // of a tile: where a token's key and its value begin, or -1
 };
 constexpr int QueryStride(int dim) { return RoundUp(dim, 64); }
 
-// One work item of at most kQueries queries.
+// Tiles first_tile .. first_tile + num_tiles of shared.block. An own tile comes alone.
 template <class T, int kQueries>
-__device__ void ReadTile(const PagedRead& read, int item) {
+__device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, int first_tile,
+                                        int num_tiles) {
   using Shape = TileShape<T>;
   using Shared = TileShared<T, kQueries>;
   auto& shared = *static_cast<Shared*>(DynamicShared());
   float* queries = reinterpret_cast<float*>(&shared + 1);
-  const int block_index = BlockOf(read, item);
-  const ReadBlock block = read.blocks[block_index];
+  const ReadBlock& block = shared.block;
   const Geometry g(read, block);
-  const int thread = threadIdx.x, tile = item - block.first_item, dim = read.keys.dim, padded = Padded(dim);
-  if (!IsRead(read, g, tile)) return;
-  const int num_tokens = min(kTile, g.horizon - tile * kTile), query_stride = QueryStride(dim);
+  const int thread = threadIdx.x, dim = read.keys.dim, padded = Padded(dim), query_stride = QueryStride(dim);
   const T* keys = static_cast<const T*>(read.keys.data);
   const T* values = static_cast<const T*>(read.values.data);
+  const auto row_of = [&](int n) -> int64_t {  // of the run's n-th tile, the thread's token
+    const int position = (first_tile + n) * kTile + thread;
+    return n < num_tiles && position < g.horizon
+               ? VectorAt<T>(read.keys, block.pages, block.kv, position) - keys
+               : -1;
+  };
   if (thread < kTile) {
-    shared.rows[thread] = thread < num_tokens
-                              ? VectorAt<T>(read.keys, block.pages, block.kv, tile * kTile + thread) - keys
-                              : -1;
+    for (int n = 0; n < kRowSets - 1; ++n) shared.rows[n][thread] = row_of(n);
   }
   __syncthreads();
-  const int key_stages = (dim + Shape::kDepth - 1) / Shape::kDepth;
-  const int halves = num_tokens > Shape::kTokens ? 2 : 1;
-  const int column_parts =
-      tile == g.own_tile ? 0 : (padded + Shape::kColumns - 1) / Shape::kColumns;  // its values are the fold's
-  const int num_stages = key_stages + column_parts * halves;
-  const auto load = [&](int s) {
-    typename Shared::Stage& stage = shared.stages[s % kStages];
-    if (s < key_stages) {
+  const bool own = first_tile == g.own_tile;  // its values are the fold's
+  const int key_stages = (dim + Shape::kDepth - 1) / Shape::kDepth,
+            stages = key_stages + (own ? 0 : 2 * ((padded + Shape::kColumns - 1) / Shape::kColumns));
+  struct {
+    int tile, stage, slot;
+  } loaded = {0, 0, 0};
+  const auto load = [&] {
+    typename Shared::Stage& stage = shared.stages[loaded.slot];
+    const int64_t* rows = shared.rows[loaded.tile % kRowSets];
+    if (loaded.tile >= num_tiles) {
+      // Nothing is left; the group of copies counts.
+    } else if (loaded.stage < key_stages) {
       constexpr int kChunks = Shape::kDepth / Shape::kChunk;
-      const int chunk = thread % kChunks * Shape::kChunk, k = s * Shape::kDepth + chunk;
-#pragma unroll
+      const int chunk = thread % kChunks * Shape::kChunk, k = loaded.stage * Shape::kDepth + chunk;
+#pragma unroll 1
       for (int j = thread / kChunks; j < kTile; j += kThreads / kChunks) {
-        const int64_t row = shared.rows[j];
-        const bool valid = row >= 0 && k < padded;
-        CopyAsync(&stage.keys[j][chunk], keys + (valid ? row + k : 0), valid);
+        const bool valid = rows[j] >= 0 && k < padded;
+        CopyAsync(&stage.keys[j][chunk], keys + (valid ? rows[j] + k : 0), valid);
       }
-    } else if (s < num_stages) {
+    } else {
       constexpr int kChunks = Shape::kColumns / Shape::kChunk;
-      const int chunk = thread % kChunks * Shape::kChunk,
-                column = (s - key_stages) / halves * Shape::kColumns + chunk;
-      const int64_t* rows = shared.rows + (s - key_stages) % halves * Shape::kTokens;
-      if (column < padded) {
-#pragma unroll
-        for (int j = thread / kChunks; j < Shape::kTokens; j += kThreads / kChunks) {
-          const bool valid = rows[j] >= 0;
-          CopyAsync(&stage.values[j][chunk], values + (valid ? rows[j] + column : 0), valid);
-        }
+      const int part = loaded.stage - key_stages, chunk = thread % kChunks * Shape::kChunk,
+                column = part / 2 * Shape::kColumns + chunk;
+      rows += part % 2 * Shape::kTokens;
+#pragma unroll 1
+      for (int j = thread / kChunks; j < Shape::kTokens; j += kThreads / kChunks) {
+        if (rows[j] >= 0 && column < padded)
+          CopyAsync(&stage.values[j][chunk], values + rows[j] + column, true);
       }
     }
     CommitCopies();
+    if (++loaded.stage == stages) loaded.stage = 0, ++loaded.tile;
+    if (++loaded.slot == kStages) loaded.slot = 0;
   };
-  for (int s = 0; s < kStages - 1; ++s) load(s);
-  for (int i = thread; i < g.num_queries * query_stride; i += kThreads) {
-    const int query = i / query_stride, k = i % query_stride;
-    queries[i] =
-        k < dim ? read.q.row(block.first_row +
-                             query / block.num_heads)[(block.first_head + query % block.num_heads) * dim + k]
-                : 0.0f;
-  }
-  // Stage s is there, and the stage that was computed with before is on its way again.
-  const auto next = [&](int s) -> const typename Shared::Stage& {
-    WaitForCopies<kStages - 2>();
-    __syncthreads();
-    load(s + kStages - 1);
-    return shared.stages[s % kStages];
-  };
-
   using Dot = DotTile<T, kQueries, true>;
   const int group = thread / Dot::kGroupThreads, key = thread % Dot::kGroupThreads;
-  float acc[kQueries][1] = {};
-  for (int s = 0; s < key_stages; ++s) {
-    const auto& stage = next(s);
-    const int first = s * Shape::kDepth, depth = min(Shape::kDepth, query_stride - first);
-    for (int k0 = group * 16; k0 < depth; k0 += 64) {
-#pragma unroll(kQueries > 4 ? 2 : 4)
-      for (int k = k0; k < k0 + 16; k += 4) {
-        const float4 b = Load4(&stage.keys[key][k]);
+  // Of values a thread owns a column of every `groups`-th query: narrow ones leave threads for all queries at
+  // once.
+  const int columns = padded <= 64 ? 64 : padded <= 128 ? 128 : Shape::kColumns;
+  const int groups = kThreads / columns, first_query = thread / columns, column = thread % columns;
+  const auto& p = shared.sums[0];
+  float x[kQueries][1] = {};  // of the thread's key, then of its column
+  int64_t later_row = -1;
+  for (int i = 1 - kStages, n = 0, s = 0; n < num_tiles; ++i) {
+    if (i >= 0) {
+      WaitForCopies<kStages - 2>();
+      __syncthreads();  // the stage is there, and everyone is done with the one that is filled next
+    }
+    load();
+    if (i == -1) {
+      for (int j = thread; j < kQueries * query_stride; j += kThreads) {
+        const int query = j / query_stride, k = j % query_stride;
+        queries[(k / 4 * kQueries + query) * 4 + k % 4] =
+            query < g.num_queries && k < dim
+                ? read.q.row(block.first_row +
+                             query / block.num_heads)[(block.first_head + query % block.num_heads) * dim + k]
+                : 0.0f;
+      }
+    }
+    if (i < 0) continue;
+    const typename Shared::Stage& stage = shared.stages[loaded.slot];
+    const int tile = first_tile + n;
+    const int64_t at = block.tile_base + static_cast<int64_t>(tile) * g.num_queries;
+    if (s < key_stages) {
+      if (s == 0 && thread < kTile) later_row = row_of(n + kRowSets - 1);
+      const int first = s * Shape::kDepth, depth = min(Shape::kDepth, query_stride - first);
+      for (int k0 = group * 16; k0 < depth; k0 += 64) {
+#pragma unroll(kQueries > 1 ? 1 : 2)
+        for (int k = k0; k < k0 + 16; k += 8) {
+          float4 b[2];  // eight lanes reach all banks with 16 bytes each
+          Load8(&stage.keys[key][k], b);
 #pragma unroll
-        for (int i = 0; i < kQueries; ++i) {
-          // Beyond the last query its scores are computed again, and not used.
-          const float4 a = Load4(queries + min(i, g.num_queries - 1) * query_stride + first + k);
-          acc[i][0] = fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, acc[i][0]))));
+          for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int q = 0; q < kQueries; ++q) {
+              const float4 a = Load4(queries + (first + k + 4 * half) * kQueries + q * 4);
+              x[q][0] = fmaf(a.w, b[half].w,
+                             fmaf(a.z, b[half].z, fmaf(a.y, b[half].y, fmaf(a.x, b[half].x, x[q][0]))));
+            }
+          }
+        }
+      }
+      if (s == key_stages - 1) {
+        Dot::Join(shared.sums, x);
+        if (thread < kTile) shared.rows[(n + kRowSets - 1) % kRowSets][thread] = later_row;
+        TileSoftmax(read, block, g, tile, shared.sums[0], read.work->tile_stats + 2 * at);
+        if (own) {
+          float* out = read.work->own_p + static_cast<int64_t>(block_index) * kMaxQueries * kTile;
+          for (int j = thread; j < g.num_queries * kTile; j += kThreads) out[j] = p[j / kTile][j % kTile];
+        }
+#pragma unroll
+        for (int q = 0; q < kQueries; ++q) x[q][0] = 0;
+      }
+    } else {
+      const int part = s - key_stages, first = part % 2 * Shape::kTokens;
+      const int num = min(Shape::kTokens, g.horizon - tile * kTile - first);
+      int j = 0;
+#pragma unroll(kQueries > 1 ? 1 : 2)
+      for (; j + 4 <= num; j += 4) {
+        float v[4];
+#pragma unroll
+        for (int t = 0; t < 4; ++t) v[t] = ToFloat(stage.values[j + t][column]);
+#pragma unroll
+        for (int q = 0; q < kQueries; ++q) {
+          const int query = first_query + q * groups;
+          if (query >= g.num_queries) break;
+          const float4 w = Load4(&p[query][first + j]);
+          x[q][0] = fmaf(w.w, v[3], fmaf(w.z, v[2], fmaf(w.y, v[1], fmaf(w.x, v[0], x[q][0]))));
+        }
+      }
+      for (; j < num; ++j) {
+#pragma unroll
+        for (int q = 0; q < kQueries; ++q) {
+          const int query = first_query + q * groups;
+          if (query >= g.num_queries) break;
+          x[q][0] = fmaf(p[query][first + j], ToFloat(stage.values[j][column]), x[q][0]);
+        }
+      }
+      if (part % 2 != 0) {
+        const int at_column = part / 2 * columns + column;
+        float* out = read.work->tile_values + (at + first_query) * padded + at_column;
+#pragma unroll
+        for (int q = 0; q < kQueries; ++q, out += groups * padded) {
+          if (first_query + q * groups < g.num_queries && at_column < padded) *out = x[q][0];
+          x[q][0] = 0;
         }
       }
     }
+    if (++s == stages) s = 0, ++n;
   }
-  Dot::Join(shared.sums, acc);
-  const auto& p = shared.sums[0];
-  const int64_t at = block.tile_base + static_cast<int64_t>(tile) * g.num_queries;
-  TileSoftmax(read, block, g, tile, shared.sums[0], read.work->tile_stats + 2 * at);
-  if (tile == g.own_tile) {
-    float* out = read.work->own_p + static_cast<int64_t>(block_index) * kMaxQueries * kTile;
-    for (int i = thread; i < g.num_queries * kTile; i += kThreads) out[i] = p[i / kTile][i % kTile];
-    return;
-  }
-  // A thread owns a column of every `groups`-th query: narrow values leave threads for all queries at once.
-  const int columns = padded <= 64 ? 64 : padded <= 128 ? 128 : Shape::kColumns;
-  const int groups = kThreads / columns, first_query = thread / columns, column = thread % columns;
-  float a[kQueries] = {};
-  for (int s = key_stages; s < num_stages; ++s) {
-    const auto& stage = next(s);
-    const int half = (s - key_stages) % halves, at_column = (s - key_stages) / halves * columns + column;
-    const int first = half * Shape::kTokens, n = min(Shape::kTokens, num_tokens - first);
-#pragma unroll
-    for (int i = 0; i < kQueries; ++i) a[i] = half == 0 ? 0.0f : a[i];
-    int j = 0;
-#pragma unroll 2
-    for (; j + 4 <= n; j += 4) {
-      float v[4];
-#pragma unroll
-      for (int t = 0; t < 4; ++t) v[t] = ToFloat(stage.values[j + t][column]);
-#pragma unroll
-      for (int i = 0; i < kQueries; ++i) {
-        const int query = first_query + i * groups;
-        if (query >= g.num_queries) break;
-        const float4 w = Load4(&p[query][first + j]);
-        a[i] = fmaf(w.w, v[3], fmaf(w.z, v[2], fmaf(w.y, v[1], fmaf(w.x, v[0], a[i]))));
-      }
-    }
-    for (; j < n; ++j) {
-#pragma unroll
-      for (int i = 0; i < kQueries; ++i) {
-        const int query = first_query + i * groups;
-        if (query >= g.num_queries) break;
-        a[i] = fmaf(p[query][first + j], ToFloat(stage.values[j][column]), a[i]);
-      }
-    }
-    if (half < halves - 1 || at_column >= padded) continue;
-#pragma unroll
-    for (int i = 0; i < kQueries; ++i) {
-      const int query = first_query + i * groups;
-      if (query >= g.num_queries) break;
-      read.work->tile_values[(at + query) * padded + at_column] = a[i];
+}
+
+// The work items [begin, end) of a read.
+template <class T, int kQueries>
+__device__ __forceinline__ void ReadItems(const PagedRead& read, int begin, int end) {
+  auto& shared = *static_cast<TileShared<T, kQueries>*>(DynamicShared());
+  for (int b = BlockOf(read, begin); begin < end; ++b) {
+    __syncthreads();  // the block before is done with
+    if (threadIdx.x == 0) shared.block = read.blocks[b];
+    __syncthreads();
+    const int behind = b + 1 < read.num_blocks ? min(end, read.blocks[b + 1].first_item) : end;
+    while (begin < behind) {
+      const Geometry g(read, shared.block);
+      const int tile = begin - shared.block.first_item;
+      const int num_tiles = read.num_ranks > 1  ? 1
+                            : tile < g.own_tile ? min(behind - begin, g.own_tile - tile)
+                                                : behind - begin;
+      if (IsRead(read, g, tile)) ReadRun<T, kQueries>(read, b, tile, num_tiles);
+      begin += num_tiles;
+      __syncthreads();  // shared memory is free for the next run
     }
   }
 }
@@ -187,17 +229,22 @@ __device__ void ReadTile(const PagedRead& read, int item) {
 template <class T, int kQueries>
 __global__ void __launch_bounds__(kThreads, 2) FewTileKernel(const FewReads reads) {
   BeginKernel();
-  const int first = reads.read[0].work->num_items;
-  const int num_items = first + (reads.count > 1 ? reads.read[1].work->num_items : 0);
-  for (int item = blockIdx.x; item < num_items; item += gridDim.x) {
-    const PagedRead& read = reads.read[item < first ? 0 : 1];
-    const int own_item = item < first ? item : item - first;
+  const PagedRead &large = reads.read[0], &small = reads.read[reads.count - 1];
+  const int num_large = reads.count > 1 ? large.work->num_items : 0, num_small = small.work->num_items;
+  const int index = blockIdx.x, num_blocks = gridDim.x;
+  const auto run = [&](int i) {
+    return BeginOfRun(i, num_blocks, num_large, static_cast<float>(large.keys.dim), num_small,
+                      static_cast<float>(small.keys.dim));
+  };
+  for (int item = index, done = 0; !done; item += num_blocks) {
+    done = item >= num_large;
+    const PagedRead& read = done ? small : large;
+    const int begin = done ? run(index) : item, end = done ? run(index + 1) : item + 1;
     if (read.max_queries == 1) {
-      ReadTile<T, 1>(read, own_item);
+      ReadItems<T, 1>(read, begin, end);
     } else {
-      ReadTile<T, kQueries>(read, own_item);
+      ReadItems<T, kQueries>(read, begin, end);
     }
-    __syncthreads();  // shared memory is free for the next item
   }
 }
 
@@ -319,7 +366,7 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const FewReads reads)
 
 template <class T, int kQueries>
 size_t TileBytes(const PagedRead& read) {
-  return sizeof(TileShared<T, kQueries>) + sizeof(float) * read.max_queries * QueryStride(read.keys.dim);
+  return sizeof(TileShared<T, kQueries>) + sizeof(float) * kQueries * QueryStride(read.keys.dim);
 }
 
 template <class T, int kQueries>

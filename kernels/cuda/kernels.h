@@ -148,6 +148,21 @@ struct FewReads {
   int count;
 };
 void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
+// How its thread blocks share the work items of two reads: the large ones (the first read's, of two) are
+// dealt out one by one, the small ones in runs, so that all blocks read about as much. Where the run of block
+// `index` begins; that of the next block is its end.
+constexpr int BeginOfRun(int index, int num_blocks, int num_large, float large, int num_small, float small) {
+  const int each = num_large / num_blocks, more = num_large % num_blocks;  // the first `more` have one more
+  const float level = (static_cast<float>(num_large) * large + static_cast<float>(num_small) * small) /
+                      static_cast<float>(num_blocks);
+  const float room = static_cast<float>(more) * (level - static_cast<float>(each + 1) * large) / small;
+  const int of_first = room <= 0                              ? 0
+                       : room < static_cast<float>(num_small) ? static_cast<int>(room)
+                                                              : num_small;
+  return static_cast<int>(index < more ? int64_t{of_first} * index / more
+                                       : of_first + int64_t{num_small - of_first} * (index - more) /
+                                                        (num_blocks - more));
+}
 
 // ---- fused_attention.cu ----
 // As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most
