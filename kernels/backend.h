@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/sample.h"
 #include "kernels/tensor.h"
 
 namespace sessa {
@@ -145,10 +146,13 @@ class Backend {
   virtual void Gamma(Matrix u, const Buffer& gamma_ctx, const Buffer& gamma_bias, float gamma_max,
                      float* gamma) = 0;
   virtual void GatherLogitRows(Matrix x, Matrix y) = 0;  // y[i] = x[logit_rows[i]]
-  // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the
-  // largest, -1 when there is nothing else. best [x.rows], device memory. This implementation: where the host
-  // can read it.
-  virtual void ArgMax(Matrix x, int32_t* best);
+  // tokens[i]: drawn from row rows[i].row of the logits [.., V], after its edits: the top_k best; of these,
+  // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that
+  // weigh at least min_p of the best. At temperature 0 the best. Of equals the lowest id is best; NaN and
+  // -infinity are never drawn, -1 when there is nothing else. rows, edits: host memory, read during the call;
+  // tokens [rows.size()]: device memory.
+  virtual void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
+                      int32_t* tokens) = 0;
 
   virtual void AppendForward(Matrix k, Matrix v, LayerState* state) = 0;
   // Rows whose page is not of this rank's class are skipped. States: of one wave's rows.

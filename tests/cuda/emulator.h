@@ -64,7 +64,6 @@ struct WarpWords {
   uint32_t words[32][kMaxWords];
 };
 const WarpWords& Exchange(const uint32_t* words, int n);
-inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1).words[source][0]; }
 // cp.async: copies of 16 bytes in groups. They are done at once in every other block, and as late as the
 // waits allow in the rest: a kernel must not rely on either.
 void CopyAsync(void* shared, const void* global, bool valid);
@@ -93,25 +92,22 @@ inline void __syncwarp() { sessa::emulator::WarpBarrier(); }
 inline void __threadfence() {}
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-  static_assert(sizeof(T) == 4);
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  bits = sessa::emulator::Shuffle(bits, sessa::emulator::current->lane ^ mask);
-  std::memcpy(&value, &bits, 4);
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  uint32_t words[sizeof(T) / 4];
+  std::memcpy(words, &value, sizeof(T));
+  const int source = sessa::emulator::current->lane ^ mask;
+  std::memcpy(&value, sessa::emulator::Exchange(words, sizeof(T) / 4).words[source], sizeof(T));
   return value;
 }
 template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
-inline unsigned atomicAdd(unsigned* p, unsigned x) {
-  const unsigned old = *p;
+template <class T>
+T atomicAdd(T* p, T x) {
+  static_assert(std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>);
+  const T old = *p;
   *p += x;
-  return old;
-}
-inline unsigned long long atomicMax(unsigned long long* p, unsigned long long x) {
-  const unsigned long long old = *p;
-  *p = std::max(old, x);
   return old;
 }
 inline float __uint_as_float(unsigned bits) {

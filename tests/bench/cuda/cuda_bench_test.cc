@@ -204,6 +204,7 @@ TEST_F(CasesTest, Kernels) {
   Work two = StrsmWork(64, 64) + StrsmWork(64, 64);
   Expect(MeasureSolve(device_.get(), c, 2), "Solve/D:64/rows:64/batch:2", two);
   Expect(MeasureTriangle(device_.get(), c, 128), "Triangle/D:64/rows:128", TriangleWork(c, 128));
+  Expect(MeasureSample(device_.get(), 2, 300, Draw::kTopP), "Sample/top_p/rows:2/V:300", {2400, 0});
 }
 
 TEST_F(CasesTest, Steps) {

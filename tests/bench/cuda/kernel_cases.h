@@ -27,4 +27,8 @@ absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig&
 // Scores and solution of the triangle of a whole chunk, block after block, as a model does it.
 absl::StatusOr<Measurement> MeasureTriangle(BenchDevice* device, const ModelConfig& config, int rows);
 
+enum class Draw { kGreedy, kAll, kTopP };
+// A token of each row of logits.
+absl::StatusOr<Measurement> MeasureSample(BenchDevice* device, int rows, int vocab_size, Draw draw);
+
 }  // namespace sessa
