@@ -26,7 +26,7 @@ constexpr float kUnits = 1ull << 42;  // of a weight of 1: 2^21 of them are less
 constexpr Sum kNothing = ~Sum{0};
 
 struct Shared {
-  Sum buckets[kBuckets];
+  unsigned low[kBuckets], high[kBuckets];  // of sums: atomics of 64 bits would be loops here
   Sum of_warp[kWarps];
   Sum ranks[kFewCandidates], values[kFewCandidates];
   Sum cut;
@@ -53,6 +53,11 @@ __device__ __forceinline__ void Share(Shared& shared, Sum of_warp) {
   __syncthreads();
 }
 
+__device__ __forceinline__ Sum WarpSum(Sum x) {
+  for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xffffffffu, x, mask);
+  return x;
+}
+
 __device__ Sum BlockMin(Shared& shared, Sum x) {
   for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) x = min(x, __shfl_xor_sync(0xffffffffu, x, mask));
   Share(shared, x);
@@ -76,8 +81,7 @@ __device__ Place Find(Shared& shared, int n, const Value& value, const Target& t
     const int part = (n + kWarps - 1) / kWarps, end = place.index + min(n, (warp + 1) * part);
     Sum sum = 0;
     for (int i = place.index + warp * part + lane; i < end; i += kWarpLanes) sum += value(i);
-    for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
-    Share(shared, sum);
+    Share(shared, WarpSum(sum));
     if (is_whole) {
       Sum all = 0;
       for (int w = 0; w < kWarps; ++w) all += shared.of_warp[w];
@@ -93,9 +97,15 @@ __device__ Place Find(Shared& shared, int n, const Value& value, const Target& t
 
 __device__ __forceinline__ void Clear(Shared& shared) {
   __syncthreads();
-  for (int b = static_cast<int>(threadIdx.x); b < kBuckets; b += kSampleThreads) shared.buckets[b] = 0;
+  for (int b = static_cast<int>(threadIdx.x); b < kBuckets; b += kSampleThreads)
+    shared.low[b] = shared.high[b] = 0;
   shared.num_candidates = 0;
   __syncthreads();
+}
+__device__ __forceinline__ void AddTo(Shared& shared, int bucket, Sum x) {
+  const unsigned low = static_cast<unsigned>(x), old = atomicAdd(&shared.low[bucket], low);
+  const unsigned high = static_cast<unsigned>(x >> 32) + (old + low < low ? 1 : 0);
+  if (high > 0) atomicAdd(&shared.high[bucket], high);
 }
 
 // The rank of the first candidate, best first, at which the running sum of value(score, id) exceeds
@@ -107,7 +117,7 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
   const auto bucket_of = [&](float score) {
     return static_cast<int>(min((best - score) * kBucketsForOne, kBuckets - 1.0f));
   };
-  const auto in_buckets = [&](int b) { return shared.buckets[b]; };
+  const auto in_buckets = [&](int b) { return Sum{shared.high[b]} << 32 | shared.low[b]; };
   Clear(shared);
   Sum far = 0;  // most may be: they would queue for the last bucket
   for (int id = thread; id < V; id += kSampleThreads) {
@@ -116,12 +126,13 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
     if (v == 0) continue;
     const int b = bucket_of(score);
     if (b < kBuckets - 1) {
-      atomicAdd(&shared.buckets[b], v);
+      AddTo(shared, b, v);
     } else {
       far += v;
     }
   }
-  if (far > 0) atomicAdd(&shared.buckets[kBuckets - 1], far);
+  far = WarpSum(far);
+  if (thread % kWarpLanes == 0) AddTo(shared, kBuckets - 1, far);
   __syncthreads();
   Place cut = Find(shared, kBuckets, in_buckets, target_of);
   const auto the_target = [&](Sum) { return cut.target; };
@@ -162,7 +173,7 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
     for (int id = thread; id < V; id += kSampleThreads) {
       const float score = CleanLogit(x[id]);
       const Sum v = value_in_question(score, id);
-      if (v > 0) atomicAdd(&shared.buckets[OrderOf(score) >> shift & kDigit], v);
+      if (v > 0) AddTo(shared, static_cast<int>(OrderOf(score) >> shift & kDigit), v);
     }
     __syncthreads();
     cut = Find(shared, kBuckets, in_buckets, the_target);

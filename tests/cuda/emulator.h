@@ -103,10 +103,8 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
-template <class T>
-T atomicAdd(T* p, T x) {
-  static_assert(std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>);
-  const T old = *p;
+inline unsigned atomicAdd(unsigned* p, unsigned x) {
+  const unsigned old = *p;
   *p += x;
   return old;
 }
