@@ -244,6 +244,33 @@ TEST_P(SampleTest, KeepsExactlyK) {
   }
 }
 
+// Sums that are exact: the fewest that reach a quarter of 1024 equal weights are 256.
+TEST_P(SampleTest, TopPKeepsTheFewest) {
+  const Device in = Put(std::vector<float>(1024, 3), 1, 1024);
+  std::vector<SampleRow> rows;
+  std::vector<int32_t> expected;
+  for (int i = 0; i < 256; i += 15) {
+    SampleRow& row = rows.emplace_back();
+    row.top_p = 0.25f;
+    row.uniform = (i + 0.5) / 256;
+    expected.push_back(i);
+  }
+  EXPECT_EQ(Sample(in.matrix, rows), expected);
+}
+
+// One token with nearly all of the probability, and a hundredth in 32999 others.
+TEST_P(SampleTest, TheTailKeepsItsWeight) {
+  constexpr int kV = 33000;
+  std::vector<float> logits(kV, -15);
+  logits[0] = 0;
+  const Device in = Put(logits, 1, kV);
+  const double tail = std::exp(-15.0), total = 1 + (kV - 1) * tail;
+  std::vector<SampleRow> rows;
+  for (int id = 1; id < kV; id += 1111) rows.emplace_back().uniform = (1 + (id - 0.5) * tail) / total;
+  const std::vector<int32_t> tokens = Sample(in.matrix, rows);
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_NEAR(tokens[i], 1 + 1111 * static_cast<int>(i), 3);
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, SampleTest, testing::ValuesIn(TestDevices()),
                          [](const auto& info) { return info.param.name; });
 
