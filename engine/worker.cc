@@ -16,13 +16,6 @@ namespace {
 
 constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
 
-// Whether Sampler::Sample would give the best of the logits as they are, and nobody asks for more of them: then the device
-// finds it, and the logits stay there.
-bool IsArgMax(const SamplingParams& p, int num_generated) {
-  return p.temperature == 0 && p.num_logprobs < 0 && p.allowed_token_ids.empty() && p.logit_bias.empty() &&
-         p.presence_penalty == 0 && p.frequency_penalty == 0 && p.repetition_penalty == 1 && num_generated >= p.min_tokens;
-}
-
 struct Rank {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
@@ -77,9 +70,9 @@ class Workers::Impl {
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
-    auto best = ranks_[0].backend->Allocate(options_.max_rows * sizeof(int32_t));
-    if (!best.ok()) return best.status();
-    device_best_ = *std::move(best);
+    auto tokens = ranks_[0].backend->Allocate(options_.max_rows * sizeof(int32_t));
+    if (!tokens.ok()) return tokens.status();
+    device_tokens_ = *std::move(tokens);
     for (int i = 1; i < options_.num_ranks; ++i) threads_.emplace_back([this, i] { Work(i); });
     return absl::OkStatus();
   }
@@ -104,7 +97,7 @@ class Workers::Impl {
       health_ = absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
       return health_;
     }
-    Sample(plan, results);
+    Collect(plan, results);
     return absl::OkStatus();
   }
 
@@ -144,26 +137,36 @@ class Workers::Impl {
 
   void Forward(Rank* rank, const StepPlan& plan) {
     const Matrix logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
-    if (rank == &ranks_[0]) CopyOutLogits(logits, rank->backend.get());  // every rank has all logits
+    if (rank == &ranks_[0]) Sample(plan, logits, rank->backend.get());  // every rank has all logits
     rank->status = rank->backend->Synchronize();
     rank->status.Update(rank->communicator->status());
   }
 
-  // Each row's logits or, where that is all that is asked for, the best of them.
-  void CopyOutLogits(Matrix logits, Backend* backend) {
-    logits_.resize(static_cast<size_t>(logits.rows) * logits.cols);
-    best_.resize(logits.rows);
-    if (std::find(is_arg_max_.begin(), is_arg_max_.end(), true) != is_arg_max_.end()) {
-      int32_t* best = static_cast<int32_t*>(device_best_.data());
-      backend->ArgMax(logits, best);
-      backend->CopyOut(best, best_.size() * sizeof(int32_t), best_.data());
+  // The tokens, and the logits of the rows whose log-probabilities are asked for.
+  void Sample(const StepPlan& plan, Matrix logits, Backend* backend) {
+    sample_rows_.clear();
+    edits_.clear();
+    wants_logits_.clear();
+    for (const PlanSequence& s : plan.sequences) {
+      wants_logits_.resize(wants_logits_.size() + NumPromptLogprobs(s), true);
+      if (!s.sample) continue;
+      sample_rows_.push_back(sampler_.Row(*s.sampling, *s.tokens, s.prompt_size, s.seed, &edits_));
+      sample_rows_.back().row = static_cast<int32_t>(wants_logits_.size());
+      wants_logits_.push_back(s.sampling->num_logprobs >= 0);
     }
+    tokens_.resize(sample_rows_.size());
+    int32_t* tokens = static_cast<int32_t*>(device_tokens_.data());
+    backend->Sample(logits, sample_rows_, edits_, tokens);
+    backend->CopyOut(tokens, tokens_.size() * sizeof(int32_t), tokens_.data());
+    const size_t V = logits.cols;
+    logits_.resize(std::count(wants_logits_.begin(), wants_logits_.end(), true) * V);
+    float* to = logits_.data();
     for (int r = 0, end; r < logits.rows; r = end) {  // neighbours at once
       end = r + 1;
-      if (is_arg_max_[r]) continue;
-      while (end < logits.rows && !is_arg_max_[end]) ++end;
-      const size_t row_floats = logits.cols;
-      backend->CopyOut(logits.row(r), (end - r) * row_floats * sizeof(float), logits_.data() + r * row_floats);
+      if (!wants_logits_[r]) continue;
+      while (end < logits.rows && wants_logits_[end]) ++end;
+      backend->CopyOut(logits.row(r), (end - r) * V * sizeof(float), to);
+      to += (end - r) * V;
     }
   }
 
@@ -171,26 +174,20 @@ class Workers::Impl {
     return s.first_logprob_row < 0 ? 0 : std::max(0, std::min(s.num_rows, s.prompt_size - 1 - s.start) - s.first_logprob_row);
   }
 
-  // For each sequence the rows of its prompt's log-probabilities, then the sampled one (one row may be both).
+  // For each sequence the rows of its prompt's log-probabilities, then the sampled one.
   void CollectLogitRows(const StepPlan& plan) {
     logit_rows_.clear();
-    is_arg_max_.clear();
     for (const PlanSequence& s : plan.sequences) {
       for (int i = 0; i < NumPromptLogprobs(s); ++i) logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
-      is_arg_max_.resize(logit_rows_.size(), false);
-      if (!s.sample) continue;
-      logit_rows_.push_back(s.first_row + s.num_rows - 1);
-      is_arg_max_.push_back(IsArgMax(*s.sampling, static_cast<int>(s.tokens->size()) - s.prompt_size));
+      if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
     }
   }
 
-  void Sample(const StepPlan& plan, std::vector<SequenceResult>* results) {
+  void Collect(const StepPlan& plan, std::vector<SequenceResult>* results) {
     results->resize(plan.sequences.size());
-    int row = 0;
-    const auto next_row = [&] {
-      const size_t V = ranks_[0].model->config().vocab_size;
-      return absl::Span<const float>(logits_.data() + row++ * V, V);
-    };
+    const size_t V = ranks_[0].model->config().vocab_size;
+    size_t wanted = 0, sampled = 0;
+    const auto next_row = [&] { return absl::MakeConstSpan(logits_).subspan(wanted++ * V, V); };
     for (size_t i = 0; i < plan.sequences.size(); ++i) {
       const PlanSequence& s = plan.sequences[i];
       SequenceResult& result = (*results)[i];
@@ -201,15 +198,10 @@ class Workers::Impl {
         result.prompt_logprobs.push_back(sampler_.Logprobs(next_row(), next, top));
       }
       if (!s.sample) continue;
-      if (is_arg_max_[row]) {
-        result.token = best_[row++];
-        continue;
-      }
+      result.token = tokens_[sampled++];
+      if (s.sampling->num_logprobs < 0) continue;
       const auto logits = next_row();
-      result.token = sampler_.Sample(logits, *s.sampling, *s.tokens, s.prompt_size, s.seed);
-      if (result.token >= 0 && s.sampling->num_logprobs >= 0) {
-        result.logprobs = sampler_.Logprobs(logits, result.token, s.sampling->num_logprobs);
-      }
+      if (result.token >= 0) result.logprobs = sampler_.Logprobs(logits, result.token, top);
     }
   }
 
@@ -218,11 +210,14 @@ class Workers::Impl {
   Sampler sampler_;
   int num_pages_ = 0;
   int64_t state_cache_bytes_ = 0;
-  std::vector<int32_t> logit_rows_;  // of the plan in execution
-  std::vector<bool> is_arg_max_;     // of each of them: the best of its logits is enough
-  std::vector<float> logits_;        // [logit_rows_.size(), V]; of rows whose best is enough undefined
-  std::vector<int32_t> best_;        // [logit_rows_.size()]
-  Buffer device_best_;               // [max_rows], of rank 0
+  // Of the plan in execution.
+  std::vector<int32_t> logit_rows_;
+  std::vector<SampleRow> sample_rows_;  // of the rows that are sampled
+  std::vector<SampleEdit> edits_;
+  std::vector<int32_t> tokens_;     // [sample_rows_.size()]
+  std::vector<bool> wants_logits_;  // [logit_rows_.size()]
+  std::vector<float> logits_;       // [.., V], of those that somebody wants
+  Buffer device_tokens_;            // [max_rows], of rank 0
   absl::Status health_;
 
   Mutex mutex_;

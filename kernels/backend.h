@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/sample.h"
 #include "kernels/tensor.h"
 
 namespace sessa {
@@ -178,10 +179,13 @@ class Backend {
   virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
   virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
-  // best[r]: the column of the largest value of row r, the lowest of equals; NaN and -inf are never the
-  // largest, -1 when there is nothing else. best [x.rows], device memory. This implementation: where the host
-  // can read it.
-  virtual void ArgMax(Matrix x, int32_t* best);
+  // tokens[i]: drawn from row rows[i].row of the logits [.., V], after its edits: the top_k best; of these,
+  // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that
+  // weigh at least min_p of the best. At temperature 0 the best. Of equals the lowest id is best; NaN and
+  // -infinity are never drawn, -1 when there is nothing else. rows, edits: host memory, read during the call;
+  // tokens [rows.size()]: device memory.
+  virtual void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
+                      int32_t* tokens) = 0;
 
   // Rotates even/odd pairs of every head of q and k in place by their positions' angles, taken in float32 as
   // the published layers do: angle = position * theta^(-2 i / head_dim) for pair i. Stores k, v and k_b in

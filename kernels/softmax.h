@@ -10,7 +10,8 @@ namespace sessa {
 // Replaces NaN by -infinity and +infinity by the largest float; returns the largest value, -infinity of none.
 float CleanAndMax(absl::Span<float> x);
 
-// The index of the largest value, the lowest of equals; NaN and -infinity are never it, -1 of nothing else.
+// The index of the largest value, the lowest of equals; +infinity counts as the largest float, NaN and
+// -infinity are never it, -1 of nothing else.
 int32_t ArgMax(absl::Span<const float> x);
 
 // y[i] = exp((x[i] - shift) * scale) for x[i] <= shift, about 1e-7 relative; exactly 0 below exp(-104) and

@@ -12,6 +12,7 @@
 #include "kernels/convert.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/cpu/row_sampler.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -49,6 +50,7 @@ class CpuBackend final : public Backend {
         pool_(num_threads),
         linear_(&pool_, use_bf16_dot),
         scratch_(pool_.num_threads()),
+        samplers_(pool_.num_threads()),
         thread_pairs_(pool_.num_threads()) {}
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocatePages(bytes); }
@@ -125,6 +127,15 @@ class CpuBackend final : public Backend {
 
   void GatherLogitRows(Matrix x, Matrix y) override {
     for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_->logit_rows[i]), y.cols, y.row(i));
+  }
+
+  void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
+              int32_t* tokens) override {
+    pool_.ParallelFor(static_cast<int>(rows.size()), [&](int i, int thread) {
+      const SampleRow& row = rows[i];
+      tokens[i] = samplers_[thread].Sample({logits.row(row.row), static_cast<size_t>(logits.cols)}, row,
+                                           edits.subspan(row.first_edit, row.num_edits));
+    });
   }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
@@ -417,6 +428,7 @@ class CpuBackend final : public Backend {
   const StepRows* step_ = nullptr;
   std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
   std::vector<std::vector<float>> scratch_;  // [thread]
+  std::vector<cpu::RowSampler> samplers_;    // [thread]
   std::vector<std::vector<cpu::Bf16Pair>> thread_pairs_;
   std::vector<float> packed_;
   std::vector<cpu::Bf16Pair> pairs_;

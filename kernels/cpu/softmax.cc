@@ -86,9 +86,11 @@ void ExpDifference(absl::Span<const float> x, float shift, float scale, float* y
 }
 
 int32_t ArgMax(absl::Span<const float> x) {
-  const float best = HWY_DYNAMIC_DISPATCH(Largest)(x.data(), x.size());
+  const float best =
+      std::min(HWY_DYNAMIC_DISPATCH(Largest)(x.data(), x.size()), std::numeric_limits<float>::max());
   if (best == -std::numeric_limits<float>::infinity()) return -1;
-  return static_cast<int32_t>(std::find(x.begin(), x.end(), best) - x.begin());
+  return static_cast<int32_t>(std::find_if(x.begin(), x.end(), [&](float v) { return v >= best; }) -
+                              x.begin());
 }
 
 double Sum(absl::Span<const float> x) {

@@ -120,12 +120,17 @@ class CudaBackend final : public Backend {
             step_.logit_rows(), y);
   }
 
-  void ArgMax(Matrix x, int32_t* best) override {
-    const RowLaunch on = Pad(&x);
-    if (!context_.Reserve(x.rows * sizeof(unsigned long long), &arg_max_)) return;
-    Enqueue([=, scratch = static_cast<unsigned long long*>(
-                    arg_max_.data())] { cuda::ArgMax(on, x, scratch, best); },
-            "arg max", on, x, arg_max_.data(), best);
+  void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
+              int32_t* tokens) override {
+    const cuda::SampleTask* tasks = step_.SampleTasks(rows, edits, logits.cols);
+    if (tasks == nullptr) return;  // no rows, or no memory
+    struct {
+      int rows;
+    } count{static_cast<int>(rows.size())};
+    const RowLaunch on = Pad(&count);
+    Pad(&logits);
+    Enqueue([=, n = count.rows] { cuda::Sample(on, logits, tasks, n, tokens); }, "sample", on, logits, tasks,
+            count.rows, tokens);
   }
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, calls); }
@@ -390,7 +395,6 @@ class CudaBackend final : public Backend {
 
   Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
   // Scratch, grown as needed.
-  Buffer arg_max_;
 };
 
 }  // namespace

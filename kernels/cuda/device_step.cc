@@ -84,7 +84,7 @@ void DeviceStep::Begin(const StepRows& rows) {
 
 void DeviceStep::Send() {
   context_->Note(memory_.Send(), "sending a step");
-  context_->Note(page_memory_.Send(), "sending page tables");
+  context_->Note(page_memory_.Send(), "sending page tables and edits");
 }
 
 ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype,
@@ -111,6 +111,22 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
         {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
+}
+
+const SampleTask* DeviceStep::SampleTasks(absl::Span<const SampleRow> rows,
+                                          absl::Span<const SampleEdit> edits, int V) {
+  const auto is_edited = [](const SampleRow& r) { return r.num_edits > 0 || r.only_edited; };
+  const int64_t num_edited = std::count_if(rows.begin(), rows.end(), is_edited);
+  if (!context_->Reserve(num_edited * V * sizeof(float), &scores_)) return nullptr;
+  const SampleEdit* device_edits = page_memory_.Upload(edits);
+  if (device_edits == nullptr && !edits.empty()) return nullptr;
+  float* scores = scores_.floats();
+  std::vector<SampleTask> tasks;
+  for (const SampleRow& r : rows) {
+    tasks.push_back({r, device_edits + r.first_edit, scores});
+    if (is_edited(r)) scores += V;
+  }
+  return Upload(std::move(tasks), bucket_);
 }
 
 void DeviceStep::PreparePanels(PanelPlan* plan, int dim, bool own) {

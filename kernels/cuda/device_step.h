@@ -1,8 +1,8 @@
 // A step's rows as the kernels see them: token ids, spans, page tables and the blocks of each read, in device
 // memory. In a decode step (every span has one row, and each row its logits) all arrays but the page tables
-// are as long as the step's bucket, so their addresses and the launches on them depend on the bucket alone:
-// the contexts, the page tables and how many rows there really are are data. Not thread-safe; owned by a
-// CudaBackend.
+// and edits are as long as the step's bucket, so their addresses and the launches on them depend on the
+// bucket alone: the contexts, the page tables, what is edited in a row's logits and how many rows there
+// really are are data. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <optional>
@@ -66,6 +66,8 @@ class DeviceStep {
   const Attention& AttentionOf(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
   // For the panels of the plans made so far.
   PanelScratch panel_scratch() const;
+  // The rows of Backend::Sample on the device. Null when there are none, or no memory.
+  const SampleTask* SampleTasks(absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits, int V);
   // Thread blocks for the work items of a group, and others with them: in a decode step, and at most for few
   // queries, as many as run at once.
   int NumCtas(const ReadGroup& group, int other_items = 0) const;
@@ -83,7 +85,7 @@ class DeviceStep {
 
   Context* const context_;
   const bool use_tensor_cores_;
-  StepMemory memory_, page_memory_;  // pages apart: how many there are differs from step to step
+  StepMemory memory_, page_memory_;  // pages and edits apart: how many there are differs from step to step
   int num_multiprocessors_ = 1;
 
   const StepRows* rows_ = nullptr;
@@ -108,6 +110,7 @@ class DeviceStep {
   // Of PanelScratch, grown as needed.
   Buffer panel_queries_, panel_keys_, own_weights_, weights_, own_stats_, stats_, diagonal_, running_,
       inverses_, terms_;
+  Buffer scores_;  // of SampleTasks
 };
 
 }  // namespace sessa::cuda

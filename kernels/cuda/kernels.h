@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/sample.h"
 #include "kernels/tensor.h"
 
 namespace sessa::cuda {
@@ -38,9 +39,14 @@ void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
 // y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
 
-// ---- arg_max.cu ----
-// columns[r]: as Backend::ArgMax. best [rows]: scratch, zero before and after.
-void ArgMax(RowLaunch on, Matrix x, unsigned long long* best, int32_t* columns);
+// ---- sample.cu ----
+// Backend::Sample, a task a row. A token does not depend on the rows beside it.
+struct SampleTask {
+  SampleRow row;
+  const SampleEdit* edits;  // [row.num_edits]
+  float* scores;            // [V], scratch of a row with edits
+};
+void Sample(RowLaunch on, Matrix logits, const SampleTask* tasks, int num_tasks, int32_t* tokens);
 
 // ---- linear.cu ----
 // y = x W^T + b, x in float32, by dot products in float32. For few rows, where reading W is the work.

@@ -19,6 +19,7 @@
 #include "engine/sampler.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/row_sampler.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/bench/limits.h"
 #include "tests/bench/table_reporter.h"
@@ -194,9 +195,15 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
   params.temperature = draw == Draw::kGreedy ? 0.0f : 1.0f;
   params.top_p = draw == Draw::kTopP ? 0.9f : 1.0f;
   const std::vector<int32_t> tokens = {1, 2, 3};
+  std::vector<SampleEdit> edits;
+  cpu::RowSampler row_sampler;
   uint64_t seed = 0;
   Measured measured(state);
-  for (auto _ : state) benchmark::DoNotOptimize(sampler.Sample(logits, params, tokens, 3, seed++));
+  for (auto _ : state) {
+    edits.clear();
+    const SampleRow row = sampler.Row(params, tokens, 3, seed++, &edits);
+    benchmark::DoNotOptimize(row_sampler.Sample(logits, row, edits));
+  }
   measured.Report(4.0 * V, 0);
 }
 

@@ -27,6 +27,7 @@ LIMITS = [
     (r"FoldKernel", 64),
     (r"SolveKernel", 128),
     (r"TensorLinearKernel", 128),
+    (r"SampleKernel", 64),                # a block of 1024 threads
     (r"LinearKernel.*Li1ELb1E", 80),
     (r"LinearKernel.*Li8ELb1E", 128),
     (r"LinearKernel.*Li8ELb0E", 255),

@@ -305,7 +305,22 @@ class OperationsTest : public testing::Test {
     backend_->AttendAndFeedbackRead({q, q_to_kv, o}, {h, b, 0, 0, 1, partials}, state_);
     backend_->FeedbackSolve({0, partials, x, gamma.data, 0, kWidth, s, h, z, true}, &state_);
     backend_->GatherLogitRows(h, b);
-    backend_->ArgMax(b, reinterpret_cast<int32_t*>(best.data));
+    // What is asked of a row, and how many edits it has, differs from step to step.
+    std::vector<SampleRow> rows(n);
+    std::vector<SampleEdit> edits;
+    for (int i = 0; i < n; ++i) {
+      SampleRow& row = rows[i];
+      row.row = n - 1 - i;
+      row.temperature = static_cast<float>((i + lengths[0]) % 3);
+      row.top_k = i % 5 * 3;
+      row.top_p = lengths[i] % 2 == 0 ? 0.7f : 1.0f;
+      row.uniform = (i + 0.5) / n;
+      row.first_edit = static_cast<int>(edits.size());
+      row.num_edits = (i * 5 + lengths[0]) % kWidth;
+      row.only_edited = row.num_edits > 0 && i % 4 == 1;
+      for (int id = 0; id < row.num_edits; ++id) edits.push_back({id, 0.1f * static_cast<float>(id % 7)});
+    }
+    backend_->Sample(b, rows, edits, reinterpret_cast<int32_t*>(best.data));
     std::map<std::string, std::vector<float>> results;
     for (auto& [name, memory] : operands_) {
       std::vector<float>& values = results[name];

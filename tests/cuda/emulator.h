@@ -67,7 +67,6 @@ struct WarpWords {
   uint32_t words[32][kMaxWords];
 };
 const WarpWords& Exchange(const uint32_t* words, int n);
-inline uint32_t Shuffle(uint32_t value, int source) { return Exchange(&value, 1).words[source][0]; }
 // cp.async: copies of 16 bytes in groups. They are done at once in every other block, and as late as the
 // waits allow in the rest: a kernel must not rely on either.
 void CopyAsync(void* shared, const void* global, bool valid);
@@ -111,11 +110,10 @@ inline void __syncwarp() { sessa::emulator::WarpBarrier(); }
 inline void __threadfence() {}
 template <class T>
 T ShuffleFrom(T value, int lane) {
-  static_assert(sizeof(T) == 4);
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  bits = sessa::emulator::Shuffle(bits, lane);
-  std::memcpy(&value, &bits, 4);
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  uint32_t words[sizeof(T) / 4];
+  std::memcpy(words, &value, sizeof(T));
+  std::memcpy(&value, sessa::emulator::Exchange(words, sizeof(T) / 4).words[lane], sizeof(T));
   return value;
 }
 template <class T>
@@ -134,11 +132,6 @@ T __ldcg(const T* p) {
 inline unsigned atomicAdd(unsigned* p, unsigned x) {
   const unsigned old = *p;
   *p += x;
-  return old;
-}
-inline unsigned long long atomicMax(unsigned long long* p, unsigned long long x) {
-  const unsigned long long old = *p;
-  *p = std::max(old, x);
   return old;
 }
 inline float __uint_as_float(unsigned bits) {

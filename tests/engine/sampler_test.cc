@@ -11,12 +11,29 @@
 #include <set>
 #include <utility>
 
+#include "kernels/cpu/row_sampler.h"
+
 namespace sessa {
 namespace {
 
 const std::vector<float> kLogits = {0.5f, 2.0f, -1.0f, 1.0f, 2.0f, -3.0f};
 constexpr int kV = 6;
 constexpr int kDraws = 200000;
+
+// A sampler with the host's Backend::Sample behind it.
+class HostSampler : public Sampler {
+ public:
+  using Sampler::Sampler;
+  int32_t Sample(const std::vector<float>& logits, const SamplingParams& params,
+                 const std::vector<int32_t>& tokens, int prompt_size, uint64_t seed) {
+    std::vector<SampleEdit> edits;
+    const SampleRow row = Row(params, tokens, prompt_size, seed, &edits);
+    return row_sampler_.Sample(logits, row, edits);
+  }
+
+ private:
+  cpu::RowSampler row_sampler_;
+};
 
 SamplingParams Greedy() {
   SamplingParams p;
@@ -26,12 +43,12 @@ SamplingParams Greedy() {
 
 int32_t Sample(const SamplingParams& p, std::vector<int32_t> tokens = {0}, int prompt_size = 1,
                uint64_t seed = 1, std::vector<float> logits = kLogits) {
-  return Sampler(kV, {5}).Sample(logits, p, tokens, prompt_size, seed);
+  return HostSampler(kV, {5}).Sample(logits, p, tokens, prompt_size, seed);
 }
 
 // Frequencies over many positions of one stream.
 std::vector<double> Frequencies(const SamplingParams& p, const std::vector<float>& logits = kLogits) {
-  Sampler sampler(kV, {5});
+  HostSampler sampler(kV, {5});
   std::vector<double> f(kV);
   for (int i = 0; i < kDraws; ++i)
     f[sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i)] += 1.0 / kDraws;
@@ -84,6 +101,13 @@ TEST(SamplerTest, TopKKeepsTheBestK) {
                      {std::exp(0.5), std::exp(2), std::exp(-1), std::exp(1), std::exp(2), std::exp(-3)});
 }
 
+TEST(SamplerTest, TopKOfFewerCandidatesKeepsAll) {
+  SamplingParams p;
+  p.top_k = 4;
+  p.allowed_token_ids = {2, 5};
+  ExpectDistribution(Frequencies(p), {0, 0, std::exp(-1), 0, 0, std::exp(-3)});
+}
+
 TEST(SamplerTest, TopPKeepsTheSmallestNucleus) {
   // Probabilities 0.4, 0.3, 0.2, 0.1.
   const float out = -std::numeric_limits<float>::infinity();
@@ -129,7 +153,7 @@ TEST(SamplerTest, KeptSetsAreThoseOfASort) {
                      << (top_k ? "top_k" : "top_p") << ", scale " << scale << ", keeps " << keep);
         p.top_k = top_k ? keep : 0;
         p.top_p = top_k ? 1 : static_cast<float>(mass);
-        Sampler sampler(kSize, {});
+        HostSampler sampler(kSize, {});
         std::set<int> drawn;
         for (int i = 0; i < kTries; ++i)
           drawn.insert(sampler.Sample(logits, p, std::vector<int32_t>{0}, 1, i));
@@ -168,7 +192,7 @@ TEST(SamplerTest, PenaltiesCountAsDefined) {
 }
 
 TEST(SamplerTest, RepeatedCallsStartClean) {
-  Sampler sampler(kV, {});
+  HostSampler sampler(kV, {});
   SamplingParams p = Greedy();
   p.repetition_penalty = 10;
   p.presence_penalty = 2;
@@ -196,6 +220,38 @@ TEST(SamplerTest, BiasAllowedAndMinTokens) {
   ExpectDistribution(Frequencies(p), {std::exp(.5), 0, std::exp(-1), 0, 0, std::exp(-3)});
 }
 
+// What a row's edits say: each id once, and in the order of the parameters.
+TEST(SamplerTest, EditsAreUnique) {
+  Sampler sampler(kV, {5});
+  SamplingParams p;
+  p.allowed_token_ids = {4, 0, 4, 5, 2};
+  p.logit_bias = {{0, 1.0f}, {1, 9.0f}, {0, 0.5f}, {5, 3.0f}};
+  p.min_tokens = 4;
+  p.stop_token_ids = {2, 3, 2};
+  p.repetition_penalty = 2;
+  std::vector<SampleEdit> edits(7);  // of other rows
+  const std::vector<int32_t> tokens = {4, 4, 1, 0, 0, 3};
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    const int first = static_cast<int>(edits.size());
+    const SampleRow row = sampler.Row(p, tokens, 3, 1, &edits);
+    EXPECT_TRUE(row.only_edited);
+    EXPECT_EQ(row.first_edit, first);
+    ASSERT_EQ(row.num_edits, 4);
+    const float out = -std::numeric_limits<float>::infinity();
+    const SampleEdit expected[] = {{4, 0, 0}, {0, 1.5f, 2}, {5, out, -1}, {2, out, -1}};
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(edits[first + i].id, expected[i].id);
+      EXPECT_EQ(edits[first + i].bias, expected[i].bias);
+      EXPECT_EQ(edits[first + i].count, expected[i].count);
+    }
+  }
+  p = {};
+  const SampleRow plain = sampler.Row(p, tokens, 3, 1, &edits);
+  EXPECT_FALSE(plain.only_edited);
+  EXPECT_EQ(plain.num_edits, 0);
+  EXPECT_EQ(plain.uniform, UniformAt(1, 3));
+}
+
 TEST(SamplerTest, SeedAndPositionDecide) {
   SamplingParams p;
   const std::vector<float> flat(kV);
@@ -214,7 +270,7 @@ TEST(SamplerTest, SeedAndPositionDecide) {
 }
 
 TEST(SamplerTest, LogprobsAreOfTheModelsOwnDistribution) {
-  Sampler sampler(kV, {});
+  HostSampler sampler(kV, {});
   double total = 0;
   for (float x : kLogits) total += std::exp(x);
   const TokenLogprobs l = sampler.Logprobs(kLogits, 3, 3);

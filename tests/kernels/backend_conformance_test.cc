@@ -1,6 +1,4 @@
 // The operations of rows and weights, on every backend, against double precision.
-#include <limits>
-
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/conformance.h"
 
@@ -121,53 +119,6 @@ TEST_P(ConformanceTest, RopeAndGamma) {
       EXPECT_EQ(cached, std::vector<float>(&keys[r * kKvHeads * d], &keys[r * kKvHeads * d] + kKvHeads * d));
       EXPECT_EQ(values, std::vector<float>(&v[r * kKvHeads * d], &v[r * kKvHeads * d] + kKvHeads * d));
       EXPECT_EQ(k_b, std::vector<float>(&wide[r * D], &wide[r * D] + D));
-    }
-  }
-}
-
-TEST_P(ConformanceTest, ArgMax) {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
-  for (int rows : {1, 7, 70}) {
-    for (int columns : {1, 2, 15, 16, 33, 257, 4096, 4097, 9000}) {
-      SCOPED_TRACE(absl::StrCat(rows, " x ", columns));
-      std::vector<float> x = Random(static_cast<size_t>(rows) * columns);
-      std::vector<int32_t> expected(rows), best(rows);
-      for (int r = 0; r < rows; ++r) {
-        float* row = x.data() + static_cast<size_t>(r) * columns;
-        const int last = columns - 1, middle = columns / 2;
-        switch (r % 7) {
-          case 1: row[last] = row[middle] = 50; break;  // equals
-          case 2:
-            row[last] = kInf;
-            row[0] = NAN;
-            break;
-          case 3: std::fill(row, row + columns, r % 2 == 0 ? NAN : -kInf); break;  // nothing
-          case 4:
-            std::fill(row, row + columns, -0.0f);
-            row[last] = 0;
-            break;  // equals too
-          case 5:
-            std::fill(row, row + columns, NAN);
-            row[middle] = -std::numeric_limits<float>::max();
-            break;
-          case 6:
-            std::fill(row, row + columns, -3e-41f);
-            row[last] = -2e-41f;
-            break;
-        }
-        expected[r] = -1;
-        for (int c = 0; c < columns; ++c) {
-          if (row[c] > (expected[r] < 0 ? -kInf : row[expected[r]])) expected[r] = c;
-        }
-      }
-      const Device in = Put(x, rows, columns, 4);
-      const Buffer out = Allocate(rows * sizeof(int32_t));
-      for (int repeat = 0; repeat < 2; ++repeat) {
-        backend_->ArgMax(in.matrix, static_cast<int32_t*>(out.data()));
-        backend_->CopyOut(out.data(), rows * sizeof(int32_t), best.data());
-        ASSERT_TRUE(backend_->Synchronize().ok());
-        EXPECT_EQ(best, expected);
-      }
     }
   }
 }

@@ -130,6 +130,12 @@ void Kernels(Bench* bench) {
                   times >= 5 ? "met" : "missed");
     }
   }
+  for (int V : {32000, 150000}) {
+    for (int rows : {1, 16}) {
+      for (Draw draw : {Draw::kGreedy, Draw::kAll, Draw::kTopP})
+        bench->Add("Sample", [&] { return MeasureSample(device, rows, V, draw); });
+    }
+  }
 }
 
 struct StepTargets {

@@ -205,6 +205,7 @@ TEST_F(CasesTest, Kernels) {
   Work two = StrsmWork(64, 64) + StrsmWork(64, 64);
   Expect(MeasureSolve(device_.get(), c, 2, 64), "Solve/D:64/rows:64/batch:2", two);
   Expect(MeasureSolve(device_.get(), c, 1, 130), "Solve/D:64/rows:130/batch:1", StrsmWork(130, 64));
+  Expect(MeasureSample(device_.get(), 2, 300, Draw::kTopP), "Sample/top_p/rows:2/V:300", {2400, 0});
 }
 
 TEST_F(CasesTest, Steps) {

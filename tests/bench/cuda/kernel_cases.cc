@@ -206,4 +206,26 @@ absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig&
   });
 }
 
+absl::StatusOr<Measurement> MeasureSample(BenchDevice* device, int rows, int V, Draw draw) {
+  Setup setup(device);
+  const double bytes = 4.0 * rows * V;
+  std::vector<DeviceMatrix> logits(Copies(bytes, 128));
+  for (DeviceMatrix& l : logits) l = setup.Random(rows, V, 3);
+  const DeviceMatrix tokens = setup.Random(1, rows);
+  if (!setup.status.ok()) return setup.status;
+  std::vector<SampleRow> parameters(rows);
+  for (int r = 0; r < rows; ++r) {
+    parameters[r].row = r;
+    parameters[r].temperature = draw == Draw::kGreedy ? 0.0f : 1.0f;
+    parameters[r].top_p = draw == Draw::kTopP ? 0.9f : 1.0f;
+    parameters[r].uniform = (r + 0.5) / rows;
+  }
+  const char* what = draw == Draw::kGreedy ? "greedy" : draw == Draw::kAll ? "all" : "top_p";
+  size_t i = 0;
+  return Timed(device, {absl::StrCat("Sample/", what, "/rows:", rows, "/V:", V), {}, {bytes, 0}, {}}, [&] {
+    device->backend()->Sample(logits[i++ % logits.size()].view, parameters, {},
+                              reinterpret_cast<int32_t*>(tokens.view.data));
+  });
+}
+
 }  // namespace sessa

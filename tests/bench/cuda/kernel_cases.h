@@ -25,4 +25,8 @@ absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const Model
 // The triangle of such a block, its scores and the past being read already.
 absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& config, int batch, int rows);
 
+enum class Draw { kGreedy, kAll, kTopP };
+// A token of each row of logits.
+absl::StatusOr<Measurement> MeasureSample(BenchDevice* device, int rows, int vocab_size, Draw draw);
+
 }  // namespace sessa
