@@ -155,9 +155,11 @@ class Workers::Impl {
       wants_logits_.push_back(s.sampling->num_logprobs >= 0);
     }
     tokens_.resize(sample_rows_.size());
-    int32_t* tokens = static_cast<int32_t*>(device_tokens_.data());
-    backend->Sample(logits, sample_rows_, edits_, tokens);
-    backend->CopyOut(tokens, tokens_.size() * sizeof(int32_t), tokens_.data());
+    if (!sample_rows_.empty()) {
+      int32_t* tokens = static_cast<int32_t*>(device_tokens_.data());
+      backend->Sample(logits, sample_rows_, edits_, tokens);
+      backend->CopyOut(tokens, tokens_.size() * sizeof(int32_t), tokens_.data());
+    }
     const size_t V = logits.cols;
     logits_.resize(std::count(wants_logits_.begin(), wants_logits_.end(), true) * V);
     float* to = logits_.data();

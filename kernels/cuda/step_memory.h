@@ -59,20 +59,23 @@ class StepMemory {
     size_t size;
   };
 
+  // Where the next array may start; Send sends what is between them too.
+  static constexpr size_t RoundUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
   const void* UploadBytes(const void* data, size_t bytes) {
     while (chunk_ < chunks_.size() && used_ + bytes > chunks_[chunk_].size) ++chunk_, used_ = 0;
     if (chunk_ == chunks_.size() && !Grow(bytes)) return nullptr;
     const Chunk& c = chunks_[chunk_];
     char* device = c.device + used_;
     std::memcpy(c.host + used_, data, bytes);
-    used_ += (bytes + 255) / 256 * 256;
+    used_ += RoundUp(bytes);
     return device;
   }
 
   bool Grow(size_t bytes) {
     constexpr size_t kChunkBytes = 1 << 20;
     void *host = nullptr, *device = nullptr;
-    const size_t size = bytes > kChunkBytes ? bytes : kChunkBytes;
+    const size_t size = bytes > kChunkBytes ? RoundUp(bytes) : kChunkBytes;
     if (cudaMallocHost(&host, size) != cudaSuccess) return false;
     if (cudaMalloc(&device, size) != cudaSuccess) {
       (void)cudaFreeHost(host);
