@@ -29,7 +29,7 @@ struct EngineOptions {
   int num_threads = 0;           // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
   int max_model_len = 0;         // prompt + generated; 0: max_position_embeddings, or what the cache holds
   int max_num_seqs = 256;        // sequences in one step
-  int max_step_tokens = 512;     // new tokens in one step
+  int max_step_tokens = 0;       // new tokens in one step; 0: 512, CUDA: 2048
   absl::Duration target_step_time =
       absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
   int max_queued_requests = 1024;

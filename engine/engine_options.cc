@@ -68,8 +68,10 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   }
   if (o.max_model_len == 0) o.max_model_len = std::max(2, config.max_position_embeddings);
   if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536]");
-  if (o.max_step_tokens < 1 || o.max_step_tokens > 65536)
-    return Bad("max_step_tokens", "must be in [1, 65536]");
+  if (o.max_step_tokens < 0 || o.max_step_tokens > 65536)
+    return Bad("max_step_tokens", "must be in [1, 65536], or 0");
+  // A GPU's prefill kernels read the past once for all of a chunk's rows.
+  if (o.max_step_tokens == 0) o.max_step_tokens = o.device == DeviceType::kCuda ? 2048 : 512;
   if (o.target_step_time <= absl::ZeroDuration()) return Bad("target_step_time", "must be above 0");
   if (o.max_queued_requests < 1) return Bad("max_queued_requests", "must be at least 1");
   if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");

@@ -48,7 +48,7 @@ ABSL_FLAG(int32_t, max_model_len, 0,
           "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
           "holds");
 ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
-ABSL_FLAG(int32_t, max_step_tokens, 512, "new tokens in one step");
+ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
 ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");

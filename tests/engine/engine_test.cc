@@ -255,7 +255,7 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
       {"max_model_len", [](EngineOptions* o) { o->max_model_len = 513; }},
       {"max_model_len", [](EngineOptions* o) { o->max_model_len = 1; }},
       {"max_num_seqs", [](EngineOptions* o) { o->max_num_seqs = 0; }},
-      {"max_step_tokens", [](EngineOptions* o) { o->max_step_tokens = 0; }},
+      {"max_step_tokens", [](EngineOptions* o) { o->max_step_tokens = -1; }},
       {"target_step_time", [](EngineOptions* o) { o->target_step_time = absl::ZeroDuration(); }},
       {"max_queued_requests", [](EngineOptions* o) { o->max_queued_requests = 0; }},
       {"max_queued_tokens", [](EngineOptions* o) { o->max_queued_tokens = 0; }},
@@ -272,8 +272,11 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
   }
   EngineOptions defaults = SmallOptions();
   defaults.state_cache_bytes = 0;
-  defaults.num_threads = 0;
+  defaults.num_threads = defaults.max_step_tokens = 0;
   auto engine = Make(defaults);
+  EXPECT_EQ(engine->options().max_step_tokens, 512);
+  defaults.device = DeviceType::kCuda;
+  EXPECT_EQ(CompleteOptions(defaults, config_)->max_step_tokens, 2048);
   EXPECT_GT(engine->options().state_cache_bytes, 0);
   EXPECT_GE(engine->options().num_threads, 1);
   EXPECT_EQ(engine->options().max_model_len, 512);
