@@ -132,7 +132,10 @@ const SampleTask* DeviceStep::SampleTasks(absl::Span<const SampleRow> rows,
 void DeviceStep::PreparePanels(PanelPlan* plan, int dim, bool own) {
   plan->device_blocks = memory_.Upload(plan->blocks);
   const int64_t rows = plan->panel_rows, panel_bytes = rows * PanelStride(dim) * SizeOf(DType::kBF16);
-  const auto reserve = [this](int64_t bytes, Buffer* buffer) { context_->Reserve(bytes, buffer); };
+  // Never nothing: kernels add to these addresses before they find that there is nothing to read.
+  const auto reserve = [this](int64_t bytes, Buffer* buffer) {
+    context_->Reserve(std::max<int64_t>(bytes, 1), buffer);
+  };
   constexpr int64_t kFloat = sizeof(float);
   reserve(panel_bytes, &panel_queries_);
   if (own) {

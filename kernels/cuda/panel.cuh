@@ -14,7 +14,8 @@ __device__ inline int PaddedQueries(const PanelBlock& block) {
 }
 
 // The last block whose `first` is not behind `at`.
-__device__ inline int PanelBlockOf(const PanelBlock* blocks, int num_blocks, int PanelBlock::* first, int at) {
+template <class T>
+__device__ int PanelBlockOf(const PanelBlock* blocks, int num_blocks, T PanelBlock::*first, int64_t at) {
   int begin = 0, end = num_blocks;
   while (end - begin > 1) {
     const int middle = (begin + end) / 2;
@@ -30,8 +31,8 @@ __device__ __forceinline__ float Shrink(float tile_max, float max) {
 
 // The fragments of A of 16 rows and kPanelDepth columns of weights, from an operand of 128-byte rows, the
 // rows g and g + 8 multiplied by powers of two (both halves of the words).
-__device__ __forceinline__ void LoadWeights(unsigned (&a)[kPanelDepth / 16][4], const Bf16* operand, int first_row,
-                                            const unsigned (&powers)[2]) {
+__device__ __forceinline__ void LoadWeights(unsigned (&a)[kPanelDepth / 16][4], const Bf16* operand,
+                                            int first_row, const unsigned (&powers)[2]) {
   const int lane = threadIdx.x % kWarpLanes;
 #pragma unroll
   for (int k = 0; k < kPanelDepth / 16; ++k) {

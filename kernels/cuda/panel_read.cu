@@ -23,12 +23,8 @@ static_assert(kColumns == kPanelKeys && kBlockThreads == kThreads);
 __global__ void __launch_bounds__(kThreads) RoundPanelsKernel(const PanelRead read) {
   BeginKernel();
   const int64_t panel_row = read.blocks[0].panel_row + blockIdx.x;
-  int begin = 0, end = read.num_blocks;
-  while (end - begin > 1) {
-    const int middle = (begin + end) / 2;
-    (read.blocks[middle].panel_row <= panel_row ? begin : end) = middle;
-  }
-  const PanelBlock& block = read.blocks[begin];
+  const PanelBlock& block =
+      read.blocks[PanelBlockOf(read.blocks, read.num_blocks, &PanelBlock::panel_row, panel_row)];
   const int i = static_cast<int>(panel_row - block.panel_row), dim = read.keys.dim, stride = PanelStride(dim);
   const bool is_key = blockIdx.y == 1;
   const float* row = nullptr;

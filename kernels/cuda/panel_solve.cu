@@ -38,12 +38,8 @@ __global__ void __launch_bounds__(kThreads, 2) InverseKernel(const PanelSolve so
   BeginKernel();
   auto& shared = *static_cast<InverseShared*>(DynamicShared());
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kSolveRows;
-  int begin = 0, end = solve.num_blocks;
-  while (end - begin > 1) {
-    const int middle = (begin + end) / 2;
-    (solve.blocks[middle].panel_row <= first ? begin : end) = middle;
-  }
-  const PanelBlock block = solve.blocks[begin];
+  const PanelBlock block =
+      solve.blocks[PanelBlockOf(solve.blocks, solve.num_blocks, &PanelBlock::panel_row, first)];
   const int thread = threadIdx.x, first_row = static_cast<int>(first - block.panel_row);
   if (first_row >= block.num_rows) return;
   if (thread < kSolveRows) {
