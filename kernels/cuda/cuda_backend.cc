@@ -75,6 +75,10 @@ class CudaBackend final : public Backend {
   }
 
   absl::Status AllocateState(int num_pages, LayerState* s) override {
+    if (s->hidden_size > cuda::kMaxDim) {
+      return absl::InvalidArgumentError(absl::StrCat("hidden_size: the CUDA backend takes at most ",
+                                                     cuda::kMaxDim, ", the model has ", s->hidden_size));
+    }
     const size_t forward = StateBytesPerPage(*s, false) / 2 * num_pages,
                  feedback = StateBytesPerPage(*s, true) / 2 * s->num_feedback_pages;
     for (auto [buffer, bytes] :

@@ -169,8 +169,8 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(absl::Span<const int> q_to_
   std::vector<ReadBlock> blocks =
       AttentionBlocks(rows_->spans, span_pages_, q_to_kv, MaxAttentionQueries(tensor_cores, head_dim));
   if (tensor_cores && head_dim > kMaxFusedDim) {
-    const auto few = std::stable_partition(blocks.begin(), blocks.end(), [](const ReadBlock& b) {
-      return b.num_rows * b.num_heads > kFewQueries;
+    const auto few = std::stable_partition(blocks.begin(), blocks.end(), [&](const ReadBlock& b) {
+      return b.num_rows * b.num_heads > MaxFewQueries(head_dim);
     });
     attention_->panels =
         MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = head_dim, .num_ranks = 1});
@@ -191,7 +191,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size, DType stat
   std::vector<int32_t> rows;
   for (const RowSpan& b : rows_->waves[wave]) {
     const bool is_panel = use_tensor_cores_ && state_dtype == DType::kBF16 &&
-                          (b.num_rows > kFewQueries || b.start % kTile + b.num_rows > kTile);
+                          (b.num_rows > MaxFewQueries(hidden_size) || b.start % kTile + b.num_rows > kTile);
     (is_panel ? w.panel_blocks : blocks)
         .push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),
                     span_pages_[host_row_span_[b.first_row]], 0, 0});

@@ -365,16 +365,22 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const FewReads reads)
 }
 
 template <class T, int kQueries>
-size_t TileBytes(const PagedRead& read) {
-  return sizeof(TileShared<T, kQueries>) + sizeof(float) * kQueries * QueryStride(read.keys.dim);
+constexpr size_t TileBytes(int dim) {
+  return sizeof(TileShared<T, kQueries>) + sizeof(float) * kQueries * QueryStride(dim);
 }
+constexpr size_t kMaxBytes = 227 << 10;  // of shared memory
+static_assert(MaxFewQueries(4096) == kFewQueries && MaxFewQueries(4097) == 1);
+static_assert(TileBytes<float, kFewQueries>(4096) <= kMaxBytes &&
+              TileBytes<Bf16, kFewQueries>(4096) <= kMaxBytes && TileBytes<float, 1>(kMaxDim) <= kMaxBytes &&
+              TileBytes<Bf16, 1>(kMaxDim) <= kMaxBytes);
 
 template <class T, int kQueries>
 void LaunchTiles(cudaStream_t stream, const FewReads& reads, int num_ctas) {
   size_t bytes = 0;
   for (int i = 0; i < reads.count; ++i) {
     const PagedRead& read = reads.read[i];
-    const size_t own = read.max_queries == 1 ? TileBytes<T, 1>(read) : TileBytes<T, kQueries>(read);
+    const int dim = read.keys.dim;
+    const size_t own = read.max_queries == 1 ? TileBytes<T, 1>(dim) : TileBytes<T, kQueries>(dim);
     bytes = own > bytes ? own : bytes;
   }
   Launch(stream, dim3(num_ctas), kThreads, bytes, FewTileKernel<T, kQueries>, reads);

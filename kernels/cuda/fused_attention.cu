@@ -2,7 +2,7 @@
 // bf16, heads of at most 128 dimensions. A thread block takes 128 queries and goes over the tiles of their
 // keys and values in order; scores, probabilities and the running softmax stay in registers. Queries and
 // probabilities are rounded to bf16, sums are float32, in an order that depends on the block's position
-// alone. Wider heads go by tensor_read.cu.
+// alone. Wider heads go by panel_read.cu.
 //
 // Grid: blocks, the last first: those with the most tiles are at a prompt's end. 2 warpgroups of 64 queries.
 // Tiles are 128 tokens at 128 dimensions (165 KiB of shared memory, one block on a multiprocessor) and 64

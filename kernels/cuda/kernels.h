@@ -149,6 +149,9 @@ void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
 // ---- few_read.cu ----
 // Reads of blocks of at most kFewQueries queries, of one dtype and each with its own scratch.
 inline constexpr int kFewQueries = 8;
+// Of that many dimensions: the queries have to be in shared memory. Blocks of more go to ReadManyQueries.
+constexpr int MaxFewQueries(int dim) { return dim <= 4096 ? kFewQueries : 1; }
+inline constexpr int kMaxDim = 32768;  // of keys and values
 struct FewReads {
   PagedRead read[2];
   int count;

@@ -79,11 +79,11 @@ struct PanelScratch {
   float* diagonal;  // [panel_rows][kSolveRows]: the weights of a row's own 64 columns, in float32
   float* running;   // [2][kChains][panel_rows][2]: maximum and sum of each split, by turns of the passes
   float* inverses;  // [panel_rows / kSolveRows][kSolveRows][kSolveRows]
-  float* terms;     // [panel_rows][kPanelTerms]
+  float* terms;     // [panel_rows][kPanelTerms]: at kPanelShare and, for each key tile, from kPanelPowers on
 };
 constexpr int PanelStride(int dim) { return RoundUp(dim, kPanelDepth); }
-inline constexpr int kPanelTerms = 16;  // of a row: kPanelMax, kPanelShare, then the weight of each chain
-inline constexpr int kPanelMax = 0, kPanelShare = 1, kPanelChains = 2;
+inline constexpr int kPanelShare = 0, kPanelPowers = 1;
+inline constexpr int kPanelTerms = RoundUp(kPanelPowers + kMaxPanelQueries / kPanelKeys, 4);
 
 struct PanelRead {
   Matrix q, k;  // [rows, heads * dim]; k: the step's own keys, of a feedback read

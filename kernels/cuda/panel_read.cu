@@ -264,8 +264,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
             end = block.num_tiles * (split + 1) / block.num_splits;
   constexpr int kTileStages = kPanelKeys / kPanelDepth;
   const int num_stages = (end - begin) * kTileStages;
-  ExtendSplit(read, block, query_tile, begin, end, shared);
-
   const int horizon = block.start + (read.feedback ? 0 : block.num_rows);
   const auto find_rows = [&](int s) {
     if (thread >= kPanelDepth || s >= num_stages) return;
@@ -299,44 +297,55 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
     }
     CommitCopies();
   };
-  float acc[kFragments][4] = {};
   for (int s = 0; s <= kAhead; ++s) find_rows(s);
   __syncthreads();
   for (int s = 0; s < kAhead; ++s) load(s);
+  ExtendSplit(read, block, query_tile, begin, end, shared);
+  __syncthreads();
   const int warp_row = warp * kWarpRows;
   const float2* stats = reinterpret_cast<const float2*>(read.scratch.stats + block.stats) +
                         query_tile * kPanelQueries + warp_row;
-  unsigned a[kPanelDepth / 16][4], powers[2] = {};
+  unsigned powers[2] = {};
   float tile_max[2];  // of the next key tile, fetched while this one is computed with
   const auto find_max = [&](int tile) {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       if (tile < end) tile_max[half] = stats[static_cast<int64_t>(tile) * padded + FragmentRow(2 * half)].x;
   };
-  find_max(begin);
-  for (int s = 0; s < num_stages; ++s) {
-    if (s % kTileStages == 0) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        powers[half] = BothHalves(Shrink(tile_max[half], shared.new_max[warp_row + FragmentRow(2 * half)]));
-      find_max(begin + s / kTileStages + 1);
-    }
-    find_rows(s + kAhead + 1);
+  float acc[kFragments][4] = {};
+  // The products of a stage run until those of the next are under way: each has fragments of its own.
+  const auto multiply = [&](int s, unsigned(&a)[kPanelDepth / 16][4]) {
     WaitForCopies<kAhead - 1>();
     FenceOperands();
-    __syncthreads();  // stage s is there, and everyone has waited for the products of stage s - 1
+    __syncthreads();  // stage s is there, and everyone has waited for the products of stage s - 2
     const ValueShared::Stage& stage = shared.stages[s % kStages];
     LoadWeights(a, stage.weights, warp_row, powers);
-    BeginProducts(acc, a);
+    BeginProducts(a);
 #pragma unroll
     for (int k = 0; k < kPanelDepth / 16; ++k) {
       Multiply<kColumns, true>(acc, a[k],
                                DescribeMnMajor<128>(stage.values[0] + k * 16 * 64, sizeof stage.values[0]));
     }
     CommitProducts();
+    WaitForProducts<1>();
+    find_rows(s + kAhead + 1);
     load(s + kAhead);
-    WaitForProducts<0>(acc, a);
+  };
+  BeginProducts(acc);
+  find_max(begin);
+  unsigned a[2][kPanelDepth / 16][4];
+  static_assert(kTileStages % 2 == 0);
+  for (int s = 0; s < num_stages; s += 2) {
+    if (s % kTileStages == 0) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        powers[half] = BothHalves(Shrink(tile_max[half], shared.new_max[warp_row + FragmentRow(2 * half)]));
+      find_max(begin + s / kTileStages + 1);
+    }
+    multiply(s, a[0]);
+    multiply(s + 1, a[1]);
   }
+  WaitForProducts<0>(acc);
   const int chain = split * read.num_ranks + read.rank;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

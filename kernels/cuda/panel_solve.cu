@@ -1,15 +1,19 @@
 // The triangle inside the blocks of panel.h: with everything but the block's own states joined,
 //   s_i = f_i + share_i (past_i + sum_{j < i} w_ij s_j),   share_i = gamma_i / l_i.
 //
-// InverseKernel   a row's joined softmax, and the inverse of each 64 x 64 triangle on the diagonal
-//                 (triangle.cuh). Grid: 64-row parts of the panels.
+// JoinKernel      a row's joined softmax, then either the inverse of a 64 x 64 triangle on the diagonal
+// (triangle.cuh)
+//                 or f and the past of 128 columns, which go to s. Grid: 64-row parts of the panels x
+//                 (inverse, columns).
 // TriangleKernel  a thread block owns 32 columns of s, which never mix with others, and goes down the rows,
 // 64 at a
 //                 time; no thread block waits for another. The states so far stay in shared memory (bf16, 128
 //                 KiB for 2048 rows); the weights stream from L2, where all thread blocks read the same: 4
 //                 MiB for 2048 rows, which sets the pace (64 bytes a cycle: 37 us at 1.755 GHz, whatever D up
 //                 to 32 x 132 is). Two warpgroups take the parts of a row by turns; then s = inverse * (f +
-//                 ...) in float32. Grid: parts of 32 columns x blocks.
+//                 ...) in float32. One block runs on a multiprocessor, so nothing hides its waits: all that a
+//                 part reads beside weights is fetched a part ahead or at its start. Grid: parts of 32
+//                 columns x blocks.
 // Within a diagonal part rows see the states before they are rounded, else as the cache holds them. Method:
 // blocked forward substitution with inverted diagonal blocks (as in solve_tril of flash-linear-attention), by
 // columns.
@@ -28,51 +32,83 @@ __device__ __forceinline__ float2 OwnStats(const PanelSolve& solve, const PanelB
                                          block.stats)[tile * PaddedQueries(block) + row];
 }
 
-struct InverseShared {
+struct JoinShared {
   alignas(16) TriangleMatrix inverse, matrix;
   MergeScratch scratch;
   float max[kSolveRows], share[kSolveRows];
+  float chains[kChains][kSolveRows];  // the weight of a chain, times the share
 };
 
-__global__ void __launch_bounds__(kThreads, 2) InverseKernel(const PanelSolve solve) {
+// Of the part's row `thread`.
+__device__ __forceinline__ void JoinRow(const PanelSolve& solve, const PanelBlock& block, int first_row,
+                                        JoinShared& shared) {
+  const int thread = threadIdx.x, row = first_row + thread;
+  float max = -INFINITY, share = 0, weights[kChains] = {};
+  if (row < block.num_rows) {
+    const int num_tiles = row / kPanelKeys + 1;  // the last has nothing to see for a row that begins it
+    const auto chain_at = [&](int c) {
+      return static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row;
+    };
+    float chain_max[kChains];
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) max = fmaxf(max, chain_max[c] = solve.max[chain_at(c)]);
+    for (int t = 0; t < num_tiles; ++t) max = fmaxf(max, OwnStats(solve, block, t, row).x);
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) {
+      weights[c] = Shrink(chain_max[c], max);
+      if (weights[c] > 0) sum = fmaf(weights[c], solve.sum[chain_at(c)], sum);
+    }
+    float* terms = TermsOf(solve, block.panel_row + row);
+    for (int t = 0; t < num_tiles; ++t) {
+      const float2 tile = OwnStats(solve, block, t, row);
+      const float power = Shrink(tile.x, max);
+      sum = fmaf(tile.y, power, sum);
+      if (blockIdx.y == 0) terms[kPanelPowers + t] = power;
+    }
+    share = sum > 0 ? solve.gamma[block.first_row + row] / sum : 0.0f;
+    if (blockIdx.y == 0) terms[kPanelShare] = share;
+  }
+  shared.max[thread] = max;
+  shared.share[thread] = share;
+#pragma unroll
+  for (int c = 0; c < kChains; ++c) shared.chains[c][thread] = share * weights[c];
+}
+
+constexpr int kBaseColumns = 128;  // of a thread block
+
+__global__ void __launch_bounds__(kThreads, 2) JoinKernel(const PanelSolve solve) {
   BeginKernel();
-  auto& shared = *static_cast<InverseShared*>(DynamicShared());
+  auto& shared = *static_cast<JoinShared*>(DynamicShared());
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kSolveRows;
   const PanelBlock block =
       solve.blocks[PanelBlockOf(solve.blocks, solve.num_blocks, &PanelBlock::panel_row, first)];
   const int thread = threadIdx.x, first_row = static_cast<int>(first - block.panel_row);
   if (first_row >= block.num_rows) return;
-  if (thread < kSolveRows) {
-    const int row = first_row + thread;
-    float max = -INFINITY, share = 0;
-    if (row < block.num_rows) {
-      const int num_tiles = row / kPanelKeys + 1;  // the last has nothing to see for a row that begins it
-      const auto chain_at = [&](int c) {
-        return static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row;
-      };
-      for (int c = 0; c < kChains; ++c) max = fmaxf(max, solve.max[chain_at(c)]);
-      for (int t = 0; t < num_tiles; ++t) max = fmaxf(max, OwnStats(solve, block, t, row).x);
-      float sum = 0, weights[kChains];
+  if (thread < kSolveRows) JoinRow(solve, block, first_row, shared);
+  __syncthreads();
+  if (blockIdx.y > 0) {
+    const int column =
+        solve.begin + (static_cast<int>(blockIdx.y) - 1) * kBaseColumns + thread % kBaseColumns;
+    if (column >= solve.end) return;
+    const int rows = min(kSolveRows, block.num_rows - first_row);
+#pragma unroll 8
+    for (int r = thread / kBaseColumns; r < rows; r += kThreads / kBaseColumns) {
+      const int row = first_row + r;
+      float x = solve.f.row(block.first_row + row)[column];
 #pragma unroll
       for (int c = 0; c < kChains; ++c) {
-        weights[c] = Shrink(solve.max[chain_at(c)], max);
-        if (weights[c] > 0) sum = fmaf(weights[c], solve.sum[chain_at(c)], sum);
+        if (shared.chains[c][r] == 0) continue;  // then nothing was written
+        x = fmaf(
+            shared.chains[c][r],
+            solve.acc[(static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row) * solve.width +
+                      column],
+            x);
       }
-      for (int t = 0; t < num_tiles; ++t) {
-        const float2 tile = OwnStats(solve, block, t, row);
-        sum = fmaf(tile.y, Shrink(tile.x, max), sum);
-      }
-      share = sum > 0 ? solve.gamma[block.first_row + row] / sum : 0.0f;
-      float* terms = TermsOf(solve, first + thread);
-      terms[kPanelMax] = max;
-      terms[kPanelShare] = share;
-#pragma unroll
-      for (int c = 0; c < kChains; ++c) terms[kPanelChains + c] = share * weights[c];
+      solve.s.row(block.first_row + row)[column] = x;
     }
-    shared.max[thread] = max;
-    shared.share[thread] = share;
+    return;
   }
-  __syncthreads();
   for (int i = thread; i < kSolveRows * kSolveRows; i += kThreads) {
     const int r = i / kSolveRows, j = i % kSolveRows, row = first_row + r;
     float b = 0;
@@ -153,54 +189,61 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
     for (int n = thread; n < (i * kSolveRows + kPanelKeys - 1) / kPanelKeys * kSolveRows;
          n += kBlockThreads) {
       const int tile = n / kSolveRows, row = i * kSolveRows + n % kSolveRows;
-      float power = 0;
-      if (row < block.num_rows) {
-        const float max = TermsOf(solve, block.panel_row + row)[kPanelMax];
-        power = Shrink(OwnStats(solve, block, tile, row).x, max);
-      }
-      shared.powers[i % 2][tile][n % kSolveRows] = BothHalves(power);
+      shared.powers[i % 2][tile][n % kSolveRows] = BothHalves(
+          row < block.num_rows ? TermsOf(solve, block.panel_row + row)[kPanelPowers + tile] : 0.0f);
     }
   };
+  // f and the past, and the shares, of the first warpgroup's rows in part i.
+  struct Base {
+    float x[kFragments][4], share[2];
+  };
+  const auto find_base = [&](int i, Base& base) {
+    if (warpgroup != 0) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = i * kSolveRows + warp_row + FragmentRow(2 * half);
+      const bool exists = row < block.num_rows;
+      base.share[half] = exists ? TermsOf(solve, block.panel_row + row)[kPanelShare] : 0.0f;
+#pragma unroll
+      for (int j = 0; j < kFragments; ++j) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          const int column = first_column + FragmentColumn(j, e);
+          base.x[j][e] = exists && column < solve.end ? solve.s.row(block.first_row + row)[column] : 0.0f;
+        }
+      }
+    }
+  };
+  // A thread's 4 rows x 2 columns of s.
+  const int row0 = thread / 16 * 4, column0 = thread % 16 * 2;
 
   for (int i = 0; i < kAhead; ++i) load();
-  find_powers(1);
+  Base base = {}, next_base = {};
+  find_base(0, next_base);
   int step = 0;  // over all parts
   for (int i = 0; i < num_parts; ++i) {
+    base = next_base;
+    find_base(i + 1, next_base);
     find_powers(i + 1);
-    // What does not wait for other rows is fetched first: the inverse, and f with the past.
     float4 inverse[kSolveRows * kSolveRows / 4 / kBlockThreads];
     const float4* inverse_from = reinterpret_cast<const float4*>(
         solve.scratch.inverses + (block.panel_row + i * kSolveRows) * kSolveRows);
 #pragma unroll
     for (int n = 0; n < static_cast<int>(sizeof inverse / sizeof inverse[0]); ++n)
       inverse[n] = inverse_from[n * kBlockThreads + thread];
-    float base[kFragments][4] = {}, share[2] = {};
-    if (warpgroup == 0) {
+    float gates[4][2] = {};
+    Bf16* pages[4] = {};
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = i * kSolveRows + warp_row + FragmentRow(2 * half);
-        if (row >= block.num_rows) continue;
-        const float* terms = TermsOf(solve, block.panel_row + row);
-        share[half] = terms[kPanelShare];
-        const auto each = [&](const auto& body) {
+    for (int r = 0; r < 4; ++r) {
+      const int row = i * kSolveRows + row0 + r;
+      if (row >= block.num_rows) continue;
+      if (solve.states.data != nullptr)
+        pages[r] = VectorAt<Bf16>(solve.states, block.pages, 0, block.start + row) + first_column + column0;
 #pragma unroll
-          for (int j = 0; j < kFragments; ++j) {
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; ++e) {
-              const int column = first_column + FragmentColumn(j, e);
-              if (column < solve.end) body(base[j][e], column);
-            }
-          }
-        };
-        const float* f = solve.f.row(block.first_row + row);
-        each([&](float& x, int column) { x = f[column]; });
-        for (int c = 0; c < kChains; ++c) {
-          const float weight = terms[kPanelChains + c];
-          if (weight == 0) continue;  // then nothing was written
-          const float* acc =
-              solve.acc + (static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row) * solve.width;
-          each([&](float& x, int column) { x = fmaf(weight, acc[column], x); });
-        }
+      for (int c = 0; c < 2; ++c) {
+        const int column = first_column + column0 + c;
+        if (solve.gated.data != nullptr && column < solve.end)
+          gates[r][c] = solve.g.row(block.first_row + row)[column];
       }
     }
 
@@ -245,12 +288,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         float& y = shared.y[warp_row + FragmentRow(e)][FragmentColumn(j, e)];
-        y = fmaf(share[e / 2], sums[j][e] + y, base[j][e]);
+        y = fmaf(base.share[e / 2], sums[j][e] + y, base.x[j][e]);
       }
     }
     __syncthreads();
-    // s = inverse * y: a thread has 4 rows x 2 columns.
-    const int row0 = thread / 16 * 4, column0 = thread % 16 * 2;
+    // s = inverse * y
     float s[4][2] = {};
     for (int k = 0; k < row0 + 4; k += 4) {  // beyond is zero
       float2 y[4];
@@ -269,17 +311,13 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
       *reinterpret_cast<unsigned*>(states + SwizzledOffset<kRowBytes>(row, column0)) =
           PackBf16(s[r][0], s[r][1]);
       if (row >= block.num_rows) continue;
-      Bf16* page = nullptr;
-      if (solve.states.data != nullptr)
-        page = VectorAt<Bf16>(solve.states, block.pages, 0, block.start + row);
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int column = first_column + column0 + c, batch_row = block.first_row + row;
         if (column >= solve.end) continue;
         solve.s.row(batch_row)[column] = s[r][c];
-        if (page != nullptr) page[column] = RoundToBf16(s[r][c]);
-        if (solve.gated.data != nullptr)
-          solve.gated.row(batch_row)[column] = s[r][c] * solve.g.row(batch_row)[column];
+        if (pages[r] != nullptr) pages[r][c] = RoundToBf16(s[r][c]);
+        if (solve.gated.data != nullptr) solve.gated.row(batch_row)[column] = s[r][c] * gates[r][c];
       }
     }
   }
@@ -289,8 +327,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
 
 void SolvePanels(cudaStream_t stream, const PanelSolve& solve) {
   if (solve.num_blocks == 0 || solve.end <= solve.begin) return;
-  Launch(stream, dim3(static_cast<unsigned>(solve.panel_rows / kSolveRows)), kThreads, sizeof(InverseShared),
-         InverseKernel, solve);
+  const dim3 parts(static_cast<unsigned>(solve.panel_rows / kSolveRows),
+                   1 + (solve.end - solve.begin + kBaseColumns - 1) / kBaseColumns);
+  Launch(stream, parts, kThreads, sizeof(JoinShared), JoinKernel, solve);
   const size_t states = static_cast<size_t>(RoundUp(solve.max_rows, kSolveRows)) * kRowBytes;
   Launch(stream, dim3((solve.end - solve.begin + kColumns - 1) / kColumns, solve.num_blocks), kBlockThreads,
          kStatesAt + states, TriangleKernel, solve);

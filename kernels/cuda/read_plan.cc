@@ -9,7 +9,7 @@ namespace sessa::cuda {
 
 ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options) {
   const auto queries = [](const ReadBlock& b) { return b.num_rows * b.num_heads; };
-  const auto is_few = [&](const ReadBlock& b) { return queries(b) <= kFewQueries; };
+  const auto is_few = [&](const ReadBlock& b) { return queries(b) <= MaxFewQueries(options.dim); };
   // The grid's third dimension ends at 65535: the blocks of a group times their queries, where those are few.
   constexpr int kMaxGroupBlocks = 4096;
   ReadPlan plan;

@@ -20,7 +20,7 @@ LIMITS = [
     (r"panel_read.*ScoreKernel", 255),   # prefill, 64 x 256 results a warpgroup: one block of 256 threads
     (r"panel_read.*ValueKernel", 255),
     (r"TriangleKernel", 255),            # one block, for its shared memory
-    (r"InverseKernel", 128),
+    (r"JoinKernel", 128),
     (r"ValueKernel", 128),
     (r"FusedAttentionKernelILi64E", 128),   # two blocks
     (r"FusedAttentionKernelILi128E", 255),  # one

@@ -7,7 +7,6 @@ namespace {
 
 class EmulatedEngineTest : public EngineFixture {
  protected:
-
   static EngineOptions Cuda() {
     EngineOptions o = SmallOptions();
     o.device = DeviceType::kCuda;

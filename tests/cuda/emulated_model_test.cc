@@ -86,6 +86,18 @@ TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
   emulator::GuardDeviceMemory(false);
 }
 
+TEST(CudaBackendTest, StateIsAtMostAsWideAsItsKernelsTake) {
+  const auto backend = *MakeCudaBackend({});
+  LayerState state;
+  state.page_size = 16, state.num_kv_heads = 1, state.head_dim = 8, state.num_feedback_pages = 1;
+  state.hidden_size = 32768;
+  EXPECT_TRUE(backend->AllocateState(1, &state).ok());
+  state.hidden_size = 32769;
+  const absl::Status refused = backend->AllocateState(1, &state);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.message().find("at most 32768"), std::string::npos) << refused;
+}
+
 INSTANTIATE_TEST_SUITE_P(Folders, EmulatedModelTest, testing::Values("gqa", "one_head", "no_rope"));
 
 }  // namespace

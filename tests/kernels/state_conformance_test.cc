@@ -79,6 +79,18 @@ TEST_P(StateTest, WidePrefillAtEveryEdge) {
   }
 }
 
+// Beyond 4096 columns a GPU's kernels for few rows take one row alone.
+TEST_P(StateTest, FewRowsOfWideState) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int D : {4096, 4104}) {
+      SCOPED_TRACE(absl::StrCat(Name(dtype), " D ", D));
+      Start({1, 1, 8, D, dtype, 16}, {9});
+      Run({4});
+      ExpectResults();
+    }
+  }
+}
+
 TEST_P(StateTest, EveryCutIsTheSameBits) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int page_size : {16, 32, 64}) {
