@@ -8,7 +8,7 @@ namespace {
 
 template <class Tile, class T>
 __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const LinearArgs args) {
-  BeginKernel();
+  BeginLinear<T>(args);
   auto& shared = *static_cast<typename Tile::Shared*>(DynamicShared());
   const LinearBlock block(args, Tile::kQueries);
   if (block.first_row >= block.last_row) return;

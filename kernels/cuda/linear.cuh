@@ -20,23 +20,45 @@ struct LinearArgs {
 };
 constexpr int Splits(int k) { return (k + kSplit - 1) / kSplit; }
 
-// What a thread block computes. Grid: (tiles of kTile outputs over all tasks, splits of k, blocks of kRows
-// rows).
-struct LinearBlock {
-  __device__ LinearBlock(const LinearArgs& args, int rows)
-      : first_row(args.first_row + static_cast<int>(blockIdx.z) * rows),
-        last_row(min(args.last_row, LiveRows(args.live, args.x.rows))),
-        begin(static_cast<int>(blockIdx.y) * kSplit),
-        end(min(args.x.cols, begin + kSplit)),
-        task(0) {
+// The weights of a thread block, and what it computes. Grid: (tiles of kTile outputs over all tasks, splits of k, blocks of
+// kRows rows).
+struct LinearTile {
+  __device__ explicit LinearTile(const LinearArgs& args)
+      : begin(static_cast<int>(blockIdx.y) * kSplit), end(min(args.x.cols, begin + kSplit)), task(0) {
     while (task + 1 < args.num_tasks && static_cast<int>(blockIdx.x) >= args.tasks[task + 1].first_tile)
       ++task;
     first_output = (static_cast<int>(blockIdx.x) - args.tasks[task].first_tile) * kTile;
   }
-  int first_row, last_row;  // last_row: of all blocks
-  int begin, end;           // of k
+  int begin, end;  // of k
   int task, first_output;
 };
+struct LinearBlock : LinearTile {
+  __device__ LinearBlock(const LinearArgs& args, int rows)
+      : LinearTile(args),
+        first_row(args.first_row + static_cast<int>(blockIdx.z) * rows),
+        last_row(min(args.last_row, LiveRows(args.live, args.x.rows))) {}
+  int first_row, last_row;  // last_row: of all blocks
+};
+
+// BeginKernel of linears. No kernel writes weights: a block's 32 KiB (bf16) are already on their way to the L2 cache while the
+// kernel before ends.
+template <class T>
+__device__ __forceinline__ void BeginLinear(const LinearArgs& args) {
+  LetNextIn();
+  const LinearTile tile(args);
+  const LinearTask& task = args.tasks[tile.task];
+  constexpr int kLine = 128 / sizeof(T);
+  const int lines = (tile.end - tile.begin + kLine - 1) / kLine;
+#pragma unroll 1
+  for (int i = threadIdx.x; blockIdx.z == 0 && i < kTile * lines; i += blockDim.x) {
+    const int output = tile.first_output + i / lines;
+    if (output < task.n) {
+      Prefetch(static_cast<const T*>(task.weight) + static_cast<int64_t>(output) * Padded(args.x.cols) + tile.begin +
+               i % lines * kLine);
+    }
+  }
+  AwaitPrevious();
+}
 
 // Writes the block's outputs, or leaves them to the block that completes the tile. sum_at(i): of row i /
 // kTile, output i % kTile, which every thread may read.

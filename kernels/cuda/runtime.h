@@ -16,12 +16,22 @@ namespace sessa::cuda {
 // otherwise. Turn it off to rule it out.
 inline constexpr bool kOverlapLaunches = true;
 
-// The first statement of every kernel that Launch enqueues. Lets the next kernel come in once all blocks of
-// this one are there or gone, and waits until the kernels before are complete and what they wrote can be
-// read. As every kernel waits for the one before it, it waits for all of them.
-__device__ __forceinline__ void BeginKernel() {
+// Lets the next kernel come in once all blocks of this one are there or gone.
+__device__ __forceinline__ void LetNextIn() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+// Waits until the kernels before are complete and what they wrote can be read. As every kernel waits for the
+// one before it, it waits for all of them.
+__device__ __forceinline__ void AwaitPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// The first statement of every kernel that Launch enqueues, but for those that have something to do in
+// between that no kernel before them has a part in.
+__device__ __forceinline__ void BeginKernel() {
+  LetNextIn();
+  AwaitPrevious();
+}
+// Brings the 128 bytes around `global` into the L2 cache.
+__device__ __forceinline__ void Prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
 // An error stays with the runtime until Backend::Synchronize asks for it.

@@ -27,8 +27,8 @@ union TensorLinearShared {
 
 // kRowTiles: of 16 rows.
 template <int kRowTiles>
-__global__ void __launch_bounds__(kBlockThreads) TensorLinearKernel(const LinearArgs args) {
-  BeginKernel();
+__global__ void __launch_bounds__(kBlockThreads, 4) TensorLinearKernel(const LinearArgs args) {
+  BeginLinear<Bf16>(args);
   constexpr int kRows = kRowTiles * kWarpRows;
   using Shared = TensorLinearShared<kRows>;
   auto& shared = *static_cast<Shared*>(DynamicShared());

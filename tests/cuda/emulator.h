@@ -85,7 +85,7 @@ void WaitForProducts(int pending);
 uint32_t SharedAddress(const void* shared);  // of dynamic shared memory, as descriptors count
 const void* OperandChunk(uint32_t address);  // 16 bytes that a product reads
 void Require(bool holds, const char* what);  // or the process ends
-int num_kernels();  // that ran since the process began
+int num_kernels();                           // that ran since the process began
 // Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
 // run into the kernels before.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void* context),
@@ -220,7 +220,12 @@ void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes,
         grid, block, shared_bytes, must_begin, [](void* f) { (*static_cast<decltype(call)*>(f))(); }, &call);
   });
 }
-inline void BeginKernel() { emulator::current->has_begun = true; }
+inline void LetNextIn() {}
+inline void AwaitPrevious() { emulator::current->has_begun = true; }
+inline void BeginKernel() { AwaitPrevious(); }
+inline void Prefetch(const void* global) {
+  (void)*static_cast<const volatile char*>(global);
+}  // a sanitizer looks
 inline float Exp2(float x) { return std::exp2(x); }
 inline void* DynamicShared() { return emulator::dynamic_shared; }
 using emulator::CommitCopies;
