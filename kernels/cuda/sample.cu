@@ -8,7 +8,8 @@
 // holds many, histograms over the bits of the scores narrow it first (a radix selection).
 //
 // Bytes read for a row of V logits: 4 V at temperature 0; 4 V more for the draw, and twice that for each of
-// top_k and top_p. Edits copy the row: 8 V more. All but the first 4 V from the L2 cache.
+// top_k and top_p. Edits copy the row: 8 V more. All but the first 4 V from the L2 cache. A thread has eight loads on
+// their way, 32 KiB on a multiprocessor.
 #include <limits>
 
 #include "kernels/cuda/device.cuh"
@@ -95,6 +96,24 @@ __device__ Place Find(Shared& shared, int n, const Value& value, const Target& t
   }
 }
 
+// body(score, id) for this thread's scores, those of the next ids on their way: a body waits for shared memory.
+template <class Body>
+__device__ __forceinline__ void ForScores(const float* x, int V, const Body& body) {
+  constexpr int kBatch = 8;
+  for (int first = static_cast<int>(threadIdx.x); first < V; first += kBatch * kSampleThreads) {
+    float scores[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int id = first + i * kSampleThreads;
+      scores[i] = id < V ? CleanLogit(x[id]) : -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (first + i * kSampleThreads < V) body(scores[i], first + i * kSampleThreads);
+    }
+  }
+}
+
 __device__ __forceinline__ void Clear(Shared& shared) {
   __syncthreads();
   for (int b = static_cast<int>(threadIdx.x); b < kBuckets; b += kSampleThreads)
@@ -120,17 +139,16 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
   const auto in_buckets = [&](int b) { return Sum{shared.high[b]} << 32 | shared.low[b]; };
   Clear(shared);
   Sum far = 0;  // most may be: they would queue for the last bucket
-  for (int id = thread; id < V; id += kSampleThreads) {
-    const float score = CleanLogit(x[id]);
+  ForScores(x, V, [&](float score, int id) {
     const Sum v = value(score, id);
-    if (v == 0) continue;
+    if (v == 0) return;
     const int b = bucket_of(score);
     if (b < kBuckets - 1) {
       AddTo(shared, b, v);
     } else {
       far += v;
     }
-  }
+  });
   far = WarpSum(far);
   if (thread % kWarpLanes == 0) AddTo(shared, kBuckets - 1, far);
   __syncthreads();
@@ -147,15 +165,14 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
   };
   for (int shift = 21;; shift = shift == 21 ? 10 : 0) {
     Clear(shared);
-    for (int id = thread; id < V; id += kSampleThreads) {
-      const float score = CleanLogit(x[id]);
+    ForScores(x, V, [&](float score, int id) {
       const Sum v = value_in_question(score, id);
-      if (v == 0) continue;
+      if (v == 0) return;
       const unsigned i = atomicAdd(&shared.num_candidates, 1u);
-      if (i >= kFewCandidates) break;
+      if (i >= kFewCandidates) return;
       shared.ranks[i] = RankOf(score, id);
       shared.values[i] = v;
-    }
+    });
     __syncthreads();
     const int count = static_cast<int>(shared.num_candidates);
     if (count <= kFewCandidates) {
@@ -170,11 +187,10 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
     }
     if (mask == ~0u) break;
     constexpr unsigned kDigit = kBuckets - 1;
-    for (int id = thread; id < V; id += kSampleThreads) {
-      const float score = CleanLogit(x[id]);
+    ForScores(x, V, [&](float score, int id) {
       const Sum v = value_in_question(score, id);
       if (v > 0) AddTo(shared, static_cast<int>(OrderOf(score) >> shift & kDigit), v);
-    }
+    });
     __syncthreads();
     cut = Find(shared, kBuckets, in_buckets, the_target);
     mask |= kDigit << shift;
@@ -212,10 +228,9 @@ __global__ void __launch_bounds__(kSampleThreads)
   const float* x = Edit(logits.row(row.row), V, task);
 
   Sum top = kNothing;
-  for (int id = static_cast<int>(threadIdx.x); id < V; id += kSampleThreads) {
-    const float score = CleanLogit(x[id]);
+  ForScores(x, V, [&](float score, int id) {
     if (score > -INFINITY) top = min(top, RankOf(score, id));
-  }
+  });
   top = BlockMin(shared, top);
   if (top == kNothing || row.temperature == 0) {
     if (threadIdx.x == 0) tokens[blockIdx.x] = top == kNothing ? -1 : static_cast<int32_t>(top & 0xffffffffu);
