@@ -27,7 +27,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
 #ifdef SESSA_NCCL
   std::vector<cudaStream_t> streams;
   for (const DeviceRank& rank : ranks) streams.push_back(CudaStreamOf(*rank.backend));
-  auto communicators = MakeNcclCommunicators(streams);
+  auto communicators = MakeNcclCommunicators(streams, {.num_ranks = options.num_ranks});
   if (!communicators.ok()) return communicators.status();
   for (int i = 0; i < options.num_ranks; ++i) ranks[i].communicator = std::move((*communicators)[i]);
   return ranks;

@@ -18,9 +18,10 @@ constexpr std::chrono::milliseconds kWatchPeriod(200);
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(ncclComm_t comm, int rank, int size, cudaStream_t stream, std::chrono::milliseconds limit)
-      : comm_(comm), rank_(rank), size_(size), stream_(stream), limit_(limit) {
-    Note(cudaSetDevice(rank_));
+  NcclCommunicator(ncclComm_t comm, int rank, int size, int gpu, cudaStream_t stream,
+                   std::chrono::milliseconds limit)
+      : comm_(comm), rank_(rank), size_(size), gpu_(gpu), stream_(stream), limit_(limit) {
+    Note(cudaSetDevice(gpu_));
     Note(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
     watch_ = std::thread([this] { Watch(); });
   }
@@ -32,7 +33,7 @@ class NcclCommunicator final : public Communicator {
     }
     wake_.notify_all();
     watch_.join();
-    (void)cudaSetDevice(rank_);
+    (void)cudaSetDevice(gpu_);
     if (status().ok()) ncclCommDestroy(comm_);  // an aborted one is gone already
     (void)cudaFree(packed_);
     if (done_ != nullptr) (void)cudaEventDestroy(done_);
@@ -139,7 +140,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   const ncclComm_t comm_;
-  const int rank_, size_;
+  const int rank_, size_, gpu_;
   const cudaStream_t stream_;
   const std::chrono::milliseconds limit_;
   cudaEvent_t done_ = nullptr;  // the last collective
@@ -157,16 +158,44 @@ class NcclCommunicator final : public Communicator {
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
-    const std::vector<cudaStream_t>& streams, std::chrono::milliseconds limit) {
-  const int size = static_cast<int>(streams.size());
-  std::vector<ncclComm_t> comms(size);
-  if (ncclResult_t result = ncclCommInitAll(comms.data(), size, nullptr);
-      result != ncclSuccess) {  // GPUs 0, 1, ...
-    return absl::UnavailableError(absl::StrCat("NCCL over ", size, " GPUs: ", ncclGetErrorString(result)));
+    const std::vector<cudaStream_t>& streams, const NcclGroup& group, std::chrono::milliseconds limit) {
+  const int own = static_cast<int>(streams.size());
+  const auto fail = [&](ncclResult_t result) {
+    return absl::UnavailableError(
+        absl::StrCat("NCCL over ", group.num_ranks, " GPUs: ", ncclGetErrorString(result)));
+  };
+  ncclUniqueId id = {};
+  if (group.first_rank == 0) {
+    if (ncclResult_t result = ncclGetUniqueId(&id); result != ncclSuccess) return fail(result);
+  }
+  auto shared = group.share_id(group.first_rank == 0 ? std::string(id.internal, sizeof id.internal) : "");
+  if (!shared.ok()) return shared.status();
+  if (shared->size() != sizeof id.internal)
+    return absl::UnavailableError(absl::StrCat("NCCL: an id of ", shared->size(), " bytes was shared"));
+  std::copy(shared->begin(), shared->end(), id.internal);
+
+  std::vector<ncclComm_t> comms(own, nullptr);
+  ncclResult_t result = ncclGroupStart();
+  for (int i = 0; i < own && result == ncclSuccess; ++i) {
+    if (cudaSetDevice(i) != cudaSuccess) {
+      result = ncclUnhandledCudaError;
+    } else {
+      result = ncclCommInitRank(&comms[i], group.num_ranks, id, group.first_rank + i);
+    }
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  if (result == ncclSuccess) result = ended;
+  if (result != ncclSuccess) {
+    for (ncclComm_t comm : comms) {
+      if (comm != nullptr) ncclCommAbort(comm);
+    }
+    return fail(result);
   }
   std::vector<std::unique_ptr<Communicator>> ranks;
-  for (int r = 0; r < size; ++r)
-    ranks.push_back(std::make_unique<NcclCommunicator>(comms[r], r, size, streams[r], limit));
+  for (int i = 0; i < own; ++i) {
+    ranks.push_back(std::make_unique<NcclCommunicator>(comms[i], group.first_rank + i, group.num_ranks, i,
+                                                       streams[i], limit));
+  }
   return ranks;
 }
 

@@ -4,7 +4,9 @@
 #include <cuda_runtime_api.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -16,10 +18,22 @@ namespace sessa {
 // most.
 inline constexpr std::chrono::seconds kCollectiveLimit(60);
 
-// streams[i]: of the backend of rank i, on GPU i. A watch of each communicator asks NCCL for asynchronous
-// errors, and whether the last collective is done within `limit`; if not it aborts the communicator, so that
-// a rank does not wait for ever for a peer that is gone or hangs. Communicator::status then says why.
+// Where this process's ranks are in their group. share_id is all that processes tell each other before NCCL
+// connects them: given the id that NCCL made in the process of rank 0 (others: ""), it returns that id in
+// each of them. In one process there is nobody to tell; over several nodes it may be anything that carries
+// 128 bytes once: a file that all see, MPI_Bcast, a key of etcd. Nothing here starts processes on other
+// nodes.
+struct NcclGroup {
+  int num_ranks = 1, first_rank = 0;
+  std::function<absl::StatusOr<std::string>(std::string id)> share_id = [](std::string id) { return id; };
+};
+
+// The ranks group.first_rank + i, on GPU i and in order with streams[i]. UNAVAILABLE, or the error of
+// share_id. A watch of each communicator asks NCCL for asynchronous errors, and whether the last collective
+// is done within `limit`; if not it aborts the communicator, so that a rank does not wait for ever for a peer
+// that is gone or hangs. Communicator::status then says why.
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
-    const std::vector<cudaStream_t>& streams, std::chrono::milliseconds limit = kCollectiveLimit);
+    const std::vector<cudaStream_t>& streams, const NcclGroup& group,
+    std::chrono::milliseconds limit = kCollectiveLimit);
 
 }  // namespace sessa

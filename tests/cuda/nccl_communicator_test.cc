@@ -5,11 +5,16 @@
 #include <gtest/gtest.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <barrier>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <future>
+#include <iterator>
+#include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -27,7 +32,8 @@ struct FakeGroup {
   std::vector<std::vector<Broadcast>> calls;  // of each rank, in its group call
   std::unique_ptr<std::barrier<>> meet;
   std::atomic<bool> hangs{false};
-  std::atomic<ncclResult_t> call_error{ncclSuccess}, async_error{ncclSuccess};
+  std::atomic<ncclResult_t> call_error{ncclSuccess}, async_error{ncclSuccess}, init_error{ncclSuccess};
+  std::mutex mutex;  // of the group's making
   std::atomic<int> num_calls{0}, num_aborted{0}, num_destroyed{0};
 };
 FakeGroup* group = nullptr;
@@ -39,10 +45,20 @@ struct ncclComm {
   int rank;
 };
 
-ncclResult_t ncclCommInitAll(ncclComm_t* comms, int size, const int*) {
-  group->calls.resize(size);
-  group->meet = std::make_unique<std::barrier<>>(size);
-  for (int r = 0; r < size; ++r) comms[r] = new ncclComm{r};
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  std::fill(std::begin(id->internal), std::end(id->internal), 'i');
+  return ncclSuccess;
+}
+ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
+  std::lock_guard<std::mutex> lock(group->mutex);
+  if (group->init_error != ncclSuccess && rank > 0) return group->init_error;
+  if (std::any_of(std::begin(id.internal), std::end(id.internal), [](char c) { return c != 'i'; }))
+    std::abort();
+  if (group->calls.size() != static_cast<size_t>(size)) {
+    group->calls.resize(size);
+    group->meet = std::make_unique<std::barrier<>>(size);
+  }
+  *comm = new ncclComm{rank};
   return ncclSuccess;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
@@ -127,7 +143,7 @@ class NcclCommunicatorTest : public testing::Test {
   NcclCommunicatorTest() { group = &group_; }
 
   void Make(int size, std::chrono::milliseconds limit = kCollectiveLimit) {
-    auto ranks = MakeNcclCommunicators(std::vector<cudaStream_t>(size), limit);
+    auto ranks = MakeNcclCommunicators(std::vector<cudaStream_t>(size), {.num_ranks = size}, limit);
     ASSERT_TRUE(ranks.ok()) << ranks.status();
     ranks_ = *std::move(ranks);
   }
@@ -178,6 +194,50 @@ TEST_F(NcclCommunicatorTest, GathersColumns) {
     EXPECT_EQ(group_.num_aborted, 0);
   }
   EXPECT_EQ(group_.num_destroyed, 1 + 2 + 4);
+}
+
+// Two processes with two ranks each, which only share the id.
+TEST_F(NcclCommunicatorTest, ProcessesShareTheId) {
+  std::promise<std::string> first;
+  std::shared_future<std::string> id = first.get_future().share();
+  std::vector<std::thread> processes;
+  std::vector<std::vector<std::unique_ptr<Communicator>>> ranks(2);
+  for (int p = 0; p < 2; ++p) {
+    processes.emplace_back([&, p] {
+      const auto share = [&, p](std::string own) -> absl::StatusOr<std::string> {
+        EXPECT_EQ(own.size(), p == 0 ? sizeof(ncclUniqueId) : 0);
+        if (p == 0) first.set_value(own);
+        return id.get();
+      };
+      auto made = MakeNcclCommunicators(std::vector<cudaStream_t>(2), {4, 2 * p, share});
+      ASSERT_TRUE(made.ok()) << made.status();
+      ranks[p] = *std::move(made);
+    });
+  }
+  for (std::thread& process : processes) process.join();
+  for (auto& own : ranks) std::move(own.begin(), own.end(), std::back_inserter(ranks_));
+  OnEachRank([&](Communicator* rank) {
+    EXPECT_EQ(rank->size(), 4);
+    std::vector<float> data(4, -1);
+    data[rank->rank()] = static_cast<float>(rank->rank());
+    rank->AllGatherSegments(data.data(), {{0, 1, 0}, {1, 2, 1}, {2, 3, 2}, {3, 4, 3}});
+    EXPECT_EQ(data, (std::vector<float>{0, 1, 2, 3}));
+  });
+}
+
+TEST_F(NcclCommunicatorTest, WhatCannotBeMadeSaysWhy) {
+  const auto make = [](NcclGroup of) {
+    return MakeNcclCommunicators(std::vector<cudaStream_t>(of.num_ranks), of).status();
+  };
+  const auto lost = [](std::string) -> absl::StatusOr<std::string> { return absl::DataLossError("no file"); };
+  EXPECT_EQ(make({2, 0, lost}), absl::DataLossError("no file"));
+  EXPECT_NE(make({2, 0, [](std::string) { return std::string("short"); }}).message().find("5 bytes"),
+            std::string::npos);
+  group_.init_error = ncclSystemError;
+  const absl::Status status = make({.num_ranks = 2});
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(), "NCCL over 2 GPUs: system");
+  EXPECT_EQ(group_.num_aborted, 1);  // the rank that was made before
 }
 
 TEST_F(NcclCommunicatorTest, GathersSegments) {

@@ -26,7 +26,7 @@ class NcclGpuTest : public testing::Test {
       ASSERT_EQ(cudaSetDevice(r), cudaSuccess);
       ASSERT_EQ(cudaStreamCreateWithFlags(&streams_[r], cudaStreamNonBlocking), cudaSuccess);
     }
-    auto ranks = MakeNcclCommunicators(streams_);
+    auto ranks = MakeNcclCommunicators(streams_, {.num_ranks = size()});
     ASSERT_TRUE(ranks.ok()) << ranks.status();
     ranks_ = *std::move(ranks);
   }
