@@ -8,8 +8,9 @@
 // holds many, histograms over the bits of the scores narrow it first (a radix selection).
 //
 // Bytes read for a row of V logits: 4 V at temperature 0; 4 V more for the draw, and twice that for each of
-// top_k and top_p. Edits copy the row: 8 V more. All but the first 4 V from the L2 cache. A thread has eight loads on
-// their way, 32 KiB on a multiprocessor.
+// top_k and top_p. Edits copy the row: 8 V more. All but the first 4 V from the L2 cache. In flight: 32 KiB a
+// multiprocessor (kReadAhead), enough for the 64 bytes a clock that one gets of the L2 cache: by estimate 6
+// us for 150k logits.
 #include <limits>
 
 #include "kernels/cuda/device.cuh"
@@ -20,6 +21,7 @@ namespace {
 using Sum = unsigned long long;
 
 constexpr int kSampleThreads = 1024, kWarps = kSampleThreads / kWarpLanes;
+constexpr int kReadAhead = 8;  // scores of a thread in flight
 constexpr int kBuckets = 2048;
 constexpr float kBucketsForOne = 64;  // for a difference of 1; the last bucket holds all that are far below
 constexpr int kFewCandidates = 512;
@@ -47,6 +49,28 @@ __device__ __forceinline__ Sum RankOf(float score, int id) {
   return Sum{OrderOf(score)} << 32 | static_cast<unsigned>(id);
 }
 
+// use(read(i), i) for a thread's share: i = begin, begin + stride, ... below end. Reads go ahead of the uses,
+// as the compiler moves none past an atomic; none is conditional (beyond the end the last is read again), as
+// each condition would have to be kept.
+template <class Read, class Use>
+__device__ __forceinline__ void ForEach(int begin, int end, int stride, const Read& read, const Use& use) {
+  for (; begin < end; begin += kReadAhead * stride) {
+    decltype(read(begin)) values[kReadAhead];
+#pragma unroll
+    for (int j = 0; j < kReadAhead; ++j) values[j] = read(min(begin + j * stride, end - 1));
+#pragma unroll
+    for (int j = 0; j < kReadAhead; ++j) {
+      const int i = begin + j * stride;
+      if (i < end) use(values[j], i);
+    }
+  }
+}
+// Of a row's scores, by the block.
+template <class Read, class Use>
+__device__ __forceinline__ void ForEachScore(int V, const Read& score_of, const Use& use) {
+  ForEach(static_cast<int>(threadIdx.x), V, kSampleThreads, score_of, use);
+}
+
 // Leaves what each warp has in shared.of_warp.
 __device__ __forceinline__ void Share(Shared& shared, Sum of_warp) {
   __syncthreads();
@@ -66,22 +90,23 @@ __device__ Sum BlockMin(Shared& shared, Sum x) {
   return x;
 }
 
-// The first of n values at which their running sum exceeds `target`, and what it exceeds of it there: at most
-// the value. target_of(sum of all), at most the sum less 1. Requires a value that is not 0. Each warp adds up
-// a part; then the part that holds the target is the whole.
+// The first of n values, value(read(i), i), at which their running sum exceeds `target`, and what it exceeds
+// of it there: at most the value. target_of(sum of all), at most the sum less 1. Requires a value that is not
+// 0. Each warp adds up a part; then the part that holds the target is the whole.
 struct Place {
   int index;
   Sum target;
 };
-template <class Value, class Target>
-__device__ Place Find(Shared& shared, int n, const Value& value, const Target& target_of) {
+template <class Read, class Value, class Target>
+__device__ Place Find(Shared& shared, int n, const Read& read, const Value& value, const Target& target_of) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes,
             lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   Place place = {0, 0};
   for (bool is_whole = true;; is_whole = false) {
     const int part = (n + kWarps - 1) / kWarps, end = place.index + min(n, (warp + 1) * part);
     Sum sum = 0;
-    for (int i = place.index + warp * part + lane; i < end; i += kWarpLanes) sum += value(i);
+    ForEach(place.index + warp * part + lane, end, kWarpLanes, read,
+            [&](auto x, int i) { sum += value(x, i); });
     Share(shared, WarpSum(sum));
     if (is_whole) {
       Sum all = 0;
@@ -93,24 +118,6 @@ __device__ Place Find(Shared& shared, int n, const Value& value, const Target& t
     place.index += w * part;
     n = min(part, n - w * part);
     if (part == 1) return place;
-  }
-}
-
-// body(score, id) for this thread's scores, those of the next ids on their way: a body waits for shared memory.
-template <class Body>
-__device__ __forceinline__ void ForScores(const float* x, int V, const Body& body) {
-  constexpr int kBatch = 8;
-  for (int first = static_cast<int>(threadIdx.x); first < V; first += kBatch * kSampleThreads) {
-    float scores[kBatch];
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      const int id = first + i * kSampleThreads;
-      scores[i] = id < V ? CleanLogit(x[id]) : -INFINITY;
-    }
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      if (first + i * kSampleThreads < V) body(scores[i], first + i * kSampleThreads);
-    }
   }
 }
 
@@ -128,18 +135,19 @@ __device__ __forceinline__ void AddTo(Shared& shared, int bucket, Sum x) {
 }
 
 // The rank of the first candidate, best first, at which the running sum of value(score, id) exceeds
-// target_of(sum of all), as Find has it. x [V]: the scores, of which `best` is the largest.
-template <class Value, class Target>
-__device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Value& value,
+// target_of(sum of all), as Find has it. Of V scores `best` is the largest.
+template <class Read, class Value, class Target>
+__device__ Sum Cut(Shared& shared, const Read& score_of, int V, float best, const Value& value,
                    const Target& target_of) {
   const int thread = static_cast<int>(threadIdx.x);
   const auto bucket_of = [&](float score) {
     return static_cast<int>(min((best - score) * kBucketsForOne, kBuckets - 1.0f));
   };
   const auto in_buckets = [&](int b) { return Sum{shared.high[b]} << 32 | shared.low[b]; };
+  const auto sum_of = [](Sum in_bucket, int) { return in_bucket; };
   Clear(shared);
   Sum far = 0;  // most may be: they would queue for the last bucket
-  ForScores(x, V, [&](float score, int id) {
+  ForEachScore(V, score_of, [&](float score, int id) {
     const Sum v = value(score, id);
     if (v == 0) return;
     const int b = bucket_of(score);
@@ -152,7 +160,7 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
   far = WarpSum(far);
   if (thread % kWarpLanes == 0) AddTo(shared, kBuckets - 1, far);
   __syncthreads();
-  Place cut = Find(shared, kBuckets, in_buckets, target_of);
+  Place cut = Find(shared, kBuckets, in_buckets, sum_of, target_of);
   const auto the_target = [&](Sum) { return cut.target; };
 
   // Those in question: the bits of `mask` of their order are `prefix`.
@@ -165,11 +173,13 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
   };
   for (int shift = 21;; shift = shift == 21 ? 10 : 0) {
     Clear(shared);
-    ForScores(x, V, [&](float score, int id) {
-      const Sum v = value_in_question(score, id);
+    bool are_few = true;
+    ForEachScore(V, score_of, [&](float score, int id) {
+      const Sum v = are_few ? value_in_question(score, id) : 0;
       if (v == 0) return;
       const unsigned i = atomicAdd(&shared.num_candidates, 1u);
-      if (i >= kFewCandidates) return;
+      are_few = i < kFewCandidates;
+      if (!are_few) return;
       shared.ranks[i] = RankOf(score, id);
       shared.values[i] = v;
     });
@@ -187,18 +197,17 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
     }
     if (mask == ~0u) break;
     constexpr unsigned kDigit = kBuckets - 1;
-    ForScores(x, V, [&](float score, int id) {
+    ForEachScore(V, score_of, [&](float score, int id) {
       const Sum v = value_in_question(score, id);
       if (v > 0) AddTo(shared, static_cast<int>(OrderOf(score) >> shift & kDigit), v);
     });
     __syncthreads();
-    cut = Find(shared, kBuckets, in_buckets, the_target);
+    cut = Find(shared, kBuckets, in_buckets, sum_of, the_target);
     mask |= kDigit << shift;
     prefix |= static_cast<unsigned>(cut.index) << shift;
   }
   // Many equals: by their ids.
-  cut = Find(
-      shared, V, [&](int id) { return value_in_question(CleanLogit(x[id]), id); }, the_target);
+  cut = Find(shared, V, score_of, value_in_question, the_target);
   return Sum{prefix} << 32 | static_cast<unsigned>(cut.index);
 }
 
@@ -206,8 +215,11 @@ __device__ Sum Cut(Shared& shared, const float* x, int V, float best, const Valu
 __device__ const float* Edit(const float* logits, int V, const SampleTask& task) {
   const SampleRow& row = task.row;
   if (row.num_edits == 0 && !row.only_edited) return logits;
-  for (int id = static_cast<int>(threadIdx.x); id < V; id += kSampleThreads)
-    task.scores[id] = row.only_edited ? -INFINITY : CleanLogit(logits[id]);
+  ForEachScore(
+      V, [&](int id) { return CleanLogit(logits[id]); },
+      [scores = task.scores, drop = row.only_edited](float score, int id) {
+        scores[id] = drop ? -INFINITY : score;
+      });
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < row.num_edits; i += kSampleThreads) {
     const SampleEdit& edit = task.edits[i];
@@ -226,9 +238,10 @@ __global__ void __launch_bounds__(kSampleThreads)
   const SampleRow& row = task.row;
   const int V = logits.cols;
   const float* x = Edit(logits.row(row.row), V, task);
+  const auto score_of = [&](int id) { return CleanLogit(x[id]); };
 
   Sum top = kNothing;
-  ForScores(x, V, [&](float score, int id) {
+  ForEachScore(V, score_of, [&](float score, int id) {
     if (score > -INFINITY) top = min(top, RankOf(score, id));
   });
   top = BlockMin(shared, top);
@@ -243,7 +256,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   Sum last = kNothing;  // the rank of the last candidate that is kept
   if (row.top_k > 0 && row.top_k < V) {
     last = Cut(
-        shared, x, V, best, [](float score, int) -> Sum { return score > -INFINITY; },
+        shared, score_of, V, best, [](float score, int) -> Sum { return score > -INFINITY; },
         [&](Sum) { return static_cast<Sum>(row.top_k - 1); });
   }
   const auto weigh = [&](float score, int id, float least) -> Sum {
@@ -253,14 +266,14 @@ __global__ void __launch_bounds__(kSampleThreads)
   };
   if (row.top_p < 1) {
     last = Cut(
-        shared, x, V, best, [&](float score, int id) { return weigh(score, id, 0); },
+        shared, score_of, V, best, [&](float score, int id) { return weigh(score, id, 0); },
         [&](Sum all) {
           const Sum share = static_cast<Sum>(ceil(row.top_p * static_cast<double>(all)));
           return share > 0 ? share - 1 : 0;
         });
   }
   const Place drawn = Find(
-      shared, V, [&](int id) { return weigh(CleanLogit(x[id]), id, row.min_p); },
+      shared, V, score_of, [&, least = row.min_p](float score, int id) { return weigh(score, id, least); },
       [&](Sum all) { return static_cast<Sum>(row.uniform * static_cast<double>(all)); });
   if (threadIdx.x == 0) tokens[blockIdx.x] = drawn.index;
 }
