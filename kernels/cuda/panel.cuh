@@ -10,7 +10,7 @@ namespace sessa::cuda {
 
 __device__ inline int NumQueries(const PanelBlock& block) { return block.num_rows * block.num_heads; }
 __device__ inline int PaddedQueries(const PanelBlock& block) {
-  return (NumQueries(block) + kPanelQueries - 1) / kPanelQueries * kPanelQueries;
+  return RoundUp(NumQueries(block), kPanelQueries);
 }
 
 // The last block whose `first` is not behind `at`.

@@ -21,9 +21,11 @@ namespace sessa::cuda {
 
 inline constexpr int kPanelQueries = 128;  // queries of a thread block
 inline constexpr int kPanelKeys = 256;     // keys of a key tile
+inline constexpr int kPanelColumns = 256;  // of values, of a thread block
 inline constexpr int kMaxPanelQueries = 2048;
 inline constexpr int kPanelDepth = 64;  // columns of a stage: panels are zero up to a multiple of it
 inline constexpr int kSolveRows = 64;   // rows of an inverse
+constexpr int NumQueryTiles(int num_queries) { return (num_queries + kPanelQueries - 1) / kPanelQueries; }
 
 // One block in one pass. Offsets count elements of the arrays of PanelScratch.
 struct PanelBlock {
@@ -51,8 +53,9 @@ struct PanelPass {
 struct PanelPlan {
   std::vector<PanelBlock> blocks;
   std::vector<PanelPass> passes;
-  int64_t panel_rows = 0, num_weights = 0, num_stats = 0;  // of the largest pass
-  const PanelBlock* device_blocks = nullptr;               // the same blocks
+  int64_t panel_rows = 0;                     // of all blocks
+  int64_t num_weights = 0, num_stats = 0;     // of the largest pass
+  const PanelBlock* device_blocks = nullptr;  // the same blocks
 };
 
 // The keys inside the blocks of a feedback read: one pass. tile_base, first_item of the blocks are not used.

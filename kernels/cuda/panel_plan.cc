@@ -10,10 +10,15 @@ static_assert(kTile == kFeedbackTile && kChains == kFeedbackChains);
 
 // Of a launch, all blocks together, in passes of one block.
 constexpr int kLaunchPasses = 2;
-constexpr int kValueColumns = 256;  // of a thread block
 
-int NumQueryTiles(const ReadBlock& b) {
-  return (b.num_rows * b.num_heads + kPanelQueries - 1) / kPanelQueries;
+// Of a ReadBlock or a PanelBlock: query tiles, and rows in the panels.
+template <class Block>
+int QueryTiles(const Block& b) {
+  return NumQueryTiles(b.num_rows * b.num_heads);
+}
+template <class Block>
+int64_t PanelRows(const Block& b) {
+  return int64_t{QueryTiles(b)} * kPanelQueries;
 }
 
 PanelBlock Start(const ReadBlock& b, int64_t panel_row) {
@@ -31,15 +36,14 @@ PanelBlock Start(const ReadBlock& b, int64_t panel_row) {
 // Adds the block to the plan's last pass.
 void Append(PanelBlock block, PanelPlan* plan) {
   PanelPass& pass = plan->passes.back();
-  const int query_tiles = (block.num_rows * block.num_heads + kPanelQueries - 1) / kPanelQueries;
-  const int64_t padded = int64_t{query_tiles} * kPanelQueries;
+  const int query_tiles = QueryTiles(block);
+  const int64_t padded = PanelRows(block);
   block.first_item = pass.num_items;
   block.first_query_tile = pass.num_query_tiles;
   if (pass.count > 0) {
     const PanelBlock& before = plan->blocks.back();
-    const int64_t rows = int64_t{pass.num_query_tiles - before.first_query_tile} * kPanelQueries;
-    block.weights = before.weights + rows * before.num_tiles * kPanelKeys;
-    block.stats = before.stats + rows * before.num_tiles * 2;
+    block.weights = before.weights + PanelRows(before) * before.num_tiles * kPanelKeys;
+    block.stats = before.stats + PanelRows(before) * before.num_tiles * 2;
   }
   ++pass.count;
   pass.num_items += query_tiles * block.num_tiles;
@@ -62,7 +66,7 @@ PanelPlan MakeOwnPanelPlan(const std::vector<ReadBlock>& blocks) {
     PanelBlock p = Start(b, plan.panel_rows);
     p.num_tiles = (b.num_rows + kPanelKeys - 1) / kPanelKeys;
     Append(p, &plan);
-    plan.panel_rows += int64_t{NumQueryTiles(b)} * kPanelQueries;
+    plan.panel_rows += PanelRows(b);
   }
   return plan;
 }
@@ -77,18 +81,15 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
         options.num_ranks == 1 ? keys : (keys + round - 1) / round * (round / options.num_ranks);
     return static_cast<int>((own + kPanelKeys - 1) / kPanelKeys);
   };
-  const auto pass_tiles = [&](const ReadBlock& b) {
-    return std::max(1, options.pass_tiles / NumQueryTiles(b));
-  };
+  const auto pass_tiles = [&](const ReadBlock& b) { return std::max(1, options.pass_tiles / QueryTiles(b)); };
   const int64_t launch_weights = int64_t{kLaunchPasses} * options.pass_tiles * kPanelQueries * kPanelKeys;
-  const int column_tiles = (options.dim + kValueColumns - 1) / kValueColumns;
+  const int column_tiles = (options.dim + kPanelColumns - 1) / kPanelColumns;
   for (size_t first = 0, end; first < blocks.size(); first = end) {  // a group of blocks after another
     int64_t weights = 0;
     int num_passes = 1;
     for (end = first; end < blocks.size(); ++end) {
       const ReadBlock& b = blocks[end];
-      const int64_t own =
-          int64_t{std::min(num_tiles(b), pass_tiles(b))} * kPanelKeys * NumQueryTiles(b) * kPanelQueries;
+      const int64_t own = int64_t{std::min(num_tiles(b), pass_tiles(b))} * kPanelKeys * PanelRows(b);
       if (end > first && weights + own > launch_weights) break;
       weights += own;
       num_passes = std::max(num_passes, (num_tiles(b) + pass_tiles(b) - 1) / pass_tiles(b));
@@ -106,15 +107,15 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
           p.num_tiles = std::min(most, tiles - p.first_tile);
           p.is_last_pass = p.first_tile + p.num_tiles == tiles;
           if (options.feedback) {
-            p.num_splits = std::clamp(options.full_device / (NumQueryTiles(b) * column_tiles), 1,
+            p.num_splits = std::clamp(options.full_device / (QueryTiles(b) * column_tiles), 1,
                                       kChains / options.num_ranks);
           }
           Append(p, &plan);
         }
-        panel_row += int64_t{NumQueryTiles(b)} * kPanelQueries;
+        panel_row += PanelRows(b);
       }
     }
-    for (size_t i = first; i < end; ++i) plan.panel_rows += int64_t{NumQueryTiles(blocks[i])} * kPanelQueries;
+    for (size_t i = first; i < end; ++i) plan.panel_rows += PanelRows(blocks[i]);
   }
   return plan;
 }

@@ -1,12 +1,13 @@
 // The reads of panel.h: weights of a pass, then weighted values.
 //
-// RoundPanelsKernel  queries and the blocks' own keys as bf16 panels. Grid: panel rows x (queries, keys).
-// ScoreKernel        128 queries x 256 keys, two warpgroups of 64 x 256: 43 multiply-adds for each byte from
-// L2.
-//                    Grid: query tiles x key tiles of all blocks.
-// ValueKernel        128 queries x 256 columns over the keys of a split, the weights through registers, where
-// they
-//                    are brought to one power of two. Grid: column tiles x splits x query tiles.
+// RoundPanelsKernel: queries and the blocks' own keys as bf16 panels. Grid: panel rows x (queries, keys).
+//
+// ScoreKernel: 128 queries x 256 keys, two warpgroups of 64 x 256, 43 multiply-adds for each byte from L2.
+// Grid: query tiles x key tiles of all blocks.
+//
+// ValueKernel: 128 queries x 256 columns over the keys of a split, the weights through registers, where they
+// are brought to one power of two. Grid: column tiles x splits x query tiles.
+//
 // Both: stages of 64 columns or keys, 48 KiB, copied two ahead into four places; a stage is 1024 cycles of
 // the tensor cores, in which 48 KiB come in and 80 (64) KiB are read from shared memory at 128 bytes a cycle.
 #include "kernels/cuda/panel.cuh"
@@ -16,7 +17,7 @@ namespace {
 
 constexpr int kStages = 4, kAhead = 2;
 constexpr int kBlockThreads = 2 * kWarpgroup;
-constexpr int kColumns = 256;  // of values
+constexpr int kColumns = kPanelColumns;
 constexpr int kFragments = kPanelKeys / 8;
 static_assert(kColumns == kPanelKeys && kBlockThreads == kThreads);
 

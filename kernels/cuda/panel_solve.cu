@@ -1,19 +1,18 @@
 // The triangle inside the blocks of panel.h: with everything but the block's own states joined,
 //   s_i = f_i + share_i (past_i + sum_{j < i} w_ij s_j),   share_i = gamma_i / l_i.
 //
-// JoinKernel      a row's joined softmax, then either the inverse of a 64 x 64 triangle on the diagonal
-// (triangle.cuh)
-//                 or f and the past of 128 columns, which go to s. Grid: 64-row parts of the panels x
-//                 (inverse, columns).
-// TriangleKernel  a thread block owns 32 columns of s, which never mix with others, and goes down the rows,
-// 64 at a
-//                 time; no thread block waits for another. The states so far stay in shared memory (bf16, 128
-//                 KiB for 2048 rows); the weights stream from L2, where all thread blocks read the same: 4
-//                 MiB for 2048 rows, which sets the pace (64 bytes a cycle: 37 us at 1.755 GHz, whatever D up
-//                 to 32 x 132 is). Two warpgroups take the parts of a row by turns; then s = inverse * (f +
-//                 ...) in float32. One block runs on a multiprocessor, so nothing hides its waits: all that a
-//                 part reads beside weights is fetched a part ahead or at its start. Grid: parts of 32
-//                 columns x blocks.
+// JoinKernel: a row's joined softmax, then either the inverse of a 64 x 64 triangle on the diagonal
+// (triangle.cuh) or f and the past of 128 columns, which go to s. Grid: 64-row parts of the panels x
+// (inverse, columns).
+//
+// TriangleKernel: a thread block owns 32 columns of s, which never mix with others, and goes down the rows,
+// 64 at a time; no thread block waits for another. The states so far stay in shared memory (bf16, 128 KiB for
+// 2048 rows); the weights stream from L2, where all thread blocks read the same: 4 MiB for 2048 rows, which
+// sets the pace (64 bytes a cycle: 37 us at 1.755 GHz, whatever D up to 32 x 132 is). Two warpgroups take the
+// parts of a row by turns; then s = inverse * (f + ...) in float32. One block runs on a multiprocessor, so
+// nothing hides its waits: all that a part reads beside weights is fetched a part ahead or at its start.
+// Grid: parts of 32 columns x blocks.
+//
 // Within a diagonal part rows see the states before they are rounded, else as the cache holds them. Method:
 // blocked forward substitution with inverted diagonal blocks (as in solve_tril of flash-linear-attention), by
 // columns.
