@@ -151,7 +151,6 @@ absl::Status Model::AllocateActivations() {
   const size_t width = RoundUp(config_.hidden_size, kColumnUnit);
   for (auto [buffer, floats] :
        std::initializer_list<std::pair<Buffer*, size_t>>{{&x_, rows * D},
-                                                         {&h_, rows * D},
                                                          {&u_, rows * D},
                                                          {&g_, rows * D},
                                                          {&q_, rows * D},
@@ -220,10 +219,9 @@ Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   const int n = static_cast<int>(logit_rows.size());
   const Matrix in = Rows(logit_in_, n, D), logits = Rows(logits_, n, config_.vocab_size);
   backend_->GatherLogitRows(x, in);
-  backend_->LayerNorm(in, norm_weight_, norm_bias_, config_.layer_norm_eps, in);
   const int rank = communicator_->rank();
   const LinearCall head{&lm_head_, logits.Columns(vocab_bounds_[rank], vocab_bounds_[rank + 1])};
-  backend_->Linear(in, {&head, 1});
+  backend_->LayerNormLinear(in, {&norm_weight_, &norm_bias_, config_.layer_norm_eps}, {&head, 1});
   communicator_->AllGatherColumns(logits, vocab_bounds_);
   return logits;
 }
@@ -234,13 +232,14 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const int D = config_.hidden_size, d = config_.head_dim(), rank = communicator_->rank();
   const int c0 = column_bounds_[rank], c1 = column_bounds_[rank + 1];
   const int h0 = head_column_bounds_[rank], h1 = head_column_bounds_[rank + 1];
-  const Matrix x = Rows(x_, rows, D), h = Rows(h_, rows, D), u = Rows(u_, rows, D), g = Rows(g_, rows, D);
+  const Matrix x = Rows(x_, rows, D), u = Rows(u_, rows, D), g = Rows(g_, rows, D);
   const Matrix q = Rows(q_, rows, D).Columns(h0, h1), o = Rows(o_, rows, D);
   const Matrix k = Rows(k_, rows, num_kv_heads_ * d), v = Rows(v_, rows, num_kv_heads_ * d);
   const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D);
 
-  backend_->LayerNorm(x, layer.ln_weight, layer.ln_bias, config_.layer_norm_eps, h);
-  backend_->Linear(h, {{&layer.w_a, u.Columns(c0, c1), Epilogue::kGelu}, {&layer.w_g, g.Columns(c0, c1)}});
+  backend_->LayerNormLinear(
+      x, {&layer.ln_weight, &layer.ln_bias, config_.layer_norm_eps},
+      {{&layer.w_a, u.Columns(c0, c1), Epilogue::kGelu}, {&layer.w_g, g.Columns(c0, c1)}});
   communicator_->AllGatherColumns(u, column_bounds_);
 
   backend_->Linear(u, {{&layer.q, q},

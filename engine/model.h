@@ -72,7 +72,7 @@ class Model {
   std::vector<Layer> layers_;
 
   // Activations of a step, [max_rows, ...].
-  Buffer x_, h_, u_, g_, q_, k_, v_, o_, q_b_, k_b_, f_, s_, sg_, gamma_, logit_in_, logits_;
+  Buffer x_, u_, g_, q_, k_, v_, o_, q_b_, k_b_, f_, s_, sg_, gamma_, logit_in_, logits_;
   Buffer max_, sum_, acc_, p_;
   StepRows step_;  // of the plan
 };

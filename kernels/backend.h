@@ -67,6 +67,12 @@ struct LinearCall {
   Epilogue epilogue = Epilogue::kNone;
 };
 
+// (x - mean) / sqrt(variance + eps) * weight + bias, of each row; weight, bias [D] f32.
+struct LayerNorm {
+  const Buffer *weight, *bias;
+  float eps;
+};
+
 // A rank's cached state of one layer, paged. Forward keys and values of this rank's heads for every page;
 // feedback keys and states, full width, for the pages of this rank's class only.
 struct LayerState {
@@ -176,8 +182,9 @@ class Backend {
   virtual void BeginStep(const StepRows& rows) = 0;
 
   virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;  // of the step's tokens; table [V, D]
-  virtual void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) = 0;
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
+  // Of the layer norm of x.
+  virtual void LayerNormLinear(Matrix x, const LayerNorm& norm, absl::Span<const LinearCall> calls) = 0;
   virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
   // tokens[i]: drawn from row rows[i].row of the logits [.., V], after its edits: the top_k best; of these,
   // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that

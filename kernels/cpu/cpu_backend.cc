@@ -117,13 +117,15 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
-    ForRows(x.rows, [&](int r) {
-      cpu::LayerNormRow(x.row(r), weight.floats(), bias.floats(), eps, x.cols, y.row(r));
-    });
-  }
-
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linear_.Run(x, calls); }
+
+  void LayerNormLinear(Matrix x, const LayerNorm& norm, absl::Span<const LinearCall> calls) override {
+    const Matrix y = {Grown(&normed_, static_cast<size_t>(x.rows) * x.cols), x.rows, x.cols, x.cols};
+    ForRows(x.rows, [&](int r) {
+      cpu::LayerNormRow(x.row(r), norm.weight->floats(), norm.bias->floats(), norm.eps, x.cols, y.row(r));
+    });
+    linear_.Run(y, calls);
+  }
 
   void GatherLogitRows(Matrix x, Matrix y) override {
     for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_->logit_rows[i]), y.cols, y.row(i));
@@ -427,6 +429,7 @@ class CpuBackend final : public Backend {
   LinearLayers linear_;
   const StepRows* step_ = nullptr;
   std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2] of the step
+  std::vector<float> normed_;                // of LayerNormLinear
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<cpu::RowSampler> samplers_;    // [thread]
   std::vector<std::vector<cpu::Bf16Pair>> thread_pairs_;

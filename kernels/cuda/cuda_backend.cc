@@ -113,11 +113,6 @@ class CudaBackend final : public Backend {
     Enqueue([=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); },
             "embed", on, step_.token_ids(), table.data(), dtype, x);
   }
-  void LayerNorm(Matrix x, const Buffer& weight, const Buffer& bias, float eps, Matrix y) override {
-    const RowLaunch on = Pad(&x, &y);
-    Enqueue([=, w = weight.floats(), b = bias.floats()] { cuda::LayerNorm(on, x, w, b, eps, y); },
-            "layer norm", on, x, weight.floats(), bias.floats(), eps, y);
-  }
   void GatherLogitRows(Matrix x, Matrix y) override {
     const RowLaunch on = Pad(&x, &y);
     Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
@@ -137,7 +132,10 @@ class CudaBackend final : public Backend {
             count.rows, tokens);
   }
 
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, calls); }
+  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, nullptr, calls); }
+  void LayerNormLinear(Matrix x, const LayerNorm& norm, absl::Span<const LinearCall> calls) override {
+    linears_.Run(x, &norm, calls);
+  }
 
   void AppendRows(const LayerRows& rows, LayerState* s) override {
     LayerRows r = rows;

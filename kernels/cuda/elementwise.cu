@@ -65,21 +65,30 @@ __global__ void __launch_bounds__(kThreads) PackRowsKernel(const int32_t* live, 
     Store(e.exists ? x.row(e.row)[e.column] : 0.0f, y + static_cast<int64_t>(e.row) * stride + e.column);
 }
 
-// A block a row. x may be y.
+// A block a row.
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    LayerNormKernel(const int32_t* live, Matrix x, const float* weight, const float* bias, float eps,
-                    Matrix y) {
+    LayerNormKernel(const int32_t* live, Matrix x, RowNorm norm, T* y, int stride) {
   BeginKernel();
-  if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
-  const float* in = x.row(blockIdx.x);
-  float* out = y.row(blockIdx.x);
+  const int row = blockIdx.x;
+  T* out = y + static_cast<int64_t>(row) * stride;
+  const bool is_live = row < LiveRows(live, gridDim.x);
+  for (int i = threadIdx.x + (is_live ? x.cols : 0); i < stride; i += kThreads) Store(0.0f, out + i);
+  if (!is_live) return;
+  const float* in = x.row(row);
   float sum = 0, squares = 0;
   for (int i = threadIdx.x; i < x.cols; i += kThreads) sum += in[i];
   const float mean = BlockSum(sum) / x.cols;
   for (int i = threadIdx.x; i < x.cols; i += kThreads) squares = fmaf(in[i] - mean, in[i] - mean, squares);
-  const float scale = 1.0f / sqrtf(BlockSum(squares) / x.cols + eps);
+  const float scale = 1.0f / sqrtf(BlockSum(squares) / x.cols + norm.eps);
   for (int i = threadIdx.x; i < x.cols; i += kThreads)
-    out[i] = fmaf((in[i] - mean) * scale, weight[i], bias[i]);
+    Store(fmaf((in[i] - mean) * scale, norm.weight[i], norm.bias[i]), out + i);
+}
+
+// run(y) for y in its type.
+template <class Run>
+void Typed(DType dtype, void* y, const Run& run) {
+  dtype == DType::kF32 ? run(static_cast<float*>(y)) : run(static_cast<Bf16*>(y));
 }
 
 }  // namespace
@@ -102,15 +111,14 @@ void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y) {
   LaunchElements(on, x.rows, x.cols, FinishRowsKernel, x, epilogue, y);
 }
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride) {
-  if (dtype == DType::kF32) {
-    LaunchElements(on, x.rows, stride, PackRowsKernel<float>, x, static_cast<float*>(y), stride);
-  } else {
-    LaunchElements(on, x.rows, stride, PackRowsKernel<Bf16>, x, static_cast<Bf16*>(y), stride);
-  }
+  Typed(dtype, y,
+        [&]<class T>(T* to) { LaunchElements(on, x.rows, stride, PackRowsKernel<T>, x, to, stride); });
 }
-void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y) {
-  if (x.rows > 0)
-    Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel, on.live, x, weight, bias, eps, y);
+void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride) {
+  if (x.rows == 0) return;
+  Typed(dtype, y, [&]<class T>(T* to) {
+    Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel<T>, on.live, x, norm, to, stride);
+  });
 }
 
 }  // namespace sessa::cuda

@@ -29,15 +29,20 @@ struct RowLaunch {
 
 // ---- elementwise.cu ----
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
-void LayerNorm(RowLaunch on, Matrix x, const float* weight, const float* bias, float eps, Matrix y);
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
 // cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
 void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
                 float* cos, float* sin);
 // The epilogue of a linear layer that left its results in x. x may be y.
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
-// y [rows, stride] in `dtype`, the columns from x.cols on and the rows that are padding zero.
+// The input x of a linear layer, or its layer norm, as y [rows, stride] in `dtype`; the columns from x.cols on
+// and the rows that are padding are zero.
+struct RowNorm {
+  const float *weight, *bias;
+  float eps;
+};
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
+void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
 
 // ---- sample.cu ----
 // Backend::Sample, a task a row. A token does not depend on the rows beside it.

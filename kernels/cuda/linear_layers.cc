@@ -34,11 +34,26 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
   return w;
 }
 
-void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
+void LinearLayers::Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const RowLaunch on = queue_->Pad(&x);
   const DType dtype = calls[0].weights->dtype;
   const bool gemm = x.rows >= kGemmRows && !batch_invariant_;
+  Input in = {x.data, x.rows, x.cols, x.stride};
+  // The library wants the weights' type, and computes all rows, also those that are padding.
+  if (norm != nullptr || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
+    const DType to = gemm ? dtype : DType::kF32;
+    const int stride = Padded(x.cols);
+    if (!context_->Reserve(x.rows * SizeOf(to) * stride, &in_)) return;
+    in.data = in_.data(), in.stride = stride;
+    if (norm == nullptr) {
+      queue_->Enqueue([=] { PackRows(on, x, to, in.data, stride); }, "pack", on, x, to, in.data, stride);
+    } else {
+      const RowNorm n{norm->weight->floats(), norm->bias->floats(), norm->eps};
+      queue_->Enqueue([=] { LayerNormRows(on, x, n, to, in.data, stride); }, "layer norm", on, x, n.weight,
+                      n.bias, n.eps, to, in.data, stride);
+    }
+  }
   Tasks tasks = {};
   int num_tasks = 0;
   for (const LinearCall& call : calls) {
@@ -47,26 +62,15 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     y.rows = x.rows;
     if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
     if (num_tasks == kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
-      gemm ? RunGemm(on, x, tasks, num_tasks, dtype) : RunOwn(on, x, tasks, num_tasks, dtype);
+      gemm ? RunGemm(on, in, tasks, num_tasks, dtype) : RunOwn(on, in, tasks, num_tasks, dtype);
       num_tasks = 0;
     }
   }
 }
 
-// The library computes all rows, also those that are padding: it gets copies, the padding zero, and the
-// rows that are there are taken from its results.
-void LinearLayers::RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
-  const bool copied = on.live != nullptr, rounded = dtype == DType::kBF16;
-  const int stride = Padded(x.cols), k = x.cols;
-  const void* in = x.data;
-  int64_t in_stride = x.stride;
-  if (rounded || copied) {
-    if (!context_->Reserve(x.rows * SizeOf(dtype) * stride, &gemm_in_)) return;
-    queue_->Enqueue([=, to = gemm_in_.data()] { PackRows(on, x, dtype, to, stride); }, "pack", on, x, dtype,
-                    gemm_in_.data(), stride);
-    in = gemm_in_.data();
-    in_stride = stride;
-  }
+// Padding is zero on the left, and of the results only the rows that are there are taken.
+void LinearLayers::RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype) {
+  const bool copied = on.live != nullptr;
   for (int i = 0; i < num_tasks; ++i) {
     const LinearTask& task = tasks[i];
     const Epilogue epilogue = task.epilogue;
@@ -76,11 +80,11 @@ void LinearLayers::RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_t
       y = {gemm_out_.floats(), y.rows, task.n, task.n};
     }
     const GemmCall call{.dtype = dtype,
-                        .x = in,
-                        .x_stride = in_stride,
+                        .x = in.data,
+                        .x_stride = in.stride,
                         .weight = task.weight,
-                        .weight_stride = Padded(k),
-                        .k = rounded ? stride : k,
+                        .weight_stride = Padded(in.cols),
+                        .k = dtype == DType::kF32 ? in.cols : Padded(in.cols),
                         .bias = task.bias,
                         .accumulate = epilogue == Epilogue::kAdd && !copied,
                         .y = y};
@@ -89,7 +93,7 @@ void LinearLayers::RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_t
           if (absl::Status status = gemm_->Run(context_->stream(), call); !status.ok())
             context_->Fail(status);
         },
-        "gemm", dtype, in, in_stride, task, k, y);
+        "gemm", dtype, in.data, in.stride, task, in.cols, y);
     // The library's own GELU is another function.
     if (copied || epilogue == Epilogue::kGelu) {
       queue_->Enqueue([=, to = task.y] { FinishRows(on, y, epilogue, to); }, "finish", on, y, task);
@@ -97,7 +101,8 @@ void LinearLayers::RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_t
   }
 }
 
-void LinearLayers::RunOwn(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype) {
+void LinearLayers::RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype) {
+  const Matrix x{static_cast<float*>(in.data), in.rows, in.cols, in.stride};
   int num_tiles = 0;
   for (int i = 0; i < num_tasks; ++i) num_tiles += (tasks[i].n + kTile - 1) / kTile;
   int rows = x.rows;  // at a time

@@ -21,21 +21,27 @@ class LinearLayers {
   LinearLayers(Context* context, StepQueue* queue, std::unique_ptr<Gemm> gemm, bool batch_invariant)
       : context_(context), queue_(queue), gemm_(std::move(gemm)), batch_invariant_(batch_invariant) {}
 
-  // As the functions of Backend. Make: UNIMPLEMENTED for int8.
+  // As the functions of Backend; norm: null, there is none. Make: UNIMPLEMENTED for int8.
   absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
                                      DType to);
-  void Run(Matrix x, absl::Span<const LinearCall> calls);
+  void Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearCall> calls);
 
  private:
   using Tasks = std::array<LinearTask, kMaxLinearTasks>;  // those that are not there are zero
-  void RunGemm(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
-  void RunOwn(RowLaunch on, Matrix x, const Tasks& tasks, int num_tasks, DType dtype);
+  // x or a copy of it: in the weights' type for the library, else in float32.
+  struct Input {
+    void* data;
+    int rows, cols;
+    int64_t stride;
+  };
+  void RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype);
+  void RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype);
 
   Context* const context_;
   StepQueue* const queue_;
   const std::unique_ptr<Gemm> gemm_;
   const bool batch_invariant_;
-  Buffer partial_, counters_, gemm_in_, gemm_out_;  // scratch, grown as needed
+  Buffer partial_, counters_, in_, gemm_out_;  // scratch, grown as needed
 };
 
 }  // namespace sessa::cuda

@@ -209,6 +209,7 @@ class OperationsTest : public testing::Test {
     ASSERT_TRUE(backend_->AllocateState(100 * kPagesEach, &state_).ok());
     const auto weight = Random(40 * kWidth), vector = Random(kWidth);
     linear_ = *backend_->MakeLinear(weight.data(), weight.data(), DType::kF32, 40, kWidth, DType::kBF16);
+    square_ = *backend_->MakeLinear(weight.data(), nullptr, DType::kF32, kWidth, kWidth, DType::kBF16);
     table_ = *backend_->MakeTable(weight.data(), DType::kF32, weight.size(), DType::kF32);
     vector_ = *backend_->MakeTable(vector.data(), DType::kF32, vector.size(), DType::kF32);
   }
@@ -258,7 +259,7 @@ class OperationsTest : public testing::Test {
     CutIntoWaves(&step, kFeedbackTile);
     backend_->BeginStep(step);
     backend_->Embed(table_, DType::kF32, x);
-    backend_->LayerNorm(x, vector_, vector_, 1e-5f, h);
+    backend_->LayerNormLinear(x, {&vector_, &vector_, 1e-5f}, {{&square_, h}, {&linear_, r, Epilogue::kAdd}});
     backend_->Linear(h, {{&linear_, y, Epilogue::kGelu}, {&linear_, r, Epilogue::kAdd}});
     backend_->AppendRows({q, k, v, b, h, &vector_, &vector_, 0.9f, gamma.data}, &state_);
     const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
@@ -297,7 +298,7 @@ class OperationsTest : public testing::Test {
 
   std::unique_ptr<Backend> backend_;
   LayerState state_;
-  LinearWeights linear_;
+  LinearWeights linear_, square_;
   Buffer table_, vector_;
   std::map<std::string, Buffer> operands_;
   std::mt19937 random_;
