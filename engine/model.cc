@@ -149,26 +149,26 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
 absl::Status Model::AllocateActivations() {
   const size_t D = config_.hidden_size, rows = max_rows_, d = config_.head_dim();
   const size_t width = RoundUp(config_.hidden_size, kColumnUnit);
-  for (auto [buffer, floats] :
-       std::initializer_list<std::pair<Buffer*, size_t>>{{&x_, rows * D},
-                                                         {&u_, rows * D},
-                                                         {&g_, rows * D},
-                                                         {&q_, rows * D},
-                                                         {&k_, rows * num_kv_heads_ * d},
-                                                         {&v_, rows * num_kv_heads_ * d},
-                                                         {&o_, rows * D},
-                                                         {&q_b_, rows * D},
-                                                         {&k_b_, rows * D},
-                                                         {&f_, rows * D},
-                                                         {&s_, rows * D},
-                                                         {&sg_, rows * D},
-                                                         {&gamma_, rows},
-                                                         {&logit_in_, rows * D},
-                                                         {&logits_, rows * config_.vocab_size},
-                                                         {&max_, rows * kFeedbackChains},
-                                                         {&sum_, rows * kFeedbackChains},
-                                                         {&acc_, rows * kFeedbackChains * width},
-                                                         {&p_, rows * kFeedbackTile}}) {
+  for (auto [buffer, floats] : std::initializer_list<std::pair<Buffer*, size_t>>{
+           {&x_, rows * D},
+           {&u_, rows * D},
+           {&g_, rows * D},
+           {&q_, rows * D},
+           {&k_, rows * num_kv_heads_ * d},
+           {&v_, rows * num_kv_heads_ * d},
+           {&o_, rows * D},
+           {&q_b_, rows * D},
+           {&k_b_, rows * D},
+           {&f_, rows * D},
+           {&s_, rows * D},
+           {&sg_, rows * D},
+           {&gamma_, rows},
+           {&logit_in_, rows * D},
+           {&logits_, rows * config_.vocab_size},
+           {&max_, rows * kFeedbackChains},
+           {&sum_, rows * kFeedbackChains},
+           {&acc_, rows * kFeedbackChains * width},
+           {&p_, rows * kFeedbackTile * communicator_->size()}}) {
     auto memory = backend_->Allocate(floats * sizeof(float));
     if (!memory.ok()) return memory.status();
     *buffer = *std::move(memory);
@@ -222,7 +222,7 @@ Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   const int rank = communicator_->rank();
   const LinearCall head{&lm_head_, logits.Columns(vocab_bounds_[rank], vocab_bounds_[rank + 1])};
   backend_->LayerNormLinear(in, {&norm_weight_, &norm_bias_, config_.layer_norm_eps}, {&head, 1});
-  communicator_->AllGatherColumns(logits, vocab_bounds_);
+  communicator_->AllGather({{logits, vocab_bounds_}});
   return logits;
 }
 
@@ -240,19 +240,18 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   backend_->LayerNormLinear(
       x, {&layer.ln_weight, &layer.ln_bias, config_.layer_norm_eps},
       {{&layer.w_a, u.Columns(c0, c1), Epilogue::kGelu}, {&layer.w_g, g.Columns(c0, c1)}});
-  communicator_->AllGatherColumns(u, column_bounds_);
+  communicator_->AllGather({{u, column_bounds_}});
 
   backend_->Linear(u, {{&layer.q, q},
                        {&layer.k, k},
                        {&layer.v, v},
                        {&layer.q_b, q_b.Columns(c0, c1)},
                        {&layer.k_b, k_b.Columns(c0, c1)}});
-  communicator_->AllGatherColumns(q_b, column_bounds_);
-  communicator_->AllGatherColumns(k_b, column_bounds_);
+  communicator_->AllGather({{q_b, column_bounds_}, {k_b, column_bounds_}});
   backend_->AppendRows(
       {q, k, v, k_b, u, &layer.gamma_ctx, &layer.gamma_bias, config_.gamma_max, gamma_.floats()}, state);
   backend_->AttendAndFeedbackRead({q, q_to_kv_, o.Columns(h0, h1)}, ReadOf(0, rows), *state);
-  communicator_->AllGatherColumns(o, head_column_bounds_);
+  communicator_->AllGather({{o, head_column_bounds_}});
   if (config_.num_heads > 1) {
     const LinearCall out{&layer.out, f.Columns(c0, c1)};
     backend_->Linear(o, {&out, 1});
@@ -261,7 +260,7 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
 
   const LinearCall w_out{&layer.w_out, x.Columns(c0, c1), Epilogue::kAdd};
   backend_->Linear(Rows(sg_, rows, D), {&w_out, 1});
-  communicator_->AllGatherColumns(x, column_bounds_);
+  communicator_->AllGather({{x, column_bounds_}});
 }
 
 FeedbackReadCall Model::ReadOf(int wave, int rows) const {
@@ -273,7 +272,8 @@ FeedbackReadCall Model::ReadOf(int wave, int rows) const {
           wave,
           communicator_->rank(),
           communicator_->size(),
-          {max_.floats(), sum_.floats(), acc_.floats(), p_.floats(), n, RoundUp(D, kColumnUnit)}};
+          {max_.floats(), sum_.floats(), acc_.floats(),
+           p_.floats() + int64_t{communicator_->rank()} * n * kFeedbackTile, n, RoundUp(D, kColumnUnit)}};
 }
 
 // (I - diag(gamma) alpha) s = f by forward substitution over blocks of rows: a block reads all earlier states
@@ -286,39 +286,44 @@ void Model::Feedback(int rows, LayerState* state) {
   for (int i = 0; i < static_cast<int>(step_.waves.size()) && !step_.waves[i].empty(); ++i) {
     const FeedbackReadCall read = ReadOf(i, rows);
     if (i > 0) backend_->FeedbackRead(read, *state);
-    if (ranks > 1) GatherPartials(step_.waves[i], read.partials);
-    backend_->FeedbackSolve({i, read.partials, f, gamma_.floats(), column_bounds_[rank],
+    FeedbackPartials partials = read.partials;
+    partials.p = p_.floats();
+    if (ranks > 1) GatherPartials(partials);
+    backend_->FeedbackSolve({i, ranks, partials, f, gamma_.floats(), column_bounds_[rank],
                              column_bounds_[rank + 1], s, Rows(g_, rows, D), sg, /*append=*/ranks == 1},
                             state);
     if (ranks > 1) {
-      communicator_->AllGatherColumns(s, column_bounds_);
+      std::vector<Communicator::Columns> solved;
+      for (int b = 0, end; b < static_cast<int>(step_.waves[i].size()); b = end) {  // neighbours together
+        const RowSpan *first = &step_.waves[i][b], *last = first;
+        for (end = b + 1; end < static_cast<int>(step_.waves[i].size()); ++end, ++last) {
+          if (last->first_row + last->num_rows != step_.waves[i][end].first_row) break;
+        }
+        for (const Matrix& m : {s, sg})
+          solved.push_back({m.Rows(first->first_row, last->first_row + last->num_rows), column_bounds_});
+      }
+      communicator_->AllGather(solved);
       backend_->AppendFeedbackStates(s, i, state);
     }
   }
-  communicator_->AllGatherColumns(sg, column_bounds_);
 }
 
-// A few rows for each chain, whatever the context length.
-void Model::GatherPartials(const std::vector<RowSpan>& wave, const FeedbackPartials& partials) {
-  const int ranks = communicator_->size();
-  const int64_t n = partials.rows, width = partials.width;
-  std::vector<Communicator::Segment> by_chain, values, triangle;
-  for (int64_t c = 0; c < kFeedbackChains; ++c) {
-    by_chain.push_back({c * n, (c + 1) * n, static_cast<int>(c) % ranks});
-    values.push_back({c * n * width, (c + 1) * n * width, static_cast<int>(c) % ranks});
+// A few rows for each chain, whatever the context length. Chain c is rank c % ranks': by columns of rows of
+// `ranks` chains.
+void Model::GatherPartials(const FeedbackPartials& partials) {
+  const int ranks = communicator_->size(), n = partials.rows;
+  std::vector<int> one_each, values, weights;  // bounds
+  for (int r = 0; r <= ranks; ++r) {
+    one_each.push_back(r * n);
+    values.push_back(r * n * partials.width);
+    weights.push_back(r * n * kFeedbackTile);
   }
-  int64_t row = 0;
-  for (const RowSpan& b : wave) {
-    if (b.start % kFeedbackTile + b.num_rows <= kFeedbackTile) {  // has its probabilities in p
-      triangle.push_back(
-          {row * kFeedbackTile, (row + b.num_rows) * kFeedbackTile, b.start / kFeedbackTile % ranks});
-    }
-    row += b.num_rows;
-  }
-  communicator_->AllGatherSegments(partials.max, by_chain);
-  communicator_->AllGatherSegments(partials.sum, by_chain);
-  communicator_->AllGatherSegments(partials.acc, values);
-  communicator_->AllGatherSegments(partials.p, triangle);
+  const auto rows = [](float* data, int num_rows, const std::vector<int>& bounds) {
+    return Communicator::Columns{{data, num_rows, bounds.back(), bounds.back()}, bounds};
+  };
+  const int rounds = kFeedbackChains / ranks;
+  communicator_->AllGather({rows(partials.max, rounds, one_each), rows(partials.sum, rounds, one_each),
+                            rows(partials.acc, rounds, values), rows(partials.p, 1, weights)});
 }
 
 }  // namespace sessa

@@ -55,7 +55,7 @@ class Model {
   // What the feedback reads for a wave of the step.
   FeedbackReadCall ReadOf(int wave, int rows) const;
   void Feedback(int rows, LayerState* state);
-  void GatherPartials(const std::vector<RowSpan>& wave, const FeedbackPartials& partials);
+  void GatherPartials(const FeedbackPartials& partials);
 
   const ModelConfig config_;
   const int max_rows_;

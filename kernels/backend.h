@@ -107,8 +107,9 @@ void CutIntoWaves(StepRows* rows, int max_block_rows);
 
 // What the feedback read of a wave leaves behind, exchanged between ranks. For the wave's rows r:
 //   max, sum [kFeedbackChains][rows], acc [kFeedbackChains][rows][width], p [rows][kFeedbackTile]
-// p: of blocks within one tile, the unnormalised probabilities of the columns inside it. Backends with longer
-// blocks keep what they need of a block's own columns from FeedbackRead to FeedbackSolve.
+// p: of blocks within one tile, the unnormalised probabilities of the columns inside it, from the rank of
+// that tile. Backends with longer blocks keep what they need of a block's own columns from FeedbackRead to
+// FeedbackSolve.
 struct FeedbackPartials {
   float *max, *sum, *acc, *p;
   int rows, width;
@@ -139,9 +140,10 @@ struct FeedbackReadCall {
 };
 
 // s = f + gamma r for the columns [begin, end) of the wave's rows, and gated = s g there (null: not wanted).
-// append: s goes to its pages too; requires all columns, and every page to be of this rank's class.
+// append: s goes to its pages too; requires all columns, and every page to be of this rank's class. The
+// partials are those of all ranks: p is [num_ranks][rows][kFeedbackTile].
 struct FeedbackSolveCall {
-  int wave;
+  int wave, num_ranks;
   FeedbackPartials partials;
   Matrix f;
   const float* gamma;  // [rows]
@@ -185,7 +187,7 @@ class Backend {
   virtual void Linear(Matrix x, absl::Span<const LinearCall> calls) = 0;  // calls share x
   // Of the layer norm of x.
   virtual void LayerNormLinear(Matrix x, const LayerNorm& norm, absl::Span<const LinearCall> calls) = 0;
-  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;                   // y[i] = x[logit_rows[i]]
+  virtual void GatherLogitRows(Matrix x, Matrix y) = 0;  // y[i] = x[logit_rows[i]]
   // tokens[i]: drawn from row rows[i].row of the logits [.., V], after its edits: the top_k best; of these,
   // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that
   // weigh at least min_p of the best. At temperature 0 the best. Of equals the lowest id is best; NaN and

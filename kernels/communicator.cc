@@ -6,9 +6,10 @@ namespace sessa {
 namespace {
 
 struct Group {
-  explicit Group(int size) : barrier(size), data(size) {}
+  explicit Group(int size) : barrier(size), parts(size) {}
   std::barrier<> barrier;
-  std::vector<float*> data;  // data[r] is written by rank r before a barrier and read by others after it
+  // parts[r] is written by rank r before a barrier and read by others after it.
+  std::vector<absl::Span<const Communicator::Columns>> parts;
 };
 
 class ThreadCommunicator final : public Communicator {
@@ -19,35 +20,23 @@ class ThreadCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void AllGatherColumns(Matrix x, absl::Span<const int> bounds) override {
+  void AllGather(absl::Span<const Columns> parts) override {
     if (size_ == 1) return;
-    Publish(x.data);
+    group_->parts[rank_] = parts;
+    group_->barrier.arrive_and_wait();
     for (int r = 0; r < size_; ++r) {
       if (r == rank_) continue;
-      for (int i = 0; i < x.rows; ++i) {
-        const float* from = group_->data[r] + i * x.stride;
-        std::copy(from + bounds[r], from + bounds[r + 1], x.row(i) + bounds[r]);
+      for (size_t p = 0; p < parts.size(); ++p) {
+        const auto& [x, bounds] = parts[p];
+        const Matrix& from = group_->parts[r][p].x;
+        for (int i = 0; i < x.rows; ++i)
+          std::copy(from.row(i) + bounds[r], from.row(i) + bounds[r + 1], x.row(i) + bounds[r]);
       }
     }
     group_->barrier.arrive_and_wait();  // nobody overwrites its part before all have read it
   }
 
-  void AllGatherSegments(float* data, absl::Span<const Segment> segments) override {
-    if (size_ == 1) return;
-    Publish(data);
-    for (const Segment& s : segments) {
-      if (s.owner != rank_)
-        std::copy(group_->data[s.owner] + s.begin, group_->data[s.owner] + s.end, data + s.begin);
-    }
-    group_->barrier.arrive_and_wait();
-  }
-
  private:
-  void Publish(float* data) {
-    group_->data[rank_] = data;
-    group_->barrier.arrive_and_wait();
-  }
-
   const int rank_, size_;
   const std::shared_ptr<Group> group_;
 };

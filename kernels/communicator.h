@@ -20,15 +20,13 @@ class Communicator {
   // Not OK once a peer or the way to it is lost: what later calls leave behind is then undefined.
   // Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }
-  // Rank r has filled the columns [bounds[r], bounds[r + 1]) of its `x`; afterwards every rank has all
-  // columns.
-  virtual void AllGatherColumns(Matrix x, absl::Span<const int> bounds) = 0;
-  // Segment i of `data` was filled by the rank owners[i]; afterwards every rank has all segments.
-  struct Segment {
-    int64_t begin, end;  // floats
-    int owner;
+  // A rank's own copy of a matrix, of which it has filled the columns [bounds[rank()], bounds[rank() + 1]).
+  struct Columns {
+    Matrix x;
+    absl::Span<const int> bounds;
   };
-  virtual void AllGatherSegments(float* data, absl::Span<const Segment> segments) = 0;
+  // Afterwards every rank has all columns of each part. Several at once cost little more than one.
+  virtual void AllGather(absl::Span<const Columns> parts) = 0;
 };
 
 // One communicator for each of `size` threads of this process, joined by memory and a barrier.

@@ -12,8 +12,8 @@ namespace {
 struct Group {
   explicit Group(int size) : barrier(size), parts(size) {}
   std::barrier<> barrier;
-  std::vector<std::vector<float>>
-      parts;  // parts[r] is written by rank r before a barrier and read by others after it
+  // parts[r] is written by rank r before a barrier and read by others after it.
+  std::vector<std::vector<float>> parts;
 };
 
 class HostCommunicator final : public Communicator {
@@ -24,53 +24,34 @@ class HostCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void AllGatherColumns(Matrix x, absl::Span<const int> bounds) override {
+  void AllGather(absl::Span<const Columns> parts) override {
     std::vector<float>& own = group_->parts[rank_];
-    const auto width = [&](int r) { return static_cast<int64_t>(bounds[r + 1] - bounds[r]); };
-    own.resize(x.rows * width(rank_));
-    for (int i = 0; i < x.rows; ++i)
-      backend_->CopyOut(x.row(i) + bounds[rank_], width(rank_) * sizeof(float),
-                        own.data() + i * width(rank_));
-    Exchange([&](int r, const std::vector<float>& part) {
-      for (int i = 0; i < x.rows; ++i)
-        backend_->CopyIn(part.data() + i * width(r), width(r) * sizeof(float), x.row(i) + bounds[r]);
-    });
-  }
-
-  void AllGatherSegments(float* data, absl::Span<const Segment> segments) override {
-    std::vector<float>& own = group_->parts[rank_];
-    int64_t size = 0;
-    for (const Segment& s : segments) size += s.owner == rank_ ? s.end - s.begin : 0;
-    own.resize(size);
-    // A part holds its rank's segments one after another.
-    const auto each = [&](int owner, auto&& body) {
-      int64_t at = 0;
-      for (const Segment& s : segments) {
-        if (s.owner != owner) continue;
-        body(s, at);
-        at += s.end - s.begin;
-      }
-    };
-    each(rank_, [&](const Segment& s, int64_t at) {
-      backend_->CopyOut(data + s.begin, (s.end - s.begin) * sizeof(float), own.data() + at);
-    });
-    Exchange([&](int r, const std::vector<float>& part) {
-      each(r, [&](const Segment& s, int64_t at) {
-        backend_->CopyIn(part.data() + at, (s.end - s.begin) * sizeof(float), data + s.begin);
-      });
-    });
-  }
-
- private:
-  template <class Take>
-  void Exchange(const Take& take) {
+    own.resize(Each(parts, rank_, [](float*, int64_t, int64_t) {}));
+    Each(parts, rank_,
+         [&](float* x, int64_t n, int64_t at) { backend_->CopyOut(x, n * sizeof(float), own.data() + at); });
     (void)backend_->Synchronize();  // an error stays with the backend
     group_->barrier.arrive_and_wait();
     for (int r = 0; r < size_; ++r) {
-      if (r != rank_) take(r, group_->parts[r]);
+      if (r == rank_) continue;
+      Each(parts, r, [&](float* x, int64_t n, int64_t at) {
+        backend_->CopyIn(group_->parts[r].data() + at, n * sizeof(float), x);
+      });
     }
     (void)backend_->Synchronize();
     group_->barrier.arrive_and_wait();  // nobody overwrites its part before all have read it
+  }
+
+ private:
+  // copy(x, n, at) for each run of n floats that rank r fills; in its part they follow one another. Returns
+  // the size of the part.
+  template <class Copy>
+  static int64_t Each(absl::Span<const Columns> parts, int r, const Copy& copy) {
+    int64_t at = 0;
+    for (const auto& [x, bounds] : parts) {
+      const int64_t n = bounds[r + 1] - bounds[r];
+      for (int i = 0; i < x.rows && n > 0; ++i, at += n) copy(x.row(i) + bounds[r], n, at);
+    }
+    return at;
   }
 
   const int rank_, size_;

@@ -287,13 +287,13 @@ class CpuBackend final : public Backend {
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
       const int row = first_rows[item / slabs], c = call.begin + item % slabs * kSlab,
-                end = std::min(call.end, c + kSlab);
+                end = std::min(call.end, c + kSlab), owner = block.start / kTile % call.num_ranks;
       cpu::FeedbackSolve(
           {block.num_rows, block.start / kTile % kFeedbackChains, in.max + row, in.sum + row, in.rows,
            in.acc + static_cast<int64_t>(row) * in.width, static_cast<int64_t>(in.rows) * in.width, in.width,
-           in.p + static_cast<int64_t>(row) * kTile, block.start % kTile, call.f.row(block.first_row),
-           call.f.stride, call.gamma + block.first_row, state->dtype, call.s.row(block.first_row),
-           call.s.stride},
+           in.p + (static_cast<int64_t>(owner) * in.rows + row) * kTile, block.start % kTile,
+           call.f.row(block.first_row), call.f.stride, call.gamma + block.first_row, state->dtype,
+           call.s.row(block.first_row), call.s.stride},
           c, end);
       for (int r = block.first_row; r < block.first_row + block.num_rows && call.g.data != nullptr; ++r)
         cpu::MultiplyRow(call.s.row(r) + c, call.g.row(r) + c, end - c, call.gated.row(r) + c);

@@ -203,21 +203,31 @@ class CudaBackend final : public Backend {
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
     const RowLaunch on = Pad(&padded, &f, &s, &g, &gated);
     const cuda::FeedbackSolveArgs args{
-        in.max,      in.sum,
-        in.acc,      in.p,
-        padded.rows, in.width,
-        on.live,     f,
-        s,           g,
-        gated,       call.append ? FeedbackStates(*state) : cuda::PagedVectors{},
-        call.gamma,  state->dtype == DType::kBF16,
-        call.begin,  call.end};
+        .max = in.max,
+        .sum = in.sum,
+        .acc = in.acc,
+        .p = in.p,
+        .num_ranks = call.num_ranks,
+        .partial_rows = padded.rows,
+        .width = in.width,
+        .live = on.live,
+        .f = f,
+        .s = s,
+        .g = g,
+        .gated = gated,
+        .states = call.append ? FeedbackStates(*state) : cuda::PagedVectors{},
+        .gamma = call.gamma,
+        .round_to_bf16 = state->dtype == DType::kBF16,
+        .begin = call.begin,
+        .end = call.end,
+    };
     for (const cuda::ReadGroup& group : plan.groups) {
       const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
       const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
       Enqueue([=, stream = stream(),
                count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
-              "feedback solve", on, in.max, in.sum, in.acc, in.p, padded.rows, in.width, f, s, g, gated,
-              args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
+              "feedback solve", on, in.max, in.sum, in.acc, in.p, call.num_ranks, padded.rows, in.width, f, s,
+              g, gated, args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
               int{by_inverse});
     }
     if (!wave.own.blocks.empty()) {

@@ -27,6 +27,12 @@ __device__ __forceinline__ int64_t PartialAt(const FeedbackSolveArgs& args, cons
   return static_cast<int64_t>(chain) * LiveRows(args.live, args.partial_rows) + block.wave_row + r;
 }
 __device__ __forceinline__ int OwnChain(const ReadBlock& block) { return block.start / kTile % kChains; }
+// Of row r, the weights of the block's columns.
+__device__ __forceinline__ const float* OwnWeights(const FeedbackSolveArgs& args, const ReadBlock& block,
+                                                   int r) {
+  return args.p + PartialAt(args, block, block.start / kTile % args.num_ranks, r) * kTile +
+         block.start % kTile;
+}
 
 // Of row r; one thread of kMaxQueries for each calls it.
 __device__ __forceinline__ void JoinChains(const FeedbackSolveArgs& args, const ReadBlock& block, int r,
@@ -89,14 +95,14 @@ __global__ void __launch_bounds__(kColumns)
   __shared__ Joined joined;
   const ReadBlock block = blocks[blockIdx.x];
   const int thread = threadIdx.x, column = args.begin + static_cast<int>(blockIdx.y) * kColumns + thread;
-  const int own = OwnChain(block), first_column = block.start % kTile;
+  const int own = OwnChain(block);
   JoinChains(args, block, thread, joined);
   __syncthreads();
   if (column >= args.end) return;
   for (int r = 0; r < block.num_rows; ++r) {
     const Past past = ReadPast(args, block, joined, r, column);
     float x = past.own;
-    const float* p = args.p + static_cast<int64_t>(block.wave_row + r) * kTile + first_column;
+    const float* p = OwnWeights(args, block, r);
 #pragma unroll 4
     for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
     const float y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
@@ -127,9 +133,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int r = i / kTriangleRows, j = i % kTriangleRows;
     float b = 0;
     if (r < block.num_rows && j < r) {
-      b = shared.joined.shares[r] *
-          (shared.joined.weights[own][r] *
-           args.p[static_cast<int64_t>(block.wave_row + r) * kTile + block.start % kTile + j]);
+      b = shared.joined.shares[r] * (shared.joined.weights[own][r] * OwnWeights(args, block, r)[j]);
     }
     shared.matrix[r][j] = b;
   }

@@ -35,8 +35,8 @@ void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, i
                 float* cos, float* sin);
 // The epilogue of a linear layer that left its results in x. x may be y.
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
-// The input x of a linear layer, or its layer norm, as y [rows, stride] in `dtype`; the columns from x.cols on
-// and the rows that are padding are zero.
+// The input x of a linear layer, or its layer norm, as y [rows, stride] in `dtype`; the columns from x.cols
+// on and the rows that are padding are zero.
 struct RowNorm {
   const float *weight, *bias;
   float eps;
@@ -187,8 +187,8 @@ void FusedAttention(cudaStream_t stream, const PagedRead& read, int num_ctas);
 
 // ---- feedback_solve.cu ----
 struct FeedbackSolveArgs {
-  const float *max, *sum, *acc, *p;  // as FeedbackPartials
-  int partial_rows, width;
+  const float *max, *sum, *acc, *p;  // as FeedbackSolveCall
+  int num_ranks, partial_rows, width;
   const int32_t* live;  // as RowLaunch: instead of partial_rows
   Matrix f, s;          // [rows, D]
   Matrix g, gated;      // gated = s g; null: not wanted

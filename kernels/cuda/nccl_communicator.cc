@@ -15,6 +15,8 @@ namespace sessa {
 namespace {
 
 constexpr std::chrono::milliseconds kWatchPeriod(200);
+// NCCL sends the messages of a group together, so these cost less than copies of their own.
+constexpr int kMaxMessageRows = 8;
 
 class NcclCommunicator final : public Communicator {
  public:
@@ -47,50 +49,63 @@ class NcclCommunicator final : public Communicator {
     return status_;
   }
 
-  // Columns are packed, so that each rank's part is one message.
-  void AllGatherColumns(Matrix x, absl::Span<const int> bounds) override {
-    if (x.rows == 0 || !status().ok() || !Reserve(int64_t{x.rows} * x.cols)) return;
-    const auto packed = [&](int r) { return packed_ + int64_t{x.rows} * bounds[r]; };
-    const auto bytes = [&](int r) { return sizeof(float) * (bounds[r + 1] - bounds[r]); };
-    if (bytes(rank_) > 0) {
-      Note(cudaMemcpy2DAsync(packed(rank_), bytes(rank_), x.data + bounds[rank_], sizeof(float) * x.stride,
-                             bytes(rank_), x.rows, cudaMemcpyDeviceToDevice, stream_));
-    }
+  // One group of broadcasts. Matrices of few rows go as they are, a message for each rank and row; columns of
+  // more rows are packed first.
+  void AllGather(absl::Span<const Columns> parts) override {
+    int64_t floats = 0;
+    for (const auto& [x, bounds] : parts) floats += IsPacked(x) ? int64_t{x.rows} * x.cols : 0;
+    if (!status().ok() || !Reserve(floats)) return;
+    CopyPacked(parts, /*pack=*/true);
     Note(ncclGroupStart(), "group");
-    for (int r = 0; r < size_; ++r) {
-      if (bytes(r) == 0) continue;
-      Note(ncclBroadcast(packed(r), packed(r), int64_t{x.rows} * (bounds[r + 1] - bounds[r]), ncclFloat, r,
-                         comm_, stream_),
-           "broadcast");
+    float* packed = packed_;
+    for (const auto& [x, bounds] : parts) {
+      for (int r = 0; r < size_; ++r) {
+        const int64_t n = bounds[r + 1] - bounds[r];
+        if (IsPacked(x)) {
+          Broadcast(packed, x.rows * n, r);
+          packed += x.rows * n;
+        } else {
+          for (int i = 0; i < x.rows; ++i) Broadcast(x.row(i) + bounds[r], n, r);
+        }
+      }
     }
-    EndGroup();
-    for (int r = 0; r < size_; ++r) {
-      if (r == rank_ || bytes(r) == 0) continue;
-      Note(cudaMemcpy2DAsync(x.data + bounds[r], sizeof(float) * x.stride, packed(r), bytes(r), bytes(r),
-                             x.rows, cudaMemcpyDeviceToDevice, stream_));
+    Note(ncclGroupEnd(), "group");
+    Note(cudaEventRecord(done_, stream_));
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      deadline_ = Clock::now() + limit_;
     }
-  }
-
-  void AllGatherSegments(float* data, absl::Span<const Segment> segments) override {
-    if (!status().ok()) return;
-    Note(ncclGroupStart(), "group");
-    for (const Segment& s : segments) {
-      if (s.end > s.begin)
-        Note(ncclBroadcast(data + s.begin, data + s.begin, s.end - s.begin, ncclFloat, s.owner, comm_,
-                           stream_),
-             "broadcast");
-    }
-    EndGroup();
+    CopyPacked(parts, /*pack=*/false);
   }
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  void EndGroup() {
-    Note(ncclGroupEnd(), "group");
-    Note(cudaEventRecord(done_, stream_));
-    std::lock_guard<std::mutex> lock(mutex_);
-    deadline_ = Clock::now() + limit_;
+  static bool IsPacked(const Matrix& x) { return x.rows > kMaxMessageRows; }
+
+  // Columns of a packed matrix to or from their places in packed_: this rank's before they are sent, the
+  // others' afterwards.
+  void CopyPacked(absl::Span<const Columns> parts, bool pack) {
+    float* packed = packed_;
+    for (const auto& [x, bounds] : parts) {
+      if (!IsPacked(x)) continue;
+      for (int r = 0; r < size_; ++r) {
+        const int64_t n = bounds[r + 1] - bounds[r];
+        const size_t dense = n * sizeof(float), strided = x.stride * sizeof(float);
+        float* columns = x.data + bounds[r];
+        if (n > 0 && (r == rank_) == pack) {
+          Note(pack ? cudaMemcpy2DAsync(packed, dense, columns, strided, dense, x.rows,
+                                        cudaMemcpyDeviceToDevice, stream_)
+                    : cudaMemcpy2DAsync(columns, strided, packed, dense, dense, x.rows,
+                                        cudaMemcpyDeviceToDevice, stream_));
+        }
+        packed += x.rows * n;
+      }
+    }
+  }
+
+  void Broadcast(float* data, int64_t n, int root) {
+    if (n > 0) Note(ncclBroadcast(data, data, n, ncclFloat, root, comm_, stream_), "broadcast");
   }
 
   void Watch() {

@@ -158,9 +158,18 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   backend->FeedbackRead({x, x, 0, 0, 1, partials.view}, layer.state);
   Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve(
-        {0, partials.view, {f.data(), rows, D, D}, gamma.data(), 0, D, {s.data(), rows, D, D}, {}, {}, false},
-        &layer.state);
+    backend->FeedbackSolve({0,
+                            1,
+                            partials.view,
+                            {f.data(), rows, D, D},
+                            gamma.data(),
+                            0,
+                            D,
+                            {s.data(), rows, D, D},
+                            {},
+                            {},
+                            false},
+                           &layer.state);
   }
   measured.Report(0, 1.0 * rows * rows * D);
 }

@@ -259,13 +259,13 @@ class OperationsTest : public testing::Test {
     CutIntoWaves(&step, kFeedbackTile);
     backend_->BeginStep(step);
     backend_->Embed(table_, DType::kF32, x);
-    backend_->LayerNormLinear(x, {&vector_, &vector_, 1e-5f}, {{&square_, h}, {&linear_, r, Epilogue::kAdd}});
+    backend_->LayerNormLinear(x, {&vector_, &vector_, 1e-5f}, {{&linear_, r, Epilogue::kAdd}, {&square_, h}});
     backend_->Linear(h, {{&linear_, y, Epilogue::kGelu}, {&linear_, r, Epilogue::kAdd}});
     backend_->AppendRows({q, k, v, b, h, &vector_, &vector_, 0.9f, gamma.data}, &state_);
     const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
     const int q_to_kv[] = {0, 0, 1, 1};
     backend_->AttendAndFeedbackRead({q, q_to_kv, o}, {h, b, 0, 0, 1, partials}, state_);
-    backend_->FeedbackSolve({0, partials, x, gamma.data, 0, kWidth, s, h, z, true}, &state_);
+    backend_->FeedbackSolve({0, 1, partials, x, gamma.data, 0, kWidth, s, h, z, true}, &state_);
     backend_->GatherLogitRows(h, b);
     // What is asked of a row, and how many edits it has, differs from step to step.
     std::vector<SampleRow> rows(n);

@@ -153,10 +153,13 @@ class NcclCommunicatorTest : public testing::Test {
     for (std::thread& thread : threads) thread.join();
   }
   void Gather(Communicator* rank) {
-    std::vector<float> data(ranks_.size());
-    std::vector<Communicator::Segment> segments;
-    for (int r = 0; r < static_cast<int>(ranks_.size()); ++r) segments.push_back({r, r + 1, r});
-    rank->AllGatherSegments(data.data(), segments);
+    const int size = static_cast<int>(ranks_.size());
+    std::vector<float> data(size, -1);
+    data[rank->rank()] = static_cast<float>(rank->rank());
+    std::vector<int> bounds;
+    for (int r = 0; r <= size; ++r) bounds.push_back(r);
+    rank->AllGather({{{data.data(), 1, size, size}, bounds}});
+    for (int r = 0; rank->status().ok() && !group_.hangs && r < size; ++r) EXPECT_EQ(data[r], r);
   }
   // The watch needs its time; that it never ends is for the test runner to see.
   void WaitForFailure() {
@@ -172,21 +175,28 @@ class NcclCommunicatorTest : public testing::Test {
 TEST_F(NcclCommunicatorTest, GathersColumns) {
   for (int size : {1, 2, 4}) {
     Make(size);
-    constexpr int kRows = 3, kCols = 10, kStride = 12;
+    constexpr int kCols = 10, kStride = 12;
+    const std::vector<int> rows = {1, 3, 8, 9, 20};           // of matrices that are gathered together
     const std::vector<int> all_bounds = {0, 3, 3, 4, kCols};  // uneven, one of them empty
     std::vector<int> bounds(all_bounds.begin(), all_bounds.begin() + size + 1);
     bounds.back() = kCols;
     OnEachRank([&](Communicator* rank) {
-      std::vector<float> data(kRows * kStride, -1);
-      for (int r = 0; r < kRows; ++r) {
-        for (int c = bounds[rank->rank()]; c < bounds[rank->rank() + 1]; ++c)
-          data[r * kStride + c] = 100 * r + c;
+      std::vector<std::vector<float>> data;
+      std::vector<Communicator::Columns> parts;
+      for (int n : rows) {
+        std::vector<float>& x = data.emplace_back(n * kStride, -1);
+        for (int r = 0; r < n; ++r) {
+          for (int c = bounds[rank->rank()]; c < bounds[rank->rank() + 1]; ++c)
+            x[r * kStride + c] = 1000 * n + 100 * r + c;
+        }
+        parts.push_back({{x.data(), n, kCols, kStride}, bounds});
       }
-      for (int again = 0; again < 2; ++again)
-        rank->AllGatherColumns({data.data(), kRows, kCols, kStride}, bounds);
-      for (int r = 0; r < kRows; ++r) {
-        for (int c = 0; c < kStride; ++c)
-          EXPECT_EQ(data[r * kStride + c], c < kCols ? 100 * r + c : -1) << r << ", " << c;
+      for (int again = 0; again < 2; ++again) rank->AllGather(parts);
+      for (size_t p = 0; p < rows.size(); ++p) {
+        for (int i = 0; i < rows[p] * kStride; ++i) {
+          const int r = i / kStride, c = i % kStride;
+          EXPECT_EQ(data[p][i], c < kCols ? 1000 * rows[p] + 100 * r + c : -1) << rows[p] << ", " << i;
+        }
       }
       EXPECT_TRUE(rank->status().ok());
     });
@@ -218,10 +228,7 @@ TEST_F(NcclCommunicatorTest, ProcessesShareTheId) {
   for (auto& own : ranks) std::move(own.begin(), own.end(), std::back_inserter(ranks_));
   OnEachRank([&](Communicator* rank) {
     EXPECT_EQ(rank->size(), 4);
-    std::vector<float> data(4, -1);
-    data[rank->rank()] = static_cast<float>(rank->rank());
-    rank->AllGatherSegments(data.data(), {{0, 1, 0}, {1, 2, 1}, {2, 3, 2}, {3, 4, 3}});
-    EXPECT_EQ(data, (std::vector<float>{0, 1, 2, 3}));
+    Gather(rank);
   });
 }
 
@@ -238,19 +245,6 @@ TEST_F(NcclCommunicatorTest, WhatCannotBeMadeSaysWhy) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(status.message(), "NCCL over 2 GPUs: system");
   EXPECT_EQ(group_.num_aborted, 1);  // the rank that was made before
-}
-
-TEST_F(NcclCommunicatorTest, GathersSegments) {
-  Make(3);
-  const std::vector<Communicator::Segment> segments = {{0, 2, 2}, {2, 2, 1}, {4, 7, 0}, {7, 8, 1}, {8, 9, 2}};
-  OnEachRank([&](Communicator* rank) {
-    std::vector<float> data(10, -1);
-    for (const auto& s : segments) {
-      for (int64_t i = s.begin; s.owner == rank->rank() && i < s.end; ++i) data[i] = static_cast<float>(i);
-    }
-    rank->AllGatherSegments(data.data(), segments);
-    EXPECT_EQ(data, (std::vector<float>{0, 1, -1, -1, 4, 5, 6, 7, 8, -1}));
-  });
 }
 
 TEST_F(NcclCommunicatorTest, AnAsynchronousErrorAbortsAndSaysWhy) {

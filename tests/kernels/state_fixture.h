@@ -122,7 +122,7 @@ class StateTest : public ConformanceTest {
         backend_->FeedbackRead(read, state_);
       }
       const auto solve = [&](int begin, int end, bool gate, bool append) {
-        backend_->FeedbackSolve({w, partials, df.matrix, gamma.matrix.data, begin, end, ds.matrix,
+        backend_->FeedbackSolve({w, 1, partials, df.matrix, gamma.matrix.data, begin, end, ds.matrix,
                                  gate ? dg.matrix : Matrix{}, gate ? gated.matrix : Matrix{}, append},
                                 &state_);
       };

@@ -202,7 +202,8 @@ absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig&
   if (D >= 2048 && rows >= 2048) m.target = {Target::kTflops, 200};
   return Timed(device, std::move(m), [&] {
     device->backend()->FeedbackSolve(
-        {0, layers.ReadOf(0).partials, f.view, gamma.view.data, 0, D, layers.out.view, {}, {}, false}, layer);
+        {0, 1, layers.ReadOf(0).partials, f.view, gamma.view.data, 0, D, layers.out.view, {}, {}, false},
+        layer);
   });
 }
 
