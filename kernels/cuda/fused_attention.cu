@@ -84,7 +84,8 @@ __device__ __forceinline__ void ExtendSoftmax(float (&scores)[kTiles][4], float 
       for (int e = 0; e < 2; ++e) top[e] = fmaxf(top[e], scores[j][2 * half + e]);
     }
     const float max = RowMax(fmaxf(top[0], top[1])), shift = max * scale;
-    old[half] = Exp2(fmaf(softmax.max[half], scale, -shift));
+    // Exactly 1 where the maximum stays: what a rounded shift leaves would add up over the tiles.
+    old[half] = Exp2((softmax.max[half] - max) * scale);
     softmax.max[half] = max;
     float added[2] = {0, 0};
 #pragma unroll
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   const int thread = threadIdx.x, first_query = thread / kWarpLanes * kWarpRows,
             group_query = thread / kWarpgroup * kWarpgroupRows;
   const int dim = read.keys.dim, horizon = block.start + block.num_rows,
-            num_tiles = (horizon + kTokens - 1) / kTokens;
+            num_tiles = CeilDiv(horizon, kTokens);
 
   const auto find_rows = [&](int tile) {
     const int position = tile * kTokens + thread;
