@@ -15,6 +15,7 @@
 #include "engine/mutex.h"
 #include "engine/scheduler.h"
 #include "engine/worker.h"
+#include "kernels/round.h"
 
 namespace sessa {
 namespace {
@@ -42,7 +43,7 @@ int MaxUsefulPages(const EngineOptions& o) {
   if (!o.enable_prefix_caching) {
     const int64_t round =
         int64_t{PagePool::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
-    pages = (o.max_model_len + round - 1) / round * (round / o.page_size) * o.max_num_seqs;
+    pages = CeilDiv(o.max_model_len, round) * (round / o.page_size) * o.max_num_seqs;
   }
   return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
 }

@@ -4,13 +4,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/round.h"
 
 namespace sessa {
 namespace {
 
 // [0, n) cut into `ranks` parts of whole units.
 std::vector<int> Bounds(int n, int unit, int ranks) {
-  const int units = (n + unit - 1) / unit;
+  const int units = CeilDiv(n, unit);
   std::vector<int> bounds;
   for (int r = 0; r <= ranks; ++r)
     bounds.push_back(std::min<int64_t>(n, static_cast<int64_t>(units) * r / ranks * unit));
@@ -18,7 +19,6 @@ std::vector<int> Bounds(int n, int unit, int ranks) {
 }
 
 constexpr int kColumnUnit = 16;
-constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 
 }  // namespace
 

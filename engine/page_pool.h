@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "kernels/round.h"
 
 namespace sessa {
 
@@ -52,7 +53,7 @@ class PagePool {
   int num_references(int32_t page) const { return pages_[page].references; }
   bool is_indexed(int32_t page) const { return pages_[page].indexed; }
 
-  int PagesFor(int num_tokens) const { return (num_tokens + page_size_ - 1) / page_size_; }
+  int PagesFor(int num_tokens) const { return CeilDiv(num_tokens, page_size_); }
   // How many of the logical pages [0, num_indices) are of class c.
   int CountOfClass(int num_indices, int c) const;
   // The most pages that one sequence, alone in the pool, could have.

@@ -21,7 +21,6 @@ namespace {
 
 using cpu::kPanel;
 using cpu::kTile;
-using cpu::RoundUp;
 static_assert(cpu::kTile == kFeedbackTile && cpu::kGroups == kFeedbackChains);
 
 struct Layout {
@@ -208,7 +207,7 @@ class CpuBackend final : public Backend {
         visible[r] = span.start + row + 1;
       }
       if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
-      const int last = (visible[m - 1] + kTile - 1) / kTile;
+      const int last = CeilDiv(visible[m - 1], kTile);
       cpu::AttendArgs args{m > cpu::kFewRows ? packed : queries,    d,       m, d,    d,
                            1.0f / std::sqrt(static_cast<float>(d)), visible, 0, last, 1};
       if (ReadsInPairs(s)) {
@@ -283,7 +282,7 @@ class CpuBackend final : public Backend {
     const std::vector<RowSpan>& blocks = step_->waves[call.wave];
     const absl::Span<const int> first_rows = FirstRows(blocks);
     constexpr int kSlab = cpu::kSolveSlab;  // columns of an item; columns never mix
-    const int slabs = (call.end - call.begin + kSlab - 1) / kSlab;
+    const int slabs = CeilDiv(call.end - call.begin, kSlab);
     pool_.ParallelFor(static_cast<int>(blocks.size()) * slabs, [&](int item, int) {
       const RowSpan& block = blocks[item / slabs];
       const int row = first_rows[item / slabs], c = call.begin + item % slabs * kSlab,
@@ -349,7 +348,7 @@ class CpuBackend final : public Backend {
   // Rows are cheap: hand them out in batches, and keep small steps on the calling thread.
   void ForRows(int rows, absl::FunctionRef<void(int row)> body) {
     constexpr int kBatch = 8;
-    pool_.ParallelFor((rows + kBatch - 1) / kBatch, [&](int i, int) {
+    pool_.ParallelFor(CeilDiv(rows, kBatch), [&](int i, int) {
       for (int r = i * kBatch; r < std::min(rows, (i + 1) * kBatch); ++r) body(r);
     });
   }

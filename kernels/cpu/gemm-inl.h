@@ -204,7 +204,7 @@ template <int kPanels, class T>
 HWY_NOINLINE void Rows(const Lhs<T>& a, int m, const Rhs<T>& b, int k, float* c, int64_t ldc,
                        bool accumulate) {
   constexpr int kMax = kMaxRows<kPanels>;
-  const int tiles = (m + kMax - 1) / kMax;
+  const int tiles = CeilDiv(m, kMax);
   for (int t = 0; t < tiles; ++t) {
     const int r = m * t / tiles, rows = m * (t + 1) / tiles - r;
     MicroOf<kMax, kPanels, false>(rows, a.From(r), b, b, k, c + r * ldc, ldc, accumulate);

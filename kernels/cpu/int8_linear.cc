@@ -117,7 +117,7 @@ template <int kPanels>
 HWY_NOINLINE void Tile(const uint32_t* x, int rows, int height, const Int8Panels& w, int p,
                        const int8_t* ahead, const int8_t* ahead_end, float* c) {
   constexpr int kMax = kMaxRows<kPanels>;
-  const int groups = ScaleGroups(w.k), parts = (rows + kMax - 1) / kMax;
+  const int groups = ScaleGroups(w.k), parts = CeilDiv(rows, kMax);
   const int64_t panel = Int8PanelSize(w.k), panel_scales = Int8PanelScales(w.k);
   const int64_t share = ((ahead_end - ahead) / groups + 63) / 64 * 64;
   for (int g = 0; g < groups; ++g) {

@@ -16,8 +16,8 @@ using cpu::kPanel;
 
 constexpr int kItem = 8;  // panels of a work item: small enough to share out, large enough to stream
 
-int Panels(int n) { return (n + kPanel - 1) / kPanel; }
-int Items(int n) { return (Panels(n) + kItem - 1) / kItem; }
+int Panels(int n) { return CeilDiv(n, kPanel); }
+int Items(int n) { return CeilDiv(Panels(n), kItem); }
 
 }  // namespace
 

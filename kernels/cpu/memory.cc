@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/round.h"
 
 namespace sessa {
 namespace {
@@ -36,8 +37,6 @@ struct Chunk {  // at its first page
 ABSL_CONST_INIT absl::Mutex mutex(absl::kConstInit);
 Chunk* open_chunk ABSL_GUARDED_BY(mutex) = nullptr;
 size_t used ABSL_GUARDED_BY(mutex) = 0;  // of the open chunk
-
-constexpr size_t RoundUp(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 char* Map(size_t bytes) {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/round.h"
 #include "kernels/tensor.h"
 
 // Before a loop over an array of vectors that must live in registers. Not under a sanitizer, which checks
@@ -37,12 +38,10 @@ inline constexpr int kTile = 64;   // tokens of a softmax tile, cut at absolute 
 inline constexpr int kGroups = 8;  // softmax chains of the feedback read: tile i belongs to chain i % kGroups
 inline constexpr int kRowTile = 12;  // rows of a packed A tile, at most
 
-constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
-
 // The left side of a product, [m, k]: up to kFewRows rows are read as they lie; more are packed into tiles of
 // almost equal height, [tiles][k][kRowTile] (rows a power of two apart would fall into the same cache sets).
 inline constexpr int kFewRows = 4;
-constexpr int NumRowTiles(int m) { return (m + kRowTile - 1) / kRowTile; }
+constexpr int NumRowTiles(int m) { return CeilDiv(m, kRowTile); }
 constexpr int FirstRowOfTile(int tile, int m) {
   return static_cast<int>(static_cast<int64_t>(m) * tile / NumRowTiles(m));
 }

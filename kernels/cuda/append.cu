@@ -107,8 +107,7 @@ void AppendRows(RowLaunch on, const AppendArgs& args) {
   int pairs = 0;
   for (const Matrix& x : {args.q, args.k, args.v, args.k_b}) pairs += (x.cols + 1) / 2;
   const auto kernel = args.keys.dtype == DType::kF32 ? AppendRowsKernel<float> : AppendRowsKernel<Bf16>;
-  Launch(on.stream, dim3(args.u.rows, 1 + (pairs + kThreads - 1) / kThreads), kThreads, 0, kernel, on.live,
-         args);
+  Launch(on.stream, dim3(args.u.rows, 1 + CeilDiv(pairs, kThreads)), kThreads, 0, kernel, on.live, args);
 }
 
 void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Span* spans,

@@ -256,8 +256,7 @@ class CudaBackend final : public Backend {
   void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
                  float* s) override {
     queue_.Flush();
-    auto table =
-        context_.Upload(pages, DType::kI32, 1, (n + state.page_size - 1) / state.page_size, 0, DType::kI32);
+    auto table = context_.Upload(pages, DType::kI32, 1, CeilDiv(n, state.page_size), 0, DType::kI32);
     for (auto [from, to] : {std::pair{Keys(state), k_f},
                             {Values(state), v_f},
                             {FeedbackKeys(state), k_b},

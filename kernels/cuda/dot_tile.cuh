@@ -40,8 +40,8 @@ struct DotTile {
 
   // The dot products over dimensions [begin, end), begin a multiple of 64, to shared.sums[0]. query(i), i <
   // kQueries: the row's float32 values, or null; key(j), j < kTile: the row's, aligned to 16 bytes and zero
-  // up to Padded(dim), or null. Null rows count as zeros. All threads call it, and again only after a
-  // barrier.
+  // up to Padded(dim), or null, but for key(0). Null rows count as zeros. All threads call it, and again only
+  // after a barrier.
   template <class Query, class Key>
   static __device__ void Run(Shared& shared, int begin, int end, int dim, const Query& query,
                              const Key& key) {
@@ -50,6 +50,7 @@ struct DotTile {
     // A thread copies the same chunk of a few keys in each stage.
     constexpr int kChunks = kDepth / kChunk, kKeyStep = kThreads / kChunks, kCopies = kTile / kKeyStep;
     const int chunk = thread % kChunks;
+    const T* const any = key(0);  // for copies of nothing
     const T* rows[kCopies];
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) rows[i] = key(thread / kChunks + i * kKeyStep);
@@ -59,7 +60,7 @@ struct DotTile {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
         const bool valid = rows[i] != nullptr && k < end && k < Padded(dim);
-        CopyAsync(&stage.keys[thread / kChunks + i * kKeyStep][chunk * kChunk], valid ? rows[i] + k : rows[0],
+        CopyAsync(&stage.keys[thread / kChunks + i * kKeyStep][chunk * kChunk], valid ? rows[i] + k : any,
                   valid);
       }
       CommitCopies();
@@ -71,7 +72,7 @@ struct DotTile {
     };
 
     float acc[kQueriesPerThread][kKeysPerThread] = {};
-    const int num_stages = (end - begin + kDepth - 1) / kDepth;
+    const int num_stages = CeilDiv(end - begin, kDepth);
     if constexpr (kStages > 1) load(begin, shared.stages[0]);
     for (int s = 0; s < num_stages; ++s) {
       Stage& stage = shared.stages[s % kStages];

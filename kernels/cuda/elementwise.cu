@@ -19,7 +19,7 @@ struct Element {
 template <class... P, class... A>
 void LaunchElements(RowLaunch on, int rows, int columns, void (*kernel)(P...), const A&... args) {
   if (rows == 0 || columns == 0) return;
-  Launch(on.stream, dim3(rows, (columns + kThreads - 1) / kThreads), kThreads, 0, kernel, on.live, args...);
+  Launch(on.stream, dim3(rows, CeilDiv(columns, kThreads)), kThreads, 0, kernel, on.live, args...);
 }
 
 template <class T>

@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
                    int num_blocks, bool by_inverse) {
   if (num_blocks == 0 || args.end <= args.begin) return;
-  const dim3 grid(num_blocks, (args.end - args.begin + kColumns - 1) / kColumns);
+  const dim3 grid(num_blocks, CeilDiv(args.end - args.begin, kColumns));
   if (by_inverse) {
     Launch(stream, grid, kThreads, sizeof(InverseShared), InverseSolveKernel, args, blocks);
   } else {

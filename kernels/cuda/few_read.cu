@@ -72,8 +72,8 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
   }
   __syncthreads();
   const bool own = first_tile == g.own_tile;  // its values are the fold's
-  const int key_stages = (dim + Shape::kDepth - 1) / Shape::kDepth,
-            stages = key_stages + (own ? 0 : 2 * ((padded + Shape::kColumns - 1) / Shape::kColumns));
+  const int key_stages = CeilDiv(dim, Shape::kDepth),
+            stages = key_stages + (own ? 0 : 2 * CeilDiv(padded, Shape::kColumns));
   struct {
     int tile, stage, slot;
   } loaded = {0, 0, 0};
@@ -256,7 +256,7 @@ struct FoldShared {
   float tile_max[kFoldTiles], old_scale[kFoldTiles], tile_scale[kFoldTiles], scaled_sum[kFoldTiles],
       own[kTile];
 };
-constexpr int FoldParts(const PagedRead& read) { return (read.values.dim + kFoldColumns - 1) / kFoldColumns; }
+constexpr int FoldParts(const PagedRead& read) { return CeilDiv(read.values.dim, kFoldColumns); }
 constexpr int FoldBlocks(const PagedRead& read) {
   return FoldParts(read) * (read.num_chains / read.num_ranks) * read.num_blocks * read.max_queries;
 }
@@ -279,8 +279,8 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const FewReads reads)
   if (i >= g.num_queries) return;
   const ReadWork work = *read.work;
   const int thread = threadIdx.x, column = first_column + thread, dim = read.values.dim, padded = Padded(dim);
-  const int end = read.feedback ? g.own_tile : (g.horizon + kTile - 1) / kTile;
-  const int num_tiles = end > chain ? (end - chain + num_chains - 1) / num_chains : 0;
+  const int end = read.feedback ? g.own_tile : CeilDiv(g.horizon, kTile);
+  const int num_tiles = end > chain ? CeilDiv(end - chain, num_chains) : 0;
   const auto at = [&](int t) {  // in scratch, of the chain's t-th tile
     return block.tile_base + static_cast<int64_t>(chain + t * num_chains) * g.num_queries + i;
   };

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/round.h"
 #include "kernels/sample.h"
 #include "kernels/tensor.h"
 
@@ -15,7 +16,6 @@ inline constexpr int kTile = 64;        // tokens of a softmax tile, and columns
 inline constexpr int kMaxQueries = 64;  // queries that share a read of keys and values
 inline constexpr int kChains = 8;       // of the feedback read: kFeedbackChains, whose header is the host's
 
-constexpr int RoundUp(int x, int m) { return (x + m - 1) / m * m; }
 // Rows of weights, keys and values are padded with zeros to whole 16-byte loads in either type.
 constexpr int Padded(int n) { return RoundUp(n, 8); }
 

@@ -33,7 +33,7 @@ constexpr int RowBlock(int rows) { return rows == 1 ? 1 : rows <= kFewQueries ? 
 template <class Tile, class T>
 void LaunchLinear(cudaStream_t stream, const LinearArgs& args) {
   const int rows = args.last_row - args.first_row;
-  const dim3 grid(args.num_tiles, Splits(args.x.cols), (rows + Tile::kQueries - 1) / Tile::kQueries);
+  const dim3 grid(args.num_tiles, Splits(args.x.cols), CeilDiv(rows, Tile::kQueries));
   Launch(stream, grid, kThreads, sizeof(typename Tile::Shared), LinearKernel<Tile, T>, args);
 }
 
@@ -71,7 +71,7 @@ void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTas
   for (int i = 0; i < num_tasks; ++i) {
     args.tasks[i] = tasks[i];
     args.tasks[i].first_tile = args.num_tiles;
-    args.num_tiles += (tasks[i].n + kTile - 1) / kTile;
+    args.num_tiles += CeilDiv(tasks[i].n, kTile);
   }
   args.partial = scratch.partial;
   args.counters = scratch.counters;

@@ -18,10 +18,10 @@ struct LinearArgs {
   float* partial;      // [row blocks, tiles, splits, kRows, kTile]
   unsigned* counters;  // [row blocks, tiles]
 };
-constexpr int Splits(int k) { return (k + kSplit - 1) / kSplit; }
+constexpr int Splits(int k) { return CeilDiv(k, kSplit); }
 
-// The weights of a thread block, and what it computes. Grid: (tiles of kTile outputs over all tasks, splits of k, blocks of
-// kRows rows).
+// The weights of a thread block, and what it computes. Grid: (tiles of kTile outputs over all tasks, splits
+// of k, blocks of kRows rows).
 struct LinearTile {
   __device__ explicit LinearTile(const LinearArgs& args)
       : begin(static_cast<int>(blockIdx.y) * kSplit), end(min(args.x.cols, begin + kSplit)), task(0) {
@@ -40,21 +40,21 @@ struct LinearBlock : LinearTile {
   int first_row, last_row;  // last_row: of all blocks
 };
 
-// BeginKernel of linears. No kernel writes weights: a block's 32 KiB (bf16) are already on their way to the L2 cache while the
-// kernel before ends.
+// BeginKernel of linears. No kernel writes weights: a block's 32 KiB (bf16) are already on their way to the
+// L2 cache while the kernel before ends.
 template <class T>
 __device__ __forceinline__ void BeginLinear(const LinearArgs& args) {
   LetNextIn();
   const LinearTile tile(args);
   const LinearTask& task = args.tasks[tile.task];
   constexpr int kLine = 128 / sizeof(T);
-  const int lines = (tile.end - tile.begin + kLine - 1) / kLine;
+  const int lines = CeilDiv(tile.end - tile.begin, kLine);
 #pragma unroll 1
   for (int i = threadIdx.x; blockIdx.z == 0 && i < kTile * lines; i += blockDim.x) {
     const int output = tile.first_output + i / lines;
     if (output < task.n) {
-      Prefetch(static_cast<const T*>(task.weight) + static_cast<int64_t>(output) * Padded(args.x.cols) + tile.begin +
-               i % lines * kLine);
+      Prefetch(static_cast<const T*>(task.weight) + static_cast<int64_t>(output) * Padded(args.x.cols) +
+               tile.begin + i % lines * kLine);
     }
   }
   AwaitPrevious();

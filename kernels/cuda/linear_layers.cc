@@ -104,7 +104,7 @@ void LinearLayers::RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_t
 void LinearLayers::RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype) {
   const Matrix x{static_cast<float*>(in.data), in.rows, in.cols, in.stride};
   int num_tiles = 0;
-  for (int i = 0; i < num_tasks; ++i) num_tiles += (tasks[i].n + kTile - 1) / kTile;
+  for (int i = 0; i < num_tasks; ++i) num_tiles += CeilDiv(tasks[i].n, kTile);
   int rows = x.rows;  // at a time
   while (rows > kFewQueries && LinearPartialFloats(rows, x.cols, num_tiles) > kScratchFloats)
     rows = (rows + 1) / 2;

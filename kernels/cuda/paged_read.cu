@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
   const int thread = threadIdx.x, query0 = thread / 16 * 4, column0 = thread % 16 * 4;
   const int first_column = blockIdx.x * kValueColumns, dim = read.values.dim;
   const int chain = blockIdx.y * read.num_ranks + read.rank;
-  const int num_tiles = (g.horizon + kTile - 1) / kTile;
+  const int num_tiles = CeilDiv(g.horizon, kTile);
   float max = -INFINITY, sum = 0;  // of query `thread`
   float acc[4][4] = {};
   for (int tile = chain; tile < num_tiles; tile += read.num_chains) {
@@ -159,8 +159,7 @@ void ManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
   if (num_ctas > 0)
     Launch(stream, dim3(num_ctas), kThreads, sizeof(typename DotTile<T, 8, false>::Shared), TileKernel<T>,
            read);
-  const dim3 grid((read.values.dim + kValueColumns - 1) / kValueColumns, read.num_chains / read.num_ranks,
-                  read.num_blocks);
+  const dim3 grid(CeilDiv(read.values.dim, kValueColumns), read.num_chains / read.num_ranks, read.num_blocks);
   Launch(stream, grid, kThreads, sizeof(ValueShared), ValueKernel<T>, read);
 }
 

@@ -34,7 +34,7 @@ __device__ inline int BlockOf(const PagedRead& read, int item) {
   const int lane = threadIdx.x % kWarpLanes;
   int begin = 0, count = read.num_blocks;
   while (count > 1) {
-    const int step = (count + kWarpLanes - 1) / kWarpLanes, at = lane * step;
+    const int step = CeilDiv(count, kWarpLanes), at = lane * step;
     const bool is_before = at < count && read.blocks[begin + at].first_item <= item;
     const int last = static_cast<int>(WarpMax(is_before ? static_cast<float>(at) : 0.0f));
     begin += last;

@@ -25,7 +25,7 @@ inline constexpr int kPanelColumns = 256;  // of values, of a thread block
 inline constexpr int kMaxPanelQueries = 2048;
 inline constexpr int kPanelDepth = 64;  // columns of a stage: panels are zero up to a multiple of it
 inline constexpr int kSolveRows = 64;   // rows of an inverse
-constexpr int NumQueryTiles(int num_queries) { return (num_queries + kPanelQueries - 1) / kPanelQueries; }
+constexpr int NumQueryTiles(int num_queries) { return CeilDiv(num_queries, kPanelQueries); }
 
 // One block in one pass. Offsets count elements of the arrays of PanelScratch.
 struct PanelBlock {

@@ -64,7 +64,7 @@ PanelPlan MakeOwnPanelPlan(const std::vector<ReadBlock>& blocks) {
   BeginPass(&plan);
   for (const ReadBlock& b : blocks) {
     PanelBlock p = Start(b, plan.panel_rows);
-    p.num_tiles = (b.num_rows + kPanelKeys - 1) / kPanelKeys;
+    p.num_tiles = CeilDiv(b.num_rows, kPanelKeys);
     Append(p, &plan);
     plan.panel_rows += PanelRows(b);
   }
@@ -77,13 +77,12 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
   const auto num_tiles = [&](const ReadBlock& b) {
     const int64_t keys = options.feedback ? b.start : b.start + b.num_rows;
     const int64_t round = int64_t{kTile} * kChains;
-    const int64_t own =
-        options.num_ranks == 1 ? keys : (keys + round - 1) / round * (round / options.num_ranks);
-    return static_cast<int>((own + kPanelKeys - 1) / kPanelKeys);
+    const int64_t own = options.num_ranks == 1 ? keys : CeilDiv(keys, round) * (round / options.num_ranks);
+    return static_cast<int>(CeilDiv(own, kPanelKeys));
   };
   const auto pass_tiles = [&](const ReadBlock& b) { return std::max(1, options.pass_tiles / QueryTiles(b)); };
   const int64_t launch_weights = int64_t{kLaunchPasses} * options.pass_tiles * kPanelQueries * kPanelKeys;
-  const int column_tiles = (options.dim + kPanelColumns - 1) / kPanelColumns;
+  const int column_tiles = CeilDiv(options.dim, kPanelColumns);
   for (size_t first = 0, end; first < blocks.size(); first = end) {  // a group of blocks after another
     int64_t weights = 0;
     int num_passes = 1;

@@ -396,7 +396,7 @@ void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const
     if (own == nullptr && plan.blocks[pass.first].pass == 0) RoundPanels(stream, read, pass);
     if (pass.num_items > 0)
       Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
-    const dim3 grid((read.values.dim + kColumns - 1) / kColumns, pass.max_splits, pass.num_query_tiles);
+    const dim3 grid(CeilDiv(read.values.dim, kColumns), pass.max_splits, pass.num_query_tiles);
     Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
   }
 }

@@ -140,7 +140,7 @@ struct TriangleShared {
   unsigned powers[2][kMaxTiles][kSolveRows];  // of a row's weights in each key tile, by turns of the parts
   // Then the states of the rows before, operands of 64-byte rows.
 };
-constexpr int kStatesAt = (sizeof(TriangleShared) + kOperandAlign - 1) / kOperandAlign * kOperandAlign;
+constexpr int kStatesAt = RoundUp(sizeof(TriangleShared), kOperandAlign);
 
 // A thread block's way through the triangle: part i of the rows reads the parts j < i, two a step.
 struct Step {
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
   const int first_column = solve.begin + static_cast<int>(blockIdx.x) * kColumns;
   const int thread = threadIdx.x, warpgroup = thread / kWarpgroup;
   const int warp_row = thread / kWarpLanes % 4 * kWarpRows;
-  const int num_parts = (block.num_rows + kSolveRows - 1) / kSolveRows;
+  const int num_parts = CeilDiv(block.num_rows, kSolveRows);
   const int row_size = block.num_tiles * kPanelKeys;
   // A thread copies the same 16 bytes of every 16th row of its warpgroup's part.
   const Bf16* weights = static_cast<const Bf16*>(solve.scratch.own_weights) + block.weights +
@@ -185,8 +185,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
   // Of part i: what the rows' weights in each key tile are multiplied by.
   const auto find_powers = [&](int i) {
     if (i >= num_parts) return;
-    for (int n = thread; n < (i * kSolveRows + kPanelKeys - 1) / kPanelKeys * kSolveRows;
-         n += kBlockThreads) {
+    for (int n = thread; n < CeilDiv(i * kSolveRows, kPanelKeys) * kSolveRows; n += kBlockThreads) {
       const int tile = n / kSolveRows, row = i * kSolveRows + n % kSolveRows;
       shared.powers[i % 2][tile][n % kSolveRows] = BothHalves(
           row < block.num_rows ? TermsOf(solve, block.panel_row + row)[kPanelPowers + tile] : 0.0f);
@@ -327,10 +326,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
 void SolvePanels(cudaStream_t stream, const PanelSolve& solve) {
   if (solve.num_blocks == 0 || solve.end <= solve.begin) return;
   const dim3 parts(static_cast<unsigned>(solve.panel_rows / kSolveRows),
-                   1 + (solve.end - solve.begin + kBaseColumns - 1) / kBaseColumns);
+                   1 + CeilDiv(solve.end - solve.begin, kBaseColumns));
   Launch(stream, parts, kThreads, sizeof(JoinShared), JoinKernel, solve);
   const size_t states = static_cast<size_t>(RoundUp(solve.max_rows, kSolveRows)) * kRowBytes;
-  Launch(stream, dim3((solve.end - solve.begin + kColumns - 1) / kColumns, solve.num_blocks), kBlockThreads,
+  Launch(stream, dim3(CeilDiv(solve.end - solve.begin, kColumns), solve.num_blocks), kBlockThreads,
          kStatesAt + states, TriangleKernel, solve);
 }
 

@@ -18,7 +18,7 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
   for (int i = 0; i < static_cast<int>(plan.blocks.size()); ++i) {
     ReadBlock& b = plan.blocks[i];
     const bool few = is_few(b);
-    const int tiles = (b.start + b.num_rows - (options.feedback ? 1 : 0) + kTile - 1) / kTile;
+    const int tiles = CeilDiv(b.start + b.num_rows - (options.feedback ? 1 : 0), kTile);
     const bool fused = options.tensor_cores && !options.feedback && options.dim <= kMaxFusedDim;
     const ReadPath path = few     ? ReadPath::kFewQueries
                           : fused ? ReadPath::kFusedAttention

@@ -103,7 +103,7 @@ __device__ Place Find(Shared& shared, int n, const Read& read, const Value& valu
             lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   Place place = {0, 0};
   for (bool is_whole = true;; is_whole = false) {
-    const int part = (n + kWarps - 1) / kWarps, end = place.index + min(n, (warp + 1) * part);
+    const int part = CeilDiv(n, kWarps), end = place.index + min(n, (warp + 1) * part);
     Sum sum = 0;
     ForEach(place.index + warp * part + lane, end, kWarpLanes, read,
             [&](auto x, int i) { sum += value(x, i); });

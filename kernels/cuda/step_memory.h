@@ -9,6 +9,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/round.h"
 
 namespace sessa::cuda {
 
@@ -59,8 +60,7 @@ class StepMemory {
     size_t size;
   };
 
-  // Where the next array may start; Send sends what is between them too.
-  static constexpr size_t RoundUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+  static constexpr size_t kAlignment = 256;  // of an array; Send sends what is between them too
 
   const void* UploadBytes(const void* data, size_t bytes) {
     while (chunk_ < chunks_.size() && used_ + bytes > chunks_[chunk_].size) ++chunk_, used_ = 0;
@@ -68,14 +68,14 @@ class StepMemory {
     const Chunk& c = chunks_[chunk_];
     char* device = c.device + used_;
     std::memcpy(c.host + used_, data, bytes);
-    used_ += RoundUp(bytes);
+    used_ += RoundUp(bytes, kAlignment);
     return device;
   }
 
   bool Grow(size_t bytes) {
     constexpr size_t kChunkBytes = 1 << 20;
     void *host = nullptr, *device = nullptr;
-    const size_t size = bytes > kChunkBytes ? RoundUp(bytes) : kChunkBytes;
+    const size_t size = bytes > kChunkBytes ? RoundUp(bytes, kAlignment) : kChunkBytes;
     if (cudaMallocHost(&host, size) != cudaSuccess) return false;
     if (cudaMalloc(&device, size) != cudaSuccess) {
       (void)cudaFreeHost(host);

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kBlockThreads, 4) TensorLinearKernel(const Lin
   }
   const bool aligned = reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride % 4 == 0 &&
                        x.cols % 4 == 0;  // 16-byte copies
-  const int num_stages = (block.end - block.begin + kDepth - 1) / kDepth;
+  const int num_stages = CeilDiv(block.end - block.begin, kDepth);
   const auto load = [&](int s) {
     if (s < num_stages) {
       typename Shared::Stage& stage = shared.stages[s % kStages];
@@ -133,15 +133,11 @@ void LaunchRows(cudaStream_t stream, const LinearArgs& args) {
 }  // namespace
 
 void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args) {
-  switch ((args.last_row - args.first_row + kWarpRows - 1) / kWarpRows) {
-    case 1:
-      return LaunchRows<1>(stream, args);
-    case 2:
-      return LaunchRows<2>(stream, args);
-    case 3:
-      return LaunchRows<3>(stream, args);
-    case 4:
-      return LaunchRows<4>(stream, args);
+  switch (CeilDiv(args.last_row - args.first_row, kWarpRows)) {
+    case 1: return LaunchRows<1>(stream, args);
+    case 2: return LaunchRows<2>(stream, args);
+    case 3: return LaunchRows<3>(stream, args);
+    case 4: return LaunchRows<4>(stream, args);
   }
 }
 

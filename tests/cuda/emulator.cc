@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/round.h"
 #include "tests/cuda/device_guard.h"
 
 namespace sessa::emulator {
@@ -93,7 +94,7 @@ void Yield(Wait why) {
 
 void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) {
   Machine& m = machine;
-  m.warps.assign((n + kWarp - 1) / kWarp, {});
+  m.warps.assign(CeilDiv(n, kWarp), {});
   m.num_block_waiting = m.num_exited = 0;
   m.unfenced.assign((m.shared_bytes + 15) / 16, 0);
   m.threads.resize(n);

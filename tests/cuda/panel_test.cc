@@ -12,6 +12,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/convert.h"
+#include "kernels/round.h"
 
 namespace sessa::cuda {
 namespace {
@@ -35,7 +36,7 @@ TEST(PanelPlanTest, PassesHoldEachKeyTileOnce) {
         const PanelBlock& p = plan.blocks[i];
         const auto same = [&](const ReadBlock& b) { return b.num_rows == p.num_rows && b.start == p.start; };
         const size_t b = std::find_if(blocks.begin(), blocks.end(), same) - blocks.begin();
-        const int tiles = (p.num_rows + kPanelQueries - 1) / kPanelQueries, padded = tiles * kPanelQueries;
+        const int tiles = CeilDiv(p.num_rows, kPanelQueries), padded = tiles * kPanelQueries;
         EXPECT_EQ(p.first_tile, next_tile[b]);
         next_tile[b] += p.num_tiles;
         EXPECT_EQ(p.panel_row % kPanelQueries, 0);
@@ -54,7 +55,7 @@ TEST(PanelPlanTest, PassesHoldEachKeyTileOnce) {
     EXPECT_LE(plan.num_weights, int64_t{48} << 20);  // 96 MiB
     for (size_t b = 0; b < blocks.size(); ++b) {
       const int keys = blocks[b].start + (feedback ? 0 : blocks[b].num_rows);
-      EXPECT_EQ(next_tile[b], (keys + kPanelKeys - 1) / kPanelKeys);
+      EXPECT_EQ(next_tile[b], CeilDiv(keys, kPanelKeys));
     }
   }
 }

@@ -189,7 +189,7 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     std::fill(a.begin() + 2 * k, a.begin() + 3 * k, 1e-35f);  // counts as zeros
     a[4 * k - 1] = std::nanf("");
     a[5 * k - 1] = -std::numeric_limits<float>::infinity();
-    const int panels = cpu::RoundUp(n, 16) / 16;
+    const int panels = CeilDiv(n, 16);
     std::vector<int8_t> data(panels * cpu::Int8PanelSize(k));
     std::vector<uint16_t> scales(panels * cpu::Int8PanelScales(k));
     for (int p = 0; p < panels; ++p) {

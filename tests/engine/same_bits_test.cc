@@ -2,6 +2,7 @@
 // log-probability of the model's own distribution is compared with ==.
 #include <tuple>
 
+#include "kernels/round.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace sessa {
@@ -49,7 +50,7 @@ TEST_P(SameBitsTest, ChunksAroundThePageEdge) {
       o.target_step_time = absl::InfiniteDuration();
       auto engine = Make(o);
       ExpectSameBits(Submit(engine.get(), request)->WaitForEnd(), alone);
-      EXPECT_EQ(engine->Stats().num_steps, (150 + chunk - 1) / chunk + 11);
+      EXPECT_EQ(engine->Stats().num_steps, CeilDiv(150, chunk) + 11);
     }
   }
 }

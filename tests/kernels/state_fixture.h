@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/round.h"
 #include "tests/kernels/conformance.h"
 
 namespace sessa {
@@ -42,7 +43,7 @@ class StateTest : public ConformanceTest {
       s.v = Random(n * shape.K * shape.d);
       s.q_b = Random(n * shape.D, 1.5f), s.k_b = Random(n * shape.D, 1.5f), s.f = Random(n * shape.D);
       s.u = Random(n), s.g = Random(n * shape.D);
-      s.pages.resize((n + kFeedbackTile - 1) / kFeedbackTile * tile_pages);
+      s.pages.resize(CeilDiv(n, kFeedbackTile) * tile_pages);
       num_pages += static_cast<int>(s.pages.size());
     }
     std::vector<int32_t> free(num_pages);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/round.h"
 
 namespace sessa {
 namespace {
@@ -52,7 +53,7 @@ struct PagedLayers {
   PagedLayers(BenchDevice* device, const ModelConfig& config, int batch, int rows, int context,
               double bytes_of_layer)
       : setup(device), layers(Copies(bytes_of_layer, config.num_layers)) {
-    const int of_sequence = (context + rows + kPage - 1) / kPage, num_pages = of_sequence * batch;
+    const int of_sequence = CeilDiv(context + rows, kPage), num_pages = of_sequence * batch;
     pages.resize(num_pages);
     std::iota(pages.begin(), pages.end(), 0);
     std::shuffle(pages.begin(), pages.end(), std::mt19937(1));

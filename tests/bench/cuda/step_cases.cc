@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/communicator.h"
+#include "kernels/round.h"
 #include "tests/reference/random_model.h"
 
 namespace sessa {
@@ -35,7 +36,7 @@ class SameLayers final : public WeightSource {
 };
 
 StepPlan PlanOf(int batch, int rows, int context) {
-  const int of_sequence = (context + rows + kPage - 1) / kPage;
+  const int of_sequence = CeilDiv(context + rows, kPage);
   std::vector<int32_t> pages(of_sequence * batch);
   std::iota(pages.begin(), pages.end(), 0);
   std::shuffle(pages.begin(), pages.end(), std::mt19937(1));  // as in a server after a while
