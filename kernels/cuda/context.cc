@@ -38,10 +38,10 @@ absl::StatusOr<Buffer> Context::Upload(const void* data, DType from, int64_t n, 
   stride = std::max(stride, k);
   auto memory = Allocate(n * stride * SizeOf(to));
   if (!memory.ok()) return memory;
-  constexpr int64_t kBatch = 1 << 20;  // values converted at a time
+  constexpr int64_t kBatch = 1 << 20;  // values converted at a time; none where a rank has no heads
   const int64_t batch = std::max<int64_t>(1, kBatch / std::max<int64_t>(1, stride));
   std::vector<char> rows;
-  for (int64_t first = 0; first < n; first += batch) {
+  for (int64_t first = 0; first < n && stride > 0; first += batch) {
     const int64_t count = std::min(batch, n - first);
     rows.assign(count * stride * SizeOf(to), 0);
     for (int64_t r = 0; r < count; ++r) {
