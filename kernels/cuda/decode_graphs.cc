@@ -1,5 +1,7 @@
 #include "kernels/cuda/decode_graphs.h"
 
+#include <algorithm>
+
 namespace sessa::cuda {
 namespace {
 
@@ -12,21 +14,23 @@ void DecodeGraphs::Flush(bool may_replay) {
   if (!deferring_) return;
   deferring_ = false;
   if (operations_.empty()) return;
+  const auto key = absl::MakeConstSpan(key_).first(key_size_);
   if (!may_replay || !can_capture_) {
     RunAll();
-  } else if (const auto found = graphs_.find(key_); found == graphs_.end()) {
+  } else if (const auto found = std::ranges::find(graphs_, key, &Graph::key); found == graphs_.end()) {
     if (graphs_.size() >= kMaxGraphs) Clear();
-    graphs_.emplace(key_, nullptr);
+    graphs_.push_back({{key.begin(), key.end()}, nullptr});
     RunAll();
   } else {
-    if (found->second == nullptr) found->second = Capture();
-    if (found->second != nullptr) {
-      (void)cudaGraphLaunch(found->second, stream_);  // an error stays with the runtime, as those of launches
+    if (found->executable == nullptr) found->executable = Capture();
+    if (found->executable != nullptr) {
+      (void)cudaGraphLaunch(found->executable,
+                            stream_);  // an error stays with the runtime, as those of launches
     } else {
       RunAll();
     }
   }
-  key_.clear();
+  key_size_ = 0;
   operations_.clear();
   operands_.clear();
 }
@@ -51,8 +55,8 @@ cudaGraphExec_t DecodeGraphs::Capture() {
 }
 
 void DecodeGraphs::Clear() {
-  for (auto& [key, graph] : graphs_) {
-    if (graph != nullptr) (void)cudaGraphExecDestroy(graph);
+  for (const Graph& graph : graphs_) {
+    if (graph.executable != nullptr) (void)cudaGraphExecDestroy(graph.executable);
   }
   graphs_.clear();
 }

@@ -7,15 +7,17 @@
 #pragma once
 
 #include <bit>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/round.h"
 #include "kernels/tensor.h"
 
 namespace sessa::cuda {
@@ -36,10 +38,13 @@ class DecodeGraphs {
   template <class Run, class... P>
   void Keep(const Run& run, const char* name, const P&... key) {
     static_assert(std::is_trivially_copyable_v<Run> && alignof(Run) <= alignof(std::max_align_t));
-    Add(name);
-    (Add(key), ...);
+    if (key_.size() < key_size_ + kMaxKeyWords) key_.resize(2 * key_.size() + kMaxKeyWords);
+    uint64_t *const begin = key_.data() + key_size_, *end = Put(begin, name);
+    ((end = Put(end, key)), ...);
+    assert(end - begin <= kMaxKeyWords);
+    key_size_ += end - begin;
     operations_.push_back({operands_.size(), [](void* f) { (*static_cast<Run*>(f))(); }});
-    operands_.resize(operands_.size() + (sizeof(Run) + sizeof(Operand) - 1) / sizeof(Operand));
+    operands_.resize(operands_.size() + CeilDiv(sizeof(Run), sizeof(Operand)));
     std::memcpy(static_cast<void*>(operands_.data() + operations_.back().at), &run, sizeof(Run));
   }
 
@@ -54,25 +59,43 @@ class DecodeGraphs {
   struct alignas(alignof(std::max_align_t)) Operand {
     unsigned char bytes[alignof(std::max_align_t)];
   };
+  struct Graph {
+    std::vector<uint64_t> key;
+    cudaGraphExec_t executable;  // null: seen once
+  };
 
-  void Add(const void* p) { key_.push_back(reinterpret_cast<uintptr_t>(p)); }
-  void Add(int64_t x) { key_.push_back(static_cast<uint64_t>(x)); }
-  void Add(int x) { Add(int64_t{x}); }
-  void Add(float x) { key_.push_back(std::bit_cast<uint32_t>(x)); }
-  void Add(DType x) { Add(static_cast<int>(x)); }
-  void Add(const RowLaunch& on) { Add(on.live); }  // the stream is always the same
-  void Add(const Matrix& x) { Add(x.data), Add(x.rows), Add(x.cols), Add(x.stride); }
-  void Add(const PagedVectors& v) {
-    Add(v.data), Add(v.dtype), Add(v.page_size), Add(v.num_heads), Add(v.dim), Add(v.first_page),
-        Add(v.num_pages);
+  // Appends a value to a key; returns the key's end. A key of a step is thousands of words, so they are
+  // written without a check for each.
+  static constexpr ptrdiff_t kMaxKeyWords = 256;  // of an operation
+  static uint64_t* Put(uint64_t* to, const void* p) { return *to = reinterpret_cast<uintptr_t>(p), to + 1; }
+  static uint64_t* Put(uint64_t* to, int64_t x) { return *to = static_cast<uint64_t>(x), to + 1; }
+  static uint64_t* Put(uint64_t* to, int x) { return Put(to, int64_t{x}); }
+  static uint64_t* Put(uint64_t* to, float x) { return *to = std::bit_cast<uint32_t>(x), to + 1; }
+  static uint64_t* Put(uint64_t* to, DType x) { return Put(to, static_cast<int>(x)); }
+  // The stream is always the same.
+  static uint64_t* Put(uint64_t* to, const RowLaunch& on) { return Put(to, on.live); }
+  static uint64_t* Put(uint64_t* to, const Matrix& x) { return PutAll(to, x.data, x.rows, x.cols, x.stride); }
+  static uint64_t* Put(uint64_t* to, const PagedVectors& v) {
+    return PutAll(to, v.data, v.dtype, v.page_size, v.num_heads, v.dim, v.first_page, v.num_pages);
   }
-  void Add(const PagedRead& r) {
-    Add(r.q), Add(r.keys), Add(r.values), Add(r.scale), Add(int{r.feedback}), Add(r.num_chains), Add(r.rank),
-        Add(r.num_ranks), Add(r.work), Add(r.blocks), Add(r.num_blocks), Add(r.max_queries), Add(r.out),
-        Add(r.max), Add(r.sum), Add(r.acc), Add(r.p), Add(r.partial_rows), Add(r.width), Add(r.live);
+  static uint64_t* Put(uint64_t* to, const PagedRead& r) {
+    return PutAll(to, r.q, r.keys, r.values, r.scale, int{r.feedback}, r.num_chains, r.rank, r.num_ranks,
+                  r.work, r.blocks, r.num_blocks, r.max_queries, r.out, r.max, r.sum, r.acc, r.p,
+                  r.partial_rows, r.width, r.live);
   }
-  void Add(const LinearTask& t) {
-    Add(t.weight), Add(t.bias), Add(t.y), Add(t.n), Add(static_cast<int>(t.epilogue));
+  static uint64_t* Put(uint64_t* to, const LinearTask& t) {
+    return PutAll(to, t.weight, t.bias, t.y, t.n, static_cast<int>(t.epilogue));
+  }
+  template <class T>
+  static uint64_t* Put(uint64_t* to, absl::Span<const T> values) {
+    to = Put(to, static_cast<int64_t>(values.size()));
+    for (const T& x : values) to = Put(to, x);
+    return to;
+  }
+  template <class... P>
+  static uint64_t* PutAll(uint64_t* to, const P&... values) {
+    ((to = Put(to, values)), ...);
+    return to;
   }
 
   void RunAll() {
@@ -84,10 +107,11 @@ class DecodeGraphs {
 
   const cudaStream_t stream_;
   bool deferring_ = false, can_capture_ = true;
-  std::vector<uint64_t> key_;  // of the operations kept, one after another
+  std::vector<uint64_t> key_;  // of the operations kept, one after another, in its first key_size_ words
+  size_t key_size_ = 0;
   std::vector<Operation> operations_;
   std::vector<Operand> operands_;
-  absl::flat_hash_map<std::vector<uint64_t>, cudaGraphExec_t> graphs_;  // null: seen once
+  std::vector<Graph> graphs_;
 };
 
 }  // namespace sessa::cuda

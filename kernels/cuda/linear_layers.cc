@@ -118,9 +118,8 @@ void LinearLayers::RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_ta
     const auto run = [=, tensor_cores = !batch_invariant_] {
       Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
     };
-    const Tasks& t = tasks;
-    queue_->Enqueue(run, "linear", on, x, first, last, num_tasks, dtype, scratch.partial, scratch.counters,
-                    t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+    queue_->Enqueue(run, "linear", on, x, first, last, dtype, scratch.partial, scratch.counters,
+                    absl::MakeConstSpan(tasks).first(num_tasks));
   }
 }
 

@@ -102,6 +102,8 @@ struct Counts {
 Counts counts();
 // Captures end with an error while it is on.
 void FailCaptures(bool on);
+// Launches of graphs do nothing while it is on: what is left of a step is the host's work.
+void SkipGraphs(bool on);
 
 }  // namespace sessa::emulator
 
