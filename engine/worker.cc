@@ -49,24 +49,28 @@ class Workers::Impl {
       Rank& rank = ranks_[i];
       rank.backend = std::move((*devices)[i].backend);
       rank.communicator = std::move((*devices)[i].communicator);
-      auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(), rank.communicator.get());
+      auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(),
+                               rank.communicator.get());
       if (!model.ok()) return model.status();
       rank.model = *std::move(model);
       const LayerState shape = rank.model->StateShape(options_.state_dtype, options_.page_size, 0);
       page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/false));
-      if (i == 0) page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
+      if (i == 0)
+        page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
     }
     page_bytes *= config.num_layers;
     state_cache_bytes_ = options_.state_cache_bytes > 0 ? options_.state_cache_bytes : DefaultCacheBytes();
     const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
     num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
     if (num_pages_ == 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_, " bytes hold no page for each rank; a page of ",
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
+                                                       " bytes hold no page for each rank; a page of ",
                                                        options_.page_size, " tokens takes ", page_bytes));
     }
     for (Rank& rank : ranks_) {
-      auto cache = StateCache::Create(rank.model->StateShape(options_.state_dtype, options_.page_size, num_pages_), config.num_layers,
-                                      num_pages_, rank.backend.get());
+      auto cache =
+          StateCache::Create(rank.model->StateShape(options_.state_dtype, options_.page_size, num_pages_),
+                             config.num_layers, num_pages_, rank.backend.get());
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
@@ -94,7 +98,8 @@ class Workers::Impl {
     }
     for (size_t i = 0; i < ranks_.size(); ++i) {
       if (ranks_[i].status.ok()) continue;
-      health_ = absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
+      health_ =
+          absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
       return health_;
     }
     Collect(plan, results);
@@ -104,12 +109,14 @@ class Workers::Impl {
   int num_pages() const { return num_pages_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
   void ReadState(int layer, const std::vector<int32_t>& pages, int n, float* s) {
-    ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), pages.data(), n, nullptr, nullptr, nullptr, s);
+    ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), pages.data(), n, nullptr, nullptr, nullptr,
+                                 s);
   }
 
  private:
   int64_t DefaultCacheBytes() const {
-    if (options_.device == DeviceType::kCpu) return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    if (options_.device == DeviceType::kCpu)
+      return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
     int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
     for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
     return bytes / 10 * 9 * options_.num_ranks;
@@ -173,14 +180,17 @@ class Workers::Impl {
   }
 
   static int NumPromptLogprobs(const PlanSequence& s) {
-    return s.first_logprob_row < 0 ? 0 : std::max(0, std::min(s.num_rows, s.prompt_size - 1 - s.start) - s.first_logprob_row);
+    return s.first_logprob_row < 0
+               ? 0
+               : std::max(0, std::min(s.num_rows, s.prompt_size - 1 - s.start) - s.first_logprob_row);
   }
 
   // For each sequence the rows of its prompt's log-probabilities, then the sampled one.
   void CollectLogitRows(const StepPlan& plan) {
     logit_rows_.clear();
     for (const PlanSequence& s : plan.sequences) {
-      for (int i = 0; i < NumPromptLogprobs(s); ++i) logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
+      for (int i = 0; i < NumPromptLogprobs(s); ++i)
+        logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
       if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
     }
   }
@@ -234,16 +244,21 @@ class Workers::Impl {
 Workers::Workers(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Workers::~Workers() = default;
 
-absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const WorkerOptions& options, const ModelConfig& config,
+absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const WorkerOptions& options,
+                                                         const ModelConfig& config,
                                                          const WeightSource& weights) {
   auto impl = std::make_unique<Impl>(options, config);
   if (absl::Status loaded = impl->Load(config, weights); !loaded.ok()) return loaded;
   return std::unique_ptr<Workers>(new Workers(std::move(impl)));
 }
 
-absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) { return impl_->Execute(plan, results); }
+absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
+  return impl_->Execute(plan, results);
+}
 int Workers::num_pages() const { return impl_->num_pages(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
-void Workers::ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s) { impl_->ReadState(layer, pages, n, s); }
+void Workers::ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s) {
+  impl_->ReadState(layer, pages, n, s);
+}
 
 }  // namespace sessa

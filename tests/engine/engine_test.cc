@@ -36,7 +36,8 @@ TEST_F(EngineTest, GreedyTokensAreTheOracles) {
   EXPECT_LE(result.end.first_token, result.end.finished);
 }
 
-// Who asks for the best token alone gets it from the device, others from the logits: the same tokens, also side by side.
+// Who asks for the best token alone gets it from the device, others from the logits: the same tokens, also
+// side by side.
 TEST_F(EngineTest, GreedyWithAndWithoutLogitsIsTheSame) {
   auto engine = Make(SmallOptions());
   std::vector<std::shared_ptr<CollectingSink>> with, without;
@@ -82,7 +83,8 @@ TEST_F(EngineTest, StopsAtTheContextsEdge) {
   const auto result = Submit(engine.get(), MakeRequest(RandomPrompt(505), 100))->WaitForEnd();
   EXPECT_EQ(result.tokens[0].size(), 7u);
   EXPECT_EQ(result.finish[0], FinishReason::kLength);
-  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(512), 1)).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(512), 1)).code(),
+            absl::StatusCode::kOutOfRange);
   EXPECT_EQ(Submit(engine.get(), MakeRequest(RandomPrompt(511), 1))->WaitForEnd().tokens[0].size(), 1u);
 }
 
@@ -129,9 +131,11 @@ TEST_F(EngineTest, QueueLimits) {
   auto running = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480), &id);
   running->WaitForTokens(1);
   auto first = Submit(engine.get(), MakeRequest(RandomPrompt(30), 1));
-  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(21), 1)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(21), 1)).code(),
+            absl::StatusCode::kResourceExhausted);
   auto second = Submit(engine.get(), MakeRequest(RandomPrompt(20), 1));
-  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(1), 1)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(1), 1)).code(),
+            absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(engine->Stats().num_waiting, 2);
   EXPECT_EQ(engine->Stats().waiting_tokens, 50);
   engine->Cancel(id);
@@ -146,7 +150,8 @@ TEST_F(EngineTest, DrainLetsFinishThenEndsTheRest) {
   engine->Drain(absl::InfiniteFuture());
   EXPECT_TRUE(quick->ended());
   EXPECT_TRUE(engine->Stats().draining);
-  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(3), 1)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(3), 1)).code(),
+            absl::StatusCode::kUnavailable);
 
   engine = Make(SmallOptions());
   auto slow = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480));
@@ -222,9 +227,16 @@ TEST_F(EngineTest, EveryBadValueIsNamed) {
       {"num_logprobs", [](Request* r, float, float) { r->sampling.num_logprobs = 41; }},
       {"stop_token_ids", [](Request* r, float, float) { r->sampling.stop_token_ids = {40}; }},
       {"allowed_token_ids", [](Request* r, float, float) { r->sampling.allowed_token_ids = {-1}; }},
-      {"logit_bias", [](Request* r, float, float) { r->sampling.logit_bias = {{40, 1.0f}}; }},
-      {"logit_bias", [](Request* r, float nan, float) { r->sampling.logit_bias = {{4, nan}}; }},
-      {"min_tokens", [](Request* r, float, float) {
+      {"logit_bias",
+       [](Request* r, float, float) {
+         r->sampling.logit_bias = {{40, 1.0f}};
+       }},
+      {"logit_bias",
+       [](Request* r, float nan, float) {
+         r->sampling.logit_bias = {{4, nan}};
+       }},
+      {"min_tokens",
+       [](Request* r, float, float) {
          r->sampling.allowed_token_ids = {7, 8};
          r->sampling.stop_token_ids = {8, 7};
          r->sampling.min_tokens = 1;
@@ -283,8 +295,15 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
 }
 
 TEST(EngineOptionsTest, CoresOfAContainersQuota) {
-  for (auto [line, cores] : {std::pair{"max 100000", 0}, {"200000 100000", 2}, {"150000 100000", 2}, {"50000 100000", 1},
-                             {"9223372036854775807 1", 1024}, {"", 0}, {"200000", 0}, {"-1 100000", 0}, {"1 0", 0}}) {
+  for (auto [line, cores] : {std::pair{"max 100000", 0},
+                             {"200000 100000", 2},
+                             {"150000 100000", 2},
+                             {"50000 100000", 1},
+                             {"9223372036854775807 1", 1024},
+                             {"", 0},
+                             {"200000", 0},
+                             {"-1 100000", 0},
+                             {"1 0", 0}}) {
     EXPECT_EQ(CoresOfQuota(line), cores) << line;
   }
 }
@@ -305,7 +324,8 @@ TEST_F(EngineTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
 TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {
   class Spoiled final : public WeightSource {
    public:
-    explicit Spoiled(const WeightSource& good) : good_(good), nan_(40 * 48, std::numeric_limits<float>::quiet_NaN()) {}
+    explicit Spoiled(const WeightSource& good)
+        : good_(good), nan_(40 * 48, std::numeric_limits<float>::quiet_NaN()) {}
     absl::StatusOr<WeightView> Get(std::string_view name) const override {
       auto view = good_.Get(name);
       if (view.ok() && name == "embed.weight") view->data = nan_.data();
@@ -320,10 +340,13 @@ TEST_F(EngineTest, WeightsThatAreNotNumbersAreRefused) {
 
 TEST_F(EngineTest, StepsAreObserved) {
   int64_t tokens = 0;
-  auto engine = Engine::Create(SmallOptions(), config_, *weights_, [](void* sum, const StepObservation& step) {
-    *static_cast<int64_t*>(sum) += step.num_tokens;
-    EXPECT_GT(step.duration, absl::ZeroDuration());
-  }, &tokens);
+  auto engine = Engine::Create(
+      SmallOptions(), config_, *weights_,
+      [](void* sum, const StepObservation& step) {
+        *static_cast<int64_t*>(sum) += step.num_tokens;
+        EXPECT_GT(step.duration, absl::ZeroDuration());
+      },
+      &tokens);
   ASSERT_TRUE(engine.ok());
   Submit(engine->get(), MakeRequest(RandomPrompt(30), 5))->WaitForEnd();
   engine->reset();
@@ -336,10 +359,13 @@ TEST_F(EngineTest, TheBeatIsDueFromTheFirstRequestOn) {
     std::unique_ptr<Engine> engine;
     absl::Time heartbeat = absl::InfinitePast();  // during the first step
   } seen;
-  auto engine = Engine::Create(SmallOptions(), config_, *weights_, [](void* context, const StepObservation&) {
-    auto* s = static_cast<Seen*>(context);
-    if (s->heartbeat == absl::InfinitePast()) s->heartbeat = s->engine->Stats().heartbeat;
-  }, &seen);
+  auto engine = Engine::Create(
+      SmallOptions(), config_, *weights_,
+      [](void* context, const StepObservation&) {
+        auto* s = static_cast<Seen*>(context);
+        if (s->heartbeat == absl::InfinitePast()) s->heartbeat = s->engine->Stats().heartbeat;
+      },
+      &seen);
   ASSERT_TRUE(engine.ok());
   seen.engine = *std::move(engine);
   const absl::Time submitted = absl::Now();
@@ -362,21 +388,23 @@ TEST_F(EngineTest, OneSequenceOfFullLengthOnAnyRanks) {
   }
 }
 
-// What could never have its pages is refused as too long for the context, not as a matter of load: a client that waits and
-// tries again would do so for ever.
+// What could never have its pages is refused as too long for the context, not as a matter of load: a client
+// that waits and tries again would do so for ever.
 TEST_F(EngineTest, TheContextIsCutToWhatTheCacheHolds) {
   for (int ranks : {1, 4}) {
     EngineOptions o = SmallOptions();
     o.tensor_parallel_size = ranks;
     auto roomy = Make(o);
     EXPECT_EQ(roomy->options().max_model_len, 512);
-    o.state_cache_bytes = o.state_cache_bytes / roomy->Stats().num_pages * 17;  // of which ranks take whole shares
+    o.state_cache_bytes =
+        o.state_cache_bytes / roomy->Stats().num_pages * 17;  // of which ranks take whole shares
     auto engine = Make(o);
     ASSERT_EQ(engine->Stats().num_pages, ranks == 1 ? 17 : 16);
     // Pages of 16: tiles of four pages go to the ranks in turn. The last token's state is never needed.
     const int limit = 16 * engine->Stats().num_pages + 1;
     EXPECT_EQ(engine->options().max_model_len, limit);
-    EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(limit), 1)).code(), absl::StatusCode::kOutOfRange);
+    EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(limit), 1)).code(),
+              absl::StatusCode::kOutOfRange);
     const auto whole = Submit(engine.get(), MakeRequest(RandomPrompt(limit - 3), 100))->WaitForEnd();
     EXPECT_TRUE(whole.end.status.ok()) << whole.end.status;
     EXPECT_EQ(whole.tokens[0].size(), 3u);

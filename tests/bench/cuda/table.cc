@@ -19,16 +19,11 @@ Rates RatesOf(const Measurement& m, const DeviceLimits& limits) {
 
 std::string TextOf(const Target& target) {
   switch (target.kind) {
-    case Target::kNone:
-      return "";
-    case Target::kShareOfCopy:
-      return absl::StrFormat("%.0f%% of copy", 100 * target.value);
-    case Target::kShareOfGemm:
-      return absl::StrFormat("%.0f%% of GEMM", 100 * target.value);
-    case Target::kTflops:
-      return absl::StrFormat("%.0f TFLOP/s", target.value);
-    case Target::kMicroseconds:
-      return absl::StrFormat("%.1f us", target.value);
+    case Target::kNone: return "";
+    case Target::kShareOfCopy: return absl::StrFormat("%.0f%% of copy", 100 * target.value);
+    case Target::kShareOfGemm: return absl::StrFormat("%.0f%% of GEMM", 100 * target.value);
+    case Target::kTflops: return absl::StrFormat("%.0f TFLOP/s", target.value);
+    case Target::kMicroseconds: return absl::StrFormat("%.1f us", target.value);
   }
   return "";
 }
@@ -55,16 +50,11 @@ double Spread(const std::vector<double>& v) {
 bool MeetsTarget(const Measurement& m, const DeviceLimits& limits) {
   const Rates r = RatesOf(m, limits);
   switch (m.target.kind) {
-    case Target::kNone:
-      return true;
-    case Target::kShareOfCopy:
-      return r.of_copy >= m.target.value;
-    case Target::kShareOfGemm:
-      return r.of_gemm >= m.target.value;
-    case Target::kTflops:
-      return r.flops * 1e-12 >= m.target.value;
-    case Target::kMicroseconds:
-      return r.seconds * 1e6 <= m.target.value;
+    case Target::kNone: return true;
+    case Target::kShareOfCopy: return r.of_copy >= m.target.value;
+    case Target::kShareOfGemm: return r.of_gemm >= m.target.value;
+    case Target::kTflops: return r.flops * 1e-12 >= m.target.value;
+    case Target::kMicroseconds: return r.seconds * 1e6 <= m.target.value;
   }
   return false;
 }
