@@ -1,0 +1,156 @@
+// What the engine does not take: requests, options and weights, each with an error that names it.
+#include <limits>
+
+#include "engine/engine.h"
+#include "engine/engine_options.h"
+#include "kernels/backend.h"
+#include "tests/engine/engine_fixture.h"
+
+namespace sessa {
+namespace {
+
+using RefusalTest = EngineFixture;
+
+TEST_F(RefusalTest, EveryBadValueIsNamed) {
+  auto engine = Make(SmallOptions());
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  struct Case {
+    const char* field;
+    void (*spoil)(Request*, float nan, float inf);
+  };
+  const Case cases[] = {
+      {"prompt", [](Request* r, float, float) { r->prompt.clear(); }},
+      {"prompt", [](Request* r, float, float) { r->prompt[1] = 40; }},
+      {"prompt", [](Request* r, float, float) { r->prompt[1] = -1; }},
+      {"n", [](Request* r, float, float) { r->n = 0; }},
+      {"n", [](Request* r, float, float) { r->n = 129; }},
+      {"max_tokens", [](Request* r, float, float) { r->sampling.max_tokens = 0; }},
+      {"min_tokens", [](Request* r, float, float) { r->sampling.min_tokens = 11; }},
+      {"min_tokens", [](Request* r, float, float) { r->sampling.min_tokens = -1; }},
+      {"temperature", [](Request* r, float nan, float) { r->sampling.temperature = nan; }},
+      {"temperature", [](Request* r, float, float inf) { r->sampling.temperature = inf; }},
+      {"temperature", [](Request* r, float, float) { r->sampling.temperature = -0.1f; }},
+      {"top_p", [](Request* r, float, float) { r->sampling.top_p = 0; }},
+      {"top_p", [](Request* r, float nan, float) { r->sampling.top_p = nan; }},
+      {"top_p", [](Request* r, float, float) { r->sampling.top_p = 1.01f; }},
+      {"min_p", [](Request* r, float, float) { r->sampling.min_p = -0.01f; }},
+      {"top_k", [](Request* r, float, float) { r->sampling.top_k = -1; }},
+      {"presence_penalty", [](Request* r, float, float) { r->sampling.presence_penalty = 2.1f; }},
+      {"frequency_penalty", [](Request* r, float, float) { r->sampling.frequency_penalty = -2.1f; }},
+      {"repetition_penalty", [](Request* r, float, float) { r->sampling.repetition_penalty = 0; }},
+      {"num_logprobs", [](Request* r, float, float) { r->sampling.num_logprobs = 41; }},
+      {"stop_token_ids", [](Request* r, float, float) { r->sampling.stop_token_ids = {40}; }},
+      {"allowed_token_ids", [](Request* r, float, float) { r->sampling.allowed_token_ids = {-1}; }},
+      {"logit_bias",
+       [](Request* r, float, float) {
+         r->sampling.logit_bias = {{40, 1.0f}};
+       }},
+      {"logit_bias",
+       [](Request* r, float nan, float) {
+         r->sampling.logit_bias = {{4, nan}};
+       }},
+      {"min_tokens",
+       [](Request* r, float, float) {
+         r->sampling.allowed_token_ids = {7, 8};
+         r->sampling.stop_token_ids = {8, 7};
+         r->sampling.min_tokens = 1;
+       }},
+  };
+  for (const Case& c : cases) {
+    Request request = MakeRequest(RandomPrompt(5), 10);
+    c.spoil(&request, nan, inf);
+    const absl::Status status = SubmitError(engine.get(), std::move(request));
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.field;
+    EXPECT_EQ(status.message().substr(0, strlen(c.field)), c.field) << status;
+  }
+  Request huge = MakeRequest(RandomPrompt(5), std::numeric_limits<int>::max());
+  huge.n = 2;
+  EXPECT_TRUE(Submit(engine.get(), huge)->WaitForEnd().end.status.ok());  // cut at the context's edge
+}
+
+TEST_F(RefusalTest, BadOptionsAreNamed) {
+  struct Case {
+    const char* option;
+    void (*spoil)(EngineOptions*);
+  };
+  const Case cases[] = {
+      {"weight_dtype", [](EngineOptions* o) { o->weight_dtype = DType::kF16; }},
+      {"page_size", [](EngineOptions* o) { o->page_size = 48; }},
+      {"tensor_parallel_size", [](EngineOptions* o) { o->tensor_parallel_size = 3; }},
+      {"num_threads", [](EngineOptions* o) { o->num_threads = -1; }},
+      {"max_model_len", [](EngineOptions* o) { o->max_model_len = 513; }},
+      {"max_model_len", [](EngineOptions* o) { o->max_model_len = 1; }},
+      {"max_num_seqs", [](EngineOptions* o) { o->max_num_seqs = 0; }},
+      {"max_step_tokens", [](EngineOptions* o) { o->max_step_tokens = -1; }},
+      {"target_step_time", [](EngineOptions* o) { o->target_step_time = absl::ZeroDuration(); }},
+      {"max_queued_requests", [](EngineOptions* o) { o->max_queued_requests = 0; }},
+      {"max_queued_tokens", [](EngineOptions* o) { o->max_queued_tokens = 0; }},
+      {"max_preemptions", [](EngineOptions* o) { o->max_preemptions = -1; }},
+      {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = -1; }},
+      {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = 1000; }},
+  };
+  for (const Case& c : cases) {
+    EngineOptions options = SmallOptions();
+    c.spoil(&options);
+    const auto engine = Engine::Create(options, config_, *weights_);
+    ASSERT_FALSE(engine.ok()) << c.option;
+    EXPECT_EQ(engine.status().message().substr(0, strlen(c.option)), c.option) << engine.status();
+  }
+  EngineOptions defaults = SmallOptions();
+  defaults.state_cache_bytes = 0;
+  defaults.num_threads = defaults.max_step_tokens = 0;
+  auto engine = Make(defaults);
+  EXPECT_EQ(engine->options().max_step_tokens, 512);
+  defaults.device = DeviceType::kCuda;
+  EXPECT_EQ(CompleteOptions(defaults, config_)->max_step_tokens, 2048);
+  EXPECT_GT(engine->options().state_cache_bytes, 0);
+  EXPECT_GE(engine->options().num_threads, 1);
+  EXPECT_EQ(engine->options().max_model_len, 512);
+}
+
+TEST(EngineOptionsTest, CoresOfAContainersQuota) {
+  for (auto [line, cores] : {std::pair{"max 100000", 0},
+                             {"200000 100000", 2},
+                             {"150000 100000", 2},
+                             {"50000 100000", 1},
+                             {"9223372036854775807 1", 1024},
+                             {"", 0},
+                             {"200000", 0},
+                             {"-1 100000", 0},
+                             {"1 0", 0}}) {
+    EXPECT_EQ(CoresOfQuota(line), cores) << line;
+  }
+}
+
+TEST_F(RefusalTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
+  EngineOptions options = SmallOptions();
+  options.activation_dtype = DType::kBF16;
+  for (DType weights : {DType::kF32, DType::kI8}) {
+    options.weight_dtype = weights;
+    const auto engine = Engine::Create(options, config_, *weights_);
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(engine.status().message().find("activation_dtype"), std::string::npos) << engine.status();
+  }
+  options.weight_dtype = DType::kBF16;
+  EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasBf16Dot());
+}
+
+TEST_F(RefusalTest, WeightsThatAreNotNumbersAreRefused) {
+  class Spoiled final : public WeightSource {
+   public:
+    explicit Spoiled(const WeightSource& good)
+        : good_(good), nan_(40 * 48, std::numeric_limits<float>::quiet_NaN()) {}
+    absl::StatusOr<WeightView> Get(std::string_view name) const override {
+      auto view = good_.Get(name);
+      if (view.ok() && name == "embed.weight") view->data = nan_.data();
+      return view;
+    }
+    const WeightSource& good_;
+    std::vector<float> nan_;
+  };
+  const auto engine = Engine::Create(SmallOptions(), config_, Spoiled(*weights_));
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument) << engine.status();
+}
+
+}  // namespace
+}  // namespace sessa
