@@ -26,8 +26,13 @@ racecheck 38'
 skip() { echo "$*" && exit "$kSkipped"; }
 needs_gpu() { [[ $device == cuda ]] || skip "needs a GPU"; }
 
-# Our programs find their own libraries by themselves; CUDA's are this machine's, and for our programs alone.
-ours() { LD_LIBRARY_PATH=$cuda_path "$@"; }
+# Our programs find their own libraries by themselves; CUDA's are this machine's. The driver's library may be where only
+# LD_LIBRARY_PATH says so, or in a folder that no cache knows.
+ours() {
+  local driver=""
+  ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' || driver=/usr/local/nvidia/lib64
+  LD_LIBRARY_PATH=$cuda_path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${driver:+:$driver} "$@"
+}
 
 # Every program finds all its libraries, and none but the C library's and CUDA's outside the bundle.
 step_start() {
@@ -45,25 +50,37 @@ step_start() {
   done
   echo "CUDA's libraries from ${cuda_path:-nowhere}"
   if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
-  [[ $has_gpu == yes || $device == cpu ]] || { probe || failed=1; }
+  if [[ $has_gpu != yes && $device != cpu ]]; then
+    echo "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}; the linker knows $(ldconfig -p | grep 'libcuda\.so' || echo no libcuda)"
+    probe || failed=1
+  fi
   return "$failed"
 }
 
 # conformance FILTER [TOOL flags]: tests that ran and passed. Without a usable GPU the suite skips, which is no success here.
+# Every test is named before it runs: the last one is the one that hangs.
 conformance() {
   local filter=$1 log
   shift
   log=$(mktemp)
-  ours "$@" bin/cuda_conformance_test --gtest_brief=1 --gtest_filter="$filter" 2>&1 | tee "$log"
+  ours "$@" bin/cuda_conformance_test --gtest_filter="$filter" 2>&1 | tee "$log"
   [[ ${PIPESTATUS[0]} == 0 ]] && grep -q 'PASSED.* [1-9][0-9]* test' "$log" && ! grep -q SKIPPED "$log" && return
   (($#)) && grep -q 'Device not supported' "$log" && skip "compute-sanitizer does not support this device"
   return 1
 }
-step_conformance() { needs_gpu && conformance '-*/Cpu:*/CudaSmall'; }
+# A fault of the device ends all that its process does on it: the fixtures have a process each.
+step_conformance() {
+  needs_gpu
+  local fixture failed=0
+  for fixture in ConformanceTest LinearTest SampleTest StateTest; do
+    conformance "*/$fixture.*-*/Cpu:*/CudaSmall" || failed=1
+  done
+  return "$failed"
+}
 
 step_reference() {
   local folder failed=0
-  compare() { ours bin/sessa-check-reference "tests/reference/data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
+  compare() { echo "$folder $*" && ours bin/sessa-check-reference "tests/reference/data/$folder" --device "$device" "$@" | grep -E 'BEYOND|no such|^ok|^FAILED' || failed=1; }
   for folder in mha gqa one_head no_rope long; do
     compare
     compare --chunk 33 --page_size 16
@@ -87,10 +104,19 @@ step_nccl() {
   [[ -x bin/nccl_gpu_test ]] || skip "the bundle was made without NCCL"
   local nccl
   nccl=$(./cuda_libraries.sh libnccl.so.2) || skip "NCCL is not on this machine"
-  LD_LIBRARY_PATH=$cuda_path:$nccl bin/nccl_gpu_test --gtest_brief=1
+  LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$nccl ours bin/nccl_gpu_test
 }
 
-step_kernels() { needs_gpu && ours bin/cuda_bench --csv "$out/kernels.csv" kernels; }
+# After a fault, what it kept from being measured.
+step_kernels() {
+  needs_gpu
+  ours bin/cuda_bench --csv "$out/kernels.csv" kernels && return
+  local group
+  for group in Linear StateRead Attend FeedbackRead Solve Sample; do
+    grep -q "^$group/" "$out/kernels.csv" || ours bin/cuda_bench --csv "$out/kernels-$group.csv" --filter "$group/" kernels
+  done
+  return 1
+}
 step_steps() { needs_gpu && ours bin/cuda_bench --csv "$out/steps.csv" steps; }
 
 # PyTorch on the same GPU, of the same equations; or a few tiny shapes on a CPU.
@@ -104,7 +130,7 @@ step_peers() {
 sanitize() {
   needs_gpu
   local tool
-  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/{bin,compute-sanitizer}/compute-sanitizer 2>/dev/null | head -1)
   [[ -n $tool ]] || skip "compute-sanitizer is not on this machine"
   conformance '*/CudaSmall:-*EveryCutIsTheSameBits*:*LongContext*:*Impulse*' "$tool" --tool "$1" --error-exitcode 9
 }
@@ -134,13 +160,19 @@ fi
 has_gpu=yes  # what else may be wrong with it is for the steps to find
 probe >/dev/null 2>&1 || [[ $? != 3 ]] || has_gpu=no
 mkdir -p "$out"
-rm -f "$out"/{summary.txt,verdicts.txt,log.txt,kernels.csv,steps.csv,peers.json,table.csv}
+rm -f "$out"/{summary.txt,verdicts.txt,log.txt,peers.json} "$out"/*.csv
+# While somebody holds the device open, the driver does not start it anew for each program.
+if [[ $device == cuda ]] && command -v nvidia-smi >/dev/null; then
+  nvidia-smi -l 30 >/dev/null 2>&1 &
+  trap "kill $! 2>/dev/null" EXIT
+fi
 failed=0
 for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
   limit=$(awk -v step="$step" '$1 == step {print $2}' <<<"$limits")
   echo "== $step" | tee -a "$out/log.txt"
   begin=$SECONDS
-  timeout --kill-after=5 "$limit" "$here/run.sh" --device "$device" --step "$step" "$has_gpu" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
+  # SIGKILL: what waits for the device, or drains, does not heed SIGTERM.
+  timeout -s KILL "$limit" "$here/run.sh" --device "$device" --step "$step" "$has_gpu" 2>&1 | tee "$out/step.txt" | tee -a "$out/log.txt"
   code=${PIPESTATUS[0]} note=""
   case $code in
     0) verdict=ok ;;
@@ -152,9 +184,9 @@ for step in ${steps[@]:-$(awk '{print $1}' <<<"$limits")}; do
   printf '%-8s %-12s %3d s  %s\n' "$verdict" "$step" $((SECONDS - begin)) "$note" >>"$out/verdicts.txt"
 done
 # The verdicts come last: where only the end of what is printed is kept, they are in it.
-measured=$(cd "$out" && ls kernels.csv steps.csv peers.json 2>/dev/null)
+measured=$(cd "$out" && ls ./*.csv peers.json 2>/dev/null)
 if [[ -n $measured ]] && command -v python3 >/dev/null; then
-  python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out/kernels.csv" "$out/steps.csv"
+  python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out"/{kernels*,steps}.csv
 fi >"$out/summary.txt"
 cat "$out/verdicts.txt" >>"$out/summary.txt"
 rm -f "$out/step.txt" "$out/verdicts.txt"

@@ -52,7 +52,7 @@ class Setup {
 struct PagedLayers {
   PagedLayers(BenchDevice* device, const ModelConfig& config, int batch, int rows, int context,
               double bytes_of_layer)
-      : setup(device), layers(Copies(bytes_of_layer, config.num_layers)) {
+      : setup(device), layers(Copies(bytes_of_layer, rows == 1 ? 128 : config.num_layers)) {
     const int of_sequence = CeilDiv(context + rows, kPage), num_pages = of_sequence * batch;
     pages.resize(num_pages);
     std::iota(pages.begin(), pages.end(), 0);
@@ -72,6 +72,7 @@ struct PagedLayers {
     for (int b = 0; b < batch; ++b) {
       step.spans.push_back(
           {b * rows, rows, context, absl::MakeConstSpan(pages).subspan(b * of_sequence, of_sequence)});
+      if (rows == 1) step.logit_rows.push_back(b);  // or it would not count as a decode step
       for (int r = 0; r < rows; ++r) {
         step.token_ids.push_back(r);
         step.positions.push_back(context + r);
@@ -79,6 +80,7 @@ struct PagedLayers {
     }
     CutIntoWaves(&step, device->backend()->MaxBlockRows(DType::kBF16));
     if (setup.status.ok()) device->backend()->BeginStep(step);
+    setup.status.Update(device->backend()->Synchronize());  // what follows is not kept for a graph
     const int D = config.hidden_size, n = batch * rows;
     q = setup.Random(n, D), out = setup.Random(n, D);
     const int wave_rows = batch * step.waves[0][0].num_rows;
