@@ -25,7 +25,11 @@ absl::StatusOr<Buffer> Context::Allocate(size_t bytes) {
   void* p = nullptr;
   (void)cudaSetDevice(device_);
   if (cudaError_t error = cudaMalloc(&p, bytes); error != cudaSuccess) {
-    (void)cudaGetLastError();  // not a fault of the device
+    if (error == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();  // not a fault of the device
+    } else {
+      Note(error, "allocating memory");
+    }
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", bytes, " bytes of GPU memory: ", cudaGetErrorString(error)));
   }

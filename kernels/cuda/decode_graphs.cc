@@ -15,7 +15,7 @@ void DecodeGraphs::Flush(bool may_replay) {
   deferring_ = false;
   if (operations_.empty()) return;
   const auto key = absl::MakeConstSpan(key_).first(key_size_);
-  if (!may_replay || !can_capture_) {
+  if (!may_replay || !can_capture_ || cudaPeekAtLastError() != cudaSuccess) {  // an error is Synchronize's
     RunAll();
   } else if (const auto found = std::ranges::find(graphs_, key, &Graph::key); found == graphs_.end()) {
     if (graphs_.size() >= kMaxGraphs) Clear();
@@ -41,7 +41,9 @@ cudaGraphExec_t DecodeGraphs::Capture() {
   // This thread's calls alone: other ranks may allocate meanwhile.
   if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
     RunAll();
-    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess ||
+    // A launch that is refused need not spoil the capture, but would be missing from the graph.
+    const bool all_launched = cudaGetLastError() == cudaSuccess;
+    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess || !all_launched ||
         cudaGraphInstantiate(&executable, graph, 0) != cudaSuccess) {
       executable = nullptr;
     }

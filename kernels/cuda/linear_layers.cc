@@ -76,8 +76,9 @@ void LinearLayers::RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_t
     const Epilogue epilogue = task.epilogue;
     Matrix y = task.y;
     if (copied) {
-      if (!context_->Reserve(sizeof(float) * y.rows * task.n, &gemm_out_)) return;
-      y = {gemm_out_.floats(), y.rows, task.n, task.n};
+      const int stride = Padded(task.n);  // rows aligned for the library's fast kernels
+      if (!context_->Reserve(sizeof(float) * y.rows * stride, &gemm_out_)) return;
+      y = {gemm_out_.floats(), y.rows, task.n, stride};
     }
     const GemmCall call{.dtype = dtype,
                         .x = in.data,

@@ -12,16 +12,16 @@ out=${OUT:-$here/out}
 readonly kSkipped=77  # exit code of a step that this machine cannot run; its last line says why
 
 # Name, seconds: with the probe's 30 together less than 480.
-limits='start 10
+limits='start 8
 conformance 55
 reference 50
 recall 30
-nccl 10
-kernels 75
+nccl 8
+kernels 95
 steps 90
 peers 48
-memcheck 42
-racecheck 38'
+memcheck 35
+racecheck 30'
 
 skip() { echo "$*" && exit "$kSkipped"; }
 needs_gpu() { [[ $device == cuda ]] || skip "needs a GPU"; }
@@ -68,13 +68,15 @@ conformance() {
   (($#)) && grep -q 'Device not supported' "$log" && skip "compute-sanitizer does not support this device"
   return 1
 }
-# A fault of the device ends all that its process does on it: the fixtures have a process each.
+# A fault of the device ends all that its process does on it, and a hang too: the fixtures have a process each, side by side.
 step_conformance() {
   needs_gpu
-  local fixture failed=0
+  local fixture job jobs=() failed=0
   for fixture in ConformanceTest LinearTest SampleTest StateTest; do
-    conformance "*/$fixture.*-*/Cpu:*/CudaSmall" || failed=1
+    conformance "*/$fixture.*-*/Cpu:*/CudaSmall" timeout --foreground -s KILL 50 &
+    jobs+=($!)
   done
+  for job in "${jobs[@]}"; do wait "$job" || failed=1; done
   return "$failed"
 }
 
@@ -107,13 +109,16 @@ step_nccl() {
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$nccl ours bin/nccl_gpu_test
 }
 
-# After a fault, what it kept from being measured.
+# After a fault or a hang, what it kept from being measured.
 step_kernels() {
   needs_gpu
-  ours bin/cuda_bench --csv "$out/kernels.csv" kernels && return
-  local group
+  ours timeout --foreground -s KILL 50 bin/cuda_bench --csv "$out/kernels.csv" kernels && return
+  local group part
+  part=$(mktemp)
   for group in Linear StateRead Attend FeedbackRead Solve Sample; do
-    grep -q "^$group/" "$out/kernels.csv" || ours bin/cuda_bench --csv "$out/kernels-$group.csv" --filter "$group/" kernels
+    grep -q "^$group/" "$out/kernels.csv" && continue
+    ours timeout --foreground -s KILL 7 bin/cuda_bench --csv "$part" --filter "$group" kernels
+    tail -n +2 "$part" >>"$out/kernels.csv"
   done
   return 1
 }
@@ -132,9 +137,11 @@ sanitize() {
   local tool
   tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/{bin,compute-sanitizer}/compute-sanitizer 2>/dev/null | head -1)
   [[ -n $tool ]] || skip "compute-sanitizer is not on this machine"
-  conformance '*/CudaSmall:-*EveryCutIsTheSameBits*:*LongContext*:*Impulse*' "$tool" --tool "$1" --error-exitcode 9
+  # Each of the library's kernels costs the tools a second; a test asks for more memory than there is.
+  conformance '*/CudaSmall:-*EveryCutIsTheSameBits*:*LongContext*:*Impulse*:*AgreesAtEveryEdge*:*MemoryIsZero*' \
+    "$tool" --tool "$@" --error-exitcode 9
 }
-step_memcheck() { sanitize memcheck; }
+step_memcheck() { sanitize memcheck --report-api-errors no; }
 step_racecheck() { sanitize racecheck; }
 
 # Exit code 3 when there is no GPU, and says why.
@@ -186,7 +193,7 @@ done
 # The verdicts come last: where only the end of what is printed is kept, they are in it.
 measured=$(cd "$out" && ls ./*.csv peers.json 2>/dev/null)
 if [[ -n $measured ]] && command -v python3 >/dev/null; then
-  python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out"/{kernels*,steps}.csv
+  python3 -B tests/bench/peers/peer_table.py --peers "$out/peers.json" --csv "$out/table.csv" "$out"/{kernels,steps}.csv
 fi >"$out/summary.txt"
 cat "$out/verdicts.txt" >>"$out/summary.txt"
 rm -f "$out/step.txt" "$out/verdicts.txt"

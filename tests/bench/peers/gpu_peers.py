@@ -130,6 +130,9 @@ def main():
                         arguments.out.write_text(json.dumps(peers))
                 except torch.OutOfMemoryError as error:
                     print(f"{program}, shape {shape.name}: does not fit: {str(error).splitlines()[0]}")
+                except RuntimeError as error:  # the shapes that follow may do
+                    wrong = f"gpu_peers: {program}, shape {shape.name}: {error}"
+                    print(wrong, flush=True)
     sys.exit(wrong)
 
 
