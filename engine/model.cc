@@ -293,16 +293,7 @@ void Model::Feedback(int rows, LayerState* state) {
                              column_bounds_[rank + 1], s, Rows(g_, rows, D), sg, /*append=*/ranks == 1},
                             state);
     if (ranks > 1) {
-      std::vector<Communicator::Columns> solved;
-      for (int b = 0, end; b < static_cast<int>(step_.waves[i].size()); b = end) {  // neighbours together
-        const RowSpan *first = &step_.waves[i][b], *last = first;
-        for (end = b + 1; end < static_cast<int>(step_.waves[i].size()); ++end, ++last) {
-          if (last->first_row + last->num_rows != step_.waves[i][end].first_row) break;
-        }
-        for (const Matrix& m : {s, sg})
-          solved.push_back({m.Rows(first->first_row, last->first_row + last->num_rows), column_bounds_});
-      }
-      communicator_->AllGather(solved);
+      GatherRows(step_.waves[i], {s, sg});
       backend_->AppendFeedbackStates(s, i, state);
     }
   }
@@ -324,6 +315,24 @@ void Model::GatherPartials(const FeedbackPartials& partials) {
   const int rounds = kFeedbackChains / ranks;
   communicator_->AllGather({rows(partials.max, rounds, one_each), rows(partials.sum, rounds, one_each),
                             rows(partials.acc, rounds, values), rows(partials.p, 1, weights)});
+}
+
+// The columns of [rows, D] matrices in the rows of some blocks, neighbours together.
+void Model::GatherRows(const std::vector<RowSpan>& blocks, absl::Span<const Matrix> matrices) {
+  std::vector<Communicator::Columns> parts;
+  int begin = 0, end = 0;
+  const auto add = [&] {
+    for (const Matrix& m : matrices) parts.push_back({m.Rows(begin, end), column_bounds_});
+  };
+  for (const RowSpan& block : blocks) {
+    if (block.first_row != end) {
+      if (end > begin) add();
+      begin = block.first_row;
+    }
+    end = block.first_row + block.num_rows;
+  }
+  add();
+  communicator_->AllGather(parts);
 }
 
 }  // namespace sessa

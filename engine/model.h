@@ -56,6 +56,7 @@ class Model {
   FeedbackReadCall ReadOf(int wave, int rows) const;
   void Feedback(int rows, LayerState* state);
   void GatherPartials(const FeedbackPartials& partials);
+  void GatherRows(const std::vector<RowSpan>& blocks, absl::Span<const Matrix> matrices);
 
   const ModelConfig config_;
   const int max_rows_;

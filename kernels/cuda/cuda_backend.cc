@@ -405,7 +405,6 @@ class CudaBackend final : public Backend {
   cuda::LinearLayers linears_;
 
   Buffer rope_;  // cos, then sin: [bucket, head_dim / 2] of the step
-  // Scratch, grown as needed.
 };
 
 }  // namespace

@@ -85,20 +85,18 @@ __global__ void __launch_bounds__(kThreads)
     Store(fmaf((in[i] - mean) * scale, norm.weight[i], norm.bias[i]), out + i);
 }
 
-// run(y) for y in its type.
+// run<float>() or run<Bf16>().
 template <class Run>
-void Typed(DType dtype, void* y, const Run& run) {
-  dtype == DType::kF32 ? run(static_cast<float*>(y)) : run(static_cast<Bf16*>(y));
+void ByType(DType dtype, const Run& run) {
+  dtype == DType::kF32 ? run.template operator()<float>() : run.template operator()<Bf16>();
 }
 
 }  // namespace
 
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x) {
-  if (dtype == DType::kF32) {
-    LaunchElements(on, x.rows, x.cols, EmbedKernel<float>, ids, static_cast<const float*>(table), x);
-  } else {
-    LaunchElements(on, x.rows, x.cols, EmbedKernel<Bf16>, ids, static_cast<const Bf16*>(table), x);
-  }
+  ByType(dtype, [&]<class T>() {
+    LaunchElements(on, x.rows, x.cols, EmbedKernel<T>, ids, static_cast<const T*>(table), x);
+  });
 }
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y) {
   LaunchElements(on, y.rows, y.cols, GatherRowsKernel, x, rows, y);
@@ -111,13 +109,15 @@ void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y) {
   LaunchElements(on, x.rows, x.cols, FinishRowsKernel, x, epilogue, y);
 }
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride) {
-  Typed(dtype, y,
-        [&]<class T>(T* to) { LaunchElements(on, x.rows, stride, PackRowsKernel<T>, x, to, stride); });
+  ByType(dtype, [&]<class T>() {
+    LaunchElements(on, x.rows, stride, PackRowsKernel<T>, x, static_cast<T*>(y), stride);
+  });
 }
 void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride) {
   if (x.rows == 0) return;
-  Typed(dtype, y, [&]<class T>(T* to) {
-    Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel<T>, on.live, x, norm, to, stride);
+  ByType(dtype, [&]<class T>() {
+    Launch(on.stream, dim3(x.rows), kThreads, 0, LayerNormKernel<T>, on.live, x, norm, static_cast<T*>(y),
+           stride);
   });
 }
 

@@ -87,13 +87,16 @@ TEST_F(DecodeGraphsTest, MoreStepsThanGraphsAreKept) {
 }
 
 TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
-  cuda::DecodeGraphs graphs(stream_);
-  const Graphs counts;
-  emulator::FailCaptures(true);
-  for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5});
-  emulator::FailCaptures(false);
-  Step(&graphs, {4, 5});  // once is enough
-  EXPECT_EQ(counts.captures(), 0);
+  for (auto* fail : {emulator::FailCaptures, emulator::RefuseLaunches}) {
+    cuda::DecodeGraphs graphs(stream_);
+    const Graphs counts;
+    fail(true);
+    for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5});
+    fail(false);
+    Step(&graphs, {4, 5});  // once is enough
+    EXPECT_EQ(counts.captures(), 0);
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  }
 }
 
 // ---- Whole models ----

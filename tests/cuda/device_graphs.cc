@@ -10,8 +10,9 @@ namespace sessa::emulator {
 namespace {
 
 thread_local int num_capturing = 0;  // streams, of this thread
+thread_local cudaError_t last_error = cudaSuccess;
 std::atomic<int> num_captures{0}, num_graph_launches{0};
-std::atomic<bool> fail_captures{false}, skip_graphs{false};
+std::atomic<bool> fail_captures{false}, refuse_launches{false}, skip_graphs{false};
 
 }  // namespace
 
@@ -22,6 +23,12 @@ void RequireNoCapture(const char* call) {
 }
 
 void FailCaptures(bool on) { fail_captures = on; }
+void RefuseLaunches(bool on) { refuse_launches = on; }
+bool IsRefused(cudaStream_t stream) {
+  if (!refuse_launches || stream == nullptr || stream->capture == nullptr) return false;
+  last_error = cudaErrorMemoryAllocation;
+  return true;
+}
 void SkipGraphs(bool on) { skip_graphs = on; }
 
 Counts counts() { return {num_captures, num_graph_launches, num_kernels()}; }
@@ -29,6 +36,9 @@ Counts counts() { return {num_captures, num_graph_launches, num_kernels()}; }
 }  // namespace sessa::emulator
 
 using namespace sessa::emulator;
+
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+cudaError_t cudaPeekAtLastError() { return last_error; }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->capture != nullptr) return cudaErrorStreamCaptureInvalidated;

@@ -102,6 +102,8 @@ struct Counts {
 Counts counts();
 // Captures end with an error while it is on.
 void FailCaptures(bool on);
+// Launches in a capture are refused while it is on: an error of the launch alone, the capture goes on.
+void RefuseLaunches(bool on);
 // Launches of graphs do nothing while it is on: what is left of a step is the host's work.
 void SkipGraphs(bool on);
 
@@ -191,13 +193,15 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return *free = *total = size_t{1} << 30, cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t);
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError();
+cudaError_t cudaPeekAtLastError();
 inline const char* cudaGetErrorString(cudaError_t e) {
   return e == cudaSuccess ? "no error" : "out of memory";
 }
 
 namespace sessa::emulator {
+
+bool IsRefused(cudaStream_t stream);  // a launch, of which cudaGetLastError then tells
 
 template <class Work>
 void Enqueue(cudaStream_t stream, const Work& work) {
@@ -216,6 +220,7 @@ namespace sessa::cuda {
 template <class... P, class... A>
 void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
             const A&... args) {
+  if (emulator::IsRefused(stream)) return;
   const bool must_begin = stream != nullptr;  // the tests' own kernels have a null stream
   emulator::Enqueue(stream, [=] {
     auto call = [&] { kernel(static_cast<P>(args)...); };

@@ -14,6 +14,8 @@
 
 namespace sessa {
 
+inline constexpr int kPage = 64;  // tokens of a page, in all benchmarks
+
 class BenchDevice {
  public:
   virtual ~BenchDevice() = default;

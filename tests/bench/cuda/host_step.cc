@@ -14,14 +14,14 @@
 #include "engine/state_cache.h"
 #include "kernels/communicator.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/round.h"
+#include "tests/bench/cuda/step_cases.h"
 #include "tests/cuda/emulator.h"
 #include "tests/reference/random_model.h"
 
 namespace sessa {
 namespace {
 
-constexpr int kPage = 64, kRounds = 20, kStepsOfRound = 100;
+constexpr int kRounds = 20, kStepsOfRound = 100;
 
 template <class T>
 T OrDie(absl::StatusOr<T> result) {
@@ -35,27 +35,21 @@ T OrDie(absl::StatusOr<T> result) {
 // Layers as many as in shapes A and B; their width does not matter to the host.
 void BenchBatch(int batch, int context) {
   ModelConfig config;
-  config.vocab_size = 64, config.hidden_size = 64;
+  config.vocab_size = 128, config.hidden_size = 64;
   config.num_layers = 24, config.num_heads = 4, config.num_kv_heads = 1;
   const std::unique_ptr<Backend> backend = OrDie(MakeCudaBackend({}));
   const auto communicator = std::move(MakeThreadCommunicators(1)[0]);
   const auto weights = RandomModel(config, 1, DType::kBF16);
   const auto model =
       OrDie(Model::Load(config, *weights, DType::kBF16, batch, backend.get(), communicator.get()));
-  const int pages_each = CeilDiv(context + 1, kPage);
-  StateCache cache = OrDie(StateCache::Create(model->StateShape(DType::kBF16, kPage, pages_each * batch),
-                                              config.num_layers, pages_each * batch, backend.get()));
+  const StepPlan plan = PlanOf(batch, 1, context);
+  const int num_pages = static_cast<int>(plan.sequences[0].pages.size()) * batch;
+  StateCache cache = OrDie(StateCache::Create(model->StateShape(DType::kBF16, kPage, num_pages),
+                                              config.num_layers, num_pages, backend.get()));
   const Buffer device_tokens = OrDie(backend->Allocate(batch * sizeof(int32_t)));
-  StepPlan plan;
-  std::vector<int32_t> rows, tokens(batch);
+  std::vector<int32_t> rows(batch), tokens(batch);
   std::vector<SampleRow> sample(batch);
-  for (int b = 0; b < batch; ++b) {
-    PlanSequence& s = plan.sequences.emplace_back();
-    s.first_row = b, s.num_rows = 1, s.start = context;
-    for (int i = 0; i < pages_each; ++i) s.pages.push_back(b * pages_each + i);
-    plan.token_ids.push_back(b), plan.positions.push_back(context);
-    rows.push_back(b), sample[b].row = b;
-  }
+  for (int b = 0; b < batch; ++b) rows[b] = sample[b].row = b;
   const auto step = [&] {
     const Matrix logits = model->Forward(plan, rows, &cache);
     auto* to = static_cast<int32_t*>(device_tokens.data());

@@ -13,7 +13,6 @@ namespace sessa {
 namespace {
 
 constexpr double kBeyondCaches = 256e6;  // bytes: several times the L2 cache of an H100 or H200
-constexpr int kPage = 64;
 
 int Copies(double bytes, int most) {
   return std::clamp(static_cast<int>(kBeyondCaches / std::max(1.0, bytes)) + 1, 1, most);

@@ -15,8 +15,6 @@
 namespace sessa {
 namespace {
 
-constexpr int kPage = 64;
-
 // One random layer in the place of all: drawing those of shape C would take longer than the benchmarks. The
 // device has a copy for each.
 class SameLayers final : public WeightSource {
@@ -34,6 +32,8 @@ class SameLayers final : public WeightSource {
  private:
   std::unique_ptr<WeightSource> model_;
 };
+
+}  // namespace
 
 StepPlan PlanOf(int batch, int rows, int context) {
   const int of_sequence = CeilDiv(context + rows, kPage);
@@ -54,8 +54,6 @@ StepPlan PlanOf(int batch, int rows, int context) {
   }
   return plan;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<BenchModel>> BenchModel::Create(BenchDevice* device, const std::string& name,
                                                                const ModelConfig& config, int max_rows) {

@@ -10,6 +10,10 @@
 
 namespace sessa {
 
+// `rows` new tokens for each of `batch` sequences that have `context`, in pages of kPage tokens, numbered
+// from 0, that lie anywhere. Token ids are below 100.
+StepPlan PlanOf(int batch, int rows, int context);
+
 class BenchModel {
  public:
   // bf16 weights. The device outlives the model.
