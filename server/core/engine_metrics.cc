@@ -1,6 +1,8 @@
 // See engine_metrics.h.
 #include "server/core/engine_metrics.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 

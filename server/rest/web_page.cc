@@ -102,7 +102,7 @@ async function watch() {
   try {
     const values = {};
     for (const line of (await (await fetch('/metrics')).text()).split('\n')) {
-      const match = /^(\w+)(?:\{model_name="(?:[^"\\]|\\.)*"\})? (\S+)$/.exec(line);
+      const match = /^(\w+) (\S+)$/.exec(line);
       if (match) values[match[1]] = +match[2];
     }
     $('load').replaceChildren(...gauges.filter(([name]) => name in values).map(([name, label, format]) => {
