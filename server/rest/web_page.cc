@@ -20,7 +20,9 @@ namespace sessa {
 SESSA_WEB_FILE(web_index_html);
 SESSA_WEB_FILE(web_page_css);
 SESSA_WEB_FILE(web_page_js);
+SESSA_WEB_FILE(web_text_js);
 SESSA_WEB_FILE(web_api_js);
+SESSA_WEB_FILE(web_load_js);
 SESSA_WEB_FILE(web_metrics_js);
 SESSA_WEB_FILE(web_plots_js);
 SESSA_WEB_FILE(web_icon_svg);
@@ -45,7 +47,9 @@ const std::vector<WebFile>& WebFiles() {
         {"/", kHtml, {web_index_html, web_index_html_size}},
         {"/web/page.css", kCss, {web_page_css, web_page_css_size}},
         {"/web/page.js", kJs, {web_page_js, web_page_js_size}},
+        {"/web/text.js", kJs, {web_text_js, web_text_js_size}},
         {"/web/api.js", kJs, {web_api_js, web_api_js_size}},
+        {"/web/load.js", kJs, {web_load_js, web_load_js_size}},
         {"/web/metrics.js", kJs, {web_metrics_js, web_metrics_js_size}},
         {"/web/plots.js", kJs, {web_plots_js, web_plots_js_size}},
         {"/web/icon.svg", kSvg, {web_icon_svg, web_icon_svg_size}},

@@ -1,5 +1,7 @@
 // What the page says to the API: one streamed generation, and errors as the server words them.
 
+export const NO_ANSWER = 'The server does not answer.';
+
 // The server's own message where it sent one.
 async function messageOf(response) {
   const text = await response.text();
@@ -10,7 +12,7 @@ async function messageOf(response) {
   }
 }
 
-export function headersWith(apiKey) {
+function headersWith(apiKey) {
   return apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
 }
 
@@ -39,7 +41,7 @@ export async function generate(path, body, apiKey, signal, onText) {
       body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     });
   } catch (error) {
-    throw error.name === 'AbortError' ? error : new Error('The server does not answer.');
+    throw error.name === 'AbortError' ? error : new Error(NO_ANSWER);
   }
   if (!response.ok) throw new Error(await messageOf(response));
   for await (const data of eventsOf(response.body)) {
@@ -60,14 +62,22 @@ export async function generate(path, body, apiKey, signal, onText) {
   throw new Error('The server broke off.');
 }
 
-// Why it takes no requests; null when it does.
+// Why the server takes no requests; null when it does.
 export async function whyNotReady() {
-  const response = await fetch('readyz', { cache: 'no-store' });
-  return response.ok ? null : messageOf(response);
+  try {
+    const response = await fetch('readyz', { cache: 'no-store' });
+    return response.ok ? null : await messageOf(response);
+  } catch {
+    return NO_ANSWER;
+  }
 }
 
-// The models' list, or null with `needsKey` when the key is not (or wrongly) given.
+// The models that the server tells of; `needsKey`: it tells of them only to those with another key.
 export async function models(apiKey) {
-  const response = await fetch('v1/models', { headers: headersWith(apiKey), cache: 'no-store' });
-  return { needsKey: response.status === 401, list: response.ok ? (await response.json()).data : [] };
+  try {
+    const response = await fetch('v1/models', { headers: headersWith(apiKey), cache: 'no-store' });
+    return { needsKey: response.status === 401, list: response.ok ? (await response.json()).data : [] };
+  } catch {
+    return { needsKey: false, list: [] };
+  }
 }

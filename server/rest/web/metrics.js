@@ -52,8 +52,8 @@ export class Interval {
   }
 
   rate(name) {
-    const increase = this.increase(name);
-    return increase === null ? null : increase / (this.after.seconds - this.before.seconds);
+    const increase = this.increase(name), seconds = this.after.seconds - this.before.seconds;
+    return increase === null || seconds === 0 ? null : increase / seconds;
   }
 
   mean(histogram) {

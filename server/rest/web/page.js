@@ -1,23 +1,8 @@
-// The page's behaviour: chat and completion on the left, the server's state above, its load on the right. Whatever comes
-// from the model or the server enters the document as text nodes alone.
-import { generate, models, whyNotReady } from './api.js';
-import { Interval, Scrape } from './metrics.js';
-import { Plot } from './plots.js';
-
-const $ = id => document.getElementById(id);
-const SAMPLE_MS = 1000;
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;  // a live region speaks only of changes
-}
-
-function append(parent, tag, className, text = '') {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(text);
-  parent.append(element);
-  return element;
-}
+// Chat and completion: a form whose request is streamed into a transcript. Whatever comes from the model or the server
+// enters the document as text nodes alone.
+import { generate } from './api.js';
+import { showModel, watch } from './load.js';
+import { $, amount, append, duration } from './text.js';
 
 // Adds to a transcript and stays at its end, unless the reader has scrolled back.
 function scrolled(transcript, change) {
@@ -182,105 +167,6 @@ $('api_key').addEventListener('change', () => {
   sessionStorage.setItem('api_key', $('api_key').value);
   showModel();
 });
-
-const amount = value => value.toLocaleString('en', { maximumSignificantDigits: 3 });
-const percent = value => `${amount(100 * value)} %`;
-const duration = seconds => (seconds < 1 ? `${amount(1000 * seconds)} ms` : `${amount(seconds)} s`);
-
-const plots = [
-  {
-    plot: new Plot($('plots'), { id: 'requests', title: 'Requests', max: 4, lines: [
-      { name: 'running', color: 'first', format: amount }, { name: 'waiting', color: 'second', format: amount }] }),
-    values: ({ after }) => [after.sum('sessa_num_requests_running'), after.sum('sessa_num_requests_waiting')],
-    note: ({ after }) => `${amount(after.sum('sessa_requests_total') ?? 0)} ended`,
-  },
-  {
-    plot: new Plot($('plots'), { id: 'tokens', title: 'Tokens a second', max: 10, lines: [
-      { name: 'generated', color: 'first', format: amount }, { name: 'prompt', color: 'second', format: amount }] }),
-    values: interval => [interval.rate('sessa_generation_tokens_total'), interval.rate('sessa_prompt_tokens_total')],
-    note: ({ after }) => `${amount(after.sum('sessa_generation_tokens_total') ?? 0)} in all`,
-  },
-  {
-    plot: new Plot($('plots'), { id: 'step', title: 'Step time', max: 0.001, lines: [
-      { name: 'mean', color: 'first', format: duration }, { name: 'p99', color: 'second', format: duration }] }),
-    values: interval => [interval.mean('sessa_step_duration_seconds'),
-      interval.quantile('sessa_step_duration_seconds', 0.99)],
-    note: interval => `${amount(interval.rate('sessa_steps_total') ?? 0)} steps/s`,
-  },
-  {
-    plot: new Plot($('plots'), { id: 'cache', title: 'State cache', max: 0.1, fill: true, lines: [
-      { name: 'in use', color: 'first', format: percent }] }),
-    values: ({ after }) => [after.sum('sessa_state_cache_usage_ratio')],
-    note({ after }) {
-      const hits = after.sum('sessa_prefix_cache_hits_total'), asked = after.sum('sessa_prefix_cache_queries_total');
-      return `prefix hits ${asked ? percent(hits / asked) : '–'} · preemptions ${after.sum('sessa_num_preemptions_total') ?? '–'}`;
-    },
-  },
-];
-
-let last = null;  // the scrape before; null after a gap
-let shownModel = null;  // what the scrape before said: its name while it is ready
-
-function gap() {
-  last = null;
-  for (const { plot } of plots) plot.add(performance.now() / 1000, plot.lines.map(() => null));
-}
-
-function showState(state, text) {
-  $('state').dataset.state = state;
-  setText($('state_text'), text);
-}
-
-async function showModel() {
-  if (shownModel === null) return setText($('model'), '');
-  try {
-    const { needsKey, list } = await models($('api_key').value);
-    const facts = list.map(m => `, ${m.num_layers} layers, context of ${m.max_model_len.toLocaleString('en')} tokens`);
-    setText($('model'), shownModel + (needsKey ? ', asks for an API key' : facts.join('')));
-  } catch {
-    setText($('model'), shownModel);  // the next sample will tell that the server is gone
-  }
-}
-
-async function sample() {
-  try {
-    const response = await fetch('metrics', { cache: 'no-store', signal: AbortSignal.timeout(5000) });
-    if (!response.ok) throw new Error(`HTTP ${response.status}`);
-    const scrape = new Scrape(await response.text(), performance.now() / 1000);
-    const interval = new Interval(last ?? scrape, scrape);
-    for (const { plot, values, note } of plots) plot.add(scrape.seconds, values(interval), note(interval));
-    last = scrape;
-    const reason = scrape.sum('sessa_ready') === 1 ? null : await whyNotReady();
-    showState(reason === null ? 'ready' : 'waiting', reason ?? 'Ready');
-    const info = name => scrape.label('sessa_state_cache_info', name);
-    const model = reason === null ? info('model_name') ?? info('model') ?? '' : null;
-    if (model !== shownModel) {
-      shownModel = model;
-      showModel();
-    }
-  } catch {
-    gap();
-    showState('gone', 'The server does not answer');
-    shownModel = null;
-    showModel();
-  }
-}
-
-const untilVisible = () => new Promise(resolve => {
-  if (!document.hidden) return resolve();
-  document.addEventListener('visibilitychange', () => resolve(untilVisible()), { once: true });
-});
-
-async function watch() {
-  for (;;) {
-    if (document.hidden) {
-      gap();
-      await untilVisible();
-    }
-    await sample();
-    await new Promise(resolve => setTimeout(resolve, SAMPLE_MS));
-  }
-}
 
 choose(location.hash === '#completion' ? 'completion' : 'chat');
 watch();

@@ -16,6 +16,9 @@ function element(tag, className, parent) {
   return made;
 }
 
+// A value between two gaps is a dot, as no line goes there.
+const radius = ({ dataset: { data }, dataIndex: i }) => (isNaN(data[i - 1]?.y) && isNaN(data[i + 1]?.y) ? 2 : 0);
+
 export class Plot {
   // lines: [{ name, color, format }], color the name of a custom property of the style sheet; format makes the text of a
   // value and of the y axis's ticks. `max`: the y axis's end is never less.
@@ -37,7 +40,7 @@ export class Plot {
     this.canvas.setAttribute('role', 'img');
     this.chart = new Chart(this.canvas, {
       type: 'line',
-      data: { datasets: lines.map(({ name }) => ({ label: name, data: [], borderWidth: 2, pointRadius: 0, fill })) },
+      data: { datasets: lines.map(({ name }) => ({ label: name, data: [], borderWidth: 2, pointRadius: radius, fill })) },
       options: {
         animation: false, maintainAspectRatio: false, parsing: false, normalized: true,
         interaction: { mode: 'index', intersect: false },
