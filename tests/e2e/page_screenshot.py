@@ -52,14 +52,16 @@ def main():
             for user in users:
                 user.start()
             time.sleep(args.seconds)
-            page.fill("#stops", "\\n")
+            page.fill("#stops", "\\n\n.")
             if args.completion:
                 page.click("#completion_tab")
                 page.click("#send")
                 page.wait_for_selector("#usage:not(:empty)")
             else:
-                for question in ("Maya said that the red key is in the barn. Milo saw that the orange coin is in the "
-                                 "drawer.\nQuestion: Where is the red key?", "Question: Where is the orange coin?"):
+                for question in ("This is a story about Milo and Kira. Kira saw that the orange coin is in the drawer. Milo "
+                                 "said that the red key is in the barn.\nQuestion: Where is the red key?\nAnswer:",
+                                 "Kira saw that the blue hat is in the drawer.\nQuestion: Where is the blue hat?\n"
+                                 "Answer:"):
                     page.fill("#message", question)
                     page.click("#send")
                     page.wait_for_selector("#usage:not(:empty)")

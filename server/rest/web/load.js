@@ -33,8 +33,8 @@ const plots = [
     values: ({ after }) => [after.sum('sessa_state_cache_usage_ratio')],
     note({ after }) {
       const hits = after.sum('sessa_prefix_cache_hits_total'), asked = after.sum('sessa_prefix_cache_queries_total');
-      const preemptions = after.sum('sessa_num_preemptions_total') ?? '–';
-      return `prefix hits ${asked ? percent(hits / asked) : '–'} · preemptions ${preemptions}`;
+      return `prefix hits ${asked ? `${Math.round(100 * hits / asked)} %` : '–'} · ` +
+        `${amount(after.sum('sessa_num_preemptions_total') ?? 0)} preempted`;
     },
   },
 ];
