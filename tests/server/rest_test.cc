@@ -57,6 +57,47 @@ TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
   EXPECT_THAT(metrics.body, HasSubstr("sessa_ready{model_name=\"\"} 1"));
 }
 
+TEST_F(RestTest, ThePageBringsItsFilesAndAllowsNoOthers) {
+  const std::vector<std::pair<std::string, std::string>> files = {
+      {"/", "text/html; charset=utf-8"},
+      {"/web/page.css", "text/css; charset=utf-8"},
+      {"/web/page.js", "text/javascript; charset=utf-8"},
+      {"/web/text.js", "text/javascript; charset=utf-8"},
+      {"/web/api.js", "text/javascript; charset=utf-8"},
+      {"/web/load.js", "text/javascript; charset=utf-8"},
+      {"/web/metrics.js", "text/javascript; charset=utf-8"},
+      {"/web/plots.js", "text/javascript; charset=utf-8"},
+      {"/web/chart.js", "text/javascript; charset=utf-8"},
+      {"/web/icon.svg", "image/svg+xml"}};
+  for (const auto& [path, type] : files) {
+    SCOPED_TRACE(path);
+    const HttpReply whole = Call("GET", path);
+    EXPECT_EQ(whole.status, 200);
+    EXPECT_EQ(whole.Header("Content-Type"), type);
+    EXPECT_EQ(whole.Header("Content-Length"), absl::StrCat(whole.body.size()));
+    EXPECT_EQ(whole.Header("X-Content-Type-Options"), "nosniff");
+    EXPECT_EQ(whole.Header("Cache-Control"), "no-cache");
+    const std::string policy = whole.Header("Content-Security-Policy");
+    EXPECT_THAT(policy, HasSubstr("default-src 'none'; script-src 'self'; style-src 'self'"));
+    EXPECT_FALSE(absl::StrContains(policy, "unsafe"));
+    const std::string etag = whole.Header("ETag");
+    EXPECT_EQ(Call("GET", path, "", {{"If-None-Match", "\"other\""}}).body, whole.body);
+    const HttpReply same = Call("GET", path, "", {{"If-None-Match", absl::StrCat("\"other\", W/", etag)}});
+    EXPECT_EQ(same.status, 304);
+    EXPECT_EQ(same.Header("ETag"), etag);
+    EXPECT_EQ(same.Header("Content-Length"), "");
+    EXPECT_EQ(same.body, "");
+  }
+  HttpClient client(server_->port());
+  client.Send(RequestBytes("HEAD", "/web/chart.js"));
+  EXPECT_GT(std::stoi(client.Read(true).Header("Content-Length")), 100000);
+  client.Send(RequestBytes("GET", "/", "", {{"If-None-Match", "*"}}));
+  EXPECT_EQ(client.Read().status, 304);
+  client.Send(RequestBytes("GET", "/web/nothing"));  // the connection goes on after a 304
+  EXPECT_EQ(client.Read().Error("code"), "not_found");
+  EXPECT_EQ(Call("POST", "/web/page.js", "{}").Header("Allow"), "GET, HEAD");
+}
+
 TEST_F(RestTest, TokenizeAndDetokenize) {
   Load();
   const HttpReply tokens = Post("/tokenize", R"({"prompt": "où est l'œuf?", "add_special_tokens": false})");
