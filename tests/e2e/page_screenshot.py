@@ -23,7 +23,7 @@ def keep_busy(server, stop, user, seconds):
     begin = time.monotonic()
     while not stop.is_set():
         wave = 0.5 + 0.5 * math.sin((time.monotonic() - begin) / seconds * 4 * math.pi + user / 4)
-        stop.wait(draw.expovariate(1 / (0.3 + 6 * wave)))
+        stop.wait(draw.expovariate(1 / (0.1 + 3 * wave)))
         with contextlib.suppress(OSError, http.client.HTTPException):  # the server ends first
             server.request("POST", "/v1/completions", {
                 "prompt": f"{user}. {PROMPT}" * draw.randint(1, 20), "ignore_eos": True,
@@ -34,8 +34,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--seconds", type=float, default=115, help="of load before the picture")
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=800)
+    parser.add_argument("--width", type=int, default=1200)
+    parser.add_argument("--height", type=int, default=760)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--completion", action="store_true", help="show this tab, not the chat")
     args = parser.parse_args()
