@@ -54,6 +54,7 @@ struct ScoreShared {
     // Of each warp, its rows' weights. 16 bytes longer than their contents: 8 rows lie in different banks.
     Bf16 weights[kBlockThreads / kWarpLanes][kWarpRows][kPanelKeys + kChunk];
   };
+  const Bf16* keys[kPanelKeys];  // in their pages, or null
 };
 
 // A warp's scores (16 rows from `first_query` on) become weights; they and their rows' m and l are stored.
@@ -140,20 +141,27 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   constexpr int kRowStep = kBlockThreads / 8, kKeyCopies = kPanelKeys / kRowStep;
   const Bf16* queries = static_cast<const Bf16*>(read.scratch.queries) +
                         (block.panel_row + query_tile * kPanelQueries + row) * stride + chunk;
+  const int first_key = (block.first_tile + key_tile) * kPanelKeys;
+  if (!kOwn) {  // a page look-up is two divisions and a load: one a thread, not eight after another
+    static_assert(kPanelKeys == kBlockThreads);
+    const int key = first_key + thread, position = TilePosition(read, key / kTile) + key % kTile;
+    shared.keys[thread] = position < block.start + (read.feedback ? 0 : block.num_rows)
+                              ? VectorAt<Bf16>(read.keys, block.pages, block.kv, position)
+                              : nullptr;
+    __syncthreads();
+  }
   const Bf16* keys[kKeyCopies];
 #pragma unroll
   for (int i = 0; i < kKeyCopies; ++i) {
-    const int key = (block.first_tile + key_tile) * kPanelKeys + row + i * kRowStep;
+    const int key = row + i * kRowStep;
     if (kOwn) {
-      keys[i] = key < block.num_rows
-                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + key) * stride + chunk
+      keys[i] = first_key + key < block.num_rows
+                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + first_key + key) * stride
                     : nullptr;
     } else {
-      const int position = TilePosition(read, key / kTile) + key % kTile;
-      keys[i] = position < block.start + (read.feedback ? 0 : block.num_rows)
-                    ? VectorAt<Bf16>(read.keys, block.pages, block.kv, position) + chunk
-                    : nullptr;
+      keys[i] = shared.keys[key];
     }
+    if (keys[i] != nullptr) keys[i] += chunk;
   }
   const auto load = [&](int s) {
     if (s < num_stages) {
