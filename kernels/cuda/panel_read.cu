@@ -367,15 +367,26 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
                            (block.first_head + query % block.num_heads) * dim;
     const float shrink = shared.shrink[i];
     const float share = !read.feedback && block.is_last_pass ? shared.share[i] : 1.0f;
+    // Loads that wait for each other, as they would behind stores to what may be the same memory, would take
+    // most of a block's time: 32 are under way before the first store.
+    constexpr int kAtOnce = 16;  // fragments
 #pragma unroll
-    for (int j = 0; j < kFragments; ++j) {
+    for (int first = 0; first < kFragments; first += kAtOnce) {
+      float before[kAtOnce][2] = {};
+      const auto each = [&](const auto& body) {
 #pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        const int column = first_column + FragmentColumn(j, e);
-        if (column >= dim) continue;
-        const float before = block.pass == 0 ? 0.0f : out[column];
-        out[column] = fmaf(before, shrink, acc[j][e]) * share;
-      }
+        for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int column = first_column + FragmentColumn(first + j, e);
+            if (column < dim) body(j, e, out[column]);
+          }
+        }
+      };
+      if (block.pass > 0) each([&](int j, int e, const float& y) { before[j][e] = y; });
+      each([&](int j, int e, float& y) {
+        y = fmaf(before[j][e], shrink, acc[first + j][2 * half + e]) * share;
+      });
     }
   }
 }
