@@ -68,7 +68,7 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
                          absl::StrCat("The body has ", head.content_length, " bytes, at most ",
                                       service_->limits().max_body_bytes, " are taken."));
   }
-  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid);
+  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid, refused->status);
   return refused;
 }
 

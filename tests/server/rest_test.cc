@@ -41,7 +41,7 @@ TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
   EXPECT_EQ(Call("GET", "/version").Json().at("version"), "0.1.0");
   EXPECT_EQ(Call("GET", "/v1/limits").Json().as_object().count("max_model_len"), 0u);
   EXPECT_EQ(Call("GET", "/v1/models").status, 503);
-  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("sessa_ready 0"));
+  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("sessa_ready{model_name=\"\"} 0"));
   EXPECT_EQ(Call("GET", "/").Header("Content-Type"), "text/html; charset=utf-8");
   Load();
   const HttpReply limits = Call("GET", "/v1/limits");
@@ -54,7 +54,7 @@ TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
   EXPECT_EQ(Call("GET", "/v2/models/scripted/ready").status, 200);
   const HttpReply metrics = Call("GET", "/metrics");
   EXPECT_THAT(metrics.Header("Content-Type"), HasSubstr("version=0.0.4"));
-  EXPECT_THAT(metrics.body, HasSubstr("sessa_ready 1"));
+  EXPECT_THAT(metrics.body, HasSubstr("sessa_ready{model_name=\"\"} 1"));
 }
 
 TEST_F(RestTest, ThePageBringsItsFilesAndAllowsNoOthers) {
