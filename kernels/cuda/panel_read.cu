@@ -185,7 +185,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   for (int s = 0; s < num_stages; ++s) {
     WaitForCopies<kAhead - 1>();
     FenceOperands();
-    __syncthreads();  // stage s is there, and everyone has waited for the products of stage s - 2
+    // Stage s is there, and everyone has waited for the products of stage s - 2, whose place the next copies
+    // take: they start before the wait for stage s - 1, which is as long as a stage.
+    __syncthreads();
     const ScoreShared::Stage& stage = shared.stages[s % kStages];
     BeginProducts(scores);
 #pragma unroll
@@ -195,8 +197,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
           DescribeKMajor<128>(stage.keys + k));
     }
     CommitProducts();
-    WaitForProducts<1>();
     load(s + kAhead);
+    WaitForProducts<1>();
   }
   WaitForProducts<0>(scores);
   __syncthreads();  // the weights take the stages' place
@@ -274,12 +276,16 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   constexpr int kTileStages = kPanelKeys / kPanelDepth;
   const int num_stages = (end - begin) * kTileStages;
   const int horizon = block.start + (read.feedback ? 0 : block.num_rows);
-  const auto find_rows = [&](int s) {
-    if (thread >= kPanelDepth || s >= num_stages) return;
+  // A page look-up waits for memory: it begins a stage before its row is stored, and that two stages before
+  // the row is copied.
+  const auto row_of = [&](int s) -> const Bf16* {
+    if (thread >= kPanelDepth || s >= num_stages) return nullptr;
     const int key = (block.first_tile + begin) * kPanelKeys + s * kPanelDepth + thread;
     const int position = TilePosition(read, key / kTile) + key % kTile;
-    shared.rows[s % kStages][thread] =
-        position < horizon ? VectorAt<Bf16>(read.values, block.pages, block.kv, position) : nullptr;
+    return position < horizon ? VectorAt<Bf16>(read.values, block.pages, block.kv, position) : nullptr;
+  };
+  const auto store_row = [&](int s, const Bf16* row) {
+    if (thread < kPanelDepth) shared.rows[s % kStages][thread] = row;
   };
   const int64_t row_size = static_cast<int64_t>(block.num_tiles) * kPanelKeys;
   const Bf16* weights = static_cast<const Bf16*>(read.scratch.weights) + block.weights +
@@ -306,7 +312,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
     }
     CommitCopies();
   };
-  for (int s = 0; s <= kAhead; ++s) find_rows(s);
+  for (int s = 0; s <= kAhead; ++s) store_row(s, row_of(s));
+  const Bf16* next_row = row_of(kAhead + 1);
   __syncthreads();
   for (int s = 0; s < kAhead; ++s) load(s);
   ExtendSplit(read, block, query_tile, begin, end, shared);
@@ -336,9 +343,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
                                DescribeMnMajor<128>(stage.values[0] + k * 16 * 64, sizeof stage.values[0]));
     }
     CommitProducts();
+    load(s + kAhead);  // before the wait, as in ScoreKernel
+    store_row(s + kAhead + 1, next_row);
+    next_row = row_of(s + kAhead + 2);
     WaitForProducts<1>();
-    find_rows(s + kAhead + 1);
-    load(s + kAhead);
   };
   BeginProducts(acc);
   find_max(begin);
