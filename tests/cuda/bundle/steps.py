@@ -355,7 +355,7 @@ def kernel_times(text):
 STEPS = {
     "start": (10, start), "conformance": (60, conformance), "reference": (40, reference), "recall": (30, recall),
     "probe": (15, probe), "kernels": (80, kernels), "memcheck": (45, memcheck), "racecheck": (45, racecheck),
-    "steps": (80, steps), "variants": (50, variants), "peers": (45, peers), "load": (50, load), "nccl": (10, nccl), "profile": (40, profile),
+    "steps": (80, steps), "variants": (50, variants), "peers": (45, peers), "load": (50, load), "nccl": (15, nccl), "profile": (35, profile),
     "all_kernels": (130, all_kernels),
 }
 DIAGNOSE_SECONDS = 30  # more, for conformance when it failed
