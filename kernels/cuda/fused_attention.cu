@@ -115,17 +115,22 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   const int dim = read.keys.dim, horizon = block.start + block.num_rows,
             num_tiles = CeilDiv(horizon, kTokens);
 
-  const auto find_rows = [&](int tile) {
+  // A page is fetched a tile before what it says is stored: nobody waits for it.
+  const auto page_of = [&](int tile) {
+    const int position = tile * kTokens + thread;
+    return thread < kTokens && position < horizon ? PageOf(read.keys, block.pages, position) : 0;
+  };
+  const auto store_row = [&](int tile, int page) {
     const int position = tile * kTokens + thread;
     if (thread >= kTokens) return;
     shared.rows[tile % kRowStages][thread] =
-        position < horizon ? (VectorAt<Bf16>(read.keys, block.pages, block.kv, position) -
+        position < horizon ? (VectorInPage<Bf16>(read.keys, page, block.kv, position) -
                               static_cast<const Bf16*>(read.keys.data)) *
                                  int64_t{sizeof(Bf16)}
                            : 0;
   };
-  // Requires the tile's rows to be found, and a barrier since. A thread copies the same chunk of every row it
-  // has.
+  // Requires the tile's rows to be stored, and a barrier since. A thread copies the same chunk of every row
+  // it has.
   constexpr int kChunks = kDim / kChunk, kCopyRows = kBlockThreads / kChunks;
   static_assert(kCopyRows % 8 == 0);  // the swizzle's period
   const int chunk = thread % kChunks * kChunk, copy_row = thread / kChunks;
@@ -133,11 +138,13 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     Bf16* at = &to[chunk / kColumns][SwizzledOffset<kRowBytes>(copy_row, chunk % kColumns)];
     const char* data = reinterpret_cast<const char*>(static_cast<const Bf16*>(from.data) + chunk);
     const int num_tokens = chunk < Padded(dim) ? horizon - tile * kTokens : 0;  // beyond: zeros
+    int64_t rows[kTokens / kCopyRows];  // read together: the compiler moves no read before a copy
 #pragma unroll
-    for (int n = 0; n < kTokens; n += kCopyRows) {
-      CopyAsync(at + n * kColumns, data + shared.rows[tile % kRowStages][copy_row + n],
-                copy_row + n < num_tokens);
-    }
+    for (int i = 0; i < kTokens / kCopyRows; ++i)
+      rows[i] = shared.rows[tile % kRowStages][copy_row + i * kCopyRows];
+#pragma unroll
+    for (int i = 0; i < kTokens / kCopyRows; ++i)
+      CopyAsync(at + i * kCopyRows * kColumns, data + rows[i], copy_row + i * kCopyRows < num_tokens);
   };
   // What was copied is there for everyone's products, and everyone is done with the products before.
   const auto hand_over = [&] {
@@ -172,12 +179,14 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
     CommitProducts();
   };
+  int next_page = page_of(2);
   // While products run: this tile's values and the next one's keys come, to where nothing is read any more.
   const auto prepare = [&](int tile) {
     copy(read.values, tile, shared.values[tile % kStages]);
     if (tile + 1 < num_tiles) copy(read.keys, tile + 1, shared.keys[(tile + 1) % kStages]);
     CommitCopies();
-    find_rows(tile + 2);
+    store_row(tile + 2, next_page);
+    next_page = page_of(tile + 3);
   };
   constexpr float kLog2E = 1.44269504f;
   const float scale = read.scale * kLog2E;
@@ -207,8 +216,8 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
   };
 
-  find_rows(0);
-  find_rows(1);
+  store_row(0, page_of(0));
+  store_row(1, page_of(1));
   __syncthreads();
   copy(read.keys, 0, shared.keys[0]);
   CommitCopies();

@@ -57,8 +57,21 @@ struct ScoreShared {
   const Bf16* keys[kPanelKeys];  // in their pages, or null
 };
 
-// A warp's scores (16 rows from `first_query` on) become weights; they and their rows' m and l are stored.
+// Whether all rows of a warp see all keys of the tile, which is so but at the ends of contexts and of blocks:
+// then there is nothing to mask, in a quarter of the instructions.
 template <bool kOwn>
+__device__ __forceinline__ bool SeesAll(const PanelRead& read, const PanelBlock& block, int first_query,
+                                        int key_tile) {
+  if (kOwn || first_query + kWarpRows > NumQueries(block)) return false;
+  const int visible =
+      read.feedback ? block.start : block.start + first_query / block.num_heads + 1;  // of the first
+  const int last_key = (block.first_tile + key_tile + 1) * kPanelKeys - 1;
+  return TilePosition(read, last_key / kTile) + kTile <= visible;
+}
+
+// A warp's scores (16 rows from `first_query` on) become weights; they and their rows' m and l are stored.
+// kMask: some do not see all keys.
+template <bool kOwn, bool kMask>
 __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelBlock& block, int first_query,
                                              int key_tile, float (&x)[kFragments][4],
                                              Bf16 (&staged)[kWarpRows][kPanelKeys + kChunk]) {
@@ -80,7 +93,8 @@ __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelB
       for (int j = group * kGroupFragments; j < (group + 1) * kGroupFragments; ++j) {
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          x[j][e] = FragmentColumn(j - group * kGroupFragments, e) < limit ? x[j][e] * read.scale : -INFINITY;
+          x[j][e] = !kMask || FragmentColumn(j - group * kGroupFragments, e) < limit ? x[j][e] * read.scale
+                                                                                     : -INFINITY;
           m = fmaxf(m, x[j][e]);
         }
       }
@@ -90,7 +104,7 @@ __device__ __forceinline__ void StoreWeights(const PanelRead& read, const PanelB
     for (int j = 0; j < kFragments; ++j) {
 #pragma unroll
       for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        x[j][e] = x[j][e] == -INFINITY ? 0.0f : Exp2(x[j][e] - m);
+        x[j][e] = kMask && x[j][e] == -INFINITY ? 0.0f : Exp2(x[j][e] - m);
         l += x[j][e];
       }
       *reinterpret_cast<unsigned*>(&staged[row][FragmentColumn(j, 0)]) =
@@ -185,7 +199,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   for (int s = 0; s < num_stages; ++s) {
     WaitForCopies<kAhead - 1>();
     FenceOperands();
-    __syncthreads();  // stage s is there, and everyone has waited for the products of stage s - 2
+    // Stage s is there, and everyone has waited for the products of stage s - 2, whose place the next copies
+    // take: they start before the wait for stage s - 1, which is as long as a stage.
+    __syncthreads();
     const ScoreShared::Stage& stage = shared.stages[s % kStages];
     BeginProducts(scores);
 #pragma unroll
@@ -195,13 +211,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
           DescribeKMajor<128>(stage.keys + k));
     }
     CommitProducts();
-    WaitForProducts<1>();
     load(s + kAhead);
+    WaitForProducts<1>();
   }
   WaitForProducts<0>(scores);
   __syncthreads();  // the weights take the stages' place
-  StoreWeights<kOwn>(read, block, query_tile * kPanelQueries + warp * kWarpRows, key_tile, scores,
-                     shared.weights[warp]);
+  const int first_query = query_tile * kPanelQueries + warp * kWarpRows;
+  if (SeesAll<kOwn>(read, block, first_query, key_tile)) {
+    StoreWeights<kOwn, false>(read, block, first_query, key_tile, scores, shared.weights[warp]);
+  } else {
+    StoreWeights<kOwn, true>(read, block, first_query, key_tile, scores, shared.weights[warp]);
+  }
 }
 
 struct ValueShared {
@@ -274,12 +294,20 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   constexpr int kTileStages = kPanelKeys / kPanelDepth;
   const int num_stages = (end - begin) * kTileStages;
   const int horizon = block.start + (read.feedback ? 0 : block.num_rows);
-  const auto find_rows = [&](int s) {
-    if (thread >= kPanelDepth || s >= num_stages) return;
+  // This thread's key of a stage. Its page is fetched a stage before what it says is stored: nobody waits.
+  struct Key {
+    int position, page;  // position: negative, there is none
+  };
+  const auto key_of = [&](int s) -> Key {
+    if (thread >= kPanelDepth || s >= num_stages) return {-1, 0};
     const int key = (block.first_tile + begin) * kPanelKeys + s * kPanelDepth + thread;
     const int position = TilePosition(read, key / kTile) + key % kTile;
+    return position < horizon ? Key{position, PageOf(read.values, block.pages, position)} : Key{-1, 0};
+  };
+  const auto store_row = [&](int s, Key key) {
+    if (thread >= kPanelDepth) return;
     shared.rows[s % kStages][thread] =
-        position < horizon ? VectorAt<Bf16>(read.values, block.pages, block.kv, position) : nullptr;
+        key.position >= 0 ? VectorInPage<Bf16>(read.values, key.page, block.kv, key.position) : nullptr;
   };
   const int64_t row_size = static_cast<int64_t>(block.num_tiles) * kPanelKeys;
   const Bf16* weights = static_cast<const Bf16*>(read.scratch.weights) + block.weights +
@@ -295,18 +323,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
         CopyAsync(stage.weights + SwizzledOffset<128>(thread / 8 + i * kRowStep, thread % 8 * kChunk),
                   weights + i * kRowStep * row_size + s * kPanelDepth, true);
       const int c = thread % (kColumns / kChunk) * kChunk, first_key = thread / (kColumns / kChunk);
+      const Bf16* rows[kPanelDepth / kKeyStep];  // read together: the compiler moves no read before a copy
+#pragma unroll
+      for (int i = 0; i < kPanelDepth / kKeyStep; ++i)
+        rows[i] = shared.rows[s % kStages][first_key + i * kKeyStep];
 #pragma unroll
       for (int i = 0; i < kPanelDepth / kKeyStep; ++i) {
-        const int key = first_key + i * kKeyStep;
-        const Bf16* row = shared.rows[s % kStages][key];
-        const bool valid = row != nullptr && first_column + c < Padded(dim);
-        CopyAsync(stage.values[c / 64] + SwizzledOffset<128>(key, c % 64),
-                  valid ? row + first_column + c : weights, valid);
+        const bool valid = rows[i] != nullptr && first_column + c < Padded(dim);
+        CopyAsync(stage.values[c / 64] + SwizzledOffset<128>(first_key + i * kKeyStep, c % 64),
+                  valid ? rows[i] + first_column + c : weights, valid);
       }
     }
     CommitCopies();
   };
-  for (int s = 0; s <= kAhead; ++s) find_rows(s);
+  for (int s = 0; s <= kAhead; ++s) store_row(s, key_of(s));
+  Key next_key = key_of(kAhead + 1);
   __syncthreads();
   for (int s = 0; s < kAhead; ++s) load(s);
   ExtendSplit(read, block, query_tile, begin, end, shared);
@@ -336,9 +367,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
                                DescribeMnMajor<128>(stage.values[0] + k * 16 * 64, sizeof stage.values[0]));
     }
     CommitProducts();
+    load(s + kAhead);  // before the wait, as in ScoreKernel
+    store_row(s + kAhead + 1, next_key);
+    next_key = key_of(s + kAhead + 2);
     WaitForProducts<1>();
-    find_rows(s + kAhead + 1);
-    load(s + kAhead);
   };
   BeginProducts(acc);
   find_max(begin);

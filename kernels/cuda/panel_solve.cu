@@ -227,10 +227,22 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
   };
   // A thread's 4 rows x 2 columns of s.
   const int row0 = thread / 16 * 4, column0 = thread % 16 * 2;
+  // Of part i: the pages of these rows. Four neighbours lie in at most two, so one division tells.
+  const auto find_pages = [&](int i, int (&pages)[4]) {
+    if (solve.states.data == nullptr) return;
+    const int first = block.start + i * kSolveRows + row0, page_size = solve.states.page_size;
+    const int page = first / page_size, slot = first & (page_size - 1);
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      if (i * kSolveRows + row0 + r < block.num_rows) pages[r] = block.pages[page + (slot + r >= page_size)];
+    }
+  };
 
   for (int i = 0; i < kAhead; ++i) load();
   Base base = {}, next_base = {};
   find_base(0, next_base);
+  int next_pages[4] = {};
+  find_pages(0, next_pages);
   int step = 0;  // over all parts
   for (int i = 0; i < num_parts; ++i) {
     base = next_base;
@@ -248,8 +260,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
     for (int r = 0; r < 4; ++r) {
       const int row = i * kSolveRows + row0 + r;
       if (row >= block.num_rows) continue;
-      if (solve.states.data != nullptr)
-        pages[r] = VectorAt<Bf16>(solve.states, block.pages, 0, block.start + row) + first_column + column0;
+      if (solve.states.data != nullptr) {
+        pages[r] =
+            VectorInPage<Bf16>(solve.states, next_pages[r], 0, block.start + row) + first_column + column0;
+      }
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int column = first_column + column0 + c;
@@ -257,6 +271,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
           gates[r][c] = solve.g.row(block.first_row + row)[column];
       }
     }
+    find_pages(i + 1, next_pages);
 
     float sums[kFragments][4] = {};
     for (int k = 0; 2 * k < i; ++k, ++step) {

@@ -21,13 +21,13 @@ strip --strip-debug "$stage"/lib/*
 strip "$stage"/bin/*
 grep -E '/lib(cublas|cublasLt)\.so' "$build/libraries.txt" | xargs -n 1 basename >"$stage/cuda_libraries.txt"
 # NCCL is wanted by its own check alone, which is skipped without it.
-if grep -E 'lib(cuda|cudart)\.so' "$build/libraries.txt" || ldd "$stage"/bin/sessa-* "$stage"/bin/cuda_* | grep libnccl; then
+if grep -E 'lib(cuda|cudart)\.so' "$build/libraries.txt" || ldd "$stage"/bin/{sessa-*,cuda_*,wgmma_*} | grep libnccl; then
   echo "the bundle must do without these" >&2 && exit 1
 fi
 # What Python finds by its place in the tree keeps it.
 tar -C "$root" -c tests/reference/data tests/bench/peers/{gpu_peers,measure,peer_table,shape,torch_sessa}.py | tar -C "$stage" -x
 cp -r "$root/models/demo" "$stage/demo"
-cp "$root/tests/cuda/run_on_gpu.sh" "$stage/run.sh"
+cp "$root"/tests/cuda/bundle/* "$stage/"
 cp "$root/tests/cuda/cuda_libraries.sh" "$root/tests/e2e/recall_check.py" "$stage/"
 tar -C "$build/stage" --owner=0 --group=0 -czf "$build.tar.gz" "$name"
 size=$(stat -c %s "$build.tar.gz")
