@@ -83,7 +83,7 @@ int Main(int port) {
   std::printf(
       "| load | requests/s | streams | tokens/s asked | tokens/s received | send lag p99, ms | loop lag p99, "
       "ms | CPU of a "
-      "core | |\n|---|---|---|---|---|---|---|---|---|\n");
+      "core | verdict |\n|---|---|---|---|---|---|---|---|---|\n");
   Options requests = BenchOptions(port);
   requests.work.parts[0].input = Lengths::Fixed(512);
   double rate = 1000;
