@@ -55,22 +55,43 @@ def percent(value, reference):
     return "" if off is None else f"{off:+.1f} %"
 
 
+FIGURES = (("ttft", "TTFT", "TTFT ms", 1), ("itl", "ITL", "ITL ms", 2), ("rate", "tokens/s", "tokens/s", 1))
+
+
 def table(made, truth):
-    print(f"| load tester | requests (failed) | tokens in, out | TTFT ms: it says | {truth} | off by | ITL ms: it says | {truth} | off by "
-          f"| tokens/s: it says | {truth} | off by | TTFT p50, p99 ms | TPOT ms |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    """Each cell: what the tool says, and in brackets what `truth` says of the same requests."""
+    heads = [f"{head} ({truth}) | off by" for _, _, head, _ in FIGURES]
+    print(f"| load tester | requests (failed) | {' | '.join(heads)} | TTFT p50, p99 ms | TPOT ms |")
+    print("|---" * (4 + 2 * len(FIGURES)) + "|")
     for name, (said, own) in made.items():
-        cells = [name, f"{said.requests} ({said.failed})", f"{own.prompt_tokens}, {own.output_tokens}"]
-        for field, digits in (("ttft", 1), ("itl", 2), ("rate", 1)):
+        cells = [name, f"{said.requests} ({said.failed})"]
+        for field, _, _, digits in FIGURES:
             value, reference = getattr(said, field), getattr(own, field)
-            cells += [cell(value, digits), cell(reference, digits), percent(value, reference)]
+            cells += [f"{cell(value, digits)} ({cell(reference, digits)})", percent(value, reference)]
         cells += [f"{cell(said.ttft_p50, 1)}, {cell(said.ttft_p99, 1)}", cell(said.tpot, 2)]
         print("| " + " | ".join(cells) + " |")
     print()
+    for name in list(made)[:-1] if "sessa-loadtest" in made else ():
+        print(f"sessa-loadtest beside {name}: {beside(made['sessa-loadtest'], made[name])}.\n")
     for name, (said, _) in made.items():
         if said.warning:
             print(f"{name} itself: {said.warning}\n")
     sys.stdout.flush()
+
+
+def beside(ours, theirs):
+    """As they stand, and with each divided by what the server measured of the same requests, for the server is not equally fast
+    in every run."""
+    parts = []
+    for field, name, _, _ in FIGURES:
+        ratio = [getattr(said, field) / getattr(own, field) for said, own in (ours, theirs)]
+        parts.append(f"{name} {percent(*ratio)} (as printed {percent(getattr(ours[0], field), getattr(theirs[0], field))})")
+    return ", ".join(parts)
+
+
+def load_name(model):
+    config = json.loads((model / "config.json").read_text())
+    return f"random weights, D {config['hidden_size']}, {config['num_hidden_layers']} layers, bf16"
 
 
 def main():
@@ -106,11 +127,6 @@ def main():
               f"{BETWEEN_MS} ms\n")
         script = lambda: servers.ScriptedServer(build_dir / "sessa-scripted-server", SERVER_CORES, FIRST_TOKEN_MS, BETWEEN_MS)
         table(compare(script, tools.Load(trace, streams), programs, runs, arguments.only), "the script's")
-
-
-def load_name(model):
-    config = json.loads((model / "config.json").read_text())
-    return f"random weights, D {config['hidden_size']}, {config['num_hidden_layers']} layers, bf16"
 
 
 if __name__ == "__main__":
