@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -53,7 +54,8 @@ struct Metrics::Families {
   prometheus::Family<prometheus::Counter>* received = nullptr;
   prometheus::Counter* prompt_tokens = nullptr;
   prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *request_prompt, *request_generation,
-      *iteration_tokens, *step_duration;
+      *iteration_tokens, *step_duration, *prediction_error;
+  prometheus::Counter* predicted_seconds = nullptr;
 
   prometheus::Histogram* AddHistogram(const char* name, const char* help,
                                       const std::vector<double>& buckets) {
@@ -87,6 +89,16 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
       f.AddHistogram("sessa_request_generation_tokens", "Tokens generated for a request.", kTokens);
   f.iteration_tokens = f.AddHistogram("sessa_iteration_tokens", "New tokens in one engine step.", kTokens);
   f.step_duration = f.AddHistogram("sessa_step_duration_seconds", "Duration of one engine step.", kSeconds);
+  f.predicted_seconds = &prometheus::BuildCounter()
+                             .Name("sessa_step_predicted_seconds_total")
+                             .Help(
+                                 "Durations of engine steps as the cost model predicted them; beside "
+                                 "sessa_step_duration_seconds_sum.")
+                             .Register(f.registry)
+                             .Add({});
+  f.prediction_error = f.AddHistogram("sessa_step_prediction_error_ratio",
+                                      "Error of a step's predicted duration, over its duration.",
+                                      {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
 }
 
 Metrics::~Metrics() = default;
@@ -121,6 +133,11 @@ void Metrics::OnEnd(const RequestEnd& end) {
 void Metrics::OnStep(const StepObservation& step) {
   families_->step_duration->Observe(absl::ToDoubleSeconds(step.duration));
   families_->iteration_tokens->Observe(step.num_tokens);
+  families_->predicted_seconds->Increment(absl::ToDoubleSeconds(step.predicted));
+  if (step.duration > absl::ZeroDuration()) {
+    const double ratio = absl::FDivDuration(step.predicted, step.duration);
+    families_->prediction_error->Observe(std::abs(ratio - 1));
+  }
 }
 
 void Metrics::StepObserver(void* context, const StepObservation& step) {
