@@ -68,7 +68,7 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
                          absl::StrCat("The body has ", head.content_length, " bytes, at most ",
                                       service_->limits().max_body_bytes, " are taken."));
   }
-  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid);
+  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid, refused->status);
   return refused;
 }
 
@@ -95,16 +95,7 @@ Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
 
 Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const {
   switch (x->route.endpoint) {
-    case Endpoint::kPage: {
-      Reply page;
-      page.content_type = "text/html; charset=utf-8";
-      page.body = WebPage();
-      // The page brings its own script and style and talks to this server alone.
-      page.headers.emplace_back("Content-Security-Policy",
-                                "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
-                                "script-src 'unsafe-inline'; frame-ancestors 'none'");
-      return page;
-    }
+    case Endpoint::kPage: return WebReply(x->head.path, x->head.if_none_match);
     case Endpoint::kLive:
     case Endpoint::kKserveLive:
       return Probe(service_->Live()
