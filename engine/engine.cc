@@ -325,11 +325,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   WorkerOptions w;
   w.weight_dtype = options->weight_dtype;
   w.state_dtype = options->state_dtype;
-  w.activation_dtype = options->activation_dtype;
   w.num_ranks = options->tensor_parallel_size;
   w.device = options->device;
   w.batch_invariant = options->batch_invariant;
-  w.num_threads = options->num_threads;
+  w.cpu.num_threads = options->num_threads;
+  w.cpu.bf16_activations = options->activation_dtype == DType::kBF16;
+  if (options->amx) w.cpu.matrix_unit = MatrixUnit::kAmx;
   w.max_rows = options->max_step_tokens;
   w.page_size = options->page_size;
   w.state_cache_bytes = options->state_cache_bytes;

@@ -50,7 +50,8 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
     return Bad("activation_dtype", "bf16 is for the CPU");
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16)
     return Bad("activation_dtype", "bf16 needs bf16 weights");
-  if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot()) {
+  if (o.device != DeviceType::kCpu || !CpuHasAmx()) o.amx = false;
+  if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot() && !o.amx) {
     return Bad("activation_dtype", "bf16 would not be faster on this CPU: it has no fast bf16 dot product");
   }
   if (o.page_size != 16 && o.page_size != 32 && o.page_size != 64)

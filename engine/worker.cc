@@ -41,8 +41,7 @@ class Workers::Impl {
   }
 
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
-    auto devices = MakeRanks({options_.device, options_.num_ranks, options_.num_threads,
-                              options_.activation_dtype == DType::kBF16, options_.batch_invariant});
+    auto devices = MakeRanks({options_.device, options_.num_ranks, options_.cpu, options_.batch_invariant});
     if (!devices.ok()) return devices.status();
     int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
     for (int i = 0; i < options_.num_ranks; ++i) {

@@ -18,12 +18,10 @@ namespace sessa {
 
 struct WorkerOptions {
   DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
-  DType activation_dtype =
-      DType::kF32;  // of what linears read; kBF16 requires CpuHasBf16Dot() and bf16 weights
   int num_ranks = 1;
   DeviceType device = DeviceType::kCpu;
   bool batch_invariant = false;  // DeviceOptions
-  int num_threads = 1;           // of each rank, its own included
+  CpuOptions cpu;                // of each rank
   int max_rows = 512;            // of one step
   int page_size = 64;
   int max_pages = 0;              // more would be of no use

@@ -25,7 +25,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeRanks(const DeviceOptions& options) 
   auto communicators = MakeThreadCommunicators(options.num_ranks);
   std::vector<DeviceRank> ranks;
   for (auto& communicator : communicators)
-    ranks.push_back({MakeCpuBackend(options.num_threads, options.use_bf16_dot), std::move(communicator)});
+    ranks.push_back({MakeCpuBackend(options.cpu), std::move(communicator)});
   return ranks;
 }
 

@@ -18,8 +18,7 @@ bool BuiltWithCuda();
 struct DeviceOptions {
   DeviceType type = DeviceType::kCpu;
   int num_ranks = 1;
-  int num_threads = 1;        // of each rank, its own included; CPU
-  bool use_bf16_dot = false;  // CPU: MakeCpuBackend
+  CpuOptions cpu = {};  // of each rank
   bool batch_invariant =
       false;  // CUDA: the kernels for few rows also for many (cuda_backend.h); a CPU always is
 };

@@ -15,6 +15,7 @@
 #include "kernels/cpu/row_sampler.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/tiles.h"
 
 namespace sessa {
 namespace {
@@ -44,10 +45,10 @@ char* KeyPanel(const Buffer& keys, int64_t base, int slot, int dim, DType dtype)
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int num_threads, bool use_bf16_dot)
-      : use_bf16_dot_(use_bf16_dot),
-        pool_(num_threads),
-        linear_(&pool_, use_bf16_dot),
+  explicit CpuBackend(const CpuOptions& options)
+      : dot_of_state_(options.bf16_activations && cpu::HasBf16Dot()),
+        pool_(options.num_threads),
+        linear_(&pool_, options),
         scratch_(pool_.num_threads()),
         samplers_(pool_.num_threads()),
         thread_pairs_(pool_.num_threads()) {}
@@ -365,7 +366,7 @@ class CpuBackend final : public Backend {
     });
   }
 
-  bool ReadsInPairs(const LayerState& s) const { return use_bf16_dot_ && s.dtype == DType::kBF16; }
+  bool ReadsInPairs(const LayerState& s) const { return dot_of_state_ && s.dtype == DType::kBF16; }
 
   // One KV head and as many rows of one tile as keep (rows x its query heads) within a tile.
   struct AttendItem {
@@ -423,7 +424,7 @@ class CpuBackend final : public Backend {
 
   float* Scratch(int thread, size_t floats) { return Grown(&scratch_[thread], floats); }
 
-  const bool use_bf16_dot_;
+  const bool dot_of_state_;  // reads of bf16 state are bf16 dot products
   ThreadPool pool_;
   LinearLayers linear_;
   const StepRows* step_ = nullptr;
@@ -445,8 +446,10 @@ class CpuBackend final : public Backend {
 
 bool CpuHasBf16Dot() { return cpu::HasBf16Dot(); }
 
-std::unique_ptr<Backend> MakeCpuBackend(int num_threads, bool use_bf16_dot) {
-  return std::make_unique<CpuBackend>(num_threads, use_bf16_dot);
+bool CpuHasAmx() { return cpu::HasAmx(); }
+
+std::unique_ptr<Backend> MakeCpuBackend(const CpuOptions& options) {
+  return std::make_unique<CpuBackend>(options);
 }
 
 }  // namespace sessa

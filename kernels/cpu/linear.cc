@@ -8,6 +8,7 @@
 #include "kernels/cpu/int8_linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
 
 namespace sessa {
 namespace {
@@ -21,16 +22,24 @@ int Items(int n) { return CeilDiv(Panels(n), kItem); }
 
 }  // namespace
 
-LinearLayers::LinearLayers(ThreadPool* pool, bool use_bf16_dot)
-    : pool_(pool), use_bf16_dot_(use_bf16_dot), scratch_(pool->num_threads()), sums_(pool->num_threads()) {}
+LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
+    : pool_(pool),
+      unit_(options.matrix_unit),
+      bf16_activations_(options.bf16_activations),
+      scratch_(pool->num_threads()),
+      sums_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kI8) return Format::kInt8;
-  return use_bf16_dot_ && dtype == DType::kBF16 ? Format::kPairs : Format::kFloat;
+  if (dtype != DType::kBF16) return Format::kFloat;
+  if (unit_ != MatrixUnit::kVector) return Format::kTiles;
+  return bf16_activations_ ? Format::kPairs : Format::kFloat;
 }
 
 int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
-  return format == Format::kInt8 ? cpu::Int8PanelSize(w.k) : SizeOf(w.dtype) * kPanel * cpu::PanelRows(w.k);
+  if (format == Format::kInt8) return cpu::Int8PanelSize(w.k);
+  return SizeOf(w.dtype) * kPanel *
+         (format == Format::kTiles ? cpu::TilePanelRows(w.k) : cpu::PanelRows(w.k));
 }
 
 absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n,
@@ -83,6 +92,13 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
           tiles, [&](int t, int) { cpu::PackPairs(x.data, x.stride, x.rows, x.cols, t, t + 1, pairs); });
       return pairs;
     }
+    case Format::kTiles: {
+      uint16_t* packed = Grown(&tiles_, cpu::TiledSize(x.rows, x.cols, Terms()));
+      pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
+        cpu::PackTiles(x.data, x.stride, x.rows, x.cols, Terms(), t, packed);
+      });
+      return packed;
+    }
     case Format::kInt8: {
       uint32_t* words = Grown(&words_, cpu::QuantizedSize(x.rows, x.cols));
       pool_->ParallelFor(tiles,
@@ -102,21 +118,25 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const Format format = FormatOf(calls[0].weights->dtype);  // all calls of a model have one dtype
   const void* left = Prepare(x, format);
-  int total = 0;
+  const int block = format == Format::kTiles ? cpu::TileRowsAtOnce(x.cols, Terms()) : x.rows;
+  int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
-  pool_->ParallelFor(total, [&](int item, int thread) {
+  pool_->ParallelFor(total * CeilDiv(x.rows, block), [&](int item, int thread) {
+    const int begin = item / total * block, end = std::min(x.rows, begin + block);
+    item %= total;
     const LinearCall* call = calls.data();
     for (int n; item >= (n = Items(call->weights->n)); ++call) item -= n;
     const LinearWeights& w = *call->weights;
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
-    const Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
+    Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
+    y.data = y.row(begin), y.rows = end - begin;
     Matrix out = y;
     if (call->epilogue == Epilogue::kAdd) {
       constexpr int kStride = kItem * kPanel;
-      out = {Grown(&sums_[thread], static_cast<size_t>(x.rows) * kStride), y.rows, y.cols, kStride};
+      out = {Grown(&sums_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
     }
-    RunPanels(x, format, left, w, first, last, thread, out);
-    for (int r = 0; r < x.rows && call->epilogue != Epilogue::kNone; ++r) {
+    RunPanels(x, begin, format, left, w, first, last, thread, out);
+    for (int r = 0; r < y.rows && call->epilogue != Epilogue::kNone; ++r) {
       if (call->epilogue == Epilogue::kGelu) {
         cpu::GeluRow(y.row(r), y.cols);
       } else {
@@ -126,8 +146,8 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   });
 }
 
-void LinearLayers::RunPanels(Matrix x, Format format, const void* left, const LinearWeights& w, int first,
-                             int last, int thread, Matrix y) {
+void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w,
+                             int first, int last, int thread, Matrix y) {
   const char* data = static_cast<const char*>(w.weight.data()) + first * PanelBytes(format, w);
   const float* bias = w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
   const int panels = last - first;
@@ -136,6 +156,10 @@ void LinearLayers::RunPanels(Matrix x, Format format, const void* left, const Li
       return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k},
                                bias, 0, panels, y.data, y.stride,
                                Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+    case Format::kTiles:
+      return cpu::TileLinear(unit_,
+                             static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
+                             y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, y.data, y.stride);
     case Format::kInt8:
       return cpu::Int8LinearPanels(
           static_cast<const uint32_t*>(left), x.rows,

@@ -15,8 +15,8 @@ namespace sessa {
 
 class LinearLayers {
  public:
-  // use_bf16_dot: as of MakeCpuBackend. The pool must outlive this.
-  LinearLayers(ThreadPool* pool, bool use_bf16_dot);
+  // The pool must outlive this.
+  LinearLayers(ThreadPool* pool, const CpuOptions& options);
 
   // As the functions of Backend.
   absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
@@ -24,21 +24,24 @@ class LinearLayers {
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
-  // Which kernels run: those of simd.h on floats or on bf16 pairs, or those of int8_linear.h.
-  enum class Format { kFloat, kPairs, kInt8 };
+  // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, or of int8_linear.h.
+  enum class Format { kFloat, kPairs, kTiles, kInt8 };
   Format FormatOf(DType dtype) const;
+  int Terms() const { return bf16_activations_ ? 1 : 2; }  // of tiles.h
   static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);
-  // y = their outputs, of the panels [first, last).
-  void RunPanels(Matrix x, Format format, const void* left, const LinearWeights& w, int first, int last,
-                 int thread, Matrix y);
+  // y = the outputs of the panels [first, last) for its rows, those of x from `begin` on (0 but of tiles).
+  void RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w, int first,
+                 int last, int thread, Matrix y);
 
   ThreadPool* const pool_;
-  const bool use_bf16_dot_;
+  const MatrixUnit unit_;
+  const bool bf16_activations_;
   std::vector<float> packed_;
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
+  std::vector<uint16_t> tiles_;
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::vector<std::vector<float>> sums_;     // [thread] of an item, to be added
 };

@@ -72,6 +72,13 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
                               " tensors of the checkpoint are not used, the first is ", unused[0]));
   }
   const EngineStats stats = (*engine)->Stats();
+  if (const EngineOptions& chosen = (*engine)->options(); chosen.amx && weights == DType::kBF16) {
+    progress.Say(absl::StrCat("linears run on AMX, activations ",
+                              chosen.activation_dtype == DType::kBF16
+                                  ? "rounded to bf16: up to 1 % of the largest logit"
+                                  : "as sums of two bf16: 1e-5 of the largest logit",
+                              "; --amx=off computes as CPUs without it do"));
+  }
   progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size,
                             " tokens, context up to ", (*engine)->options().max_model_len));
 

@@ -39,9 +39,13 @@ ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
 ABSL_FLAG(std::string, weight_dtype, "auto",
           "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
 ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
-ABSL_FLAG(
-    std::string, activation_dtype, "f32",
-    "f32, or bf16: linears round what they read, and prefill is faster on CPUs with a fast bf16 dot product");
+ABSL_FLAG(std::string, activation_dtype, "f32",
+          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with AMX or a fast bf16 "
+          "dot product");
+ABSL_FLAG(std::string, amx, "auto",
+          "auto or off: linears of bf16 weights run on AMX where the CPU has it, as exactly (1e-5 of the "
+          "largest value), "
+          "but with other bits than CPUs without");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(int64_t, state_cache_bytes, 0,
           "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
@@ -165,6 +169,9 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
                           &activations));
   options.engine.activation_dtype = activations.value_or(DType::kF32);
   if (!dtype.ok()) return dtype;
+  const std::string amx = absl::GetFlag(FLAGS_amx);
+  if (amx != "auto" && amx != "off") return FlagError("amx", absl::StrCat("'", amx, "' is not auto or off"));
+  options.engine.amx = amx == "auto";
   const double step_ms = absl::GetFlag(FLAGS_target_step_ms);
   if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
 

@@ -89,7 +89,7 @@ constexpr int kRows = 512, kWidth = 1024;
 LimitMeter::LimitMeter(int num_threads)
     : num_threads_(num_threads),
       pool_(num_threads),
-      backend_(MakeCpuBackend(num_threads)),
+      backend_(MakeCpuBackend({.num_threads = num_threads})),
       data_(*backend_->Allocate(kFloats * 4)),
       x_(kRows * kWidth, 0.5f),
       y_(kRows * kWidth) {

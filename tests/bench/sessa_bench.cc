@@ -67,8 +67,8 @@ double BytesOfWeights(DType dtype, double n) {  // int8: and a bf16 scale for 64
 
 // x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its
 // weights.
-void BM_Linear(benchmark::State& state, DType dtype, bool dot, int m, int D) {
-  auto backend = MakeCpuBackend(num_threads, dot);
+void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int D) {
+  auto backend = MakeCpuBackend(cpu);
   const double bytes = BytesOfWeights(dtype, 1.0 * D * D);
   const int count = static_cast<int>(256e6 / bytes) + 1;
   const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
@@ -132,8 +132,8 @@ struct Partials {
 };
 
 // The feedback read of `rows` rows (one block) at position t.
-void BM_FeedbackRead(benchmark::State& state, bool dot, int rows, int D, int t) {
-  auto backend = MakeCpuBackend(num_threads, dot);
+void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) {
+  auto backend = MakeCpuBackend(cpu);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   Partials partials(rows, D);
@@ -148,7 +148,7 @@ void BM_FeedbackRead(benchmark::State& state, bool dot, int rows, int D, int t) 
 // all chains of the feedback read, their joining is in the time too.
 void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   const int rows = 64, start = 64 * (chains - 1);
-  auto backend = MakeCpuBackend(num_threads);
+  auto backend = MakeCpuBackend({.num_threads = num_threads});
   PagedLayer layer(backend.get(), D, start + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f), f = q, s = q;
   const std::vector<float> gamma(rows, 0.5f);
@@ -175,8 +175,8 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
 }
 
 // Forward attention of `rows` rows at position t.
-void BM_Attend(benchmark::State& state, bool dot, int rows, int D, int t) {
-  auto backend = MakeCpuBackend(num_threads, dot);
+void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) {
+  auto backend = MakeCpuBackend(cpu);
   PagedLayer layer(backend.get(), D, t + rows);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   std::vector<float> out(q.size());
@@ -220,7 +220,7 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
 // each.
 class ModelBench {
  public:
-  ModelBench(DType weight_dtype, bool dot, int D, int max_tokens) : weight_dtype_(weight_dtype) {
+  ModelBench(DType weight_dtype, CpuOptions cpu, int D, int max_tokens) : weight_dtype_(weight_dtype) {
     config_.vocab_size = 32000;
     config_.hidden_size = D;
     config_.num_layers = 24;
@@ -229,8 +229,7 @@ class ModelBench {
     config_.max_position_embeddings = 1 << 20;
     WorkerOptions w;
     w.weight_dtype = weight_dtype;
-    w.activation_dtype = dot ? DType::kBF16 : DType::kF32;
-    w.num_threads = num_threads;
+    w.cpu = cpu;
     w.max_rows = 512;
     w.max_pages = max_tokens / 64 + 64;
     w.state_cache_bytes = int64_t{1} << 40;
@@ -283,20 +282,20 @@ class ModelBench {
 };
 
 // The one model in memory: the next shape takes its place.
-ModelBench* Model(DType dtype, bool dot, int D) {
+ModelBench* Model(DType dtype, CpuOptions cpu, int D) {
   constexpr int kTokens = 40960;
-  static std::tuple<DType, bool, int> shape;
+  static std::tuple<DType, bool, MatrixUnit, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (shape != std::tuple(dtype, dot, D)) {
+  if (const std::tuple wanted(dtype, cpu.bf16_activations, cpu.matrix_unit, D); shape != wanted) {
     model.reset();
-    model = std::make_unique<ModelBench>(dtype, dot, D, kTokens);
-    shape = {dtype, dot, D};
+    model = std::make_unique<ModelBench>(dtype, cpu, D, kTokens);
+    shape = wanted;
   }
   return model.get();
 }
 
-void BM_DecodeStep(benchmark::State& state, DType dtype, bool dot, int D, int batch, int context) {
-  ModelBench* model = Model(dtype, dot, D);
+void BM_DecodeStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D, int batch, int context) {
+  ModelBench* model = Model(dtype, cpu, D);
   model->Step(batch, 1, context);
   Measured measured(state);
   for (auto _ : state) model->Step(batch, 1, context);
@@ -304,8 +303,8 @@ void BM_DecodeStep(benchmark::State& state, DType dtype, bool dot, int D, int ba
   state.counters["tokens"] = benchmark::Counter(batch, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void BM_PrefillStep(benchmark::State& state, DType dtype, bool dot, int D, int rows, int context) {
-  ModelBench* model = Model(dtype, dot, D);
+void BM_PrefillStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D, int rows, int context) {
+  ModelBench* model = Model(dtype, cpu, D);
   model->Step(1, rows, context);
   Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
@@ -325,27 +324,34 @@ void Add(const std::string& name, Body body, const Args&... args) {
 
 void Register() {
   using absl::StrCat;
-  // bf16 weights with float32 activations, with bf16 ones where the CPU has the instruction, and int8
-  // weights.
-  std::vector<std::tuple<std::string, DType, bool>> formats = {{"bf16", DType::kBF16, false},
-                                                               {"int8", DType::kI8, false}};
-  if (CpuHasBf16Dot()) formats.insert(formats.begin() + 1, {"bf16dot", DType::kBF16, true});
-  for (const auto& [name, dtype, dot] : formats) {
+  // bf16 weights with float32 and, where the CPU has an instruction for it, bf16 activations, on the vector
+  // unit and on AMX; and int8 weights.
+  const CpuOptions f32{.num_threads = num_threads};
+  CpuOptions dot = f32, amx = f32, amx_bf16 = f32;
+  dot.bf16_activations = amx_bf16.bf16_activations = true;
+  amx.matrix_unit = amx_bf16.matrix_unit = MatrixUnit::kAmx;
+  std::vector<std::tuple<std::string, DType, CpuOptions>> formats = {{"bf16", DType::kBF16, f32}};
+  if (CpuHasBf16Dot()) formats.push_back({"bf16dot", DType::kBF16, dot});
+  if (CpuHasAmx()) {
+    formats.push_back({"amx", DType::kBF16, amx});
+    formats.push_back({"amx_bf16", DType::kBF16, amx_bf16});
+  }
+  formats.push_back({"int8", DType::kI8, f32});
+  for (const auto& [name, dtype, cpu] : formats) {
     for (int m : {1, 4, 16, 64, 512}) {
       for (int D : {1024, 2048})
-        Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, dot, m, D);
+        Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, cpu, m, D);
     }
   }
   Add("Barrier", BM_Barrier);
-  for (bool dot : {false, true}) {
-    if (dot && !CpuHasBf16Dot()) continue;
+  for (const auto& [name, dtype, cpu] : formats) {
+    if (name != "bf16" && name != "bf16dot") continue;  // the others read state as bf16 does
     for (int rows : {1, 64}) {
       for (int D : {1024, 2048}) {
         for (int t : {2048, 32768}) {
-          const std::string shape =
-              StrCat("/", dot ? "bf16dot" : "bf16", "/rows:", rows, "/D:", D, "/context:", t);
-          Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, dot, rows, D, t);
-          Add(StrCat("Attend", shape), BM_Attend, dot, rows, D, t);
+          const std::string shape = StrCat("/", name, "/rows:", rows, "/D:", D, "/context:", t);
+          Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, cpu, rows, D, t);
+          Add(StrCat("Attend", shape), BM_Attend, cpu, rows, D, t);
         }
       }
     }
@@ -360,15 +366,15 @@ void Register() {
     Add(StrCat("Sample/top_p/V:", V), BM_Sample, V, Draw::kTopP);
   }
   for (int D : {1024, 2048}) {
-    for (const auto& [name, dtype, dot] : formats) {
+    for (const auto& [name, dtype, cpu] : formats) {
       const std::string shape = StrCat("/", name, "/D:", D);
       for (auto [batch, context] :
            {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
-        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, dot, D,
+        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, cpu, D,
             batch, context);
       }
       for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
-        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, dot, D,
+        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, cpu, D,
             rows, context);
       }
     }

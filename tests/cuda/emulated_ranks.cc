@@ -12,7 +12,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeRanks(const DeviceOptions& options) 
   std::vector<Backend*> backends;
   for (DeviceRank& rank : ranks) {
     if (options.type == DeviceType::kCpu) {
-      rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
+      rank.backend = MakeCpuBackend(options.cpu);
     } else {
       auto backend = MakeCudaBackend({.batch_invariant = options.batch_invariant});
       if (!backend.ok()) return backend.status();

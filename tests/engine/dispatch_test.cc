@@ -96,7 +96,7 @@ TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
     ASSERT_TRUE(oracle.ok()) << oracle.status();
     ForEachTarget([&] {
-      const std::vector<float> whole = Logits(config, *weights, {.num_threads = 2}, ids, 200);
+      const std::vector<float> whole = Logits(config, *weights, {.cpu = {.num_threads = 2}}, ids, 200);
       EXPECT_LE(Error(oracle->logits, whole), 2e-5);
       for (int chunk : {1, 5, 13, 64, 77})
         EXPECT_EQ(whole, Logits(config, *weights, {}, ids, chunk)) << "chunk " << chunk;
@@ -289,7 +289,8 @@ TEST_F(DispatchTest, Bf16DotProduct) {
     std::vector<float> by_state[2];
     for (DType state : {DType::kF32, DType::kBF16}) {  // of bf16 the reads are dot products too
       SCOPED_TRACE(testing::Message() << "D " << D << ", state " << Name(state));
-      ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = state, .use_bf16_dot = true};
+      ModelHarness::Options options{
+          .weight_dtype = DType::kBF16, .state_dtype = state, .cpu = {.bf16_activations = true}};
       const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
       EXPECT_LE(Error(oracle->logits, whole), 1e-2);
       EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
@@ -297,11 +298,41 @@ TEST_F(DispatchTest, Bf16DotProduct) {
         EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
       by_state[state == DType::kBF16] = whole;
       options.ranks = 4;
-      options.num_threads = 2;
+      options.cpu.num_threads = 2;
       EXPECT_EQ(whole, Logits(config, *weights, options, ids, 40));
     }
     EXPECT_NE(by_state[0], by_state[1]);
   }
+}
+
+// The processor's tiles and their model: the same bits, however rows are cut, batched and dealt out. Float32
+// activations are as exact as the vector unit's to 1e-5; one bf16 term is coarser.
+TEST_F(DispatchTest, MatrixUnit) {
+  for (auto [D, H, K] : {std::array{96, 3, 1}, std::array{65, 1, 1}}) {
+    ModelConfig config = Config(D, H, K);
+    config.use_forward_rope = D % 2 == 0;
+    const auto weights = RandomModel(config, D, DType::kBF16);
+    const std::vector<int32_t> ids = Tokens(50);
+    const auto oracle = ReferenceModel(config, *weights).Forward(ids);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    for (bool bf16_activations : {false, true}) {
+      SCOPED_TRACE(testing::Message() << "D " << D << ", bf16 activations " << bf16_activations);
+      ModelHarness::Options options{.weight_dtype = DType::kBF16};
+      options.cpu = {
+          .num_threads = 2, .bf16_activations = bf16_activations, .matrix_unit = MatrixUnit::kAmxModel};
+      const std::vector<float> whole = Logits(config, *weights, options, ids, 50);
+      EXPECT_LE(Error(oracle->logits, whole), bf16_activations ? 1e-2 : 1e-5);
+      if (bf16_activations) {
+        EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
+      }
+      if (CpuHasAmx()) options.cpu.matrix_unit = MatrixUnit::kAmx;
+      for (int chunk : {1, 16, 33, 50})
+        EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+      options.ranks = 4;
+      EXPECT_EQ(whole, Logits(config, *weights, options, ids, 20));
+    }
+  }
+  std::printf("ran: %s\n", CpuHasAmx() ? "AMX and its model" : "the model of AMX");
 }
 
 TEST_F(DispatchTest, Int8RefusesWhatItCannotHold) {

@@ -23,7 +23,7 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
       if (!backend.ok()) return backend.status();
       rank.backend = *std::move(backend);
     } else {
-      rank.backend = MakeCpuBackend(options.num_threads, options.use_bf16_dot);
+      rank.backend = MakeCpuBackend(options.cpu);
     }
     backends.push_back(rank.backend.get());
   }

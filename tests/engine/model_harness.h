@@ -19,13 +19,12 @@ class ModelHarness {
     int ranks = 1;
     DType weight_dtype = DType::kF32;
     DType state_dtype = DType::kF32;
-    bool use_bf16_dot = false;
     int page_size = 16;
     int max_rows = 512;     // of one step
     int max_tokens = 4096;  // of all sequences
-    int num_threads = 1;    // of a rank
+    CpuOptions cpu = {};    // of a rank
     bool keep_hidden = true;
-    // Of each rank; none: MakeCpuBackend(num_threads). The ranks then talk by MakeHostCommunicators.
+    // Of each rank; none: MakeCpuBackend(cpu). The ranks then talk by MakeHostCommunicators.
     std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make_backend = nullptr;
   };
   static absl::StatusOr<std::unique_ptr<ModelHarness>> Create(const ModelConfig& config,

@@ -82,7 +82,7 @@ TEST_P(PublishedTest, BatchIsAlone) {
   const Folder folder(GetParam());
   const ModelConfig& config = folder.checkpoint->config();
   auto alone = Harness(config, *folder.checkpoint, {.max_rows = folder.T});
-  auto batch = Harness(config, *folder.checkpoint, {.max_rows = folder.T, .num_threads = 2});
+  auto batch = Harness(config, *folder.checkpoint, {.max_rows = folder.T, .cpu = {.num_threads = 2}});
   std::vector<int> left;
   for (int b = 0; b < folder.B; ++b) {
     ASSERT_TRUE(alone->Finish(alone->AddSequence(folder.ids[b]), folder.T).ok());
@@ -150,7 +150,7 @@ TEST(ModelTest, AgreesWithOracleAtOddSizes) {
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
     ASSERT_TRUE(oracle.ok()) << oracle.status();
     for (int ranks : {1, 4}) {
-      auto harness = Harness(config, *weights, {.ranks = ranks, .num_threads = 2});
+      auto harness = Harness(config, *weights, {.ranks = ranks, .cpu = {.num_threads = 2}});
       ASSERT_TRUE(harness->Finish(harness->AddSequence(ids), 37).ok());
       EXPECT_LE(Error(oracle->logits, harness->logits(0)), 2e-5);
       EXPECT_LE(Error(oracle->layers[L - 1].hidden, harness->hidden(0, L - 1)), 2e-5);

@@ -5,7 +5,7 @@ namespace sessa {
 
 std::vector<TestDevice> TestDevices() {
   constexpr int kTokens = 1500;
-  return {{"Cpu", [] { return MakeCpuBackend(2); }, /*large=*/true,
+  return {{"Cpu", [] { return MakeCpuBackend({.num_threads = 2}); }, /*large=*/true,
            /*impulse_tokens=*/20000},  // impulse_test has more
           {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
            /*batch_invariant=*/false},

@@ -26,7 +26,7 @@
 ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
 ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product");
+          "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product or AMX");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
@@ -54,13 +54,15 @@ int Run(const std::string& dir) {
     *dtype = flag == "f32" ? DType::kF32 : int8 ? DType::kI8 : DType::kBF16;
   }
   const std::string activations = absl::GetFlag(FLAGS_activation_dtype);
-  options.use_bf16_dot = activations == "bf16";
-  if (activations != "f32" && !options.use_bf16_dot)
+  options.cpu.bf16_activations = activations == "bf16";
+  if (activations != "f32" && !options.cpu.bf16_activations)
     return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
-  if (options.use_bf16_dot && (options.weight_dtype != DType::kBF16 || !CpuHasBf16Dot())) {
+  if (options.cpu.bf16_activations &&
+      (options.weight_dtype != DType::kBF16 || !(CpuHasBf16Dot() || CpuHasAmx()))) {
     return Fail(absl::InvalidArgumentError(
         "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product"));
   }
+  if (CpuHasAmx()) options.cpu.matrix_unit = MatrixUnit::kAmx;
   options.page_size = absl::GetFlag(FLAGS_page_size);
   if (options.page_size != 16 && options.page_size != 32 && options.page_size != 64) {
     return Fail(absl::InvalidArgumentError("--page_size must be 16, 32 or 64"));

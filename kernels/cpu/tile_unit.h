@@ -1,0 +1,97 @@
+// The tile instructions that tiles.cc is written in, by two classes of static functions: Amx, the
+// processor's, and TileModel, the same arithmetic in plain C++ (its bits are compared with the processor's
+// where there is one). Tiles are named by number, 0 to 7, and all have 16 rows of 64 bytes. Each thread has
+// tiles of its own, in use between Begin and End.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "kernels/convert.h"
+
+namespace sessa::cpu {
+
+#if defined(__x86_64__)
+// Inline assembly rather than intrinsics: it needs no compiler flags, so nothing else of a file can come to
+// use AMX.
+struct Amx {
+  static void Begin() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } config;
+    asm volatile("ldtilecfg %0" ::"m"(config));
+  }
+  static void End() { asm volatile("tilerelease"); }
+  template <int kTile>
+  static void Zero() {
+    asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+  }
+  // stride: bytes between rows.
+  template <int kTile>
+  static void Load(const void* rows, int64_t stride) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(kTile) : "memory");
+  }
+  template <int kTile>
+  static void Store(void* rows, int64_t stride) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(stride), "i"(kTile) : "memory");
+  }
+  // kSum [16][16] float += kA [16][32] bf16 times kB, [16 pairs][16] of bf16 pairs.
+  template <int kSum, int kA, int kB>
+  static void DotBf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  }
+};
+#endif
+
+struct TileModel {
+  static void Begin() {}
+  static void End() {}
+  template <int kTile>
+  static void Zero() {
+    std::memset(tiles[kTile], 0, sizeof(Tile));
+  }
+  template <int kTile>
+  static void Load(const void* rows, int64_t stride) {
+    for (int r = 0; r < 16; ++r)
+      std::memcpy(tiles[kTile][r], static_cast<const char*>(rows) + r * stride, 64);
+  }
+  template <int kTile>
+  static void Store(void* rows, int64_t stride) {
+    for (int r = 0; r < 16; ++r) std::memcpy(static_cast<char*>(rows) + r * stride, tiles[kTile][r], 64);
+  }
+  template <int kSum, int kA, int kB>
+  static void DotBf16() {
+    for (int r = 0; r < 16; ++r) {
+      for (int c = 0; c < 16; ++c) {
+        float even = 0, odd = 0, sum;
+        for (int p = 0; p < 16; ++p) {
+          even = Flush(std::fma(Low(tiles[kA][r][p]), Low(tiles[kB][p][c]), even));
+          odd = Flush(std::fma(High(tiles[kA][r][p]), High(tiles[kB][p][c]), odd));
+        }
+        std::memcpy(&sum, &tiles[kSum][r][c], sizeof(sum));
+        sum = Flush(Flush(sum) + Flush(even + odd));
+        std::memcpy(&tiles[kSum][r][c], &sum, sizeof(sum));
+      }
+    }
+  }
+
+ private:
+  using Tile = uint32_t[16][16];
+  static inline thread_local Tile tiles[8];
+  static float Flush(float x) {
+    return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
+  }
+  static float OfBits(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof(x));
+    return Flush(x);
+  }
+  static float Low(uint32_t pair) { return OfBits(pair << 16); }
+  static float High(uint32_t pair) { return OfBits(pair & 0xffff0000); }
+};
+
+}  // namespace sessa::cpu

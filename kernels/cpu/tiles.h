@@ -1,0 +1,53 @@
+// Linear layers of bf16 weights on a tile unit: Intel's AMX (2023 and later), 16 times the rate of AVX-512's
+// float FMA, or a model of its instructions in plain C++, which gives the same bits and serves the tests of
+// processors without it.
+//
+// A tile is 16 rows of 64 bytes. The left side's rows become tiles of 16 rows x 32 bf16; the weights' panels
+// (simd.h) are tiles already: 16 pairs of k by 16 columns. tdpbf16ps adds the 32 products of a row and a
+// column to a float32 sum: one chain of fused multiply-adds over the even k and one over the odd k, both from
+// 0, then the sum of the two to the element; to nearest even, denormals are zero (Intel SDM, volume 2,
+// TDPBF16PS). A row's result does not depend on the other rows of its tile, and every number of rows goes
+// this way: so the exactness of simd.h holds.
+//
+// Activations are rounded to one bf16 term (--activation_dtype bf16), or are a sum of two, x = high + low
+// with an error of at most 2^-17 |x|, whose products with a tile of weights follow one another into the same
+// sum: float32 activations at half the rate.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+
+namespace sessa::cpu {
+
+// Whether this processor has AMX with bf16 and the system lets this process use it (asks for it, once).
+bool HasAmx();
+
+inline constexpr int kTileRows = 16, kTileDepth = 32;  // of the left side's tiles; values along k
+inline constexpr int kTileValues = kTileRows * kTileDepth;
+constexpr int TilesOf(int m) { return CeilDiv(m, kTileRows); }
+constexpr int TileSteps(int k) { return CeilDiv(k, kTileDepth); }
+
+// Rows of A [m, k] as tiles, [TilesOf(m)][TileSteps(k)][terms][16][32] bf16, zero padded.
+constexpr int64_t TiledSize(int m, int k, int terms) {
+  return static_cast<int64_t>(TilesOf(m)) * TileSteps(k) * terms * kTileValues;
+}
+void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, uint16_t* packed);
+
+// Panels of weights as in simd.h, but of as many rows as whole tiles have, zero padded.
+constexpr int TilePanelRows(int k) { return RoundUp(k, kTileDepth); }
+
+// Rows of A that a caller passes at once, a multiple of a pair of tiles: 1 MiB of them stays in the
+// second-level cache (2 MiB where there is AMX) while all weights go by; the third level was seen to give a
+// core 12 GB/s.
+constexpr int TileRowsAtOnce(int k, int terms) {
+  return 2 * kTileRows * std::max(1, (1 << 20) / (2 * kTileRows * TileSteps(k) * kTileDepth * terms * 2));
+}
+
+// C [m, n] = A W^T + bias (or null); a: as PackTiles leaves it, `w` is of bf16 in TilePanelRows. Requires
+// kAmxModel, or kAmx and HasAmx().
+void TileLinear(MatrixUnit unit, const uint16_t* a, int m, int terms, const Panels& w, const float* bias,
+                float* c, int64_t ldc);
+
+}  // namespace sessa::cpu

@@ -1,0 +1,81 @@
+// The tile kernels of the CPU backend (kernels/cpu/tiles.h).
+#include "kernels/cpu/tiles.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "kernels/convert.h"
+
+namespace sessa {
+namespace {
+
+float ToBf16AndBack(float x) {
+  const uint16_t rounded = RoundToBf16(x);
+  return ToFloat(&rounded, 0, DType::kBF16);
+}
+
+// Values that the tile unit treats in its own way (denormals are zero, NaN and infinities go on) and shapes
+// at the edges of tiles: the processor against the model, bit for bit, and the model against plain sums.
+TEST(TilesTest, TheProcessorAndTheModelGiveTheSameBits) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (int m : {1, 15, 16, 17, 32, 33}) {
+    for (int k : {1, 31, 32, 33, 700}) {
+      for (int terms : {1, 2}) {
+        SCOPED_TRACE(testing::Message() << m << " rows, k " << k << ", terms " << terms);
+        const int n = 50, panels = CeilDiv(n, cpu::kPanel);
+        std::vector<float> a(m * k), w(n * k), bias(n);
+        for (auto* values : {&a, &w, &bias}) {
+          for (float& x : *values) x = normal(random);
+        }
+        for (float& x : w) x = ToBf16AndBack(x);
+        const int64_t panel = int64_t{cpu::TilePanelRows(k)} * cpu::kPanel;
+        std::vector<uint16_t> weights(panels * panel);
+        const auto product = [&](MatrixUnit unit) {
+          for (int j = 0; j < n; ++j) {
+            cpu::StoreColumn(w.data() + j * k, k, DType::kBF16, weights.data() + j / cpu::kPanel * panel,
+                             j % cpu::kPanel);
+          }
+          std::vector<uint16_t> left(cpu::TiledSize(m, k, terms));
+          for (int t = 0; t < cpu::TilesOf(m); ++t) cpu::PackTiles(a.data(), k, m, k, terms, t, left.data());
+          std::vector<float> c(m * n, -1.0f);
+          cpu::TileLinear(unit, left.data(), m, terms, {weights.data(), DType::kBF16, n, k}, bias.data(),
+                          c.data(), n);
+          return c;
+        };
+        const std::vector<float> c = product(MatrixUnit::kAmxModel);
+        for (int r = 0; r < m; ++r) {
+          for (int j = 0; j < n; ++j) {
+            double sum = bias[j], size = std::abs(sum);
+            for (int i = 0; i < k; ++i) {
+              const float x = terms == 1 ? ToBf16AndBack(a[r * k + i]) : a[r * k + i];
+              sum += static_cast<double>(x) * w[j * k + i];
+              size += std::abs(static_cast<double>(x) * w[j * k + i]);
+            }
+            EXPECT_NEAR(sum, c[r * n + j], size * 0x1p-17) << "row " << r << ", output " << j;
+          }
+        }
+        if (!CpuHasAmx()) continue;
+        EXPECT_EQ(c, product(MatrixUnit::kAmx));
+        for (uint32_t bits : {0x00000001u, 0x807fffffu, 0x00400000u, 0x7f7fffffu, 0x7f800000u, 0xffc00000u})
+          a[random() % a.size()] = std::bit_cast<float>(bits);
+        for (uint32_t bits : {0x00010000u, 0x80700000u}) w[random() % w.size()] = std::bit_cast<float>(bits);
+        const std::vector<float> odd[] = {product(MatrixUnit::kAmxModel), product(MatrixUnit::kAmx)};
+        for (int i = 0; i < m * n; ++i) {
+          if (std::isnan(odd[0][i])) {
+            EXPECT_TRUE(std::isnan(odd[1][i])) << i;
+          } else {
+            EXPECT_EQ(std::bit_cast<uint32_t>(odd[0][i]), std::bit_cast<uint32_t>(odd[1][i])) << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sessa
