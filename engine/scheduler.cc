@@ -151,7 +151,7 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
     // The last token's row is always computed: it gives the next token.
     s->pages = pool_.Lookup(s->tokens, s->tenant->name, s->num_tokens() - 1);
   }
-  if (!FitsBesideRunning(*s)) {
+  if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s)) {
     pool_.Release(s->pages);
     s->pages.clear();
     return false;
@@ -171,7 +171,7 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   return true;
 }
 
-// `s` holds its prefix hit already. Rule (3) and rule (b) of the header, for each class of pages.
+// `s` holds its prefix hit already. Rule (3) for now, and rule (b) of the header, for each class of pages.
 bool Scheduler::FitsBesideRunning(const Sequence& s) const {
   const int held = static_cast<int>(s.pages.size());
   const int wanted = std::min(pool_.PagesFor(s.num_tokens()) + 1, MaxPages(s));
@@ -188,6 +188,22 @@ bool Scheduler::FitsBesideRunning(const Sequence& s) const {
     if (IsProtected(s) && reserved > pool_.class_capacity(c)) return false;
   }
   return true;
+}
+
+// Rule (3) for later. Alone it always fits, as expected lengths are at most the longest.
+bool Scheduler::WillFitBesideRunning(const Sequence& s) const {
+  std::vector<PageDemand> demands = {DemandOf(s)};
+  int free = 0;
+  for (int c = 0; c < pool_.num_classes(); ++c) free += pool_.class_free(c);
+  for (const Sequence* r : running_) demands.push_back(DemandOf(*r));
+  return PeakGrowth(absl::MakeSpan(demands), options_.page_size) <= free;
+}
+
+PageDemand Scheduler::DemandOf(const Sequence& s) const {
+  const auto own = std::partition_point(s.pages.begin(), s.pages.end(),  // shared ones come first
+                                        [this](int32_t page) { return pool_.num_references(page) > 1; });
+  return {static_cast<int>(s.pages.size()), static_cast<int>(s.pages.end() - own), s.num_tokens() - 1,
+          answer_lengths_.ExpectedRemaining(s.num_generated(), s.max_size - s.prompt_size)};
 }
 
 // Others are preempted for the first missing page only: a chunk may as well be shorter.

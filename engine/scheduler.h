@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/cost_model.h"
+#include "engine/page_forecast.h"
 #include "engine/page_pool.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
@@ -63,8 +64,9 @@ struct SchedulerStats {
 // is left of max_step_tokens and of the predicted target_step_time goes to prompts, begun or waiting, in the
 // order of waiting_queue.h, several a step; at least kMinPrefillTokens a step whenever there are that many to
 // compute and pages for them, so that a prompt always moves. (3) Waiting sequences are admitted while their
-// tokens (less the prefix hit) and one page more fit beside what the running ones will need for theirs; the
-// first that does not fit stops admission, so that a large one is not passed over for ever.
+// tokens (less the prefix hit) and one page more fit beside what the running ones need for theirs now, and
+// while all of them, as page_forecast.h expects them to grow and end, fit later; the first that does not fit
+// stops admission, so that a large one is not passed over for ever.
 //
 // When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
 // freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
@@ -159,6 +161,8 @@ class Scheduler {
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
   bool TryAdmit(Sequence* s, absl::Time now);
   bool FitsBesideRunning(const Sequence& s) const;
+  bool WillFitBesideRunning(const Sequence& s) const;
+  PageDemand DemandOf(const Sequence& s) const;
   int MaxPages(const Sequence& s) const { return pool_.PagesFor(MaxTokensInCache(s)); }
   int GrowPages(Sequence* s, int num_rows);  // rows, of those wanted, that have pages now; may preempt
   Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
@@ -185,6 +189,7 @@ class Scheduler {
   const int max_running_;         // max_num_seqs, but so that all decode and min_prefill_tokens_ fit a step
   PagePool pool_;
   CostModel cost_model_;
+  AnswerLengths answer_lengths_;
   TenantLedger tenants_;
   WaitingQueue waiting_;
   std::map<RequestId, std::unique_ptr<RequestState>> requests_;

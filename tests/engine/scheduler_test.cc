@@ -84,6 +84,12 @@ TEST(SchedulerTest, PriorityThenTenantServedLeast) {
 
 TEST(SchedulerTest, PreemptsTheNewestAndRecomputes) {
   SchedulerHarness h({.page_size = 16, .num_pages = 8});
+  for (RequestId id = 11; id <= 110; ++id) {  // answers that leave most of their max_tokens: the next are too
+    ASSERT_TRUE(h.Add(id, RandomPrompt(3, id), 100, NoEos()).ok());  // many for the pages
+    h.Step();
+    h.scheduler_.StopChoice(id, 0, h.now_, &h.events_);
+    h.Run();
+  }
   for (RequestId id = 1; id <= 3; ++id) ASSERT_TRUE(h.Add(id, RandomPrompt(17, id), 60, NoEos()).ok());
   h.Run();
   for (RequestId id = 1; id <= 3; ++id) h.ExpectUndisturbed(id);
