@@ -43,6 +43,7 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
 absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
   if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
   if (request.n < 1) return absl::InvalidArgumentError("n must be at least 1");
+  if (request.tenant_weight < 1) return absl::InvalidArgumentError("tenant_weight must be at least 1");
   if (request.sampling.max_tokens < 1) return absl::InvalidArgumentError("max_tokens must be at least 1");
   if (requests_.contains(id)) return absl::AlreadyExistsError(absl::StrCat("request ", id, " is alive"));
   if (stats_.num_waiting >= options_.max_queued_requests) {
@@ -53,7 +54,7 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
   auto state = std::make_unique<RequestState>();
   state->id = id;
   state->request = std::move(request);
-  state->tenant = tenants_.Arrive(state->request.tenant);
+  state->tenant = tenants_.Arrive(state->request.tenant, state->request.tenant_weight);
   state->end.arrival = now;
   state->end.scheduled = state->end.first_token = absl::InfinitePast();
   state->prompt.num_tokens = static_cast<int>(state->request.prompt.size());

@@ -208,6 +208,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     r.n = static_cast<int>(request.n);
     r.deadline = deadline;
     r.tenant = tenant;
+    r.tenant_weight = options_.api_keys.Weight(tenant);
     r.priority = static_cast<int>(request.priority);
     r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n);
   }

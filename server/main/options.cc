@@ -18,7 +18,10 @@ ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the fol
 ABSL_FLAG(std::string, host, "127.0.0.1", "address to listen on; 0.0.0.0 for all");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
 ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
-ABSL_FLAG(std::string, api_keys_file, "", "one 'KEY' or 'KEY TENANT' a line; without: no keys are asked for");
+ABSL_FLAG(
+    std::string, api_keys_file, "",
+    "a line for each key: 'KEY [TENANT] [weight=N]', where tenants that wait share the engine by weight "
+    "(1 to 1000, 1 without); without the file: no keys are asked for");
 ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
