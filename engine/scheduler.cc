@@ -146,7 +146,8 @@ void Scheduler::PlanPrefills(absl::Time now) {
 }
 
 bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
-  if (static_cast<int>(running_.size()) >= max_running_) return false;
+  full_ = true;
+  if (static_cast<int>(running_.size()) >= max_running_ || BatchIsFull()) return false;
   RequestState* request = FindRequest(s->request_id);
   if (options_.enable_prefix_caching && !request->NeedsPromptRows()) {
     // The last token's row is always computed: it gives the next token.
@@ -157,6 +158,7 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
     s->pages.clear();
     return false;
   }
+  full_ = false;
   waiting_.Remove(s);
   SetRunning(s, true);
   s->num_registered = static_cast<int>(s->pages.size());
@@ -170,6 +172,16 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
     stats_.prefix_cache_hits += s->num_computed;
   }
   return true;
+}
+
+// Once a token of each running sequence fills the step, another would make every stream slower than asked
+// for; but not below four times a sequence's own time: by then batching has given three quarters of what it
+// can. Their contexts do not count, or one long document would keep everybody out until its answer has ended.
+bool Scheduler::BatchIsFull() const {
+  StepFeatures one, all;
+  one.rows = 1;
+  all.rows = static_cast<int64_t>(running_.size());
+  return cost_model_.Predict(all) > std::max(options_.target_step_time, 4 * cost_model_.Predict(one));
 }
 
 // `s` holds its prefix hit already. Rule (3) for now, and rule (b) of the header, for each class of pages.

@@ -50,8 +50,10 @@ struct SchedulerEvent {
 };
 
 struct SchedulerStats {
-  int num_running = 0;         // requests with at least one sequence that holds pages
-  int num_waiting = 0;         // the other live requests
+  int num_running = 0;  // requests with at least one sequence that holds pages
+  int num_waiting = 0;  // the other live requests
+  int num_running_sequences = 0;
+  int num_free_slots = 0;  // sequences that could start now; 0 after one that did not fit, while any waits
   int64_t waiting_tokens = 0;  // their prompts
   int num_pages = 0, num_used_pages = 0;
   int64_t num_preemptions = 0, num_recomputed_tokens = 0;
@@ -65,8 +67,9 @@ struct SchedulerStats {
 // order of waiting_queue.h, several a step; at least kMinPrefillTokens a step whenever there are that many to
 // compute and pages for them, so that a prompt always moves. (3) Waiting sequences are admitted while their
 // tokens (less the prefix hit) and one page more fit beside what the running ones need for theirs now, and
-// while all of them, as page_forecast.h expects them to grow and end, fit later; the first that does not fit
-// stops admission, so that a large one is not passed over for ever.
+// while all of them, as page_forecast.h expects them to grow and end, fit later, and while a token of each
+// running sequence leaves time in the step (BatchIsFull); the first that does not fit stops admission, so
+// that a large one is not passed over for ever.
 //
 // When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
 // freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
@@ -140,6 +143,7 @@ class Scheduler {
   const PagePool& pool() const { return pool_; }
   PagePool* mutable_pool_for_testing() { return &pool_; }
   const CostModel& cost_model() const { return cost_model_; }
+  const AnswerLengths& answer_lengths() const { return answer_lengths_; }
   // The live sequence, or null. For tests.
   const Sequence* FindSequence(uint64_t sequence_id) const;
 
@@ -160,6 +164,7 @@ class Scheduler {
   void PlanPrefills(absl::Time now);
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
   bool TryAdmit(Sequence* s, absl::Time now);
+  bool BatchIsFull() const;
   bool FitsBesideRunning(const Sequence& s) const;
   bool WillFitBesideRunning(const Sequence& s) const;
   PageDemand DemandOf(const Sequence& s) const;
@@ -204,6 +209,7 @@ class Scheduler {
   int planned_rows_ = 0;
   bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
   bool in_flight_ = false;  // plan_ has rows that wait for Commit
+  bool full_ = false;       // the last one that was to start did not fit
 
   SchedulerStats stats_;  // the gauges of pages are filled in by Stats()
 };

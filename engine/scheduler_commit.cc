@@ -190,6 +190,8 @@ SchedulerStats Scheduler::Stats() const {
   SchedulerStats stats = stats_;
   stats.num_pages = pool_.num_pages();
   stats.num_used_pages = pool_.num_used_pages();
+  stats.num_running_sequences = static_cast<int>(running_.size());
+  if (!full_ || waiting_.size() == 0) stats.num_free_slots = max_running_ - stats.num_running_sequences;
   return stats;
 }
 

@@ -64,6 +64,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
   if (!core_request.ok()) return reject(core_request.status());
   if (id.size() > kMaxRequestIdBytes) return reject(FieldError("request_id", "must have at most 128 bytes"));

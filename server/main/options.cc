@@ -55,6 +55,11 @@ ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 20
 ABSL_FLAG(double, target_step_ms, 100, "prefill is cut into chunks to keep steps near this");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
+ABSL_FLAG(
+    double, max_queue_seconds, 5,
+    "a request that would wait longer before its prompt is begun, as predicted, is refused with 503 and a "
+    "Retry-After, or as long as its own prompt takes where that is longer; so is one that would miss its "
+    "deadline; 0: only the deadline counts");
 ABSL_FLAG(int32_t, max_preemptions, 4,
           "of one sequence; 0: none ever, its pages are reserved when it starts");
 ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
@@ -174,6 +179,9 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   engine.target_step_time = absl::Milliseconds(step_ms);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   engine.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
+  const double queue_seconds = absl::GetFlag(FLAGS_max_queue_seconds);
+  if (!(queue_seconds >= 0)) return FlagError("max_queue_seconds", "must be at least 0");
+  if (queue_seconds > 0) engine.max_queue_time = absl::Seconds(queue_seconds);
   engine.max_preemptions = absl::GetFlag(FLAGS_max_preemptions);
   engine.enable_prefix_caching = absl::GetFlag(FLAGS_prefix_caching);
   return options;

@@ -216,5 +216,29 @@ TEST(SchedulerTest, AbortAllInTheMiddleOfAStep) {
   EXPECT_FALSE(h.scheduler_.has_work());
 }
 
+TEST(SchedulerTest, NoMoreSequencesThanAStepHasTimeFor) {
+  SchedulerOptions options = SchedulerHarness::WithDefaults({.page_size = 16, .num_pages = 400});
+  // The cost model before any step: 2 ms, and 1 ms a row.
+  for (auto [target, most] : {std::pair{absl::Milliseconds(22), 21}, {absl::Milliseconds(5), 11}}) {
+    options.target_step_time = target;
+    Scheduler scheduler(options);
+    FakeModel model(options.num_pages, options.page_size);
+    std::vector<SchedulerEvent> events;
+    for (RequestId id = 1; id <= 40; ++id) {
+      Request request = NoEos();
+      request.prompt = RandomPrompt(3, static_cast<int>(id));
+      request.sampling.max_tokens = 100;
+      ASSERT_TRUE(scheduler.Add(id, std::move(request), absl::UnixEpoch()).ok());
+    }
+    int running = 0;
+    for (int i = 0; scheduler.has_work(); ++i) {
+      const StepPlan& plan = scheduler.Schedule(absl::UnixEpoch());
+      running = std::max(running, scheduler.Stats().num_running_sequences);
+      scheduler.Commit(plan, model.Execute(plan), absl::UnixEpoch(), &events);
+    }
+    EXPECT_EQ(running, most) << target;  // at least four times what one alone takes: 12 ms
+  }
+}
+
 }  // namespace
 }  // namespace sessa
