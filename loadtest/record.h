@@ -78,6 +78,7 @@ struct ClientHealth {
   double max_loop_lag = 0;  // seconds that a timer of the client's loop fired late
   double cpu_share = 0;     // CPU seconds of this process over wall seconds
   std::string failure;      // why the run's figures can't be trusted; empty: they can
+  double p99_loop_lag = 0;  // of all firings: the worst one may be the system's hiccup
 };
 
 struct Run {

@@ -1,0 +1,76 @@
+// The flags of sessa-loadtest, and what --help prints of them: by topic, not by file.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/flags/declare.h"
+
+ABSL_DECLARE_FLAG(std::string, url);
+ABSL_DECLARE_FLAG(std::string, api);
+ABSL_DECLARE_FLAG(std::string, model);
+ABSL_DECLARE_FLAG(std::string, prompt_as);
+ABSL_DECLARE_FLAG(int32_t, vocab_size);
+ABSL_DECLARE_FLAG(double, temperature);
+ABSL_DECLARE_FLAG(bool, ignore_eos);
+ABSL_DECLARE_FLAG(bool, return_token_ids);
+ABSL_DECLARE_FLAG(std::string, extra_body);
+ABSL_DECLARE_FLAG(std::string, api_key);
+ABSL_DECLARE_FLAG(std::string, tenants_file);
+ABSL_DECLARE_FLAG(double, request_timeout_seconds);
+ABSL_DECLARE_FLAG(std::string, metrics_url);
+ABSL_DECLARE_FLAG(double, metrics_interval_seconds);
+
+ABSL_DECLARE_FLAG(std::string, rate);
+ABSL_DECLARE_FLAG(double, ramp_to);
+ABSL_DECLARE_FLAG(std::string, arrivals);
+ABSL_DECLARE_FLAG(double, burstiness);
+ABSL_DECLARE_FLAG(int32_t, users);
+ABSL_DECLARE_FLAG(double, think_seconds);
+ABSL_DECLARE_FLAG(double, duration_seconds);
+ABSL_DECLARE_FLAG(int64_t, num_requests);
+ABSL_DECLARE_FLAG(double, drain_seconds);
+ABSL_DECLARE_FLAG(double, search_share);
+ABSL_DECLARE_FLAG(uint64_t, seed);
+
+ABSL_DECLARE_FLAG(std::string, lengths);
+ABSL_DECLARE_FLAG(std::string, mix);
+ABSL_DECLARE_FLAG(int32_t, max_context);
+ABSL_DECLARE_FLAG(int32_t, prefixes);
+ABSL_DECLARE_FLAG(std::string, prefix_tokens);
+ABSL_DECLARE_FLAG(double, prefix_share);
+ABSL_DECLARE_FLAG(std::string, turns);
+ABSL_DECLARE_FLAG(std::string, turn_input);
+ABSL_DECLARE_FLAG(std::string, trace);
+ABSL_DECLARE_FLAG(double, trace_time_scale);
+ABSL_DECLARE_FLAG(double, trace_offset_seconds);
+ABSL_DECLARE_FLAG(double, cancel_share);
+ABSL_DECLARE_FLAG(double, probe_rate);
+ABSL_DECLARE_FLAG(std::string, probe_tokens);
+
+ABSL_DECLARE_FLAG(double, warmup_seconds);
+ABSL_DECLARE_FLAG(double, cooldown_seconds);
+ABSL_DECLARE_FLAG(std::string, slo);
+ABSL_DECLARE_FLAG(double, max_send_lag_ms);
+ABSL_DECLARE_FLAG(double, max_loop_lag_ms);
+ABSL_DECLARE_FLAG(double, max_cpu_share);
+ABSL_DECLARE_FLAG(std::string, title);
+ABSL_DECLARE_FLAG(std::string, json);
+ABSL_DECLARE_FLAG(std::string, csv);
+ABSL_DECLARE_FLAG(std::string, html);
+ABSL_DECLARE_FLAG(bool, progress);
+
+namespace sessa::loadtest {
+
+struct FlagGroup {
+  const char* title;
+  std::vector<const char*> flags;
+};
+const std::vector<FlagGroup>& FlagGroups();  // every flag of this program, once
+
+std::string HelpText();
+// The value of every flag but those that hold keys, by name.
+std::map<std::string, std::string> FlagValues();
+
+}  // namespace sessa::loadtest
