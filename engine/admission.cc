@@ -121,12 +121,11 @@ double Admission::PromptSeconds(int64_t num_tokens) const {
 
 // All of its tokens in steps of batch_ sequences like it.
 double Admission::AnswerSeconds(const Arrival& a) const {
-  const int64_t rows = lengths_.ExpectedRemaining(0, a.max_tokens);
-  StepFeatures f;
-  f.rows = rows;
-  f.decode_context = rows * (a.num_prompt_tokens + rows / 2);
+  const int rows = lengths_.ExpectedRemaining(0, a.max_tokens);
+  StepFeatures middle;
+  middle.AddDecode(static_cast<int>(a.num_prompt_tokens) + rows / 2);
   const absl::Duration fixed = costs_.Predict({});
-  return a.n * absl::ToDoubleSeconds(costs_.Predict(f) - fixed + fixed * rows / batch_);
+  return a.n * rows * absl::ToDoubleSeconds(costs_.Predict(middle) - fixed + fixed / batch_);
 }
 
 int Admission::NumOf(const std::string& tenant) const {

@@ -30,9 +30,9 @@ struct Outcome {
 
 // Two slow cores at shape A: 17 ms for the weights, 2.5 ms a row, 4 us a token read (docs/performance.md).
 double SecondsOf(const StepPlan& plan) {
-  const StepFeatures f = FeaturesOf(plan);
-  return 17e-3 + 2.5e-3 * static_cast<double>(f.rows) + 4e-6 * static_cast<double>(f.decode_context) +
-         4e-7 * static_cast<double>(f.prefill_context);
+  double seconds = 17e-3 + 2.5e-3 * plan.num_rows();
+  for (const PlanSequence& s : plan.sequences) seconds += 4e-6 * (s.start + s.num_rows);
+  return seconds;
 }
 
 Outcome Play(const Load& load, int num_pages, int max_preemptions) {
