@@ -69,6 +69,7 @@ struct Command {
   RequestId id = 0;
   Request request = {};
   int choice = 0;
+  absl::Time arrival = absl::InfinitePast();  // of a request: before it waits for the step that runs
 };
 
 }  // namespace
@@ -126,13 +127,13 @@ class Engine::Impl {
   absl::StatusOr<RequestId> Submit(Request request) {
     if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
     if (absl::Status fits = scheduler_.CheckFits(request); !fits.ok()) return fits;
+    const absl::Time now = absl::Now();
     const Arrival arrival = ArrivalOf(request);
     RequestId id = 0;
     {
       MutexLock lock(&mutex_);
       if (!stats_.health.ok()) return stats_.health;
       if (draining_) return absl::UnavailableError("the server is shutting down");
-      const absl::Time now = absl::Now();
       if (absl::Status room = CheckRoom(arrival, now); !room.ok()) return room;
       id = next_id_++;
       admission_.Enter(id, arrival, now);
@@ -140,7 +141,7 @@ class Engine::Impl {
         stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
       unseen_tokens_ += arrival.num_prompt_tokens;
-      inbox_.push_back({Command::Kind::kAdd, id, std::move(request)});
+      inbox_.push_back({Command::Kind::kAdd, id, std::move(request), 0, now});
     }
     wake_.notify_one();
     return id;
@@ -225,11 +226,13 @@ class Engine::Impl {
     }
     seen_tokens_ += static_cast<int64_t>(command.request.prompt.size());
     std::shared_ptr<TokenSink> sink = command.request.sink;
-    absl::Status added = health_.ok() ? scheduler_.Add(command.id, std::move(command.request), now) : health_;
+    absl::Status added =
+        health_.ok() ? scheduler_.Add(command.id, std::move(command.request), command.arrival) : health_;
     if (added.ok()) return;
     RequestEnd end;
     end.status = std::move(added);
-    end.arrival = end.finished = now;
+    end.arrival = command.arrival;
+    end.finished = now;
     end.scheduled = end.first_token = absl::InfinitePast();
     events->push_back({command.id, std::move(sink), std::move(end)});
   }

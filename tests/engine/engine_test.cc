@@ -228,6 +228,32 @@ TEST_F(EngineTest, TheBeatIsDueFromTheFirstRequestOn) {
   EXPECT_GE(seen.heartbeat, submitted);
 }
 
+// A request that comes while a step runs has arrived then, not when the engine looks at it: what it waited is
+// part of its time to the first token.
+TEST_F(EngineTest, ARequestArrivesWhenItIsSubmitted) {
+  struct Seen {
+    std::unique_ptr<Engine> engine;
+    std::shared_ptr<CollectingSink> second;
+    absl::Time submitted;
+  } seen;
+  auto engine = Engine::Create(
+      SmallOptions(), config_, *weights_,
+      [](void* context, const StepObservation&) {  // on the engine's thread, which looks for requests later
+        auto* s = static_cast<Seen*>(context);
+        if (s->second != nullptr) return;
+        s->second = Submit(s->engine.get(), MakeRequest(RandomPrompt(3), 1));
+        s->submitted = absl::Now();
+        absl::SleepFor(absl::Milliseconds(1));
+      },
+      &seen);
+  ASSERT_TRUE(engine.ok());
+  seen.engine = *std::move(engine);
+  Submit(seen.engine.get(), MakeRequest(RandomPrompt(30), 2))->WaitForEnd();
+  const RequestEnd end = seen.second->WaitForEnd().end;
+  EXPECT_LE(end.arrival, seen.submitted);
+  EXPECT_GT(end.scheduled, seen.submitted);
+}
+
 TEST_F(EngineTest, OneSequenceOfFullLengthOnAnyRanks) {
   for (int ranks : {1, 2, 4, 8}) {
     EngineOptions o = SmallOptions();

@@ -1,0 +1,112 @@
+"""./dev bench loadtesters: the same load by GuideLLM, AIPerf and sessa-loadtest, one after another on one run of a server, beside
+what the server itself measured of each. The server has one core, the load tester the other. Prints Markdown.
+
+Three loads: a trace with Poisson arrivals (open loop) and users without pause (closed loop), both on sessa-server with random
+weights; and many streams of a server that follows a script, where every figure is known.
+"""
+import argparse
+import json
+import os
+import pathlib
+
+import figures
+import random_checkpoint
+import servers
+import tools
+import workload
+
+SERVER_CORES, CLIENT_CORE = "0,1", "1"  # the engine computes on one thread, which the system keeps off the core that is busy
+FIRST_TOKEN_MS, BETWEEN_MS = 100, 10  # of the script
+
+
+def loads(quick):
+    count = 12 if quick else 60
+    yield ("Open loop", f"{count} requests, Poisson at 0.8/s, 64 to 512 tokens in, 32 to 96 out",
+           tools.Load(workload.rows(count, 0.8, (64, 512), (32, 96))))
+    yield ("Closed loop", f"6 users without pause, {count} requests, 256 tokens in, 64 out",
+           tools.Load(workload.rows(count, 1, (256, 256), (64, 64), seed=2), users=6))
+
+
+def streams_of(quick):
+    return (8,) if quick else (8, 64, 256)
+
+
+def compare(server_of, load, programs, work_dir, only):
+    """{tool: (its figures, the server's)}. server_of(): begins a run and returns its server."""
+    made = {}
+    for name, run in tools.TOOLS.items():
+        if only and only not in name:
+            continue
+        server = server_of()
+        server.begin()
+        said = run({**programs, "model_name": server.model_name}, server.address, load, tools.clean(work_dir / name.split()[0]),
+                   CLIENT_CORE)
+        made[name] = (said, server.figures())
+    return made
+
+
+def cell(value, digits):
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value, reference):
+    off = figures.difference(value, reference)
+    return "" if off is None else f"{off:+.1f} %"
+
+
+def table(made, truth):
+    print(f"| load tester | requests (failed) | tokens in, out | TTFT ms: it says | {truth} | off by | ITL ms: it says | {truth} | off by "
+          f"| tokens/s: it says | {truth} | off by | TTFT p50, p99 ms | TPOT ms |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for name, (said, own) in made.items():
+        cells = [name, f"{said.requests} ({said.failed})", f"{own.prompt_tokens}, {own.output_tokens}"]
+        for field, digits in (("ttft", 1), ("itl", 2), ("rate", 1)):
+            value, reference = getattr(said, field), getattr(own, field)
+            cells += [cell(value, digits), cell(reference, digits), percent(value, reference)]
+        cells += [f"{cell(said.ttft_p50, 1)}, {cell(said.ttft_p99, 1)}", cell(said.tpot, 2)]
+        print("| " + " | ".join(cells) + " |")
+    print(flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build_dir", required=True, type=pathlib.Path, help="where sessa-server and sessa-loadtest were built")
+    parser.add_argument("--work_dir", required=True, type=pathlib.Path, help="where the venvs of the others are; results go there too")
+    parser.add_argument("--only", default="", help="a part of a load tester's name")
+    parser.add_argument("--load", default="", help="a part of a load's name: open, closed or script")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the requests, to see that all of it runs")
+    arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("needs two cores: one for the server, one for the load tester")
+    work_dir, build_dir = arguments.work_dir.resolve(), arguments.build_dir.resolve()
+    programs = {"guidellm": work_dir / "guidellm" / "bin" / "guidellm", "aiperf": work_dir / "aiperf" / "bin" / "aiperf",
+                "ours": build_dir / "sessa-loadtest"}
+    model, runs = work_dir / "model", work_dir / "runs"
+    if not (model / "model.safetensors").exists():
+        random_checkpoint.make(model)
+    servers.make_hub(runs / "hf", model)
+
+    for title, what, load in loads(arguments.quick):
+        if arguments.load.lower() not in title.lower():
+            continue
+        server = servers.SessaServer(build_dir / "sessa-server", model, SERVER_CORES, threads=1)
+        print(f"**{title}**: {what}; sessa-server with {load_name(model)}\n")
+        try:
+            table(compare(lambda: server, load, programs, runs, arguments.only), "the server's")
+        finally:
+            server.stop()
+    for streams in streams_of(arguments.quick) if arguments.load.lower() in "scripted" else ():
+        trace = workload.rows(4 * streams, 1, (64, 64), (200, 200), seed=3)
+        print(f"**Scripted**: {streams} streams at once, 64 tokens in, 200 out, first token after {FIRST_TOKEN_MS} ms, then one each "
+              f"{BETWEEN_MS} ms\n")
+        script = lambda: servers.ScriptedServer(build_dir / "sessa-scripted-server", SERVER_CORES, FIRST_TOKEN_MS, BETWEEN_MS)
+        table(compare(script, tools.Load(trace, streams), programs, runs, arguments.only), "the script's")
+
+
+def load_name(model):
+    config = json.loads((model / "config.json").read_text())
+    return f"random weights, D {config['hidden_size']}, {config['num_hidden_layers']} layers, bf16"
+
+
+if __name__ == "__main__":
+    main()
