@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
+#include <iterator>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/waiting_queue.h"
@@ -44,21 +45,26 @@ absl::Duration PrefillPart(const StepPlan& plan, const CostModel& costs) {
 
 absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting_tokens,
                               absl::Time now) const {
-  const absl::Duration wait = PredictWait(a, now);
+  const auto refuse_full = [&](const std::string& why) {  // until those that wait now have begun
+    Arrival last = a;
+    last.priority = std::numeric_limits<int>::max();
+    return Refuse(why, PredictWait(last, now));
+  };
   if (num_waiting >= limits_.max_queued_requests) {
-    return Refuse(
-        absl::StrCat("max_queued_requests: ", limits_.max_queued_requests, " requests wait already"), wait);
+    return refuse_full(
+        absl::StrCat("max_queued_requests: ", limits_.max_queued_requests, " requests wait already"));
   }
   // An empty queue takes any prompt: it could never wait in a smaller one.
   if (waiting_tokens > 0 && waiting_tokens + a.num_prompt_tokens > limits_.max_queued_tokens) {
-    return Refuse(absl::StrCat("max_queued_tokens: ", waiting_tokens, " prompt tokens wait already"), wait);
+    return refuse_full(absl::StrCat("max_queued_tokens: ", waiting_tokens, " prompt tokens wait already"));
   }
   // A tenant takes at most half of the places that others leave, so that there is one for who comes next.
   // Without keys there is one tenant, and it has them all.
   const int mine = NumOf(a.tenant), others = static_cast<int>(waiting_.size()) - mine;
   if (!a.tenant.empty() && mine >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
-    return Refuse(absl::StrCat("max_queued_requests: ", mine, " requests of this key wait already"), wait);
+    return refuse_full(absl::StrCat("max_queued_requests: ", mine, " requests of this key wait already"));
   }
+  const absl::Duration wait = PredictWait(a, now);
   if (wait <= absl::ZeroDuration()) return absl::OkStatus();
   const absl::Duration prompt = absl::Seconds(PromptSeconds(a.num_prompt_tokens));
   // Who brings long work waits as long as that takes: beside it the limit would only cut the queue to
@@ -78,6 +84,9 @@ absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting
 }
 
 void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
+  TenantUse& tenant = tenants_[a.tenant];
+  tenant.weight = a.tenant_weight;
+  ++tenant.num_waiting;
   waiting_[id] = {a.tenant,
                   a.tenant_weight,
                   a.priority,
@@ -91,7 +100,10 @@ void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
 void Admission::Leave(RequestId id, int num_cached_tokens) {
   const auto it = waiting_.find(id);
   if (it == waiting_.end()) return;
+  TenantUse& tenant = tenants_[it->second.tenant];
+  --tenant.num_waiting;
   if (num_cached_tokens >= 0) {
+    tenant.served += it->second.prompt_seconds;
     prompt_tokens_ = kForget * prompt_tokens_ + static_cast<double>(it->second.num_prompt_tokens);
     cached_tokens_ = kForget * cached_tokens_ + num_cached_tokens;
   }
@@ -111,6 +123,11 @@ void Admission::Observe(const EngineSupply& supply) {
   if (!waiting_.empty()) {
     prompt_speed_ += share * (absl::ToDoubleSeconds(supply.prefill) / seconds - prompt_speed_);
   }
+  for (auto it = tenants_.begin(); it != tenants_.end();) {
+    TenantUse& tenant = it->second;
+    tenant.rate += share * (std::exchange(tenant.served, 0) / seconds - tenant.rate);
+    it = tenant.num_waiting == 0 && tenant.rate < kMinSpeed ? tenants_.erase(it) : std::next(it);
+  }
 }
 
 double Admission::PromptSeconds(int64_t num_tokens) const {
@@ -129,8 +146,19 @@ double Admission::AnswerSeconds(const Arrival& a) const {
 }
 
 int Admission::NumOf(const std::string& tenant) const {
-  return static_cast<int>(std::count_if(waiting_.begin(), waiting_.end(),
-                                        [&](const auto& w) { return w.second.tenant == tenant; }));
+  const auto it = tenants_.find(tenant);
+  return it == tenants_.end() ? 0 : it->second.num_waiting;
+}
+
+// Seconds of this tenant's prompts, as predicted, in a second: what the others leave, and at least its share.
+double Admission::SpeedOf(const Arrival& a, double missed) const {
+  double others = 0, weights = a.tenant_weight;
+  for (const auto& [name, tenant] : tenants_) {
+    if (name == a.tenant) continue;
+    others += tenant.rate * missed;
+    weights += tenant.weight;
+  }
+  return std::max({prompt_speed_ - others, prompt_speed_ * a.tenant_weight / weights, kMinSpeed});
 }
 
 absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
@@ -165,8 +193,9 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
   }
   const double missed = prompt_tokens_ > 0 ? 1 - cached_tokens_ / prompt_tokens_ : 1;
   const double without_slot = std::max(0.0, 1 - num_free_slots_ / all.num_sequences);
-  return absl::Seconds(std::max(all.prompt_seconds * missed / std::max(prompt_speed_, kMinSpeed),
-                                all.answer_seconds * without_slot));
+  return absl::Seconds(
+      std::max({all.prompt_seconds * missed / std::max(prompt_speed_, kMinSpeed),
+                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}));
 }
 
 }  // namespace sessa

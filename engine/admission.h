@@ -69,9 +69,10 @@ class Admission {
   // From arrival to the first row of its prompt, if nobody more urgent comes. Zero when nobody is ahead.
   //
   // Ahead of it, within its tenant, are those that waiting_queue.h puts first. While they are served every
-  // other tenant is too, up to what it wants and its weight allows. Their prompts go as fast as prompts went
-  // lately (this sees the decoding beside them, and that slots or pages are short); those for whom no slot is
-  // free wait for answers to end besides, and the longer of both counts.
+  // other tenant is too, with what waits of it and with what it will send, if it goes on as lately, both as
+  // far as its weight allows. Prompts go as fast as they went lately (this sees the decoding beside them, and
+  // that slots or pages are short); those for whom no slot is free wait for answers to end besides, and the
+  // longest counts.
   absl::Duration PredictWait(const Arrival& arrival, absl::Time now) const;
 
  private:
@@ -86,12 +87,19 @@ class Admission {
   struct Ahead {  // sums
     double prompt_seconds = 0, answer_seconds = 0, num_sequences = 0;
   };
+  struct TenantUse {
+    int weight = 1, num_waiting = 0;
+    double served = 0;  // seconds of prompts computed since the last step that was observed
+    double rate = 0;    // of that, in a second, lately
+  };
+  double SpeedOf(const Arrival& arrival, double missed) const;
   double PromptSeconds(int64_t num_tokens) const;  // the engine's time, without prefix hits
   double AnswerSeconds(const Arrival& arrival) const;
   int NumOf(const std::string& tenant) const;
 
   const AdmissionLimits limits_;
-  std::map<RequestId, Waiting> waiting_;  // taken, and their prompts are not computed
+  std::map<RequestId, Waiting> waiting_;      // taken, and their prompts are not computed
+  std::map<std::string, TenantUse> tenants_;  // those that wait or were served lately
   CostModel costs_;
   AnswerLengths lengths_;
   int batch_ = 1;  // sequences that share a step's fixed cost when slots are short

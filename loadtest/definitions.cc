@@ -55,7 +55,7 @@ constexpr FigureDefinition kFigures[] = {
      "Requests in flight, from sent to ended, averaged over the window."},
     {&GroupSummary::max_concurrency, "max_concurrency", "Max concurrency", Unit::kRequests,
      "The most requests in flight at once in the window."},
-    {&GroupSummary::multi_token_share, "multi_token_share", "Events with more", Unit::kShare,
+    {&GroupSummary::multi_token_share, "multi_token_share", "Multi-token events", Unit::kShare,
      "Events that brought more than one token, over all that brought any: where it is not 0, ITL is of "
      "events, and TPOT "
      "tells of tokens."},

@@ -9,7 +9,7 @@
 namespace sessa::loadtest {
 
 inline constexpr int kMaxGapPoints = 3000;      // the longest ones
-inline constexpr int kMaxTimeBins = 150;        // of equal length; rates and means within each
+inline constexpr int kMaxTimeBins = 100;        // of equal length; rates and means within each
 inline constexpr int kNumHistogramBins = 40;    // of equal ratio, over all values
 inline constexpr int kQuantilesPerDecade = 25;  // of 1 - q
 

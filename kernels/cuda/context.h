@@ -31,7 +31,9 @@ class Context {
   }
   void Note(cudaError_t error, const char* what);
   // Waits for the stream.
-  void Wait(const char* what) { Note(cudaStreamSynchronize(stream_), what); }
+  void Wait(const char* what);
+  // Enqueues a copy to the host, which holds the bytes after the next Wait.
+  void CopyOut(const void* device, size_t bytes, void* host);
 
   // Zeroed. RESOURCE_EXHAUSTED, which is not an error of the device.
   absl::StatusOr<Buffer> Allocate(size_t bytes);
@@ -50,6 +52,15 @@ class Context {
   const cudaStream_t stream_;
   absl::Status status_;
   std::vector<Buffer> outgrown_;
+
+  // Copies that wait in pinned memory for the next Wait.
+  struct Copy {
+    void *from, *to;
+    size_t bytes;
+  };
+  char* pinned_ = nullptr;  // [kPinnedBytes], made at the first copy
+  size_t pinned_used_ = 0;
+  std::vector<Copy> pinned_copies_;
 };
 
 }  // namespace sessa::cuda

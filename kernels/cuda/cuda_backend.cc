@@ -14,6 +14,7 @@
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_step.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear_layers.h"
 #include "kernels/cuda/step_queue.h"
 
@@ -35,6 +36,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override { context_.Wait("the last step"); }
 
   cudaStream_t stream() const { return context_.stream(); }
+  const DecodeGraphCounts& graph_counts() const { return graphs_.counts(); }
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return context_.Allocate(bytes); }
 
@@ -52,9 +54,7 @@ class CudaBackend final : public Backend {
   }
   void CopyOut(const void* device, size_t bytes, void* host) override {
     queue_.Flush();
-    if (bytes > 0)
-      context_.Note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()),
-                    "copying from the GPU");
+    context_.CopyOut(device, bytes, host);
   }
 
   absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
@@ -96,7 +96,7 @@ class CudaBackend final : public Backend {
     context_.Wait("waiting for the last step");
     context_.FreeOutgrown();
     step_.Begin(rows);
-    if (options_.decode_graphs && step_.is_decode()) graphs_.Defer();
+    if (options_.decode_graphs && cuda::launch_switches().graphs && step_.is_decode()) graphs_.Defer();
     const int n = step_.bucket(), half = rows.head_dim / 2;
     if (half > 0 && context_.Reserve(2 * sizeof(float) * n * half, &rope_)) {
       const RowLaunch on{stream(), step_.live()};
@@ -273,6 +273,8 @@ class CudaBackend final : public Backend {
 
   absl::Status Synchronize() override {
     queue_.Flush();
+    if (const std::string failure = cuda::TakeLaunchFailure(); !failure.empty())
+      context_.Fail(absl::InternalError(absl::StrCat("GPU ", options_.device, ", starting ", failure)));
     context_.Wait("running kernels");
     context_.Note(cudaGetLastError(), "starting kernels");
     return context_.status();
@@ -411,6 +413,10 @@ class CudaBackend final : public Backend {
 
 cudaStream_t CudaStreamOf(const Backend& backend) {
   return static_cast<const CudaBackend&>(backend).stream();
+}
+
+DecodeGraphCounts DecodeGraphCountsOf(const Backend& backend) {
+  return static_cast<const CudaBackend&>(backend).graph_counts();
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options) {

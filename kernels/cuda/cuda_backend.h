@@ -12,6 +12,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
@@ -28,5 +29,12 @@ struct CudaOptions {
 
 // UNAVAILABLE when the device cannot be used, with the driver's reason.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
+
+// How decode steps ran, of a backend that MakeCudaBackend made.
+struct DecodeGraphCounts {
+  int captures = 0, launches = 0;
+  std::string failure;  // why steps are not captured, or only without overlapping launches; empty: they are
+};
+DecodeGraphCounts DecodeGraphCountsOf(const Backend& backend);
 
 }  // namespace sessa

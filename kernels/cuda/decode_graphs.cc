@@ -1,6 +1,11 @@
 #include "kernels/cuda/decode_graphs.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace sessa::cuda {
 namespace {
@@ -24,6 +29,7 @@ void DecodeGraphs::Flush(bool may_replay) {
   } else {
     if (found->executable == nullptr) found->executable = Capture();
     if (found->executable != nullptr) {
+      ++counts_.launches;
       (void)cudaGraphLaunch(found->executable,
                             stream_);  // an error stays with the runtime, as those of launches
     } else {
@@ -35,25 +41,57 @@ void DecodeGraphs::Flush(bool may_replay) {
   operands_.clear();
 }
 
-cudaGraphExec_t DecodeGraphs::Capture() {
+cudaGraphExec_t DecodeGraphs::TryCapture(std::string* failure) {
+  std::optional<WithoutOverlap> without_overlap;
+  if (!overlap_) without_overlap.emplace();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
+  const auto note = [failure](const char* call, cudaError_t error) {
+    if (error != cudaSuccess && failure->empty())
+      *failure = absl::StrCat(call, ": ", cudaGetErrorString(error));
+  };
   // This thread's calls alone: other ranks may allocate meanwhile.
-  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+  const cudaError_t begun = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  note("cudaStreamBeginCapture", begun);
+  if (begun == cudaSuccess) {
     RunAll();
     // A launch that is refused need not spoil the capture, but would be missing from the graph.
-    const bool all_launched = cudaGetLastError() == cudaSuccess;
-    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess || !all_launched ||
-        cudaGraphInstantiate(&executable, graph, 0) != cudaSuccess) {
-      executable = nullptr;
-    }
+    const cudaError_t launched = cudaGetLastError();
+    if (std::string launch = TakeLaunchFailure(); !launch.empty()) *failure = std::move(launch);
+    note("a call of the step", launched);
+    note("cudaStreamEndCapture", cudaStreamEndCapture(stream_, &graph));
+    if (failure->empty()) note("cudaGraphInstantiate", cudaGraphInstantiate(&executable, graph, 0));
     if (graph != nullptr) (void)cudaGraphDestroy(graph);
   }
+  (void)cudaGetLastError();  // nothing ran, so it is no fault of the step
+  return failure->empty() ? executable : nullptr;
+}
+
+cudaGraphExec_t DecodeGraphs::Capture() {
+  std::string failure;
+  cudaGraphExec_t executable = TryCapture(&failure);
+  if (executable == nullptr && overlap_) {
+    overlap_ = false;
+    std::string again;
+    executable = TryCapture(&again);
+    if (executable != nullptr) {
+      Report(absl::StrCat(failure, "; they are captured without overlapping launches"));
+    } else {
+      absl::StrAppend(&failure, "; without overlapping launches: ", again);
+    }
+  }
   if (executable == nullptr) {
-    (void)cudaGetLastError();  // nothing ran, so it is no fault of the step
     can_capture_ = false;
+    Report(absl::StrCat(failure, "; they run operation by operation"));
+  } else {
+    ++counts_.captures;
   }
   return executable;
+}
+
+void DecodeGraphs::Report(std::string failure) {
+  std::fprintf(stderr, "CUDA: decode steps cannot be captured: %s\n", failure.c_str());
+  counts_.failure = std::move(failure);
 }
 
 void DecodeGraphs::Clear() {

@@ -3,7 +3,8 @@
 // together name a graph. The first step with these keys runs its operations as they are (scratch memory
 // grows, libraries choose their algorithms), the second is captured, and from then on the graph is launched.
 // Nothing is assumed about who calls the operations in which order: another order, another pointer or another
-// size is another key. Not thread-safe; owned by a CudaBackend.
+// size is another key. What cannot be captured is tried again without overlapping launches; where that fails
+// too, steps run operation by operation from then on. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <bit>
@@ -11,11 +12,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/round.h"
 #include "kernels/tensor.h"
@@ -50,6 +54,8 @@ class DecodeGraphs {
 
   // Enqueues what was kept. may_replay: false, one by one.
   void Flush(bool may_replay);
+
+  const DecodeGraphCounts& counts() const { return counts_; }
 
  private:
   struct Operation {
@@ -101,12 +107,15 @@ class DecodeGraphs {
   void RunAll() {
     for (const Operation& o : operations_) o.run(operands_.data() + o.at);
   }
-  // Null when the operations cannot be captured.
+  // Null when the operations cannot be captured: which call failed goes to `failure`.
+  cudaGraphExec_t TryCapture(std::string* failure);
   cudaGraphExec_t Capture();
+  void Report(std::string failure);  // once
   void Clear();
 
   const cudaStream_t stream_;
-  bool deferring_ = false, can_capture_ = true;
+  bool deferring_ = false, can_capture_ = true, overlap_ = launch_switches().overlap;
+  DecodeGraphCounts counts_;
   std::vector<uint64_t> key_;  // of the operations kept, one after another, in its first key_size_ words
   size_t key_size_ = 0;
   std::vector<Operation> operations_;

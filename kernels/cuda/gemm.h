@@ -30,6 +30,8 @@ class Gemm {
  public:
   static absl::StatusOr<std::unique_ptr<Gemm>> Create();
   virtual ~Gemm() = default;
+  // Chooses how to run calls like this one. Not OK: there is no way, and why.
+  virtual absl::Status Prepare(const GemmCall& call) = 0;
   virtual absl::Status Run(cudaStream_t stream, const GemmCall& call) = 0;
 };
 

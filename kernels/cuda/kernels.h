@@ -63,15 +63,11 @@ struct LinearTask {
   Epilogue epilogue;
 };
 inline constexpr int kMaxLinearTasks = 8;
-// Scratch that Linear needs, for tasks with this many columns in all.
-struct LinearScratch {
-  float* partial;      // [LinearPartialFloats]
-  unsigned* counters;  // [LinearCounters], zero before and after
+struct LinearScratch {  // as LinearPlan of the launch says
+  float* partial;
+  unsigned* counters;  // zero before and after
 };
-int64_t LinearPartialFloats(int rows, int k, int num_tiles);
-int64_t LinearCounters(int rows, int num_tiles);
-// The rows [first_row, last_row) of x. tensor_cores: for more than kFewQueries rows of bf16 weights
-// (tensor_linear.cu).
+// The rows [first_row, last_row) of x, at most LinearRowsAtOnce. tensor_cores: as PlanLinear.
 void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
             DType dtype, bool tensor_cores, LinearScratch scratch);
 

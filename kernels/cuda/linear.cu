@@ -1,5 +1,5 @@
 // y = x W^T + b for few rows, by multiply-adds in float32. A block multiplies its rows with 64 rows of W over
-// kSplit dimensions. W is read once for each block of rows: 2 bytes for 2 FLOPs of each row in bf16.
+// a split of the dimensions. W is read once for each block of rows: 2 bytes for 2 FLOPs of each row in bf16.
 #include "kernels/cuda/dot_tile.cuh"
 #include "kernels/cuda/linear.cuh"
 
@@ -27,37 +27,23 @@ __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const
                                          [&](int i) { return shared.sums[0][i / kTile][i % kTile]; });
 }
 
-// Rows of a block, by the instantiation that the rows call for.
-constexpr int RowBlock(int rows) { return rows == 1 ? 1 : rows <= kFewQueries ? kFewQueries : kMaxQueries; }
-
 template <class Tile, class T>
-void LaunchLinear(cudaStream_t stream, const LinearArgs& args) {
-  const int rows = args.last_row - args.first_row;
-  const dim3 grid(args.num_tiles, Splits(args.x.cols), CeilDiv(rows, Tile::kQueries));
+void LaunchLinear(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan) {
+  const dim3 grid(args.num_tiles, plan.num_splits, plan.num_row_blocks);
   Launch(stream, grid, kThreads, sizeof(typename Tile::Shared), LinearKernel<Tile, T>, args);
 }
 
 template <class T>
-void LinearTyped(cudaStream_t stream, const LinearArgs& args) {
-  const int rows = args.last_row - args.first_row;
-  if (rows == 1) {
-    LaunchLinear<DotTile<T, 1, true>, T>(stream, args);
-  } else if (rows <= kFewQueries) {
-    LaunchLinear<DotTile<T, kFewQueries, true>, T>(stream, args);
-  } else {
-    LaunchLinear<DotTile<T, 8, false>, T>(stream, args);
+void LinearTyped(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan) {
+  switch (plan.path) {
+    case LinearPath::kOneRow: return LaunchLinear<DotTile<T, 1, true>, T>(stream, args, plan);
+    case LinearPath::kFewRows: return LaunchLinear<DotTile<T, kFewQueries, true>, T>(stream, args, plan);
+    case LinearPath::kTensorCores: return LaunchTensorLinear(stream, args, plan);
+    case LinearPath::kManyRows: return LaunchLinear<DotTile<T, 8, false>, T>(stream, args, plan);
   }
 }
 
 }  // namespace
-
-int64_t LinearPartialFloats(int rows, int k, int num_tiles) {
-  const int64_t row_blocks = (rows + RowBlock(rows) - 1) / RowBlock(rows);
-  return Splits(k) > 1 ? row_blocks * RowBlock(rows) * num_tiles * Splits(k) * kTile : 0;
-}
-int64_t LinearCounters(int rows, int num_tiles) {
-  return static_cast<int64_t>((rows + RowBlock(rows) - 1) / RowBlock(rows)) * num_tiles;
-}
 
 void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
             DType dtype, bool tensor_cores, LinearScratch scratch) {
@@ -76,14 +62,10 @@ void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTas
   args.partial = scratch.partial;
   args.counters = scratch.counters;
   if (last_row <= first_row || args.num_tiles == 0) return;
-  const int rows = last_row - first_row;
-  if (dtype == DType::kF32) {
-    LinearTyped<float>(on.stream, args);
-  } else if (tensor_cores && rows > kFewQueries && rows <= kMaxQueries) {
-    LaunchTensorLinear(on.stream, args);
-  } else {
-    LinearTyped<Bf16>(on.stream, args);
-  }
+  const LinearPlan plan = PlanLinear(last_row - first_row, x.cols, args.num_tiles, dtype, tensor_cores);
+  args.split = plan.split;
+  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan)
+                       : LinearTyped<Bf16>(on.stream, args, plan);
 }
 
 }  // namespace sessa::cuda

@@ -4,27 +4,25 @@
 #pragma once
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/linear_plan.h"
 
 namespace sessa::cuda {
-
-inline constexpr int kSplit = 256;
 
 struct LinearArgs {
   Matrix x;
   const int32_t* live;
   int first_row, last_row;
-  int num_tasks, num_tiles;
+  int num_tasks, num_tiles, split;
   LinearTask tasks[kMaxLinearTasks];
   float* partial;      // [row blocks, tiles, splits, kRows, kTile]
   unsigned* counters;  // [row blocks, tiles]
 };
-constexpr int Splits(int k) { return CeilDiv(k, kSplit); }
 
 // The weights of a thread block, and what it computes. Grid: (tiles of kTile outputs over all tasks, splits
 // of k, blocks of kRows rows).
 struct LinearTile {
   __device__ explicit LinearTile(const LinearArgs& args)
-      : begin(static_cast<int>(blockIdx.y) * kSplit), end(min(args.x.cols, begin + kSplit)), task(0) {
+      : begin(static_cast<int>(blockIdx.y) * args.split), end(min(args.x.cols, begin + args.split)), task(0) {
     while (task + 1 < args.num_tasks && static_cast<int>(blockIdx.x) >= args.tasks[task + 1].first_tile)
       ++task;
     first_output = (static_cast<int>(blockIdx.x) - args.tasks[task].first_tile) * kTile;
@@ -40,15 +38,15 @@ struct LinearBlock : LinearTile {
   int first_row, last_row;  // last_row: of all blocks
 };
 
-// BeginKernel of linears. No kernel writes weights: a block's 32 KiB (bf16) are already on their way to the
-// L2 cache while the kernel before ends.
+// BeginKernel of linears. No kernel writes weights: a block's first 256 dimensions (32 KiB in bf16) are
+// already on their way to the L2 cache while the kernel before ends.
 template <class T>
 __device__ __forceinline__ void BeginLinear(const LinearArgs& args) {
   LetNextIn();
   const LinearTile tile(args);
   const LinearTask& task = args.tasks[tile.task];
   constexpr int kLine = 128 / sizeof(T);
-  const int lines = CeilDiv(tile.end - tile.begin, kLine);
+  const int lines = CeilDiv(min(tile.end - tile.begin, 256), kLine);
 #pragma unroll 1
   for (int i = threadIdx.x; blockIdx.z == 0 && i < kTile * lines; i += blockDim.x) {
     const int output = tile.first_output + i / lines;
@@ -96,6 +94,6 @@ __device__ void FinishLinear(const LinearArgs& args, const LinearBlock& block, c
 
 // ---- tensor_linear.cu ----
 // For more than kFewQueries and at most kMaxQueries rows, of bf16 weights.
-void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args);
+void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan);
 
 }  // namespace sessa::cuda

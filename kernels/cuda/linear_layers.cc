@@ -1,17 +1,19 @@
 #include "kernels/cuda/linear_layers.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/linear_plan.h"
 
 namespace sessa::cuda {
 namespace {
 
 // cuBLASLt's tiles are worth it from here on; below, reading the weights is the work.
 constexpr int kGemmRows = 64;
-// Of the partial sums of one launch; about the L2 cache of an H100.
-constexpr int64_t kScratchFloats = int64_t{8} << 20;
 
 }  // namespace
 
@@ -38,89 +40,120 @@ void LinearLayers::Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearC
   if (x.rows == 0 || calls.empty()) return;
   const RowLaunch on = queue_->Pad(&x);
   const DType dtype = calls[0].weights->dtype;
-  const bool gemm = x.rows >= kGemmRows && !batch_invariant_;
-  Input in = {x.data, x.rows, x.cols, x.stride};
-  // The library wants the weights' type, and computes all rows, also those that are padding.
-  if (norm != nullptr || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
-    const DType to = gemm ? dtype : DType::kF32;
-    const int stride = Padded(x.cols);
-    if (!context_->Reserve(x.rows * SizeOf(to) * stride, &in_)) return;
-    in.data = in_.data(), in.stride = stride;
-    if (norm == nullptr) {
-      queue_->Enqueue([=] { PackRows(on, x, to, in.data, stride); }, "pack", on, x, to, in.data, stride);
-    } else {
-      const RowNorm n{norm->weight->floats(), norm->bias->floats(), norm->eps};
-      queue_->Enqueue([=] { LayerNormRows(on, x, n, to, in.data, stride); }, "layer norm", on, x, n.weight,
-                      n.bias, n.eps, to, in.data, stride);
-    }
-  }
-  Tasks tasks = {};
-  int num_tasks = 0;
+  std::vector<LinearTask> tasks;
   for (const LinearCall& call : calls) {
     const LinearWeights& w = *call.weights;
     Matrix y = call.y;
     y.rows = x.rows;
-    if (w.n > 0) tasks[num_tasks++] = {w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue};
-    if (num_tasks == kMaxLinearTasks || (num_tasks > 0 && &call == &calls.back())) {
-      gemm ? RunGemm(on, in, tasks, num_tasks, dtype) : RunOwn(on, in, tasks, num_tasks, dtype);
-      num_tasks = 0;
+    if (w.n > 0) tasks.push_back({w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue});
+  }
+  bool gemm = x.rows >= kGemmRows && !batch_invariant_;
+  Input in = {x.data, x.rows, x.cols, x.stride};
+  const int stride = Padded(x.cols);
+  // The library wants the weights' type, and computes all rows, also those that are padding.
+  if (norm != nullptr || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
+    if (!context_->Reserve(x.rows * SizeOf(gemm ? dtype : DType::kF32) * stride, &in_)) return;
+    in.data = in_.data(), in.stride = stride;
+  }
+  if (gemm && !Prepare(on, in, tasks, dtype)) {
+    gemm = false;
+    in = {x.data, x.rows, x.cols, x.stride};
+    if (norm != nullptr) {
+      if (!context_->Reserve(x.rows * sizeof(float) * stride, &in_)) return;
+      in.data = in_.data(), in.stride = stride;
     }
+  }
+  const DType to = gemm ? dtype : DType::kF32;
+  if (norm != nullptr) {
+    const RowNorm n{norm->weight->floats(), norm->bias->floats(), norm->eps};
+    queue_->Enqueue([=] { LayerNormRows(on, x, n, to, in.data, stride); }, "layer norm", on, x, n.weight,
+                    n.bias, n.eps, to, in.data, stride);
+  } else if (in.data != x.data) {
+    queue_->Enqueue([=] { PackRows(on, x, to, in.data, stride); }, "pack", on, x, to, in.data, stride);
+  }
+  for (size_t i = 0; i < tasks.size(); i += kMaxLinearTasks) {
+    const auto some = absl::MakeConstSpan(tasks).subspan(i, kMaxLinearTasks);
+    gemm ? RunGemm(on, in, some, dtype) : RunOwn(on, in, some, dtype);
   }
 }
 
-// Padding is zero on the left, and of the results only the rows that are there are taken.
-void LinearLayers::RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype) {
+bool LinearLayers::MakeCall(RowLaunch on, Input in, const LinearTask& task, DType dtype, GemmCall* call) {
   const bool copied = on.live != nullptr;
-  for (int i = 0; i < num_tasks; ++i) {
-    const LinearTask& task = tasks[i];
-    const Epilogue epilogue = task.epilogue;
-    Matrix y = task.y;
-    if (copied) {
-      const int stride = Padded(task.n);  // rows aligned for the library's fast kernels
-      if (!context_->Reserve(sizeof(float) * y.rows * stride, &gemm_out_)) return;
-      y = {gemm_out_.floats(), y.rows, task.n, stride};
+  Matrix y = task.y;
+  if (copied) {
+    const int stride = Padded(task.n);  // rows aligned for the library's fast kernels
+    if (!context_->Reserve(sizeof(float) * y.rows * stride, &gemm_out_)) return false;
+    y = {gemm_out_.floats(), y.rows, task.n, stride};
+  }
+  *call = {.dtype = dtype,
+           .x = in.data,
+           .x_stride = in.stride,
+           .weight = task.weight,
+           .weight_stride = Padded(in.cols),
+           .k = dtype == DType::kF32 ? in.cols : Padded(in.cols),
+           .bias = task.bias,
+           .accumulate = task.epilogue == Epilogue::kAdd && !copied,
+           .y = y};
+  return true;
+}
+
+bool LinearLayers::Prepare(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype) {
+  for (const LinearTask& task : tasks) {
+    GemmCall call;
+    if (!MakeCall(on, in, task, dtype, &call)) return false;
+    if (absl::Status status = gemm_->Prepare(call); !status.ok()) {
+      if (!has_refused_)
+        std::fprintf(stderr, "CUDA: %s; kernels of our own take its place\n", status.ToString().c_str());
+      has_refused_ = true;
+      return false;
     }
-    const GemmCall call{.dtype = dtype,
-                        .x = in.data,
-                        .x_stride = in.stride,
-                        .weight = task.weight,
-                        .weight_stride = Padded(in.cols),
-                        .k = dtype == DType::kF32 ? in.cols : Padded(in.cols),
-                        .bias = task.bias,
-                        .accumulate = epilogue == Epilogue::kAdd && !copied,
-                        .y = y};
+  }
+  return true;
+}
+
+// Padding is zero on the left, and of the results only the rows that are there are taken.
+void LinearLayers::RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype) {
+  for (const LinearTask& task : tasks) {
+    GemmCall call;
+    if (!MakeCall(on, in, task, dtype, &call)) return;
     queue_->Enqueue(
         [this, call] {
           if (absl::Status status = gemm_->Run(context_->stream(), call); !status.ok())
             context_->Fail(status);
         },
-        "gemm", dtype, in.data, in.stride, task, in.cols, y);
+        "gemm", dtype, in.data, in.stride, task, in.cols, call.y);
     // The library's own GELU is another function.
-    if (copied || epilogue == Epilogue::kGelu) {
-      queue_->Enqueue([=, to = task.y] { FinishRows(on, y, epilogue, to); }, "finish", on, y, task);
+    if (on.live != nullptr || task.epilogue == Epilogue::kGelu) {
+      queue_->Enqueue(
+          [=, y = call.y, epilogue = task.epilogue, to = task.y] { FinishRows(on, y, epilogue, to); },
+          "finish", on, call.y, task);
     }
   }
 }
 
-void LinearLayers::RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype) {
+void LinearLayers::RunOwn(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype) {
   const Matrix x{static_cast<float*>(in.data), in.rows, in.cols, in.stride};
   int num_tiles = 0;
-  for (int i = 0; i < num_tasks; ++i) num_tiles += CeilDiv(tasks[i].n, kTile);
-  int rows = x.rows;  // at a time
-  while (rows > kFewQueries && LinearPartialFloats(rows, x.cols, num_tiles) > kScratchFloats)
-    rows = (rows + 1) / 2;
-  if (!context_->Reserve(LinearPartialFloats(rows, x.cols, num_tiles) * sizeof(float), &partial_) ||
-      !context_->Reserve(LinearCounters(rows, num_tiles) * sizeof(unsigned), &counters_)) {
-    return;
+  for (const LinearTask& task : tasks) num_tiles += CeilDiv(task.n, kTile);
+  const bool tensor_cores = !batch_invariant_;
+  const int rows = LinearRowsAtOnce(x.rows, x.cols, num_tiles, dtype, tensor_cores);
+  for (int launch : {rows, (x.rows - 1) % rows + 1}) {  // the last may have fewer, and another path
+    const LinearPlan plan = PlanLinear(launch, x.cols, num_tiles, dtype, tensor_cores);
+    if (!context_->Reserve(plan.num_floats * sizeof(float), &partial_) ||
+        !context_->Reserve(plan.num_counters * sizeof(unsigned), &counters_)) {
+      return;
+    }
   }
   const LinearScratch scratch{partial_.floats(), static_cast<unsigned*>(counters_.data())};
+  std::array<LinearTask, kMaxLinearTasks> copies = {};
+  std::copy(tasks.begin(), tasks.end(), copies.begin());
+  const int num_tasks = static_cast<int>(tasks.size());
   for (int first = 0; first < x.rows; first += rows) {
     const int last = std::min(x.rows, first + rows);
-    const auto run = [=, tensor_cores = !batch_invariant_] {
-      Linear(on, x, first, last, tasks.data(), num_tasks, dtype, tensor_cores, scratch);
+    const auto run = [=] {
+      Linear(on, x, first, last, copies.data(), num_tasks, dtype, tensor_cores, scratch);
     };
-    queue_->Enqueue(run, "linear", on, x, first, last, dtype, scratch.partial, scratch.counters,
-                    absl::MakeConstSpan(tasks).first(num_tasks));
+    queue_->Enqueue(run, "linear", on, x, first, last, dtype, scratch.partial, scratch.counters, tasks);
   }
 }
 

@@ -1,8 +1,7 @@
 // The CUDA backend's linear layers: few rows by kernels of our own, which read the weights once, many by
-// cuBLASLt. Not thread-safe; owned by a CudaBackend.
+// cuBLASLt, but for shapes that it has no algorithm for. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
-#include <array>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -27,20 +26,25 @@ class LinearLayers {
   void Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearCall> calls);
 
  private:
-  using Tasks = std::array<LinearTask, kMaxLinearTasks>;  // those that are not there are zero
   // x or a copy of it: in the weights' type for the library, else in float32.
   struct Input {
     void* data;
     int rows, cols;
     int64_t stride;
   };
-  void RunGemm(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype);
-  void RunOwn(RowLaunch on, Input in, const Tasks& tasks, int num_tasks, DType dtype);
+  // Whether the library can run all of them; says once why not.
+  bool Prepare(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype);
+  // False when there is no memory.
+  bool MakeCall(RowLaunch on, Input in, const LinearTask& task, DType dtype, GemmCall* call);
+  // At most kMaxLinearTasks.
+  void RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype);
+  void RunOwn(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype);
 
   Context* const context_;
   StepQueue* const queue_;
   const std::unique_ptr<Gemm> gemm_;
   const bool batch_invariant_;
+  bool has_refused_ = false;
   Buffer partial_, counters_, in_, gemm_out_;  // scratch, grown as needed
 };
 

@@ -54,6 +54,7 @@ struct ScoreShared {
     // Of each warp, its rows' weights. 16 bytes longer than their contents: 8 rows lie in different banks.
     Bf16 weights[kBlockThreads / kWarpLanes][kWarpRows][kPanelKeys + kChunk];
   };
+  const Bf16* keys[kPanelKeys];  // in their pages, or null
 };
 
 // A warp's scores (16 rows from `first_query` on) become weights; they and their rows' m and l are stored.
@@ -140,20 +141,27 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   constexpr int kRowStep = kBlockThreads / 8, kKeyCopies = kPanelKeys / kRowStep;
   const Bf16* queries = static_cast<const Bf16*>(read.scratch.queries) +
                         (block.panel_row + query_tile * kPanelQueries + row) * stride + chunk;
+  const int first_key = (block.first_tile + key_tile) * kPanelKeys;
+  if (!kOwn) {  // a page look-up is two divisions and a load: one a thread, not eight after another
+    static_assert(kPanelKeys == kBlockThreads);
+    const int key = first_key + thread, position = TilePosition(read, key / kTile) + key % kTile;
+    shared.keys[thread] = position < block.start + (read.feedback ? 0 : block.num_rows)
+                              ? VectorAt<Bf16>(read.keys, block.pages, block.kv, position)
+                              : nullptr;
+    __syncthreads();
+  }
   const Bf16* keys[kKeyCopies];
 #pragma unroll
   for (int i = 0; i < kKeyCopies; ++i) {
-    const int key = (block.first_tile + key_tile) * kPanelKeys + row + i * kRowStep;
+    const int key = row + i * kRowStep;
     if (kOwn) {
-      keys[i] = key < block.num_rows
-                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + key) * stride + chunk
+      keys[i] = first_key + key < block.num_rows
+                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + first_key + key) * stride
                     : nullptr;
     } else {
-      const int position = TilePosition(read, key / kTile) + key % kTile;
-      keys[i] = position < block.start + (read.feedback ? 0 : block.num_rows)
-                    ? VectorAt<Bf16>(read.keys, block.pages, block.kv, position) + chunk
-                    : nullptr;
+      keys[i] = shared.keys[key];
     }
+    if (keys[i] != nullptr) keys[i] += chunk;
   }
   const auto load = [&](int s) {
     if (s < num_stages) {
@@ -359,15 +367,26 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
                            (block.first_head + query % block.num_heads) * dim;
     const float shrink = shared.shrink[i];
     const float share = !read.feedback && block.is_last_pass ? shared.share[i] : 1.0f;
+    // Loads that wait for each other, as they would behind stores to what may be the same memory, would take
+    // most of a block's time: 32 are under way before the first store.
+    constexpr int kAtOnce = 16;  // fragments
 #pragma unroll
-    for (int j = 0; j < kFragments; ++j) {
+    for (int first = 0; first < kFragments; first += kAtOnce) {
+      float before[kAtOnce][2] = {};
+      const auto each = [&](const auto& body) {
 #pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        const int column = first_column + FragmentColumn(j, e);
-        if (column >= dim) continue;
-        const float before = block.pass == 0 ? 0.0f : out[column];
-        out[column] = fmaf(before, shrink, acc[j][e]) * share;
-      }
+        for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int column = first_column + FragmentColumn(first + j, e);
+            if (column < dim) body(j, e, out[column]);
+          }
+        }
+      };
+      if (block.pass > 0) each([&](int j, int e, const float& y) { before[j][e] = y; });
+      each([&](int j, int e, float& y) {
+        y = fmaf(before[j][e], shrink, acc[first + j][2 * half + e]) * share;
+      });
     }
   }
 }

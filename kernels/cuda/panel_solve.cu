@@ -75,6 +75,7 @@ __device__ __forceinline__ void JoinRow(const PanelSolve& solve, const PanelBloc
 }
 
 constexpr int kBaseColumns = 128;  // of a thread block
+constexpr int kBaseRows = 4;       // of a thread at once: what it adds to one row, it has loaded for all
 
 __global__ void __launch_bounds__(kThreads, 2) JoinKernel(const PanelSolve solve) {
   BeginKernel();
@@ -91,20 +92,32 @@ __global__ void __launch_bounds__(kThreads, 2) JoinKernel(const PanelSolve solve
         solve.begin + (static_cast<int>(blockIdx.y) - 1) * kBaseColumns + thread % kBaseColumns;
     if (column >= solve.end) return;
     const int rows = min(kSolveRows, block.num_rows - first_row);
-#pragma unroll 8
-    for (int r = thread / kBaseColumns; r < rows; r += kThreads / kBaseColumns) {
-      const int row = first_row + r;
-      float x = solve.f.row(block.first_row + row)[column];
+    constexpr int kRowStep = kThreads / kBaseColumns;
+#pragma unroll 1
+    for (int r0 = thread / kBaseColumns; r0 < rows; r0 += kBaseRows * kRowStep) {
+      float x[kBaseRows] = {}, weights[kBaseRows][kChains] = {}, past[kBaseRows][kChains] = {};
 #pragma unroll
-      for (int c = 0; c < kChains; ++c) {
-        if (shared.chains[c][r] == 0) continue;  // then nothing was written
-        x = fmaf(
-            shared.chains[c][r],
-            solve.acc[(static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row) * solve.width +
-                      column],
-            x);
+      for (int n = 0; n < kBaseRows; ++n) {
+        const int r = r0 + n * kRowStep, row = first_row + r;
+        if (r >= rows) continue;
+        x[n] = solve.f.row(block.first_row + row)[column];
+#pragma unroll
+        for (int c = 0; c < kChains; ++c) {
+          weights[n][c] = shared.chains[c][r];
+          if (weights[n][c] == 0) continue;  // then nothing was written
+          past[n][c] =
+              solve.acc[(static_cast<int64_t>(c) * solve.partial_rows + block.wave_row + row) * solve.width +
+                        column];
+        }
       }
-      solve.s.row(block.first_row + row)[column] = x;
+#pragma unroll
+      for (int n = 0; n < kBaseRows; ++n) {
+        const int r = r0 + n * kRowStep;
+        if (r >= rows) continue;
+#pragma unroll
+        for (int c = 0; c < kChains; ++c) x[n] = fmaf(weights[n][c], past[n][c], x[n]);
+        solve.s.row(block.first_row + first_row + r)[column] = x[n];
+      }
     }
     return;
   }

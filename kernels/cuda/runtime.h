@@ -7,14 +7,18 @@
 
 #include <cuda_runtime.h>
 
-namespace sessa::cuda {
+#include <tuple>
 
-#ifdef __CUDACC__
+namespace sessa::cuda {
 
 // Programmatic dependent launch: a kernel's blocks may come in while the kernel before is still at work, and
 // wait for it in BeginKernel. A decode step is hundreds of short kernels, between which the device would idle
-// otherwise. Turn it off to rule it out.
-inline constexpr bool kOverlapLaunches = true;
+// otherwise. Switches: launch.h. A launch that is refused is noted there (NoteLaunchFailure), and its error
+// stays with the runtime until Backend::Synchronize asks for both. Thread-safe.
+void StartKernel(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, const void* kernel,
+                 void** arguments);
+
+#ifdef __CUDACC__
 
 // Lets the next kernel come in once all blocks of this one are there or gone.
 __device__ __forceinline__ void LetNextIn() {
@@ -34,28 +38,16 @@ __device__ __forceinline__ void Prefetch(const void* global) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
-// An error stays with the runtime until Backend::Synchronize asks for it.
 template <class... P, class... A>
 void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
             const A&... args) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(block);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  if (kOverlapLaunches) {
-    config.attrs = &overlap;
-    config.numAttrs = 1;
-  }
-  constexpr size_t kSharedWithoutOptIn = 48 << 10;
-  if (shared_bytes > kSharedWithoutOptIn) {
-    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes));
-  }
-  (void)cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+  std::tuple<P...> values(static_cast<P>(args)...);
+  std::apply(
+      [&](P&... value) {
+        void* arguments[] = {&value...};
+        StartKernel(stream, grid, block, shared_bytes, reinterpret_cast<const void*>(kernel), arguments);
+      },
+      values);
 }
 
 // Aligned for operands of wgmma.h.

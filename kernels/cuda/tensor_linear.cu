@@ -125,19 +125,19 @@ __global__ void __launch_bounds__(kBlockThreads, 4) TensorLinearKernel(const Lin
 }
 
 template <int kRowTiles>
-void LaunchRows(cudaStream_t stream, const LinearArgs& args) {
-  Launch(stream, dim3(args.num_tiles, Splits(args.x.cols)), kBlockThreads,
+void LaunchRows(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan) {
+  Launch(stream, dim3(args.num_tiles, plan.num_splits), kBlockThreads,
          sizeof(TensorLinearShared<kRowTiles * kWarpRows>), TensorLinearKernel<kRowTiles>, args);
 }
 
 }  // namespace
 
-void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args) {
-  switch (CeilDiv(args.last_row - args.first_row, kWarpRows)) {
-    case 1: return LaunchRows<1>(stream, args);
-    case 2: return LaunchRows<2>(stream, args);
-    case 3: return LaunchRows<3>(stream, args);
-    case 4: return LaunchRows<4>(stream, args);
+void LaunchTensorLinear(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan) {
+  switch (plan.block_rows / kWarpRows) {
+    case 1: return LaunchRows<1>(stream, args, plan);
+    case 2: return LaunchRows<2>(stream, args, plan);
+    case 3: return LaunchRows<3>(stream, args, plan);
+    case 4: return LaunchRows<4>(stream, args, plan);
   }
 }
 

@@ -137,7 +137,7 @@
 
   function latencies(run, plots) {
     clear('run', 'latency-table', 'latency-plots', 'histograms', 'timelines');
-    byId('latency-table').append(latencyTable('Latency, ms', run.all));
+    byId('latency-table').append(latencyTable('', run.all));
     const none = 'No token came.';
     panel(byId('latency-plots'), 'run', 'Percentiles', 'Each further nine takes the same room: the right end is the maximum.',
       {whole: true, make: plots.quantiles.length && (() => Plots.quantiles(plots)), empty: none});
@@ -173,7 +173,7 @@
       if (!list.length) continue;
       parent.append(table('', groupHead(title), list.map(group => ({cells: groupCells(group.name || '(none)', group)}))));
     }
-    if (run.probes) parent.append(latencyTable(`Probe, ms: ${Format.count(run.probes.requests)} requests beside the load`, run.probes));
+    if (run.probes) parent.append(latencyTable(`Probe: ${Format.count(run.probes.requests)} requests beside the load`, run.probes));
   }
 
   function figures(run) {

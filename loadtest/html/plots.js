@@ -18,10 +18,12 @@ const Plots = (() => {
     ticks: {color: color('quiet'), font: {size: 12}, maxRotation: 0, ...more.ticks},
   });
 
-  // 1, 2 and 5 of each power of ten, or the powers alone where there are many.
+  // As many marks for each power of ten as there is room for.
   const logTicks = scale => {
     const decades = Math.log10(scale.max / scale.min);
-    const mantissas = decades > 2.5 ? [1] : [1, 2, 5];
+    const {chart} = scale;
+    const room = scale.isHorizontal() ? (chart.width - 60) / 52 : (chart.height - 90) / 24;  // marks, side by side
+    const mantissas = [[1, 2, 5], [1, 3]].find(list => Math.log10(list[1]) * room >= decades) || [1];
     const values = [];
     for (let power = Math.floor(Math.log10(scale.min)); power <= Math.log10(scale.max); ++power) {
       for (const mantissa of mantissas) {
@@ -98,7 +100,7 @@ const Plots = (() => {
   }
 
   // All timelines have the same plot area, so that a stall stands above what the server did then.
-  const side = 58;
+  const side = 74;
   const fixed = {afterFit: scale => { scale.width = side; }};
   const time = duration => axis('Time since the start', {
     type: 'linear', min: 0, max: duration, ticks: {callback: value => Number(value.toPrecision(4)) + ' s', maxTicksLimit: 12, includeBounds: false},

@@ -2,6 +2,7 @@
 // Thread-safe. Only tokens count against the bound: a prompt's and an end's event always find room.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -104,35 +105,44 @@ class EventQueue {
 // One prompt's sink. The engine's thread calls it; `metrics` outlives the engine.
 class PromptSink final : public TokenSink {
  public:
-  PromptSink(std::shared_ptr<EventQueue> queue, Metrics* metrics, int prompt_index, int n)
+  PromptSink(std::shared_ptr<EventQueue> queue, Metrics* metrics, int prompt_index, int n, int max_tokens)
       : queue_(std::move(queue)),
         metrics_(metrics),
         prompt_index_(prompt_index),
-        last_token_(n, absl::InfinitePast()) {}
+        max_tokens_(max_tokens),
+        choices_(n) {}
 
   void OnPrompt(const PromptInfo& info) override {
-    metrics_->OnPromptTokens(info.num_tokens);
+    metrics_->OnPrompt(info);
     queue_->Push(RawEvent{prompt_index_, info});
   }
 
   bool OnToken(TokenUpdate update) override {
     const absl::Time now = absl::Now();
-    absl::Time& last = last_token_[update.choice];
-    if (last != absl::InfinitePast()) metrics_->OnInterToken(now - last);
-    last = now;
+    Choice& choice = choices_[update.choice];
+    if (choice.num_tokens++ > 0) metrics_->OnInterToken(now - choice.last_token);
+    choice.last_token = now;
     return queue_->Push(RawEvent{prompt_index_, std::move(update)});
   }
 
   void OnEnd(const RequestEnd& end) override {
-    metrics_->OnEnd(end);
+    RequestShape shape = {static_cast<int>(choices_.size()), max_tokens_, 0};
+    for (const Choice& choice : choices_)
+      shape.longest_choice = std::max(shape.longest_choice, choice.num_tokens);
+    metrics_->OnEnd(end, shape);
     queue_->Push(RawEvent{prompt_index_, end});
   }
 
  private:
+  struct Choice {
+    absl::Time last_token;
+    int num_tokens = 0;
+  };
+
   const std::shared_ptr<EventQueue> queue_;
   Metrics* const metrics_;
-  const int prompt_index_;
-  std::vector<absl::Time> last_token_;  // [n], the engine's thread only
+  const int prompt_index_, max_tokens_;
+  std::vector<Choice> choices_;  // [n], the engine's thread only
 };
 
 }  // namespace sessa

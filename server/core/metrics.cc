@@ -1,9 +1,10 @@
-// Metrics; see metrics.h. Engine counters are emitted at scrape from one EngineStats, everything else is
-// counted as it happens.
+// Metrics; see metrics.h.
 #include "server/core/metrics.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,8 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
+#include "server/core/engine_metrics.h"
+#include "server/core/errors.h"
 
 namespace sessa {
 namespace {
@@ -18,28 +21,31 @@ namespace {
 constexpr std::array<const char*, 11> kOutcomes = {"stop",      "length",      "cancelled", "slow_reader",
                                                    "deadline",  "rejected",    "invalid",   "unauthenticated",
                                                    "not_found", "unavailable", "error"};
+// What a client is told of an outcome where no error says it more exactly.
+constexpr std::array<int, kOutcomes.size()> kStatuses = {200, 200, 499, 499, 504, 503,
+                                                         400, 401, 404, 503, 500};
+constexpr const char* kProtocols[] = {"rest", "grpc", "kserve"};
+// The series that are there from the start: a rate cannot see the first of a series that begins with it.
+constexpr int kUsualStatuses[] = {200, 400, 401, 404, 429, 499, 500, 503, 504};
 
 const std::vector<double> kSeconds = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
                                       1,     2,     5,     10,   20,   50,   100, 200, 500};
 const std::vector<double> kTokens = {1,   2,    4,    8,    16,   32,    64,    128,   256,
                                      512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
+const std::vector<double> kChoices = {1, 2, 4, 8, 16, 32, 64, 128};
 
-prometheus::MetricFamily Family(const char* name, const char* help, prometheus::MetricType type, double value,
-                                std::vector<prometheus::ClientMetric::Label> labels) {
-  prometheus::MetricFamily family;
-  family.name = name;
-  family.help = help;
-  family.type = type;
-  prometheus::ClientMetric metric;
-  metric.label = std::move(labels);
-  if (type == prometheus::MetricType::Counter) {
-    metric.counter.value = value;
-  } else {
-    metric.gauge.value = value;
-  }
-  family.metric.push_back(std::move(metric));
-  return family;
-}
+// Families that are given twice, since dashboards and gateways made for vLLM know them by another name.
+constexpr std::pair<const char*, const char*> kAliases[] = {
+    {"sessa_state_cache_usage_ratio", "sessa_kv_cache_usage_perc"},
+    {"sessa_state_cache_info", "sessa_cache_config_info"},
+    {"sessa_inter_token_latency_seconds", "sessa_time_per_output_token_seconds"},
+};
+
+#ifdef __clang__
+constexpr char kCompiler[] = "clang " __clang_version__;
+#else
+constexpr char kCompiler[] = "gcc " __VERSION__;
+#endif
 
 }  // namespace
 
@@ -50,10 +56,11 @@ struct Metrics::Families {
   std::array<std::atomic<int64_t>, kOutcomes.size()> outcome_counts = {};
   std::atomic<int64_t> received_count{0};
   std::array<prometheus::Counter*, kOutcomes.size()> outcomes = {};
-  prometheus::Family<prometheus::Counter>* received = nullptr;
-  prometheus::Counter* prompt_tokens = nullptr;
-  prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *request_prompt, *request_generation,
-      *iteration_tokens, *step_duration;
+  prometheus::Family<prometheus::Counter>*received = nullptr, *responses = nullptr;
+  prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *inference, *time_per_token;
+  prometheus::Histogram *request_prompt, *prefill_computed, *request_generation, *longest_choice;
+  prometheus::Histogram *params_n, *params_max_tokens, *iteration_tokens, *step_duration;
+  std::string model_name, version;
 
   prometheus::Histogram* AddHistogram(const char* name, const char* help,
                                       const std::vector<double>& buckets) {
@@ -61,8 +68,10 @@ struct Metrics::Families {
   }
 };
 
-Metrics::Metrics() : families_(std::make_unique<Families>()) {
+Metrics::Metrics(std::string model_name, std::string version) : families_(std::make_unique<Families>()) {
   Families& f = *families_;
+  f.model_name = std::move(model_name);
+  f.version = std::move(version);
   auto& outcomes =
       prometheus::BuildCounter()
           .Name("sessa_requests_total")
@@ -73,6 +82,16 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
                     .Name("sessa_requests_received_total")
                     .Help("Generation requests received, by protocol.")
                     .Register(f.registry);
+  f.responses = &prometheus::BuildCounter()
+                     .Name("sessa_responses_total")
+                     .Help("Generation requests ended, by protocol and the HTTP status that tells how.")
+                     .Register(f.registry);
+  for (const char* protocol : kProtocols) {
+    f.received->Add({{"protocol", protocol}});
+    for (int code : kUsualStatuses) {
+      f.responses->Add({{"protocol", protocol}, {"code", absl::StrCat(code)}});
+    }
+  }
   f.ttft = f.AddHistogram("sessa_time_to_first_token_seconds", "From arrival to the first token.", kSeconds);
   f.itl = f.AddHistogram("sessa_inter_token_latency_seconds", "Between two tokens of one choice.", kSeconds);
   f.e2e = f.AddHistogram("sessa_e2e_request_latency_seconds", "From arrival to the end, however it ended.",
@@ -82,9 +101,20 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
                              kSeconds);
   f.decode =
       f.AddHistogram("sessa_request_decode_time_seconds", "From the first token to the end.", kSeconds);
+  f.inference =
+      f.AddHistogram("sessa_request_inference_time_seconds", "From the first step to the end.", kSeconds);
+  f.time_per_token = f.AddHistogram("sessa_request_time_per_output_token_seconds",
+                                    "Decode time over the tokens after the first, of a request.", kSeconds);
   f.request_prompt = f.AddHistogram("sessa_request_prompt_tokens", "Prompt tokens of a request.", kTokens);
+  f.prefill_computed = f.AddHistogram("sessa_request_prefill_kv_computed_tokens",
+                                      "Prompt tokens that were not found in the prefix cache.", kTokens);
   f.request_generation =
       f.AddHistogram("sessa_request_generation_tokens", "Tokens generated for a request.", kTokens);
+  f.longest_choice = f.AddHistogram("sessa_request_max_num_generation_tokens",
+                                    "Tokens generated for the longest choice of a request.", kTokens);
+  f.params_n = f.AddHistogram("sessa_request_params_n", "Choices asked for.", kChoices);
+  f.params_max_tokens =
+      f.AddHistogram("sessa_request_params_max_tokens", "Most tokens asked for, a choice.", kTokens);
   f.iteration_tokens = f.AddHistogram("sessa_iteration_tokens", "New tokens in one engine step.", kTokens);
   f.step_duration = f.AddHistogram("sessa_step_duration_seconds", "Duration of one engine step.", kSeconds);
 }
@@ -96,16 +126,21 @@ void Metrics::OnReceived(absl::string_view protocol) {
   families_->received->Add({{"protocol", std::string(protocol)}}).Increment();
 }
 
-void Metrics::OnOutcome(Outcome outcome) {
-  families_->outcome_counts[static_cast<size_t>(outcome)].fetch_add(1, std::memory_order_relaxed);
+void Metrics::OnOutcome(absl::string_view protocol, Outcome outcome, int http_status) {
+  families_->responses->Add({{"protocol", std::string(protocol)}, {"code", absl::StrCat(http_status)}})
+      .Increment();
   families_->outcomes[static_cast<size_t>(outcome)]->Increment();
+  families_->outcome_counts[static_cast<size_t>(outcome)].fetch_add(1, std::memory_order_relaxed);
 }
 
-void Metrics::OnPromptTokens(int num_tokens) { families_->request_prompt->Observe(num_tokens); }
-void Metrics::OnGeneratedTokens(int num_tokens) { families_->request_generation->Observe(num_tokens); }
+void Metrics::OnPrompt(const PromptInfo& prompt) {
+  families_->request_prompt->Observe(prompt.num_tokens);
+  families_->prefill_computed->Observe(prompt.num_tokens - prompt.num_cached_tokens);
+}
+
 void Metrics::OnInterToken(absl::Duration gap) { families_->itl->Observe(absl::ToDoubleSeconds(gap)); }
 
-void Metrics::OnEnd(const RequestEnd& end) {
+void Metrics::OnEnd(const RequestEnd& end, const RequestShape& shape) {
   auto observe = [](prometheus::Histogram* histogram, absl::Time from, absl::Time to) {
     if (from == absl::InfinitePast() || to == absl::InfinitePast() || to < from) return;
     histogram->Observe(absl::ToDoubleSeconds(to - from));
@@ -115,7 +150,15 @@ void Metrics::OnEnd(const RequestEnd& end) {
   observe(families_->queue, end.arrival, end.scheduled);
   observe(families_->prefill, end.scheduled, end.first_token);
   observe(families_->decode, end.first_token, end.finished);
-  OnGeneratedTokens(end.num_generated_tokens);
+  observe(families_->inference, end.scheduled, end.finished);
+  if (shape.longest_choice > 1) {
+    observe(families_->time_per_token, end.first_token,
+            end.first_token + (end.finished - end.first_token) / (shape.longest_choice - 1));
+  }
+  families_->request_generation->Observe(end.num_generated_tokens);
+  families_->longest_choice->Observe(shape.longest_choice);
+  families_->params_n->Observe(shape.n);
+  families_->params_max_tokens->Observe(shape.max_tokens);
 }
 
 void Metrics::OnStep(const StepObservation& step) {
@@ -139,74 +182,95 @@ int64_t Metrics::outcome(Outcome outcome) const {
   return families_->outcome_counts[static_cast<size_t>(outcome)].load();
 }
 
-std::string Metrics::Render(const EngineStats* stats, const std::string& model, bool ready) {
+// vLLM's family: what was generated, to whatever end. Requests that were refused are not in it.
+prometheus::MetricFamily Metrics::SuccessFamily() const {
+  const std::pair<const char*, int64_t> reasons[] = {
+      {"stop", outcome(Outcome::kStop)},
+      {"length", outcome(Outcome::kLength)},
+      {"abort", outcome(Outcome::kCancelled) + outcome(Outcome::kSlowReader) + outcome(Outcome::kDeadline)},
+      {"error", outcome(Outcome::kError)}};
+  prometheus::MetricFamily family;
+  family.name = "sessa_request_success_total";
+  family.help = "Requests ended, by finish reason: stop, length, abort (the client's) and error.";
+  family.type = prometheus::MetricType::Counter;
+  for (const auto& [reason, count] : reasons) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    metric.label = {{"finished_reason", reason}};
+    metric.counter.value = count;
+  }
+  return family;
+}
+
+std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
   std::vector<prometheus::MetricFamily> all = families_->registry.Collect();
-  using prometheus::MetricType;
-  auto gauge = [&](const char* name, const char* help, double value) {
-    all.push_back(Family(name, help, MetricType::Gauge, value, {}));
+  auto gauge = [&all](const char* name, const char* help, double value,
+                      std::vector<prometheus::ClientMetric::Label> labels = {}) {
+    all.push_back(SingleMetric(name, help, prometheus::MetricType::Gauge, value, std::move(labels)));
   };
-  auto counter = [&](const char* name, const char* help, double value) {
-    all.push_back(Family(name, help, MetricType::Counter, value, {}));
-  };
+  gauge("sessa_live", "0 when the watchdog finds the engine dead.", live ? 1 : 0);
   gauge("sessa_ready", "1 when requests are taken.", ready ? 1 : 0);
   const int64_t num_ended =
       ended();  // before received(): a request that comes between them is in flight, not below zero
   gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
-  if (stats != nullptr) {
-    gauge("sessa_num_requests_running", "Sequences that run.", stats->num_running);
-    gauge("sessa_num_requests_waiting", "Sequences that wait.", stats->num_waiting);
-    gauge("sessa_num_tokens_waiting", "Prompt tokens that wait.", stats->waiting_tokens);
-    gauge("sessa_state_cache_usage_ratio", "Used pages of the state cache over all.",
-          stats->num_pages > 0 ? static_cast<double>(stats->num_used_pages) / stats->num_pages : 0.0);
-    counter("sessa_prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
-            stats->prefix_cache_queries);
-    counter("sessa_prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
-            stats->prefix_cache_hits);
-    counter("sessa_num_preemptions_total", "Sequences preempted.", stats->num_preemptions);
-    counter("sessa_recomputed_tokens_total", "Tokens computed again after preemption.",
-            stats->num_recomputed_tokens);
-    counter("sessa_prompt_tokens_total", "Prompt tokens of the requests taken.", stats->prompt_tokens);
-    counter("sessa_generation_tokens_total", "Tokens generated.", stats->generation_tokens);
-    counter("sessa_steps_total", "Engine steps.", stats->num_steps);
-    gauge("sessa_engine_healthy", "0 after a device fault.", stats->health.ok() ? 1 : 0);
-    all.push_back(Family("sessa_state_cache_info", "Shape of the state cache.", MetricType::Gauge, 1,
-                         {{"model", model},
-                          {"num_pages", absl::StrCat(stats->num_pages)},
-                          {"page_size", absl::StrCat(stats->page_size)}}));
+  gauge("sessa_build_info", "What this server was built from and with.", 1,
+        {{"version", families_->version}, {"compiler", kCompiler}, {"cuda", SESSA_CUDA_VERSION}});
+  all.push_back(SuccessFamily());
+  if (stats != nullptr) AppendEngineMetrics(*stats, &all);
+  for (prometheus::MetricFamily& family : all) {
+    for (prometheus::ClientMetric& metric : family.metric) {
+      metric.label.insert(metric.label.begin(), {"model_name", families_->model_name});
+    }
   }
+  for (const auto& [name, alias] : kAliases) {
+    const auto is_named = [name = name](const auto& family) { return family.name == name; };
+    const auto found = std::find_if(all.begin(), all.end(), is_named);
+    if (found == all.end()) continue;
+    prometheus::MetricFamily copy = *found;
+    copy.name = alias;
+    copy.help = absl::StrCat("The same as ", name, ".");
+    all.push_back(std::move(copy));
+  }
+  AppendProcessMetrics(&all);
   return prometheus::TextSerializer().Serialize(all);
 }
 
-RequestTicket::RequestTicket(Metrics* metrics, absl::string_view protocol) : metrics_(metrics) {
+RequestTicket::RequestTicket(Metrics* metrics, absl::string_view protocol)
+    : metrics_(metrics), protocol_(protocol) {
   metrics_->OnReceived(protocol);
 }
 RequestTicket::RequestTicket(RequestTicket&& other) noexcept
-    : metrics_(std::exchange(other.metrics_, nullptr)) {}
+    : metrics_(std::exchange(other.metrics_, nullptr)), protocol_(other.protocol_) {}
 RequestTicket& RequestTicket::operator=(RequestTicket&& other) noexcept {
   if (this != &other) {
     Finish(Outcome::kError);
     metrics_ = std::exchange(other.metrics_, nullptr);
+    protocol_ = other.protocol_;
   }
   return *this;
 }
 RequestTicket::~RequestTicket() { Finish(Outcome::kError); }
 
-void RequestTicket::Finish(Outcome outcome) {
-  if (Metrics* metrics = std::exchange(metrics_, nullptr)) metrics->OnOutcome(outcome);
+void RequestTicket::Finish(Outcome outcome) { Finish(outcome, kStatuses[static_cast<size_t>(outcome)]); }
+
+void RequestTicket::Finish(Outcome outcome, int http_status) {
+  if (Metrics* metrics = std::exchange(metrics_, nullptr)) {
+    metrics->OnOutcome(protocol_, outcome, http_status);
+  }
 }
 
 void RequestTicket::Finish(const absl::Status& error) {
+  const int http_status = Describe(error).http_status;
   switch (error.code()) {
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kOutOfRange: return Finish(Outcome::kInvalid);
+    case absl::StatusCode::kOutOfRange: return Finish(Outcome::kInvalid, http_status);
     case absl::StatusCode::kUnauthenticated:
-    case absl::StatusCode::kPermissionDenied: return Finish(Outcome::kUnauthenticated);
-    case absl::StatusCode::kNotFound: return Finish(Outcome::kNotFound);
-    case absl::StatusCode::kResourceExhausted: return Finish(Outcome::kRejected);
-    case absl::StatusCode::kUnavailable: return Finish(Outcome::kUnavailable);
-    case absl::StatusCode::kCancelled: return Finish(Outcome::kCancelled);
-    case absl::StatusCode::kDeadlineExceeded: return Finish(Outcome::kDeadline);
-    default: return Finish(Outcome::kError);
+    case absl::StatusCode::kPermissionDenied: return Finish(Outcome::kUnauthenticated, http_status);
+    case absl::StatusCode::kNotFound: return Finish(Outcome::kNotFound, http_status);
+    case absl::StatusCode::kResourceExhausted: return Finish(Outcome::kRejected, http_status);
+    case absl::StatusCode::kUnavailable: return Finish(Outcome::kUnavailable, http_status);
+    case absl::StatusCode::kCancelled: return Finish(Outcome::kCancelled, http_status);
+    case absl::StatusCode::kDeadlineExceeded: return Finish(Outcome::kDeadline, http_status);
+    default: return Finish(Outcome::kError, http_status);
   }
 }
 

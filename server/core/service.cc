@@ -50,6 +50,7 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
 
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
+      metrics_(options_.model_name, options_.version),
       text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)) {}
 
 Service::~Service() = default;
@@ -251,7 +252,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     r.tenant = tenant;
     r.tenant_weight = options_.api_keys.Weight(tenant);
     r.priority = static_cast<int>(request.priority);
-    r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n);
+    r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n, r.sampling.max_tokens);
   }
   if (total_tokens > options_.limits.max_total_tokens) {
     return fail(FieldError(request.max_tokens_name,
@@ -320,9 +321,9 @@ absl::StatusOr<std::string> Service::Detokenize(const std::string& model, const 
 
 std::string Service::RenderMetrics() {
   auto served = model();
-  if (served == nullptr) return metrics_.Render(nullptr, "", false);
+  if (served == nullptr) return metrics_.Render(nullptr, Live(), false);
   const EngineStats stats = served->engine->Stats();
-  return metrics_.Render(&stats, served->name, Ready());
+  return metrics_.Render(&stats, Live(), Ready());
 }
 
 }  // namespace sessa

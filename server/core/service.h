@@ -40,6 +40,7 @@ enum class ServiceState { kLoading, kReady, kSettling, kDraining };
 struct ServiceOptions {
   Limits limits;
   ApiKeys api_keys;
+  std::string model_name;  // of the metrics' label; that of the model which SetModel will bring
   std::string version = "0.1.0";
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);

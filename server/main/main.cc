@@ -76,6 +76,7 @@ struct Events {
 
 absl::Status Run(const MainOptions& options) {
   ServiceOptions service_options;
+  service_options.model_name = options.served_model_name;
   service_options.limits = options.limits;
   service_options.access_log = options.access_log;
   if (!options.api_keys_file.empty()) {

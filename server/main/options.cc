@@ -12,6 +12,7 @@
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/tokenizer/utf8.h"
 
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
@@ -116,6 +117,9 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (options.model_dir.empty()) return FlagError("model", "the checkpoint folder is needed");
   options.served_model_name = absl::GetFlag(FLAGS_served_model_name);
   if (options.served_model_name.empty()) options.served_model_name = FolderName(options.model_dir);
+  if (FindInvalidUtf8(options.served_model_name) != std::string::npos) {
+    return FlagError("served_model_name", "the name must be UTF-8");  // it goes into JSON and metrics
+  }
   options.host = absl::GetFlag(FLAGS_host);
   options.http_port = absl::GetFlag(FLAGS_http_port);
   options.grpc_port = absl::GetFlag(FLAGS_grpc_port);

@@ -186,7 +186,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     if (exchange_->head.request_id.empty()) exchange_->head.request_id = ChooseRequestId("");
     std::optional<Reply> reply = ReplyToReadError(ec, timed_out_, context_->handlers.limits());
     if (!reply.has_value()) return Close();  // the client left
-    context_->handlers.Abandon(&*exchange_, Outcome::kInvalid);
+    context_->handlers.Abandon(&*exchange_, Outcome::kInvalid, reply->status);
     reply->close = true;
     Send(*std::move(reply));
   }
@@ -334,7 +334,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   void Abandon() {
     if (!exchange_.has_value()) return;  // answered to its end
-    context_->handlers.Abandon(&*exchange_, Outcome::kCancelled);
+    context_->handlers.Abandon(&*exchange_, Outcome::kCancelled, 499);
     context_->handlers.LogAccess(*exchange_, 499, call_.get());
   }
 

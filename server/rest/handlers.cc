@@ -69,7 +69,7 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
                                       service_->limits().max_body_bytes, " are taken."));
   }
   if (refused.has_value()) {
-    x->ticket.Finish(Outcome::kInvalid);
+    x->ticket.Finish(Outcome::kInvalid, refused->status);
   } else if (x->route.generates && head.content_length > static_cast<int64_t>(TextPool::kLongBytes)) {
     // With the queue full a long body is not even read; a short one has come with its head, most likely, and
     // its connection can be kept.
@@ -115,16 +115,7 @@ Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
 
 Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const {
   switch (x->route.endpoint) {
-    case Endpoint::kPage: {
-      Reply page;
-      page.content_type = "text/html; charset=utf-8";
-      page.body = WebPage();
-      // The page brings its own script and style and talks to this server alone.
-      page.headers.emplace_back("Content-Security-Policy",
-                                "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
-                                "script-src 'unsafe-inline'; frame-ancestors 'none'");
-      return page;
-    }
+    case Endpoint::kPage: return WebReply(x->head.path, x->head.if_none_match);
     case Endpoint::kLive:
     case Endpoint::kKserveLive:
       return Probe(service_->Live()

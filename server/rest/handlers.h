@@ -32,9 +32,11 @@ class Handlers {
 
   // 400, 404, 405, 401, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
-  // Marks the exchange as refused for `code` before it came to Handle (413 while reading, 408, a client that
-  // left).
-  void Abandon(Exchange* exchange, Outcome outcome) const { exchange->ticket.Finish(outcome); }
+  // Marks the exchange as refused with `status` before it came to Handle (413 while reading, 408, a client
+  // that left).
+  void Abandon(Exchange* exchange, Outcome outcome, int status) const {
+    exchange->ticket.Finish(outcome, status);
+  }
 
   using Result = std::variant<Reply, std::unique_ptr<GenerationCall>>;
   // Requires: Judge gave none. Never throws.

@@ -18,6 +18,7 @@ constexpr size_t kMaxNameBytes = 64, kMaxNamesBytes = 512;
 const char* Reason(int status) {
   switch (status) {
     case 200: return "OK";
+    case 304: return "Not Modified";
     case 400: return "Bad Request";
     case 401: return "Unauthorized";
     case 403: return "Forbidden";
@@ -90,7 +91,9 @@ std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep
                                  "\r\nServer: sessa\r\nContent-Type: ", reply.content_type, "\r\n");
   if (!head.request_id.empty()) absl::StrAppend(&out, "X-Request-Id: ", head.request_id, "\r\n");
   for (const auto& [name, value] : reply.headers) absl::StrAppend(&out, name, ": ", value, "\r\n");
-  if (!streamed) {
+  if (reply.status == 304) {
+    // It never has a body, and the length of the one that it spares is not 0.
+  } else if (!streamed) {
     absl::StrAppend(&out, "Content-Length: ", reply.body.size(), "\r\n");
   } else if (head.version >= 11) {
     absl::StrAppend(&out, "Transfer-Encoding: chunked\r\n");

@@ -21,7 +21,7 @@ struct RequestHead {
   bool has_body = false;  // there is one still to be read
   bool expects_continue = false;
   int64_t content_length = -1;  // -1: not said
-  std::string content_type, authorization;
+  std::string content_type, authorization, if_none_match;
   std::string request_id;  // the client's when it is a fit one, else made here
 };
 

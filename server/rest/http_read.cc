@@ -33,6 +33,7 @@ RequestHead HeadOf(const RequestParser& parser) {
   }
   head.content_type = std::string(message[http::field::content_type]);
   head.authorization = std::string(message[http::field::authorization]);
+  head.if_none_match = std::string(message[http::field::if_none_match]);
   head.request_id = ChooseRequestId(View(message["X-Request-Id"]));
   return head;
 }

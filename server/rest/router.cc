@@ -42,6 +42,7 @@ std::optional<Route> FindRoute(const std::string& path) {
   for (const FixedRoute& fixed : FixedRoutes()) {
     if (path == fixed.path) return fixed.route;
   }
+  if (absl::StartsWith(path, "/web/")) return Route{.endpoint = Endpoint::kPage, .is_open = true};
   absl::string_view rest = path;
   if (absl::ConsumePrefix(&rest, "/v1/models/") && !rest.empty()) {
     return Route{.endpoint = Endpoint::kModel,

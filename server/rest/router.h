@@ -7,7 +7,7 @@
 namespace sessa {
 
 enum class Endpoint {
-  kPage,
+  kPage,  // "/" and the files that it loads, "/web/..."; not each of them is there
   kLive,
   kReady,
   kStartup,

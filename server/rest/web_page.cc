@@ -1,137 +1,102 @@
-// See web_page.h. Text from the model enters the page through textContent alone.
+// See web_page.h.
 #include "server/rest/web_page.h"
 
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "openssl/sha.h"
+
 namespace sessa {
+
+// Made by sessa_embed (CMakeLists.txt).
+#define SESSA_WEB_FILE(symbol)     \
+  extern const char* const symbol; \
+  extern const size_t symbol##_size
+SESSA_WEB_FILE(web_index_html);
+SESSA_WEB_FILE(web_page_css);
+SESSA_WEB_FILE(web_page_js);
+SESSA_WEB_FILE(web_text_js);
+SESSA_WEB_FILE(web_api_js);
+SESSA_WEB_FILE(web_load_js);
+SESSA_WEB_FILE(web_metrics_js);
+SESSA_WEB_FILE(web_plots_js);
+SESSA_WEB_FILE(web_icon_svg);
+SESSA_WEB_FILE(web_chart_js);
+#undef SESSA_WEB_FILE
+
 namespace {
 
-constexpr char kPage[] = R"html(<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sessa Serve</title>
-<style>
-  :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-  body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
-  textarea, pre { width: 100%; box-sizing: border-box; font: 14px/1.5 ui-monospace, monospace; }
-  pre { min-height: 6rem; white-space: pre-wrap; border: 1px solid #8886; border-radius: 4px; padding: .5rem; }
-  label { margin-right: 1rem; white-space: nowrap; }
-  input { width: 5rem; }
-  #key { width: 12rem; }
-  table { border-collapse: collapse; }
-  td { padding: .1rem 1.5rem .1rem 0; }
-  td + td { text-align: right; font-variant-numeric: tabular-nums; }
-  #error { color: #c33; }
-  .generated { background: #4a86; }
-</style>
-<h1>Sessa Serve</h1>
-<p id="model">…</p>
-<form id="form">
-  <textarea id="prompt" rows="5" aria-label="Prompt">This is a story about Milo and Kira. Kira saw that the orange coin is in the drawer.
-Question: Where is the orange coin?
-Answer:</textarea>
-  <p>
-    <label>Tokens <input id="max_tokens" type="number" value="64" min="1"></label>
-    <label>Temperature <input id="temperature" type="number" value="0" min="0" max="2" step="0.1"></label>
-    <label>Top p <input id="top_p" type="number" value="1" min="0.01" max="1" step="0.01"></label>
-    <label>API key <input id="key" type="password" autocomplete="off" placeholder="if one is needed"></label>
-  </p>
-  <p><button id="go">Complete</button> <button id="stop" type="button" disabled>Stop</button> <span id="speed"></span></p>
-</form>
-<pre id="output" aria-live="polite"></pre>
-<p id="error" role="alert"></p>
-<h2>Load</h2>
-<table id="load"></table>
-<p><a href="/metrics">/metrics</a> · <a href="/v1/limits">/v1/limits</a> · <a href="/v1/models">/v1/models</a></p>
-<script>
-const $ = id => document.getElementById(id);
-const headers = () => $('key').value ? { Authorization: 'Bearer ' + $('key').value } : {};
-let running = null;
+constexpr char kHtml[] = "text/html; charset=utf-8", kCss[] = "text/css; charset=utf-8",
+               kJs[] = "text/javascript; charset=utf-8", kSvg[] = "image/svg+xml";
 
-async function readEvents(response, onData) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '';
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const events = (rest + value).split('\n\n');
-    rest = events.pop();
-    for (const event of events) if (event.startsWith('data: ')) onData(event.slice(6));
-  }
-}
+struct WebFile {
+  const char* path;
+  const char* content_type;
+  absl::string_view bytes;
+  std::string etag = {};  // quoted
+};
 
-async function complete() {
-  running = new AbortController();
-  $('go').disabled = true; $('stop').disabled = false; $('error').textContent = ''; $('speed').textContent = '';
-  $('output').textContent = $('prompt').value;
-  const generated = document.createElement('span');
-  generated.className = 'generated';
-  $('output').append(generated);
-  const start = performance.now();
-  let first = 0;
-  try {
-    const response = await fetch('/v1/completions', {
-      method: 'POST', signal: running.signal, headers: { 'Content-Type': 'application/json', ...headers() },
-      body: JSON.stringify({ prompt: $('prompt').value, max_tokens: +$('max_tokens').value,
-        temperature: +$('temperature').value, top_p: +$('top_p').value, stream: true,
-        stream_options: { include_usage: true } }) });
-    if (!response.ok) throw new Error((await response.json()).error.message);
-    await readEvents(response, data => {
-      if (data === '[DONE]') return;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(chunk.error.message);
-      first ||= performance.now();
-      for (const choice of chunk.choices) generated.append(choice.text);
-      if (chunk.usage) {
-        const tokens = chunk.usage.completion_tokens, seconds = (performance.now() - first) / 1000;
-        $('speed').textContent = `${chunk.usage.prompt_tokens} + ${tokens} tokens, first after ` +
-          `${Math.round(first - start)} ms` + (seconds > 0 ? `, then ${(tokens / seconds).toFixed(1)} tokens/s` : '');
-      }
-    });
-  } catch (error) {
-    if (error.name !== 'AbortError') $('error').textContent = error.message;
-  }
-  $('go').disabled = false; $('stop').disabled = true; running = null;
-}
-
-const gauges = [['sessa_num_requests_running', 'Running'], ['sessa_num_requests_waiting', 'Waiting'],
-  ['sessa_state_cache_usage_ratio', 'State cache used', v => (100 * v).toFixed(1) + ' %'],
-  ['sessa_prompt_tokens_total', 'Prompt tokens'], ['sessa_generation_tokens_total', 'Generated tokens'],
-  ['sessa_prefix_cache_hits_total', 'Prompt tokens found in cache'], ['sessa_num_preemptions_total', 'Preemptions']];
-
-async function watch() {
-  try {
-    const values = {};
-    for (const line of (await (await fetch('/metrics')).text()).split('\n')) {
-      const match = /^(\w+) (\S+)$/.exec(line);
-      if (match) values[match[1]] = +match[2];
+const std::vector<WebFile>& WebFiles() {
+  static const auto* const files = [] {
+    auto* all = new std::vector<WebFile>{
+        {"/", kHtml, {web_index_html, web_index_html_size}},
+        {"/web/page.css", kCss, {web_page_css, web_page_css_size}},
+        {"/web/page.js", kJs, {web_page_js, web_page_js_size}},
+        {"/web/text.js", kJs, {web_text_js, web_text_js_size}},
+        {"/web/api.js", kJs, {web_api_js, web_api_js_size}},
+        {"/web/load.js", kJs, {web_load_js, web_load_js_size}},
+        {"/web/metrics.js", kJs, {web_metrics_js, web_metrics_js_size}},
+        {"/web/plots.js", kJs, {web_plots_js, web_plots_js_size}},
+        {"/web/icon.svg", kSvg, {web_icon_svg, web_icon_svg_size}},
+        {"/web/chart.js", kJs, {web_chart_js, web_chart_js_size}},
+    };
+    for (WebFile& file : *all) {
+      unsigned char digest[SHA256_DIGEST_LENGTH];
+      SHA256(reinterpret_cast<const unsigned char*>(file.bytes.data()), file.bytes.size(), digest);
+      file.etag = absl::StrCat(
+          "\"", absl::BytesToHexString({reinterpret_cast<const char*>(digest), sizeof(digest) / 2}), "\"");
     }
-    $('load').replaceChildren(...gauges.filter(([name]) => name in values).map(([name, label, format]) => {
-      const row = document.createElement('tr');
-      for (const text of [label, format ? format(values[name]) : values[name]]) row.insertCell().textContent = text;
-      return row;
-    }));
-    const ready = await fetch('/readyz');
-    $('model').textContent = ready.ok ? 'Ready.' : (await ready.json()).error.message;
-    if (ready.ok) {
-      const models = await fetch('/v1/models', { headers: headers() });
-      if (models.ok) $('model').textContent = 'Ready: ' + (await models.json()).data.map(m => m.id).join(', ');
-    }
-  } catch { $('model').textContent = 'The server does not answer.'; }
-  setTimeout(watch, 2000);
+    return all;
+  }();
+  return *files;
 }
 
-$('form').addEventListener('submit', event => { event.preventDefault(); if (!running) complete(); });
-$('stop').addEventListener('click', () => running?.abort());
-watch();
-</script>
-</html>
-)html";
+Reply ReplyWith(const WebFile& file, const std::string& if_none_match) {
+  Reply reply;
+  reply.content_type = file.content_type;
+  reply.headers = {
+      // Its own files and this server are all that the page may load or talk to; no script or style stands
+      // inside a text, and nobody may frame it.
+      {"Content-Security-Policy",
+       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+       "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+      {"X-Content-Type-Options", "nosniff"},
+      {"Referrer-Policy", "no-referrer"},
+      {"Cross-Origin-Resource-Policy", "same-origin"},
+      // Kept, but asked for again each time: a new server's page is never mixed with an old one's scripts.
+      {"Cache-Control", "no-cache"},
+      {"ETag", file.etag},
+  };
+  if (if_none_match == "*" || absl::StrContains(if_none_match, file.etag)) {
+    reply.status = 304;
+  } else {
+    reply.body = std::string(file.bytes);
+  }
+  return reply;
+}
 
 }  // namespace
 
-const std::string& WebPage() {
-  static const auto* const page = new std::string(kPage);
-  return *page;
+Reply WebReply(const std::string& path, const std::string& if_none_match) {
+  for (const WebFile& file : WebFiles()) {
+    if (path == file.path) return ReplyWith(file, if_none_match);
+  }
+  return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", path, "'."));
 }
 
 }  // namespace sessa

@@ -28,8 +28,8 @@ struct Load {
 };
 
 constexpr Load kLoads[] = {
-    {"answers of a length known ahead", 16, 96, 64, 256, 64, 256, 0},
-    {"answers that end by chance, at most at 512", 16, 96, 64, 256, 512, 512, 8},
+    {"answers of a length known ahead", 16, 64, 64, 256, 64, 256, 0},
+    {"answers that end by chance, at most at 512", 16, 64, 64, 256, 512, 512, 8},
 };
 
 ModelConfig Config() {

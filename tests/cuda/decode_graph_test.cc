@@ -87,16 +87,37 @@ TEST_F(DecodeGraphsTest, MoreStepsThanGraphsAreKept) {
 }
 
 TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
-  for (auto* fail : {emulator::FailCaptures, emulator::RefuseLaunches}) {
+  for (bool refuse_launches : {false, true}) {
     cuda::DecodeGraphs graphs(stream_);
     const Graphs counts;
-    fail(true);
+    emulator::RefuseLaunches(refuse_launches);
+    emulator::FailCaptures(refuse_launches ? emulator::CaptureFault::kNone : emulator::CaptureFault::kAll);
     for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5});
-    fail(false);
+    emulator::RefuseLaunches(false);
+    emulator::FailCaptures(emulator::CaptureFault::kNone);
     Step(&graphs, {4, 5});  // once is enough
     EXPECT_EQ(counts.captures(), 0);
     EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+    EXPECT_EQ(cuda::TakeLaunchFailure(), "");
+    EXPECT_EQ(graphs.counts().captures, 0);
+    EXPECT_EQ(graphs.counts().launches, 0);
+    const std::string why =
+        refuse_launches ? "a refused kernel: out of memory" : "cudaStreamEndCapture: capture invalidated";
+    EXPECT_EQ(graphs.counts().failure,
+              why + "; without overlapping launches: " + why + "; they run operation by operation");
   }
+}
+
+TEST_F(DecodeGraphsTest, ACaptureThatFailsIsTriedWithoutOverlap) {
+  cuda::DecodeGraphs graphs(stream_);
+  emulator::FailCaptures(emulator::CaptureFault::kOfOverlappingLaunches);
+  for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5}), Step(&graphs, {6});
+  emulator::FailCaptures(emulator::CaptureFault::kNone);
+  EXPECT_TRUE(cuda::LaunchesOverlap()) << "outside of captures";
+  EXPECT_EQ(graphs.counts().captures, 2);
+  EXPECT_EQ(graphs.counts().launches, 4);
+  EXPECT_EQ(graphs.counts().failure,
+            "cudaStreamEndCapture: capture invalidated; they are captured without overlapping launches");
 }
 
 // ---- Whole models ----
@@ -328,6 +349,29 @@ TEST_F(OperationsTest, PaddingIsNeverWritten) {
       EXPECT_EQ(graphs.captures(), decode_graphs ? 1 : 0);
       EXPECT_EQ(graphs.launches(), decode_graphs ? 3 : 0);
     }
+  }
+}
+
+TEST_F(OperationsTest, SmallResultsComeThroughPinnedMemory) {
+  Start(true);
+  constexpr int kMany = 3000;  // of 64 bytes each in pinned memory: more than fit
+  const std::vector<float> values = Random(1 << 20);
+  const Buffer memory = *backend_->Allocate(values.size() * sizeof(float));
+  backend_->CopyIn(values.data(), memory.size(), memory.data());
+  for (int round = 0; round < 2; ++round) {
+    const int before = emulator::counts().pageable_copies_out;
+    std::vector<float> tokens(100);
+    backend_->CopyOut(memory.floats() + 5, 400, tokens.data());
+    EXPECT_EQ(emulator::counts().pageable_copies_out, before);
+    ASSERT_TRUE(backend_->Synchronize().ok());
+    EXPECT_EQ(tokens, std::vector<float>(values.begin() + 5, values.begin() + 105));
+    std::vector<float> some(kMany), all(values.size());
+    for (int i = 0; i < kMany; ++i) backend_->CopyOut(memory.floats() + 2 * i, sizeof(float), &some[i]);
+    backend_->CopyOut(memory.data(), memory.size(), all.data());
+    EXPECT_LT(emulator::counts().pageable_copies_out, before + kMany);
+    ASSERT_TRUE(backend_->Synchronize().ok());
+    for (int i = 0; i < kMany; ++i) ASSERT_EQ(some[i], values[2 * i]) << i;
+    EXPECT_EQ(all, values);
   }
 }
 

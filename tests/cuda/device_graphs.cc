@@ -12,7 +12,8 @@ namespace {
 thread_local int num_capturing = 0;  // streams, of this thread
 thread_local cudaError_t last_error = cudaSuccess;
 std::atomic<int> num_captures{0}, num_graph_launches{0};
-std::atomic<bool> fail_captures{false}, refuse_launches{false}, skip_graphs{false};
+std::atomic<CaptureFault> capture_fault{CaptureFault::kNone};
+std::atomic<bool> refuse_launches{false}, skip_graphs{false};
 
 }  // namespace
 
@@ -22,16 +23,19 @@ void RequireNoCapture(const char* call) {
   std::abort();
 }
 
-void FailCaptures(bool on) { fail_captures = on; }
+void FailCaptures(CaptureFault fault) { capture_fault = fault; }
 void RefuseLaunches(bool on) { refuse_launches = on; }
-bool IsRefused(cudaStream_t stream) {
-  if (!refuse_launches || stream == nullptr || stream->capture == nullptr) return false;
+bool BeginLaunch(cudaStream_t stream) {
+  if (stream == nullptr || stream->capture == nullptr) return true;
+  stream->capture->overlaps |= cuda::LaunchesOverlap();
+  if (!refuse_launches) return true;
   last_error = cudaErrorMemoryAllocation;
-  return true;
+  cuda::NoteLaunchFailure("a refused kernel: out of memory");
+  return false;
 }
 void SkipGraphs(bool on) { skip_graphs = on; }
 
-Counts counts() { return {num_captures, num_graph_launches, num_kernels()}; }
+Counts counts() { return {num_captures, num_graph_launches, num_kernels(), num_pageable_copies_out()}; }
 
 }  // namespace sessa::emulator
 
@@ -51,7 +55,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = std::exchange(stream->capture, nullptr);
   if (*graph == nullptr) return cudaErrorStreamCaptureInvalidated;
   --num_capturing;
-  if (fail_captures) {
+  if (capture_fault == CaptureFault::kAll ||
+      (capture_fault == CaptureFault::kOfOverlappingLaunches && (*graph)->overlaps)) {
     delete std::exchange(*graph, nullptr);
     return cudaErrorStreamCaptureInvalidated;
   }

@@ -1,6 +1,7 @@
 // The emulated device's memory: cudaMalloc and what moves bytes in and out of it.
 #include <sys/mman.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <new>
@@ -26,7 +27,26 @@ void Protect(int protection) {
   for (auto [p, bytes] : guard().allocations) mprotect(p, bytes, protection);
 }
 
+struct Pinned {
+  std::mutex mutex;
+  std::map<const char*, size_t> blocks;
+  std::atomic<int> num_copies_past{0};
+};
+Pinned& pinned() {
+  static Pinned* const pinned = new Pinned;
+  return *pinned;
+}
+bool IsPinned(const void* p) {
+  std::lock_guard<std::mutex> lock(pinned().mutex);
+  const auto after = pinned().blocks.upper_bound(static_cast<const char*>(p));
+  if (after == pinned().blocks.begin()) return false;
+  const auto [begin, size] = *std::prev(after);
+  return static_cast<const char*>(p) < begin + size;
+}
+
 }  // namespace
+
+int num_pageable_copies_out() { return pinned().num_copies_past; }
 
 void GuardDeviceMemory(bool on) {
   std::lock_guard<std::mutex> lock(guard().mutex);
@@ -46,6 +66,7 @@ DeviceAccess::~DeviceAccess() {
 
 using sessa::emulator::DeviceAccess;
 using sessa::emulator::guard;
+using sessa::emulator::pinned;
 using sessa::emulator::RequireNoCapture;
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
@@ -79,7 +100,23 @@ cudaError_t cudaFree(void* p) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMallocHost(void** p, size_t bytes) {
+  RequireNoCapture("cudaMallocHost");
+  if ((*p = std::malloc(bytes)) == nullptr) return cudaErrorMemoryAllocation;
+  std::lock_guard<std::mutex> lock(pinned().mutex);
+  pinned().blocks[static_cast<char*>(*p)] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* p) {
+  std::lock_guard<std::mutex> lock(pinned().mutex);
+  pinned().blocks.erase(static_cast<char*>(p));
+  return std::free(p), cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  if (kind == cudaMemcpyDeviceToHost && !sessa::emulator::IsPinned(to))
+    ++sessa::emulator::pinned().num_copies_past;
   sessa::emulator::Enqueue(stream, [=] {
     const DeviceAccess access;
     std::memcpy(to, from, bytes);

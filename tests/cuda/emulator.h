@@ -19,6 +19,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cuda/launch.h"
+
 #define SESSA_CUDA_EMULATED 1
 #define __global__
 #define __device__
@@ -86,6 +88,7 @@ uint32_t SharedAddress(const void* shared);  // of dynamic shared memory, as des
 const void* OperandChunk(uint32_t address);  // 16 bytes that a product reads
 void Require(bool holds, const char* what);  // or the process ends
 int num_kernels();                           // that ran since the process began
+int num_pageable_copies_out();
 // Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
 // run into the kernels before.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void* context),
@@ -97,13 +100,17 @@ void RequireNoCapture(const char* call);
 // Since the process began.
 struct Counts {
   int captures, graph_launches;
-  int kernels;  // also those of graphs
+  int kernels;              // also those of graphs
+  int pageable_copies_out;  // from the device to memory that cudaMallocHost did not give
 };
 Counts counts();
-// Captures end with an error while it is on.
-void FailCaptures(bool on);
+// Which captures end with an error, from here on.
+enum class CaptureFault { kNone, kOfOverlappingLaunches, kAll };
+void FailCaptures(CaptureFault fault);
 // Launches in a capture are refused while it is on: an error of the launch alone, the capture goes on.
 void RefuseLaunches(bool on);
+// The library's products (plain_gemm.cc) are refused while it is on.
+void RefuseProducts(bool on);
 // Launches of graphs do nothing while it is on: what is left of a step is the host's work.
 void SkipGraphs(bool on);
 
@@ -155,6 +162,7 @@ using std::min;
 // returns; unless its stream captures, then it is kept in the graph. A null stream never captures.
 struct EmulatedGraph {
   std::vector<std::function<void()>> work;
+  bool overlaps = false;  // one of its launches
 };
 struct EmulatedStream {
   EmulatedGraph* capture = nullptr;
@@ -169,10 +177,8 @@ enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 cudaError_t cudaMalloc(void** p, size_t bytes);  // filled with NaN
 cudaError_t cudaFree(void* p);
-inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
-  return (*p = std::malloc(bytes)) ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-inline cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
+cudaError_t cudaMallocHost(void** p, size_t bytes);
+cudaError_t cudaFreeHost(void* p);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t);
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t);
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
@@ -196,12 +202,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t);
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 inline const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error" : "out of memory";
+  return e == cudaSuccess                 ? "no error"
+         : e == cudaErrorMemoryAllocation ? "out of memory"
+                                          : "capture invalidated";
 }
 
 namespace sessa::emulator {
 
-bool IsRefused(cudaStream_t stream);  // a launch, of which cudaGetLastError then tells
+// Every launch begins with it. False: it is refused, of which cudaGetLastError and TakeLaunchFailure tell.
+bool BeginLaunch(cudaStream_t stream);
 
 template <class Work>
 void Enqueue(cudaStream_t stream, const Work& work) {
@@ -220,7 +229,7 @@ namespace sessa::cuda {
 template <class... P, class... A>
 void Launch(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
             const A&... args) {
-  if (emulator::IsRefused(stream)) return;
+  if (!emulator::BeginLaunch(stream)) return;
   const bool must_begin = stream != nullptr;  // the tests' own kernels have a null stream
   emulator::Enqueue(stream, [=] {
     auto call = [&] { kernel(static_cast<P>(args)...); };

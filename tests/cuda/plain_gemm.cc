@@ -1,15 +1,27 @@
 // Stands in for cuBLASLt where there is no GPU: the same contract by a plain loop, with double accumulation.
+// emulator::RefuseProducts: as where the library has no algorithm.
+#include <atomic>
 #include <cstring>
 
 #include "kernels/convert.h"
 #include "kernels/cuda/gemm.h"
 #include "tests/cuda/device_guard.h"
 
+namespace sessa::emulator {
+namespace {
+std::atomic<bool> refuse_products{false};
+}  // namespace
+void RefuseProducts(bool on) { refuse_products = on; }
+}  // namespace sessa::emulator
+
 namespace sessa::cuda {
 namespace {
 
 class PlainGemm final : public Gemm {
  public:
+  absl::Status Prepare(const GemmCall&) override {
+    return emulator::refuse_products ? absl::InternalError("no algorithm") : absl::OkStatus();
+  }
   absl::Status Run(cudaStream_t stream, const GemmCall& call) override {
     emulator::Enqueue(stream, [call] { Multiply(call); });
     return absl::OkStatus();

@@ -1,4 +1,5 @@
 """Clients that leave, wait too long or read too slowly, a full queue, and what the metrics say of all of them."""
+import collections
 import concurrent.futures
 import json
 import re
@@ -11,17 +12,20 @@ import grpc_client
 from grpc_client import pb
 from server_process import PROMPT, ServerProcess, events_of, wait_until
 
-COUNTERS = ["prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total", "prompt_tokens_total",
-            "generation_tokens_total", "requests_total", "requests_received_total"]
-GAUGES = ["num_requests_running", "num_requests_waiting", "state_cache_usage_ratio", "state_cache_info"]
-HISTOGRAMS = ["time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
-              "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
-              "request_prompt_tokens", "request_generation_tokens", "iteration_tokens", "step_duration_seconds"]
 LONG = {"prompt": PROMPT, "max_tokens": 3900, "ignore_eos": True}
 
 
 def outcomes(metrics):
     return {re.search(r'outcome="(\w+)"', k).group(1): v for k, v in metrics.items() if k.startswith("sessa_requests_total{")}
+
+
+def codes(metrics):
+    """{HTTP status: requests} over all protocols, without those that none had."""
+    sums = collections.Counter()
+    for k, v in metrics.items():
+        if k.startswith("sessa_responses_total{"):
+            sums[int(re.search(r'code="(\d+)"', k).group(1))] += v
+    return +sums
 
 
 def received(metrics):
@@ -131,47 +135,13 @@ class ClientsTest(unittest.TestCase):
         self.assertEqual(before["sessa_num_requests_in_flight"], 1)
         counts = outcomes(before)
         self.assertEqual(sum(counts.values()) + 1, received(before))
+        told = codes(before)
+        self.assertEqual(told.pop(503), counts["unavailable"] + counts["rejected"])
+        self.assertEqual(told, {200: 2, 400: 1, 404: 1, 415: 1, 499: 2, 504: 2})
         self.assertGreaterEqual(counts.pop("unavailable") + counts.pop("rejected"), 3)
         self.assertEqual(counts, {"length": 1, "stop": 1, "invalid": 2, "not_found": 1, "deadline": 2, "cancelled": 2,
                                   "slow_reader": 0, "unauthenticated": 0, "error": 0})
         self.assertEqual(server.wait(), 0)
-
-    def test_every_metric_is_there_and_well_formed(self):
-        server = self.start()
-        for _ in range(3):
-            self.assertEqual(server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "max_tokens": 5, "ignore_eos": True})[0], 200)
-        client = self.connect(server, LONG | {"stream": True})
-        data = b""
-        while b"data: " not in data:  # it leaves after its first token
-            data += client.recv(100)
-        client.close()
-        metrics = self.wait_for_rest(server)
-        text = server.request("GET", "/metrics")[2]
-        types = dict(re.findall(r"^# TYPE sessa_(\w+) (\w+)$", text, re.M))
-        self.assertEqual({n: types.get(n) for n in COUNTERS}, dict.fromkeys(COUNTERS, "counter"))
-        self.assertEqual({n: types.get(n) for n in GAUGES}, dict.fromkeys(GAUGES, "gauge"))
-        self.assertEqual({n: types.get(n) for n in HISTOGRAMS}, dict.fromkeys(HISTOGRAMS, "histogram"))
-        self.assertEqual(len(re.findall(r"^# HELP ", text, re.M)), len(types))
-        for line in text.splitlines():
-            if not line.startswith("#"):
-                self.assertRegex(line, r'^[a-z_0-9]+(\{(\w+="[^"]*",?)+\})? [-+.\deEinfNa]+$')
-        for name in HISTOGRAMS:
-            buckets = [(float(m.group(1)), v) for k, v in metrics.items()
-                       if (m := re.match(rf'sessa_{name}_bucket\{{le="(.*)"\}}', k))]
-            counts = [v for _, v in sorted(buckets)]
-            self.assertEqual(counts, sorted(counts), name)
-            self.assertEqual(max(buckets)[0], float("inf"))
-            self.assertEqual(counts[-1], metrics[f"sessa_{name}_count"], name)
-            if name.endswith("_seconds"):
-                self.assertEqual(min(buckets)[0], 0.001)
-        for name in ("e2e_request_latency_seconds", "request_prompt_tokens", "request_generation_tokens",
-                     "time_to_first_token_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
-                     "request_decode_time_seconds"):
-            self.assertEqual(metrics[f"sessa_{name}_count"], 4, f"{name}: the one that left counts too")
-        self.assertEqual(metrics["sessa_request_generation_tokens_sum"], metrics["sessa_generation_tokens_total"])
-        self.assertEqual(metrics["sessa_request_prompt_tokens_sum"], metrics["sessa_prompt_tokens_total"])
-        self.assertGreater(metrics["sessa_prefix_cache_hits_total"], 0)
-        self.assertTrue(any(re.match(r'sessa_state_cache_info\{.*num_pages="\d+",page_size="64"\}', k) for k in metrics))
 
     def test_many_clients_of_all_kinds(self):
         server = self.start()

@@ -86,13 +86,14 @@ class ServerProcess:
             connection.close()
 
     def metrics(self):
-        """{name{labels}: value} of GET /metrics."""
+        """{name{labels}: value} of GET /metrics, without the label model_name that all carry."""
         status, _, text = self.request("GET", "/metrics")
         assert status == 200, text
         values = {}
         for line in text.splitlines():
             if line and not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
+                name = re.sub(r'\{model_name="(?:[^"\\]|\\.)*",?', "{", name).removesuffix("{}")
                 values[name] = float(value)
         return values
 

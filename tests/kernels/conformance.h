@@ -5,12 +5,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "kernels/backend.h"
 #include "kernels/convert.h"
 #include "tests/kernels/devices.h"
@@ -21,6 +24,11 @@ inline float RoundTo(DType dtype, float x) {
   const uint16_t rounded = RoundToBf16(x);
   return dtype == DType::kBF16 ? ToFloat(&rounded, 0, DType::kBF16) : x;
 }
+
+struct What {  // values are, for messages
+  std::string name = "result";
+  int columns = 1;
+};
 
 class ConformanceTest : public testing::TestWithParam<TestDevice> {
  protected:
@@ -91,15 +99,32 @@ class ConformanceTest : public testing::TestWithParam<TestDevice> {
   }
 
   // Every value is within `tolerance` of the expected one, relative to the largest of them (or to `largest`,
-  // when it is more).
+  // when it is more). What is said of those that are not ends with a sum over all bits: two runs of a test
+  // that fail with different sums are a race.
   static void ExpectNear(const std::vector<double>& expected, const std::vector<float>& actual,
-                         double tolerance, double largest = 0) {
+                         double tolerance, double largest = 0, const What& what = {}) {
     ASSERT_EQ(expected.size(), actual.size());
     for (double x : expected) largest = std::max(largest, std::abs(x));
+    const auto error = [&](size_t i) {
+      const double difference = std::abs(expected[i] - actual[i]);
+      return std::isnan(difference) ? INFINITY : difference;
+    };
+    size_t count = 0, first = 0, worst = 0;
+    uint32_t bits = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_LE(std::abs(expected[i] - actual[i]), tolerance * largest)
-          << "at " << i << ": " << actual[i] << " for " << expected[i];
+      bits = bits * 31 + std::bit_cast<uint32_t>(actual[i]);
+      if (error(i) <= tolerance * largest) continue;
+      if (count++ == 0) first = worst = i;
+      if (error(i) > error(worst)) worst = i;
     }
+    if (count == 0) return;
+    const auto at = [&](size_t i) {
+      return absl::StrFormat("row %d, column %d: %.9g for %.9g", i / what.columns, i % what.columns,
+                             actual[i], expected[i]);
+    };
+    FAIL() << absl::StrFormat(
+        "%s: %d of %d values differ, the first at %s, the worst at %s, beyond %.1e of %.3g; bits %08x",
+        what.name, count, expected.size(), at(first), at(worst), tolerance, largest, bits);
   }
 
   std::unique_ptr<Backend> backend_;

@@ -7,7 +7,8 @@ std::vector<TestDevice> TestDevices() {
   return {{"Cpu", [] { return MakeCpuBackend(2); }, /*large=*/true, /*impulse_tokens=*/2000},
           {"Cuda", [] { return MakeCudaBackend({}); }, /*large=*/true, /*impulse_tokens=*/100000,
            /*batch_invariant=*/false},
-          {"CudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); }},
+          {"CudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); }, /*large=*/true,
+           /*impulse_tokens=*/20000},  // its kernels for few rows read the cache again for each
           {"CudaSmall", [] { return MakeCudaBackend({}); }, /*large=*/false, /*impulse_tokens=*/1000,
            /*batch_invariant=*/false}};  // for compute-sanitizer
 }

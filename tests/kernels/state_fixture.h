@@ -4,6 +4,7 @@
 
 #include <map>
 #include <numeric>
+#include <string>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,7 @@ class StateTest : public ConformanceTest {
     std::vector<float> out, s, gated;               // results
     std::vector<int32_t> pages;
     int num_tokens, num_done = 0;
+    std::string step_rows;  // of its steps, for messages
   };
 
   static constexpr float kGammaMax = 0.999f, kGammaBias = 0.25f;
@@ -144,6 +146,8 @@ class StateTest : public ConformanceTest {
       s.gated.insert(s.gated.end(), all_gated.begin() + row * D, all_gated.begin() + (row + rows[i]) * D);
       row += rows[i];
       s.num_done += rows[i];
+      if (rows[i] > 0 && s.step_rows.size() < 60)
+        absl::StrAppend(&s.step_rows, s.step_rows.empty() ? "" : " ", rows[i]);
     }
   }
 
@@ -198,9 +202,12 @@ class StateTest : public ConformanceTest {
         const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
         for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + Gamma(s.u[t]) * r[i];
       }
-      ExpectNear(out, s.out, Tolerance());
-      ExpectNear(feedback, s.s, Tolerance());  // each row from the rows before it as the backend gave them
-      for (size_t i = 0; i < s.s.size(); ++i) ASSERT_EQ(s.gated[i], s.s[i] * s.g[i]) << "at " << i;
+      SCOPED_TRACE(absl::StrCat("sequence of ", s.num_tokens, ", steps of ", s.step_rows, " rows"));
+      ExpectNear(out, s.out, Tolerance(), 0, {"attention", H * d});
+      // Each row from the rows before it as the backend gave them.
+      ExpectNear(feedback, s.s, Tolerance(), 0, {"feedback", D});
+      for (size_t i = 0; i < s.s.size(); ++i)
+        ASSERT_EQ(s.gated[i], s.s[i] * s.g[i]) << "gated, row " << i / D << ", column " << i % D;
       ExpectCached(s);
     }
   }
@@ -210,7 +217,9 @@ class StateTest : public ConformanceTest {
     std::vector<float> k(s.k.size()), v(k.size()), k_b(s.k_b.size()), state(k_b.size());
     backend_->ReadState(state_, s.pages.data(), s.num_tokens, k.data(), v.data(), k_b.data(), state.data());
     for (auto [got, put] : {std::pair{&k, &s.k}, {&v, &s.v}, {&k_b, &s.k_b}, {&state, &s.s}}) {
-      for (size_t i = 0; i < got->size(); ++i) ASSERT_EQ((*got)[i], Rounded((*put)[i])) << "at " << i;
+      const char* name = got == &k ? "k" : got == &v ? "v" : got == &k_b ? "k_b" : "s";
+      for (size_t i = 0; i < got->size(); ++i)
+        ASSERT_EQ((*got)[i], Rounded((*put)[i])) << "cached " << name << " at " << i << " of " << got->size();
     }
   }
 

@@ -103,6 +103,7 @@ TEST_F(RestTest, SlowRequestsTimeOut) {
       "9\r\n\r\n{");
   EXPECT_EQ(body.Read().status, 408);
   EXPECT_EQ(Outcomes(Outcome::kInvalid), 1);
+  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("code=\"408\",protocol=\"rest\"} 1\n"));
 }
 
 TEST_F(RestTest, ClientThatLeavesEndsItsGeneration) {

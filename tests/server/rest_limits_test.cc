@@ -140,6 +140,7 @@ TEST_F(RestLimitsTest, ChunkedBodyIsCounted) {
   for (int i = 0; i <= 16; ++i) client.Send(absl::StrCat("10000\r\n", chunk, "\r\n"));
   EXPECT_EQ(client.Read().status, 413);
   EXPECT_EQ(Outcomes(Outcome::kInvalid), 1);
+  EXPECT_NE(Call("GET", "/metrics").body.find("code=\"413\",protocol=\"rest\"} 1\n"), std::string::npos);
 }
 
 TEST_F(RestLimitsTest, Header) {

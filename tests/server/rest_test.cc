@@ -41,7 +41,7 @@ TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
   EXPECT_EQ(Call("GET", "/version").Json().at("version"), "0.1.0");
   EXPECT_EQ(Call("GET", "/v1/limits").Json().as_object().count("max_model_len"), 0u);
   EXPECT_EQ(Call("GET", "/v1/models").status, 503);
-  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("sessa_ready 0"));
+  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("sessa_ready{model_name=\"\"} 0"));
   EXPECT_EQ(Call("GET", "/").Header("Content-Type"), "text/html; charset=utf-8");
   Load();
   const HttpReply limits = Call("GET", "/v1/limits");
@@ -54,7 +54,48 @@ TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
   EXPECT_EQ(Call("GET", "/v2/models/scripted/ready").status, 200);
   const HttpReply metrics = Call("GET", "/metrics");
   EXPECT_THAT(metrics.Header("Content-Type"), HasSubstr("version=0.0.4"));
-  EXPECT_THAT(metrics.body, HasSubstr("sessa_ready 1"));
+  EXPECT_THAT(metrics.body, HasSubstr("sessa_ready{model_name=\"\"} 1"));
+}
+
+TEST_F(RestTest, ThePageBringsItsFilesAndAllowsNoOthers) {
+  const std::vector<std::pair<std::string, std::string>> files = {
+      {"/", "text/html; charset=utf-8"},
+      {"/web/page.css", "text/css; charset=utf-8"},
+      {"/web/page.js", "text/javascript; charset=utf-8"},
+      {"/web/text.js", "text/javascript; charset=utf-8"},
+      {"/web/api.js", "text/javascript; charset=utf-8"},
+      {"/web/load.js", "text/javascript; charset=utf-8"},
+      {"/web/metrics.js", "text/javascript; charset=utf-8"},
+      {"/web/plots.js", "text/javascript; charset=utf-8"},
+      {"/web/chart.js", "text/javascript; charset=utf-8"},
+      {"/web/icon.svg", "image/svg+xml"}};
+  for (const auto& [path, type] : files) {
+    SCOPED_TRACE(path);
+    const HttpReply whole = Call("GET", path);
+    EXPECT_EQ(whole.status, 200);
+    EXPECT_EQ(whole.Header("Content-Type"), type);
+    EXPECT_EQ(whole.Header("Content-Length"), absl::StrCat(whole.body.size()));
+    EXPECT_EQ(whole.Header("X-Content-Type-Options"), "nosniff");
+    EXPECT_EQ(whole.Header("Cache-Control"), "no-cache");
+    const std::string policy = whole.Header("Content-Security-Policy");
+    EXPECT_THAT(policy, HasSubstr("default-src 'none'; script-src 'self'; style-src 'self'"));
+    EXPECT_FALSE(absl::StrContains(policy, "unsafe"));
+    const std::string etag = whole.Header("ETag");
+    EXPECT_EQ(Call("GET", path, "", {{"If-None-Match", "\"other\""}}).body, whole.body);
+    const HttpReply same = Call("GET", path, "", {{"If-None-Match", absl::StrCat("\"other\", W/", etag)}});
+    EXPECT_EQ(same.status, 304);
+    EXPECT_EQ(same.Header("ETag"), etag);
+    EXPECT_EQ(same.Header("Content-Length"), "");
+    EXPECT_EQ(same.body, "");
+  }
+  HttpClient client(server_->port());
+  client.Send(RequestBytes("HEAD", "/web/chart.js"));
+  EXPECT_GT(std::stoi(client.Read(true).Header("Content-Length")), 100000);
+  client.Send(RequestBytes("GET", "/", "", {{"If-None-Match", "*"}}));
+  EXPECT_EQ(client.Read().status, 304);
+  client.Send(RequestBytes("GET", "/web/nothing"));  // the connection goes on after a 304
+  EXPECT_EQ(client.Read().Error("code"), "not_found");
+  EXPECT_EQ(Call("POST", "/web/page.js", "{}").Header("Allow"), "GET, HEAD");
 }
 
 TEST_F(RestTest, TokenizeAndDetokenize) {

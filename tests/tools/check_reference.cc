@@ -19,6 +19,9 @@
 #include "kernels/device.h"
 #include "server/checkpoint/checkpoint.h"
 #include "tests/engine/model_harness.h"
+#ifdef SESSA_CUDA
+#include "tests/cuda/switches.h"
+#endif
 
 ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, state_dtype, "f32", "f32 or bf16");
@@ -172,5 +175,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: sessa-check-reference DIR [flags]; --help lists them\n");
     return 2;
   }
+#ifdef SESSA_CUDA
+  sessa::ApplyCudaSwitches();
+#endif
   return sessa::Run(arguments[1]);
 }

@@ -81,6 +81,8 @@ TEST(TableTest, RatesSharesAndTargets) {
     EXPECT_EQ(TableLine(m, limits).find("missed") == std::string::npos, met);
   }
   m.target = {};
+  m.note = "1 captured";
+  EXPECT_TRUE(TableLine(m, limits).ends_with("%  (1 captured)")) << TableLine(m, limits);
   EXPECT_FALSE(IsImpossible(m, limits));
   m.work.bytes = 4.2e9;  // 117 % of the copy's rate
   EXPECT_TRUE(IsImpossible(m, limits));
@@ -97,11 +99,11 @@ TEST(SamplingTest, ShortRunsManyTimesLongOnesTwice) {
     double seconds;  // of one run
     std::vector<int> runs;
     size_t num_samples;
-  } cases[] = {{0, {1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
-               {5e-6, {1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
-               {0.3e-3, {1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}, 11},
-               {0.1, {1, 1, 1, 1, 1, 1}, 4},
-               {0.3, {1, 1, 1, 1}, 2},
+  } cases[] = {{0, {1, 1, 1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
+               {5e-6, {1, 1, 1, 1, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32}, 11},
+               {0.3e-3, {1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}, 11},
+               {0.1, {1, 1, 1, 1, 1, 1, 1, 1}, 4},
+               {0.3, {1, 1, 1, 1, 1, 1}, 2},
                {8, {1, 1}, 2}};
   for (const auto& c : cases) {
     std::vector<int> runs;
@@ -114,7 +116,7 @@ TEST(SamplingTest, ShortRunsManyTimesLongOnesTwice) {
     EXPECT_EQ(*samples, std::vector<double>(c.num_samples, c.seconds));
   }
   int calls = 0;
-  for (int good : {0, 1, 2}) {
+  for (int good : {0, 1, 2, 3, 4}) {
     calls = 0;
     const auto samples = SampleTimes([&](int) -> absl::StatusOr<double> {
       if (calls++ == good) return absl::InternalError("lost");
@@ -184,6 +186,7 @@ TEST_F(CasesTest, RandomMemoryIsRandomThroughout) {
   ASSERT_TRUE(memory.ok());
   std::vector<float> values(1000);
   device_->backend()->CopyOut(memory->data(), 4000, values.data());
+  ASSERT_TRUE(device_->backend()->Synchronize().ok());
   double squares = 0;
   for (float v : values) squares += v * v / 1000;
   EXPECT_NEAR(squares, 4, 0.4);
@@ -215,6 +218,8 @@ TEST_F(CasesTest, Steps) {
   const auto decode = (*model)->MeasureStep(3, 1, 65, 0.5);
   Expect(decode, "DecodeStep/T/batch:3/context:65", StepWork(c, 3, 1, 65));
   EXPECT_EQ(decode->target.kind, Target::kShareOfCopy);
+  // The first run grows the scratch, the second is the first with its addresses, the third is captured.
+  EXPECT_EQ(decode->note, "1 captured, 1 replayed");
   const auto first = (*model)->MeasureStep(1, 64, 0, 0), last = (*model)->MeasureStep(1, 64, 128, 0);
   device_->num_runs = 3;
   Expect(first, "PrefillStep/T/rows:64/context:0", StepWork(c, 1, 64, 0));

@@ -1,6 +1,7 @@
 #include "tests/bench/cuda/cuda_device.h"
 
 #include <cublas_v2.h>
+#include <cuda_profiler_api.h>
 
 #include <utility>
 
@@ -91,7 +92,23 @@ absl::StatusOr<double> CudaDevice::SecondsOfOne(absl::FunctionRef<void()> body, 
 }
 
 absl::StatusOr<std::vector<double>> CudaDevice::Time(absl::FunctionRef<void()> body) {
+  if (profile_only_) {
+    const auto seconds = Profile(body);
+    if (!seconds.ok()) return seconds.status();
+    return std::vector<double>{*seconds};
+  }
   return SampleTimes([&](int runs) { return SecondsOfOne(body, runs); });
+}
+
+absl::StatusOr<double> CudaDevice::Profile(absl::FunctionRef<void()> body) {
+  for (int i = 0; i < kWarmRuns; ++i) body();
+  absl::Status status = backend_->Synchronize();
+  status.Update(ToStatus(cudaProfilerStart(), "cudaProfilerStart"));
+  if (!status.ok()) return status;
+  const auto seconds = SecondsOfOne(body, 1);
+  status.Update(ToStatus(cudaProfilerStop(), "cudaProfilerStop"));
+  if (!status.ok()) return status;
+  return seconds;
 }
 
 absl::StatusOr<Measurement> CudaDevice::MeasureCopy() {

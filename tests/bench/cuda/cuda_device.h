@@ -18,6 +18,9 @@ class CudaDevice final : public BenchDevice {
  public:
   // UNAVAILABLE without a GPU.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create();
+  // From here on a benchmark is not timed: it warms up and runs once more, between cudaProfilerStart and
+  // Stop.
+  void ProfileOnly() { profile_only_ = true; }
   ~CudaDevice() override;
 
   std::string Description() const;
@@ -33,7 +36,9 @@ class CudaDevice final : public BenchDevice {
  private:
   CudaDevice() = default;
   absl::StatusOr<double> SecondsOfOne(absl::FunctionRef<void()> body, int runs);
+  absl::StatusOr<double> Profile(absl::FunctionRef<void()> body);
 
+  bool profile_only_ = false;
   std::unique_ptr<Backend> backend_;
   cudaStream_t stream_ = nullptr;  // the backend's
   cudaEvent_t begin_ = nullptr, end_ = nullptr;

@@ -11,6 +11,7 @@ namespace sessa {
 
 inline constexpr double kSampleSeconds = 1e-3;  // a sample takes so long, or kMaxRuns runs
 inline constexpr double kCaseSeconds = 0.4;     // all samples of a benchmark, but for kMinSamples
+inline constexpr int kWarmRuns = 4;             // the last says how long a run takes
 inline constexpr int kMinSamples = 2, kMaxSamples = 11, kMaxRuns = 32;
 
 // seconds_of_one(runs) runs the benchmark so often and says how long one run took.

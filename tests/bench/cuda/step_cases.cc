@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/communicator.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/round.h"
 #include "tests/reference/random_model.h"
 
@@ -82,12 +83,19 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
   std::vector<int32_t> last_rows;
   for (const PlanSequence& s : plan.sequences) last_rows.push_back(s.first_row + s.num_rows - 1);
   float logit = 0;
+  const DecodeGraphCounts before = DecodeGraphCountsOf(*device_->backend());
   auto seconds = device_->Time([&] {
     const Matrix logits = model_->Forward(plan, last_rows, &*cache);
     device_->backend()->CopyOut(logits.data, sizeof logit, &logit);  // or the step might not have begun
   });
   if (!seconds.ok()) return seconds.status();
+  const DecodeGraphCounts after = DecodeGraphCountsOf(*device_->backend());
   const bool decode = rows == 1;
+  std::string note;  // a step outside of its graph is another step
+  if (decode) {
+    note = absl::StrCat(after.captures - before.captures, " captured, ", after.launches - before.launches,
+                        " replayed", after.failure.empty() ? "" : ": ", after.failure);
+  }
   return Measurement{decode ? absl::StrCat("DecodeStep/", name_, "/batch:", batch, "/context:", context)
                             : absl::StrCat("PrefillStep/", name_, "/rows:", rows, "/context:", context),
                      *std::move(seconds),
@@ -95,7 +103,8 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
                      {target == 0 ? Target::kNone
                       : decode    ? Target::kShareOfCopy
                                   : Target::kShareOfGemm,
-                      target}};
+                      target},
+                     std::move(note)};
 }
 
 Measurement WholePrefill(const std::string& name, const ModelConfig& config, const Measurement& first,

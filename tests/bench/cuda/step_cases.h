@@ -20,9 +20,10 @@ class BenchModel {
   static absl::StatusOr<std::unique_ptr<BenchModel>> Create(BenchDevice* device, const std::string& name,
                                                             const ModelConfig& config, int max_rows);
 
-  // One step of `rows` new tokens for each of `batch` sequences, from the plan until the logits of the last
-  // rows are in device memory and the host has seen the first. RESOURCE_EXHAUSTED when their state does not
-  // fit. A target counts against the copy's rate when rows is 1 and against the product's otherwise; 0: none.
+  // Requires a device whose backend MakeCudaBackend made. One step of `rows` new tokens for each of `batch`
+  // sequences, from the plan until the logits of the last rows are in device memory and the host has seen the
+  // first. RESOURCE_EXHAUSTED when their state does not fit. A target counts against the copy's rate when
+  // rows is 1 and against the product's otherwise; 0: none.
   absl::StatusOr<Measurement> MeasureStep(int batch, int rows, int context, double target);
 
  private:

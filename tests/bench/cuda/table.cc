@@ -78,6 +78,7 @@ std::string TableLine(const Measurement& m, const DeviceLimits& limits) {
   if (m.target.kind != Target::kNone) absl::StrAppend(&line, "  ", TextOf(m.target), ":");
   if (const std::string verdict = VerdictOf(m, limits); !verdict.empty())
     absl::StrAppend(&line, m.target.kind == Target::kNone ? "  " : " ", verdict);
+  if (!m.note.empty()) absl::StrAppend(&line, "  (", m.note, ")");
   return line;
 }
 

@@ -24,6 +24,7 @@ struct Measurement {
   std::vector<double> seconds;  // of one run, a value for each sample; not empty
   Work work;
   Target target;
+  std::string note = {};  // how it ran
 };
 
 double Median(std::vector<double> values);

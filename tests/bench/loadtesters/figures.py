@@ -15,6 +15,7 @@ class Figures:
     ttft_p50: float = None
     ttft_p99: float = None
     tpot: float = None  # mean over requests of each one's mean gap
+    warning: str = ""   # the tool's own word against its figures
 
 
 def of_requests(requests, failed, rate):

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 
 import figures
 import random_checkpoint
@@ -20,9 +21,9 @@ FIRST_TOKEN_MS, BETWEEN_MS = 100, 10  # of the script
 
 
 def loads(quick):
-    count = 12 if quick else 60
-    yield ("Open loop", f"{count} requests, Poisson at 0.8/s, 64 to 512 tokens in, 32 to 96 out",
-           tools.Load(workload.rows(count, 0.8, (64, 512), (32, 96))))
+    count = 12 if quick else 48
+    yield ("Open loop", f"{count} requests, Poisson at 1/s, 64 to 512 tokens in, 32 to 96 out",
+           tools.Load(workload.rows(count, 1, (64, 512), (32, 96))))
     yield ("Closed loop", f"6 users without pause, {count} requests, 256 tokens in, 64 out",
            tools.Load(workload.rows(count, 1, (256, 256), (64, 64), seed=2), users=6))
 
@@ -65,7 +66,11 @@ def table(made, truth):
             cells += [cell(value, digits), cell(reference, digits), percent(value, reference)]
         cells += [f"{cell(said.ttft_p50, 1)}, {cell(said.ttft_p99, 1)}", cell(said.tpot, 2)]
         print("| " + " | ".join(cells) + " |")
-    print(flush=True)
+    print()
+    for name, (said, _) in made.items():
+        if said.warning:
+            print(f"{name} itself: {said.warning}\n")
+    sys.stdout.flush()
 
 
 def main():
@@ -74,7 +79,7 @@ def main():
     parser.add_argument("--work_dir", required=True, type=pathlib.Path, help="where the venvs of the others are; results go there too")
     parser.add_argument("--only", default="", help="a part of a load tester's name")
     parser.add_argument("--load", default="", help="a part of a load's name: open, closed or script")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the requests, to see that all of it runs")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the requests, to see that all of it runs")
     arguments = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("needs two cores: one for the server, one for the load tester")
@@ -96,7 +101,7 @@ def main():
         finally:
             server.stop()
     for streams in streams_of(arguments.quick) if arguments.load.lower() in "scripted" else ():
-        trace = workload.rows(4 * streams, 1, (64, 64), (200, 200), seed=3)
+        trace = workload.rows(3 * streams, 1, (64, 64), (200, 200), seed=3)
         print(f"**Scripted**: {streams} streams at once, 64 tokens in, 200 out, first token after {FIRST_TOKEN_MS} ms, then one each "
               f"{BETWEEN_MS} ms\n")
         script = lambda: servers.ScriptedServer(build_dir / "sessa-scripted-server", SERVER_CORES, FIRST_TOKEN_MS, BETWEEN_MS)

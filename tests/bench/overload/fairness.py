@@ -34,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build_dir", required=True, type=pathlib.Path)
     parser.add_argument("--work_dir", required=True, type=pathlib.Path)
-    parser.add_argument("--seconds", type=int, default=60, help="of each case")
+    parser.add_argument("--seconds", type=int, default=40, help="of each case")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     arguments = parser.parse_args()
@@ -42,8 +42,8 @@ def main():
     model = servers.make_model(arguments.work_dir / f"model-{arguments.hidden}-{arguments.layers}", arguments.hidden, arguments.layers)
     common = (f"--lengths={LENGTHS}",)
     with servers.Server(arguments.build_dir, model) as server:
-        capacity = servers.load(arguments.build_dir, server, arguments.work_dir, *common, "--users=48", "--duration_seconds=30",
-                                "--warmup_seconds=5")["all"]["figures"]["requests_per_second"]
+        capacity = servers.load(arguments.build_dir, server, arguments.work_dir, *common, "--users=48", "--duration_seconds=20",
+                                "--warmup_seconds=5", "--cooldown_seconds=1")["all"]["figures"]["requests_per_second"]
     print(f"Capacity, 48 users without pause: {capacity:.1f} requests/s. Each case: {arguments.seconds} s.\n")
     print("| | tenant | weight | sends/s | served/s | share | fair share | TTFT p50 |\n|---|---|---|---|---|---|---|---|")
     for title, tenants in CASES:
@@ -53,14 +53,15 @@ def main():
         rate = capacity * sum(sends for _, sends in tenants.values())
         with servers.Server(arguments.build_dir, model, f"--api_keys_file={keys}") as server:
             run = servers.load(arguments.build_dir, server, arguments.work_dir, *common, f"--tenants_file={loads}", f"--rate={rate:.3f}",
-                               f"--duration_seconds={arguments.seconds}", "--warmup_seconds=10")
+                               f"--duration_seconds={arguments.seconds}", "--warmup_seconds=10", "--cooldown_seconds=1")
         served = {group["name"]: group for group in run["tenants"]}
         tokens = {name: served[name]["figures"]["output_tokens_per_second"] for name in tenants}
         fair = fair_shares({name: sends for name, (_, sends) in tenants.items()}, {name: weight for name, (weight, _) in tenants.items()})
         for name, (weight, sends) in tenants.items():
             group = served[name]
+            ttft = group["latencies"]["ttft"]["p50"]
             print(f"| {title} | {name} | {weight} | {sends * capacity:.1f} | {tokens[name] / 32:.1f} | "
-                  f"{100 * tokens[name] / sum(tokens.values()):.0f} % | {100 * fair[name]:.0f} % | {group['latencies']['ttft']['p50']:.2f} s |")
+                  f"{100 * tokens[name] / sum(tokens.values()):.0f} % | {100 * fair[name]:.0f} % | {'' if ttft is None else f'{ttft:.2f} s'} |")
             title = ""
 
 

@@ -23,8 +23,8 @@ def main():
     parser.add_argument("--build_dir", required=True, type=pathlib.Path)
     parser.add_argument("--work_dir", required=True, type=pathlib.Path)
     parser.add_argument("--seconds", type=int, default=180, help="of overload; of capacity a third")
-    parser.add_argument("--users", type=int, default=48, help="whose requests are the capacity")
-    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--users", type=int, default=24, help="whose requests are the capacity")
+    parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
@@ -32,17 +32,18 @@ def main():
     common = (f"--lengths={LENGTHS}", f"--slo={SLO}", "--prompt_as=text")
     with servers.Server(arguments.build_dir, model) as server:
         run = lambda *flags: servers.load(arguments.build_dir, server, arguments.work_dir, *common, *flags)
-        capacity = run(f"--users={arguments.users}", f"--duration_seconds={arguments.seconds // 3}", "--warmup_seconds=10")
+        capacity = run(f"--users={arguments.users}", f"--duration_seconds={arguments.seconds // 3}", "--warmup_seconds=10",
+                       "--cooldown_seconds=1")
         server.idle()
         ended_before, received_before = server.outcomes()
         before = server.resident_mib()
         rate = TIMES * figures(capacity)["requests_per_second"]
         with servers.Watcher(server) as watcher:
-            overload = run(f"--rate={rate:.3f}", f"--duration_seconds={arguments.seconds}")
+            overload = run(f"--rate={rate:.3f}", f"--duration_seconds={arguments.seconds}", "--cooldown_seconds=1")
         server.idle()
         ended, received = server.outcomes()
     counted = {name: int(ended[name] - ended_before.get(name, 0)) for name in ended}
-    sent = overload["all"]["requests"]
+    sent = overload["all"]["requests"] + overload["window"]["requests_outside"]
     goodput, at_capacity = figures(overload)["goodput"], figures(capacity)["goodput"]
     third = len(watcher.resident) // 3
     late, early = max(watcher.resident[-third:]), max(watcher.resident[:third])
