@@ -14,6 +14,8 @@ namespace {
 constexpr double kSpeedSeconds = 5;  // over which the speed of prompts is averaged: with few slots they start
                                      // in bursts, as answers end
 constexpr double kMinSpeed = 1e-3;
+constexpr double kCaution = 1.25;  // who is taken on the last moment, as predicted, is late half of the time,
+                                   // and what was computed for it is lost
 constexpr double kForget = 1.0 - 1.0 / 64;
 constexpr absl::Duration kMinRetry = absl::Seconds(1), kMaxRetry = absl::Minutes(1);
 
@@ -76,7 +78,7 @@ absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting
   }
   const absl::Duration answer =
       absl::Seconds(step_seconds_) * (lengths_.ExpectedRemaining(0, a.max_tokens) - 1);
-  const absl::Duration late = now + wait + prompt + answer - a.deadline;
+  const absl::Duration late = kCaution * (wait + prompt + answer) - (a.deadline - now);
   if (late > absl::ZeroDuration()) {
     return Refuse(absl::StrCat("it would wait for about ", Rounded(wait), " and miss its deadline"), late);
   }

@@ -128,9 +128,9 @@ TEST_F(AdmissionTest, WhatCannotEndByItsDeadlineIsRefused) {
   a.deadline = now_ + absl::Milliseconds(500);
   EXPECT_TRUE(Check(a).ok());  // nobody waits: it is tried
   Enter(Of(kSecond), 2);
-  a.deadline = now_ + absl::Milliseconds(4100);
+  a.deadline = now_ + absl::Milliseconds(5150);  // a quarter more than those four seconds
   EXPECT_TRUE(Check(a).ok());
-  a.deadline = now_ + absl::Milliseconds(3900);
+  a.deadline = now_ + absl::Milliseconds(4900);
   EXPECT_THAT(Check(a).message(), HasSubstr("deadline"));
 }
 

@@ -2,7 +2,7 @@
 five times the requests that it served then, whatever it answers. Prints a table: each figure beside its limit.
 
 The prompts are text, so that what is refused would have been tokenised. What counts as good is an answer within ten seconds of
-the time at which its request was due.
+the time at which its request was due; that is the deadline that each request states.
 """
 import argparse
 import pathlib
@@ -29,7 +29,7 @@ def main():
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     model = servers.make_model(arguments.work_dir / f"model-{arguments.hidden}-{arguments.layers}", arguments.hidden, arguments.layers)
-    common = (f"--lengths={LENGTHS}", f"--slo={SLO}", "--prompt_as=text")
+    common = (f"--lengths={LENGTHS}", f"--slo={SLO}", "--prompt_as=text", '--extra_body={"timeout": 10}')
     with servers.Server(arguments.build_dir, model) as server:
         run = lambda *flags: servers.load(arguments.build_dir, server, arguments.work_dir, *common, *flags)
         capacity = run(f"--users={arguments.users}", f"--duration_seconds={arguments.seconds // 3}", "--warmup_seconds=10",
