@@ -88,7 +88,8 @@ class Engine::Impl {
         workers_(std::move(workers)),
         observer_(observer),
         context_(context),
-        scheduler_(SchedulerOptionsOf(options, config, workers_->num_pages())) {
+        scheduler_(SchedulerOptionsOf(options, config, workers_->num_pages())),
+        admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     stats_.num_pages = workers_->num_pages();
     stats_.heartbeat = absl::Now();
@@ -123,32 +124,29 @@ class Engine::Impl {
   absl::StatusOr<RequestId> Submit(Request request) {
     if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
     if (absl::Status fits = scheduler_.CheckFits(request); !fits.ok()) return fits;
-    const absl::Time arrival = absl::Now();
-    const int64_t tokens = static_cast<int64_t>(request.prompt.size());
+    const absl::Time now = absl::Now();
+    const Arrival arrival = ArrivalOf(request);
     RequestId id = 0;
     {
       MutexLock lock(&mutex_);
       if (!stats_.health.ok()) return stats_.health;
       if (draining_) return absl::UnavailableError("the server is shutting down");
-      if (stats_.num_waiting + unseen_requests_ >= options_.max_queued_requests) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat("max_queued_requests: ", options_.max_queued_requests, " requests wait already"));
-      }
-      // An empty queue takes any prompt: it could never wait in a smaller one.
-      const int64_t waiting = stats_.waiting_tokens + unseen_tokens_;
-      if (waiting > 0 && waiting + tokens > options_.max_queued_tokens) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat("max_queued_tokens: ", waiting, " prompt tokens wait already"));
-      }
+      if (absl::Status room = CheckRoom(arrival, now); !room.ok()) return room;
       id = next_id_++;
+      admission_.Enter(id, arrival, now);
       if (num_live_++ == 0)
         stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
-      unseen_tokens_ += tokens;
-      inbox_.push_back({Command::Kind::kAdd, id, std::move(request), 0, arrival});
+      unseen_tokens_ += arrival.num_prompt_tokens;
+      inbox_.push_back({Command::Kind::kAdd, id, std::move(request), 0, now});
     }
     wake_.notify_one();
     return id;
+  }
+
+  absl::Status CheckQueue(const Arrival& arrival) const {
+    MutexLock lock(&mutex_);
+    return CheckRoom(arrival, absl::Now());
   }
 
   void Send(Command command) {
@@ -188,6 +186,11 @@ class Engine::Impl {
   const EngineOptions& options() const { return options_; }
 
  private:
+  absl::Status CheckRoom(const Arrival& arrival, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return admission_.Check(arrival, stats_.num_waiting + unseen_requests_,
+                            stats_.waiting_tokens + unseen_tokens_, now);
+  }
+
   void Run() {
     std::vector<Command> commands;
     std::vector<SchedulerEvent> events;
@@ -205,8 +208,8 @@ class Engine::Impl {
       scheduler_.Expire(now, &events);
       if (abort) scheduler_.AbortAll(absl::UnavailableError("the server is shutting down"), now, &events);
       if (stop) scheduler_.AbortAll(absl::CancelledError("the engine is closed"), now, &events);
-      Step(&events);
-      Publish(commands);
+      const EngineSupply supply = Step(&events);
+      Publish(commands, supply, events);
       commands.clear();
       Deliver(&events);
     }
@@ -231,23 +234,41 @@ class Engine::Impl {
     events->push_back({command.id, std::move(sink), std::move(end)});
   }
 
-  void Step(std::vector<SchedulerEvent>* events) {
+  EngineSupply Step(std::vector<SchedulerEvent>* events) {
+    EngineSupply supply;
+    supply.costs = &scheduler_.cost_model();
+    supply.lengths = &scheduler_.answer_lengths();
     const absl::Time begin = absl::Now();
     const StepPlan& plan = scheduler_.Schedule(begin);
-    if (plan.num_rows() == 0) return;
+    if (plan.num_rows() == 0) return supply;
     const absl::Duration predicted = scheduler_.PredictStep(plan);
     health_ = workers_->Execute(plan, &results_);
     const absl::Time end = absl::Now();
-    if (!health_.ok()) return scheduler_.AbortAll(health_, end, events);
+    if (!health_.ok()) {
+      scheduler_.AbortAll(health_, end, events);
+      return supply;
+    }
+    supply.step = end - begin;
+    supply.prefill = PrefillPart(plan, scheduler_.cost_model());
     scheduler_.ObserveStep(plan, end - begin);
     if (observer_ != nullptr) observer_(context_, {end - begin, predicted, plan.num_rows()});
     scheduler_.Commit(plan, results_, end, events);
+    return supply;
   }
 
   // Before the events are delivered: who sees an end sees it counted.
-  void Publish(const std::vector<Command>& commands) {
+  void Publish(const std::vector<Command>& commands, EngineSupply supply,
+               const std::vector<SchedulerEvent>& events) {
     const SchedulerStats s = scheduler_.Stats();
+    supply.num_running = s.num_running_sequences;
+    supply.num_free_slots = s.num_free_slots;
     MutexLock lock(&mutex_);
+    for (const SchedulerEvent& event : events) {
+      const auto* prompt = std::get_if<PromptInfo>(&event.what);
+      if (prompt != nullptr) admission_.Leave(event.request_id, prompt->num_cached_tokens);
+      if (std::holds_alternative<RequestEnd>(event.what)) admission_.Leave(event.request_id, -1);
+    }
+    admission_.Observe(supply);
     for (const Command& command : commands) {
       if (command.kind == Command::Kind::kAdd) --unseen_requests_;
     }
@@ -301,6 +322,7 @@ class Engine::Impl {
   mutable Mutex mutex_;
   std::condition_variable_any wake_, idle_;
   std::vector<Command> inbox_ ABSL_GUARDED_BY(mutex_);
+  Admission admission_ ABSL_GUARDED_BY(mutex_);
   RequestId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   int num_live_ ABSL_GUARDED_BY(mutex_) = 0;         // accepted, and OnEnd has not returned
   int unseen_requests_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted, and not in stats_ yet
@@ -348,6 +370,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
 }
 
 absl::StatusOr<RequestId> Engine::Submit(Request request) { return impl_->Submit(std::move(request)); }
+absl::Status Engine::CheckQueue(const Arrival& arrival) const { return impl_->CheckQueue(arrival); }
 void Engine::Cancel(RequestId id) { impl_->Send({Command::Kind::kCancel, id}); }
 void Engine::StopChoice(RequestId id, int choice) {
   impl_->Send({Command::Kind::kStopChoice, id, {}, choice});

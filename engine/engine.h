@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/admission.h"
 #include "engine/config.h"
 #include "engine/request.h"
 #include "engine/weights.h"
@@ -35,6 +36,8 @@ struct EngineOptions {
       absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
   int max_queued_requests = 1024;
   int64_t max_queued_tokens = 1 << 20;  // prompt tokens that wait
+  // A request that would wait longer is refused, as predicted (admission.h).
+  absl::Duration max_queue_time = absl::InfiniteDuration();
   bool enable_prefix_caching = true;
   int max_preemptions = 4;  // of one sequence; 0: none ever, its pages are reserved when it starts
 };
@@ -74,8 +77,11 @@ class Engine {
   ~Engine();  // cancels what is left; every sink has had its OnEnd when this returns
 
   // INVALID_ARGUMENT (bad value, named), OUT_OF_RANGE (context length), RESOURCE_EXHAUSTED (queue full),
-  // UNAVAILABLE (draining, or a device fault). On error the sink is not called.
+  // UNAVAILABLE (draining, or a device fault). On error the sink is not called. RESOURCE_EXHAUSTED also for
+  // what would wait for too long; it says when to try again (kRetryAfterMsPayload) unless no time would help.
   absl::StatusOr<RequestId> Submit(Request request);
+  // Whether the queue would take it now, before anything is spent on it: the RESOURCE_EXHAUSTED of Submit.
+  absl::Status CheckQueue(const Arrival& arrival) const;
 
   // Ends the request with CANCELLED; its pages are free at the next step. Unknown or ended ids are ignored.
   void Cancel(RequestId id);

@@ -76,6 +76,7 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (o.target_step_time <= absl::ZeroDuration()) return Bad("target_step_time", "must be above 0");
   if (o.max_queued_requests < 1) return Bad("max_queued_requests", "must be at least 1");
   if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");
+  if (o.max_queue_time <= absl::ZeroDuration()) return Bad("max_queue_time", "must be above 0");
   if (o.max_preemptions < 0) return Bad("max_preemptions", "must be at least 0");
   if (o.state_cache_bytes < 0) return Bad("state_cache_bytes", "must be at least 0");
   return o;

@@ -82,8 +82,9 @@ struct Request {
   SamplingParams sampling;
   int n = 1;  // choices; choice i samples with seed + i
   absl::Time deadline = absl::InfiniteFuture();
-  std::string tenant;  // fairness and cache salt; empty: the default tenant
-  int priority = 0;    // lower first
+  std::string tenant;     // fairness and cache salt; empty: the default tenant
+  int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
+  int priority = 0;       // lower first
   std::shared_ptr<TokenSink> sink;
 };
 

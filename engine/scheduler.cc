@@ -45,6 +45,7 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
 absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
   if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
   if (request.n < 1) return absl::InvalidArgumentError("n must be at least 1");
+  if (request.tenant_weight < 1) return absl::InvalidArgumentError("tenant_weight must be at least 1");
   if (request.sampling.max_tokens < 1) return absl::InvalidArgumentError("max_tokens must be at least 1");
   if (requests_.contains(id)) return absl::AlreadyExistsError(absl::StrCat("request ", id, " is alive"));
   if (stats_.num_waiting >= options_.max_queued_requests) {
@@ -55,7 +56,7 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
   auto state = std::make_unique<RequestState>();
   state->id = id;
   state->request = std::move(request);
-  state->tenant = tenants_.Arrive(state->request.tenant);
+  state->tenant = tenants_.Arrive(state->request.tenant, state->request.tenant_weight);
   state->end.arrival = now;
   state->end.scheduled = state->end.first_token = absl::InfinitePast();
   state->prompt.num_tokens = static_cast<int>(state->request.prompt.size());
@@ -169,17 +170,19 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
 }
 
 bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
-  if (static_cast<int>(running_.size()) >= max_running_) return false;
+  full_ = true;
+  if (static_cast<int>(running_.size()) >= max_running_ || BatchIsFull()) return false;
   RequestState* request = FindRequest(s->request_id);
   if (options_.enable_prefix_caching && !request->NeedsPromptRows()) {
     // The last token's row is always computed: it gives the next token.
     s->pages = pool_.Lookup(s->tokens, s->tenant->name, s->num_tokens() - 1);
   }
-  if (!FitsBesideRunning(*s)) {
+  if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s)) {
     pool_.Release(s->pages);
     s->pages.clear();
     return false;
   }
+  full_ = false;
   waiting_.Remove(s);
   SetRunning(s, true);
   s->num_registered = static_cast<int>(s->pages.size());
@@ -195,7 +198,17 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   return true;
 }
 
-// `s` holds its prefix hit already. Rule (3) and rule (b) of the header, for each class of pages.
+// Once a token of each running sequence fills the step, another would make every stream slower than asked
+// for; but not below four times a sequence's own time: by then batching has given three quarters of what it
+// can. Their contexts do not count, or one long document would keep everybody out until its answer has ended.
+bool Scheduler::BatchIsFull() const {
+  StepFeatures one, all;
+  one.rows = 1;
+  all.rows = static_cast<int64_t>(running_.size());
+  return cost_model_.Predict(all) > std::max(options_.target_step_time, 4 * cost_model_.Predict(one));
+}
+
+// `s` holds its prefix hit already. Rule (3) for now, and rule (b) of the header, for each class of pages.
 bool Scheduler::FitsBesideRunning(const Sequence& s) const {
   const int held = static_cast<int>(s.pages.size());
   const int wanted = std::min(pool_.PagesFor(s.num_tokens()) + 1, MaxPages(s));
@@ -212,6 +225,22 @@ bool Scheduler::FitsBesideRunning(const Sequence& s) const {
     if (IsProtected(s) && reserved > pool_.class_capacity(c)) return false;
   }
   return true;
+}
+
+// Rule (3) for later. Alone it always fits, as expected lengths are at most the longest.
+bool Scheduler::WillFitBesideRunning(const Sequence& s) const {
+  std::vector<PageDemand> demands = {DemandOf(s)};
+  int free = 0;
+  for (int c = 0; c < pool_.num_classes(); ++c) free += pool_.class_free(c);
+  for (const Sequence* r : running_) demands.push_back(DemandOf(*r));
+  return PeakGrowth(absl::MakeSpan(demands), options_.page_size) <= free;
+}
+
+PageDemand Scheduler::DemandOf(const Sequence& s) const {
+  const auto own = std::partition_point(s.pages.begin(), s.pages.end(),  // shared ones come first
+                                        [this](int32_t page) { return pool_.num_references(page) > 1; });
+  return {static_cast<int>(s.pages.size()), static_cast<int>(s.pages.end() - own), s.num_tokens() - 1,
+          answer_lengths_.ExpectedRemaining(s.num_generated(), s.max_size - s.prompt_size)};
 }
 
 // Others are preempted for the first missing page only: a chunk may as well be shorter.

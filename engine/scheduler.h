@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/cost_model.h"
+#include "engine/page_forecast.h"
 #include "engine/page_pool.h"
 #include "engine/prefill_budget.h"
 #include "engine/request.h"
@@ -50,8 +51,10 @@ struct SchedulerEvent {
 };
 
 struct SchedulerStats {
-  int num_running = 0;         // requests with at least one sequence that holds pages
-  int num_waiting = 0;         // the other live requests
+  int num_running = 0;  // requests with at least one sequence that holds pages
+  int num_waiting = 0;  // the other live requests
+  int num_running_sequences = 0;
+  int num_free_slots = 0;  // sequences that could start now; 0 after one that did not fit, while any waits
   int64_t waiting_tokens = 0;  // their prompts
   int num_pages = 0, num_used_pages = 0;
   int64_t num_preemptions = 0, num_recomputed_tokens = 0;
@@ -66,8 +69,9 @@ struct SchedulerStats {
 // nothing, that one. So short prompts do not wait for long ones, and a long one has a quarter of the steps
 // with prompt rows at least. Both orders are of waiting_queue.h, and keep priorities and tenants apart. (3)
 // Waiting sequences are admitted while their tokens (less the prefix hit) and one page more fit beside what
-// the running ones will need for theirs; the first that does not fit stops admission, so that a large one is
-// not passed over for ever.
+// the running ones need for theirs now, and while all of them, as page_forecast.h expects them to grow and
+// end, fit later, and while a token of each running sequence leaves time in the step (BatchIsFull); the first
+// that does not fit stops admission, so that a large one is not passed over for ever.
 //
 // When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
 // freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
@@ -143,6 +147,7 @@ class Scheduler {
   PagePool* mutable_pool_for_testing() { return &pool_; }
   const CostModel& cost_model() const { return cost_model_; }
   CostModel* mutable_cost_model() { return &cost_model_; }  // for the warm-up, before the first Schedule
+  const AnswerLengths& answer_lengths() const { return answer_lengths_; }
   // The live sequence, or null. For tests.
   const Sequence* FindSequence(uint64_t sequence_id) const;
 
@@ -165,7 +170,10 @@ class Scheduler {
   void PlanPrefillsInOrder(PrefillOrder order, absl::Time now);
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
   bool TryAdmit(Sequence* s, absl::Time now);
+  bool BatchIsFull() const;
   bool FitsBesideRunning(const Sequence& s) const;
+  bool WillFitBesideRunning(const Sequence& s) const;
+  PageDemand DemandOf(const Sequence& s) const;
   int MaxPages(const Sequence& s) const { return pool_.PagesFor(MaxTokensInCache(s)); }
   int GrowPages(Sequence* s, int num_rows);  // rows, of those wanted, that have pages now; may preempt
   Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
@@ -193,6 +201,7 @@ class Scheduler {
   CostModel cost_model_;
   PrefillBudget budget_;
   int num_overtakes_ = 0;  // steps in a row in which others than the AgedHead got the prompt rows
+  AnswerLengths answer_lengths_;
   TenantLedger tenants_;
   WaitingQueue waiting_;
   std::map<RequestId, std::unique_ptr<RequestState>> requests_;
@@ -207,6 +216,7 @@ class Scheduler {
   int planned_rows_ = 0;
   bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
   bool in_flight_ = false;  // plan_ has rows that wait for Commit
+  bool full_ = false;       // the last one that was to start did not fit
 
   SchedulerStats stats_;  // the gauges of pages are filled in by Stats()
 };

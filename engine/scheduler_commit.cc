@@ -47,6 +47,7 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   events->push_back(
       {request->id, request->request.sink, TokenUpdate{s->choice, result.token, result.logprobs, finish}});
   if (finish == FinishReason::kNone) return;
+  answer_lengths_.Observe(s->num_generated(), s->max_size - s->prompt_size);
   EndSequence(request, s->choice);
   if (request->num_live == 0) EndRequest(request, absl::OkStatus(), now, events);
 }
@@ -157,6 +158,8 @@ void Scheduler::StopChoice(RequestId id, int choice, absl::Time now, std::vector
   if (request->choices[choice] == nullptr) return;
   const bool computed_prompt =
       request->choices[choice]->status != SequenceStatus::kBlocked && !request->prompt_done;
+  const Sequence& s = *request->choices[choice];
+  answer_lengths_.Observe(s.num_generated(), s.max_size - s.prompt_size);
   EndSequence(request, choice);
   if (request->num_live == 0) {
     EndRequest(request, absl::OkStatus(), now, events);
@@ -187,6 +190,8 @@ SchedulerStats Scheduler::Stats() const {
   SchedulerStats stats = stats_;
   stats.num_pages = pool_.num_pages();
   stats.num_used_pages = pool_.num_used_pages();
+  stats.num_running_sequences = static_cast<int>(running_.size());
+  if (!full_ || waiting_.size() == 0) stats.num_free_slots = max_running_ - stats.num_running_sequences;
   return stats;
 }
 

@@ -16,10 +16,11 @@ bool TenantLedger::SmallestActive(int64_t* counter) const {
   return found;
 }
 
-Tenant* TenantLedger::Arrive(const std::string& name) {
+Tenant* TenantLedger::Arrive(const std::string& name, int weight) {
   const auto [it, inserted] = tenants_.try_emplace(name);
   Tenant* tenant = &it->second;
   if (inserted) tenant->name = name;
+  tenant->weight = weight;
   int64_t smallest = 0;
   if (tenant->num_requests == 0 && SmallestActive(&smallest))
     tenant->counter = std::max(tenant->counter, smallest);

@@ -18,23 +18,28 @@ namespace sessa {
 
 struct Tenant {
   std::string name;
-  int64_t counter = 0;   // tokens served, on the scale of TenantLedger
+  int64_t counter = 0;   // tokens served over the weight, on the scale of TenantLedger
+  int weight = 1;        // its share beside others that wait
   int num_requests = 0;  // alive; 0: idle
 };
 
 // Virtual token counters (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): the active
 // tenant with the smallest counter goes first, and who comes back after idling starts at the smallest counter
-// of the active ones: credit cannot be saved up. Idle tenants whose counter no longer says anything are
-// forgotten, so the ledger stays small.
+// of the active ones: credit cannot be saved up. What counts are the tokens computed, of prompts less their
+// prefix hits and of answers, over the tenant's weight. Idle tenants whose counter no longer says anything
+// are forgotten, so the ledger stays small.
 class TenantLedger {
  public:
-  Tenant* Arrive(
-      const std::string& name);  // one more live request; the pointer is valid until the matching Leave
+  // One more live request; the pointer is valid until the matching Leave. Requires: weight >= 1. The newest
+  // request's weight counts.
+  Tenant* Arrive(const std::string& name, int weight);
   void Leave(Tenant* tenant);
-  void Charge(Tenant* tenant, int64_t tokens) { tenant->counter += tokens; }
+  void Charge(Tenant* tenant, int64_t tokens) { tenant->counter += tokens * kScale / tenant->weight; }
   size_t size() const { return tenants_.size(); }
 
  private:
+  static constexpr int64_t kScale = 1 << 20;  // so that a token over a weight of 1000 is exact to 0.1 %
+
   bool SmallestActive(int64_t* counter) const;  // false: nobody is active
   std::map<std::string, Tenant> tenants_;
 };

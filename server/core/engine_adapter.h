@@ -13,6 +13,7 @@ class EngineAdapter final : public TokenEngine {
   explicit EngineAdapter(std::unique_ptr<Engine> engine) : engine_(std::move(engine)) {}
 
   absl::StatusOr<RequestId> Submit(Request request) override { return engine_->Submit(std::move(request)); }
+  absl::Status CheckQueue(const Arrival& arrival) const override { return engine_->CheckQueue(arrival); }
   void Cancel(RequestId id) override { engine_->Cancel(id); }
   void StopChoice(RequestId id, int choice) override { engine_->StopChoice(id, choice); }
   void Drain(absl::Time deadline) override { engine_->Drain(deadline); }

@@ -6,13 +6,14 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/admission.h"
 
 namespace sessa {
 namespace {
 
 constexpr char kParam[] = "sessa/param";
 constexpr char kCode[] = "sessa/code";
-constexpr char kRetryMs[] = "sessa/retry_after_ms";
+constexpr auto& kRetryMs = kRetryAfterMsPayload;  // the engine sets it too
 
 std::string Payload(const absl::Status& status, const char* url) {
   auto payload = status.GetPayload(url);

@@ -49,7 +49,9 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
 }  // namespace
 
 Service::Service(ServiceOptions options)
-    : options_(std::move(options)), metrics_(options_.model_name, options_.version) {}
+    : options_(std::move(options)),
+      metrics_(options_.model_name, options_.version),
+      text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)) {}
 
 Service::~Service() = default;
 
@@ -152,13 +154,45 @@ void Service::LeaveTenant(const std::string& tenant) {
   if (--it->second == 0) tenant_requests_.erase(it);
 }
 
+absl::Status Service::CheckQueue(const std::string& tenant) const {
+  auto served = model();
+  if (served == nullptr) return absl::OkStatus();  // Generate says that it is loading
+  Arrival arrival;
+  arrival.tenant = tenant;
+  arrival.tenant_weight = options_.api_keys.Weight(tenant);
+  arrival.priority = Arrival::kMostUrgent;
+  return served->engine->CheckQueue(arrival);
+}
+
+absl::Status Service::CheckBeforeTokenising(const ServedModel& served, const GenerationRequest& request,
+                                            const std::string& tenant, absl::Time deadline) const {
+  Arrival arrival;
+  arrival.tenant = tenant;
+  arrival.tenant_weight = options_.api_keys.Weight(tenant);
+  arrival.priority = static_cast<int>(request.priority);
+  arrival.n = static_cast<int>(request.n);
+  arrival.max_tokens = static_cast<int>(request.max_tokens.value_or(1));
+  arrival.deadline = deadline;
+  const int64_t max_model_len = served.engine->options().max_model_len;
+  for (const PromptInput& prompt : request.prompts) {
+    const auto* text = std::get_if<std::string>(&prompt);
+    int64_t least = text != nullptr ? served.tokenizer->MinTokens(text->size())
+                                    : static_cast<int64_t>(std::get<std::vector<int32_t>>(prompt).size());
+    if (request.truncate_prompt_tokens.has_value()) {
+      least = std::min(least, *request.truncate_prompt_tokens);
+    } else if (least >= max_model_len) {
+      return ContextLengthError(request.is_chat ? "messages" : "prompt",
+                                absl::StrCat("This model's context is ", max_model_len,
+                                             " tokens; the prompt has at least ", least, "."));
+    }
+    arrival.num_prompt_tokens = std::max<int64_t>(1, least);
+    if (absl::Status room = served.engine->CheckQueue(arrival); !room.ok()) return room;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const ServedModel& served,
                                                                          GenerationRequest* request) const {
-  if (request->is_chat) {
-    auto text = RenderChat(served.name, request->messages, request->add_generation_prompt);
-    if (!text.ok()) return text.status();
-    request->prompts = {*std::move(text)};
-  }
   // A chat template writes its special tokens itself.
   const bool add_special = request->add_special_tokens.value_or(!request->is_chat);
   const char* param = request->is_chat ? "messages" : "prompt";
@@ -192,13 +226,20 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   std::shared_ptr<const ServedModel> served = model();
   const ModelFacts facts = FactsOf(*served);
   if (absl::Status valid = ValidateRequest(request, facts, options_.limits); !valid.ok()) return fail(valid);
+  const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
+  if (request.is_chat) {
+    auto text = RenderChat(served->name, request.messages, request.add_generation_prompt);
+    if (!text.ok()) return fail(text.status());
+    request.prompts = {*std::move(text)};
+  }
+  if (absl::Status room = CheckBeforeTokenising(*served, request, tenant, deadline); !room.ok())
+    return fail(room);
   auto prompts = EncodePrompts(*served, &request);
   if (!prompts.ok()) return fail(prompts.status());
 
   const uint64_t seed = RandomSeed();
   std::vector<Request> requests(prompts->size());
   auto queue = std::make_shared<EventQueue>(QueueBound(request, requests.size(), options_.limits));
-  const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
   int64_t total_tokens = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
     Request& r = requests[i];
@@ -209,6 +250,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     r.n = static_cast<int>(request.n);
     r.deadline = deadline;
     r.tenant = tenant;
+    r.tenant_weight = options_.api_keys.Weight(tenant);
     r.priority = static_cast<int>(request.priority);
     r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n, r.sampling.max_tokens);
   }

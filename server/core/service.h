@@ -19,6 +19,7 @@
 #include "server/core/generation_request.h"
 #include "server/core/limits.h"
 #include "server/core/metrics.h"
+#include "server/core/text_pool.h"
 #include "server/core/token_engine.h"
 
 namespace sessa {
@@ -44,6 +45,7 @@ struct ServiceOptions {
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
   AccessLogFormat access_log = AccessLogFormat::kOff;
+  int num_text_threads = 2;
 };
 
 class Service {
@@ -73,7 +75,10 @@ class Service {
   absl::StatusOr<std::string> Authenticate(absl::string_view authorization) const {
     return options_.api_keys.Tenant(authorization);
   }
-  // Validates, tokenises and submits. On error the ticket has its outcome. `ticket` is kept until the end.
+  // Whether the engine's queue has room for anything of this tenant: before its body is parsed, or even read.
+  absl::Status CheckQueue(const std::string& tenant) const;
+  // Validates, tokenises and submits. What could never be taken is not tokenised. On error the ticket has its
+  // outcome. `ticket` is kept until the end.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerationRequest request, const std::string& tenant,
                                                        RequestTicket ticket);
 
@@ -90,6 +95,7 @@ class Service {
   absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(absl::string_view name) const;
   std::string RenderMetrics();
 
+  TextPool& text_pool() { return text_pool_; }
   const ServiceOptions& options() const { return options_; }
   const Limits& limits() const { return options_.limits; }
   Metrics& metrics() { return metrics_; }
@@ -99,11 +105,15 @@ class Service {
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
   absl::Status CheckState(bool settling_is_fine) const;
-  // One list of token ids for each prompt; fills request->prompts with the chat template's text.
+  // One list of token ids for each prompt.
   absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
                                                                   GenerationRequest* request) const;
   absl::Status AdmitTenant(const std::string& tenant);
   void LeaveTenant(const std::string& tenant);
+  // What Submit will ask of the queue, as far as it is known without tokenising: every text has at least so
+  // many tokens as its bytes need.
+  absl::Status CheckBeforeTokenising(const ServedModel& model, const GenerationRequest& request,
+                                     const std::string& tenant, absl::Time deadline) const;
 
   const ServiceOptions options_;
   Metrics metrics_;
@@ -112,6 +122,7 @@ class Service {
   bool settling_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<std::string, int> tenant_requests_ ABSL_GUARDED_BY(mutex_);
+  TextPool text_pool_;  // last: its threads use the rest
 };
 
 }  // namespace sessa

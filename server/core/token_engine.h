@@ -14,6 +14,7 @@ class TokenEngine {
  public:
   virtual ~TokenEngine() = default;
   virtual absl::StatusOr<RequestId> Submit(Request request) = 0;
+  virtual absl::Status CheckQueue(const Arrival& arrival) const = 0;
   virtual void Cancel(RequestId id) = 0;
   virtual void StopChoice(RequestId id, int choice) = 0;
   virtual void Drain(absl::Time deadline) = 0;

@@ -24,7 +24,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
  public:
   GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log);
 
-  // Exactly one of these, once, before the call's handler returns. `on_done` runs when the call is over.
+  // The handler returns, and Start or Reject come later, from another thread.
+  void Defer() { self_ = shared_from_this(); }
+  // Exactly one of these, once; without Defer before the call's handler returns. `on_done` runs when the call
+  // is over.
   void Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
              std::function<void()> on_done);
   void Reject(const absl::Status& error);
@@ -51,6 +54,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
   absl::Mutex mutex_;
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
+  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish was called
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;   // perhaps before there was a generation to cancel

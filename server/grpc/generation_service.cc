@@ -1,5 +1,5 @@
 // See generation_service.h. Unary calls do their work on gRPC's callback thread: the longest is tokenising
-// one message of at most Limits::max_body_bytes.
+// one message of at most Limits::max_body_bytes. Long prompts to generate from go to the text pool.
 #include "server/grpc/generation_service.h"
 
 #include <algorithm>
@@ -64,6 +64,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
   if (!core_request.ok()) return reject(core_request.status());
   if (id.size() > kMaxRequestIdBytes) return reject(FieldError("request_id", "must have at most 128 bytes"));
@@ -87,14 +88,28 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
     absl::MutexLock lock(&mutex_);
     streams_.erase(key);
   };
-  absl::StatusOr<std::unique_ptr<sessa::Generation>> generation =
-      service_->Generate(*std::move(core_request), *tenant, std::move(ticket));
-  if (!generation.ok()) {
+  // std::function copies what it holds: the ticket and the request are shared with it alone.
+  auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
+  auto shared_request = std::make_shared<GenerationRequest>(*std::move(core_request));
+  auto generate = [this, stream, shared_ticket, shared_request, tenant = *tenant, forget] {
+    absl::StatusOr<std::unique_ptr<sessa::Generation>> generation =
+        service_->Generate(std::move(*shared_request), tenant, std::move(*shared_ticket));
+    if (generation.ok()) return stream->Start(*std::move(generation), wakeups_, forget);
     forget();
     stream->Reject(generation.status());
+  };
+  const size_t num_bytes = request->ByteSizeLong();
+  if (num_bytes <= TextPool::kLongBytes) {
+    generate();
     return stream.get();
   }
-  stream->Start(*std::move(generation), wakeups_, std::move(forget));
+  stream->Defer();
+  if (!service_->text_pool().Post(num_bytes, std::move(generate))) {
+    forget();
+    const absl::Status full = absl::ResourceExhaustedError("too many long requests wait to be read");
+    shared_ticket->Finish(full);
+    stream->Reject(full);
+  }
   return stream.get();
 }
 

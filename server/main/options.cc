@@ -19,7 +19,10 @@ ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the fol
 ABSL_FLAG(std::string, host, "127.0.0.1", "address to listen on; 0.0.0.0 for all");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
 ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
-ABSL_FLAG(std::string, api_keys_file, "", "one 'KEY' or 'KEY TENANT' a line; without: no keys are asked for");
+ABSL_FLAG(
+    std::string, api_keys_file, "",
+    "a line for each key: 'KEY [TENANT] [weight=N]', where tenants that wait share the engine by weight "
+    "(1 to 1000, 1 without); without the file: no keys are asked for");
 ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
@@ -63,6 +66,11 @@ ABSL_FLAG(
     "have a quarter of the time in any case");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
+ABSL_FLAG(
+    double, max_queue_seconds, 5,
+    "a request that would wait longer before its prompt is begun, as predicted, is refused with 503 and a "
+    "Retry-After, or as long as its own prompt takes where that is longer; so is one that would miss its "
+    "deadline; 0: only the deadline counts");
 ABSL_FLAG(int32_t, max_preemptions, 4,
           "of one sequence; 0: none ever, its pages are reserved when it starts");
 ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
@@ -188,6 +196,9 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   engine.target_step_time = absl::Milliseconds(step_ms);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   engine.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
+  const double queue_seconds = absl::GetFlag(FLAGS_max_queue_seconds);
+  if (!(queue_seconds >= 0)) return FlagError("max_queue_seconds", "must be at least 0");
+  if (queue_seconds > 0) engine.max_queue_time = absl::Seconds(queue_seconds);
   engine.max_preemptions = absl::GetFlag(FLAGS_max_preemptions);
   engine.enable_prefix_caching = absl::GetFlag(FLAGS_prefix_caching);
   return options;

@@ -4,6 +4,7 @@
 #include "server/rest/connection.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -12,12 +13,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "boost/asio/dispatch.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/ssl/stream.hpp"
-#include "boost/asio/steady_timer.hpp"
 #include "boost/asio/write.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http/read.hpp"
+#include "server/rest/epoch_timer.h"
 #include "server/rest/http_read.h"
 
 namespace sessa {
@@ -106,11 +108,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // kIdle, nothing pending: a header if there are bytes, else wait for some.
   void Continue() {
-    while (buffer_.size() > 0) {  // blank lines before a request are skipped, as RFC 9112 asks
-      const char c = *static_cast<const char*>(buffer_.data().data());
-      if (c != '\r' && c != '\n') return ReadHeader();
-      buffer_.consume(1);
-    }
+    SkipBlankLines(&buffer_);
+    if (buffer_.size() > 0) return ReadHeader();
     StartReadTimer(context_->options.idle_timeout);
     Fill();
   }
@@ -197,8 +196,21 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void Dispatch() {
     StopReadTimer();
     state_ = State::kRespond;
-    Handlers::Result result = context_->handlers.Handle(&*exchange_, parser_->get().body());
-    parser_.reset();  // a large body is not kept while its answer is generated
+    handling_ = true;
+    std::string body = std::move(parser_->get().body());
+    parser_.reset();
+    // Until Handled the exchange is not touched here; what runs elsewhere keeps the executor alive too.
+    context_->handlers.HandleText(
+        &*exchange_, std::move(body), gone_, [self = Self(), io = io_.lock()](Handlers::Result result) {
+          auto shared = std::make_shared<Handlers::Result>(std::move(result));
+          net::dispatch(self->stream_.get_executor(), [self, shared] { self->Handled(std::move(*shared)); });
+        });
+    if (handling_) Fill();  // watches for a client that leaves
+  }
+
+  void Handled(Handlers::Result result) {
+    handling_ = false;
+    if (state_ == State::kClosed) return Abandon();
     if (auto* reply = std::get_if<Reply>(&result)) return Send(std::move(*reply));
     call_ = std::get<std::unique_ptr<GenerationCall>>(std::move(result));
     // Called on the engine's thread. Only weak pointers, so that a late call keeps nothing alive.
@@ -271,7 +283,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // The client closed its side, or the connection broke.
   void ClientLeft() {
-    if (call_ == nullptr || call_->ended() || reply_sent_) {
+    const bool waits_for_text = handling_ && exchange_->route.generates;
+    if (!waits_for_text && (call_ == nullptr || call_->ended() || reply_sent_)) {
       stopping_ = true;  // all is generated: what can be written still is
       return;
     }
@@ -281,12 +294,12 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void Write(std::string bytes, std::function<void()> next) {
     out_ = std::move(bytes);
     writing_ = true;
-    StartWriteTimer(context_->options.write_timeout * (1 + out_.size() / kWriteBytes));
+    write_timer_.Start(context_->options.write_timeout * (1 + out_.size() / kWriteBytes),
+                       [self = Self()] { self->Close(); });
     net::async_write(stream_, net::buffer(out_),
                      [self = Self(), next = std::move(next)](ErrorCode ec, size_t) {
                        self->writing_ = false;
-                       ++self->write_epoch_;
-                       self->write_timer_.cancel();
+                       self->write_timer_.Stop();
                        if (self->state_ == State::kClosed) return;
                        ec ? self->Close() : next();
                      });
@@ -312,23 +325,23 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     if (state_ == State::kClosed) return;
     state_ = State::kClosed;
     StopReadTimer();
-    ++write_epoch_;
-    write_timer_.cancel();
-    if (exchange_.has_value()) {  // not answered to its end
-      context_->handlers.Abandon(&*exchange_, Outcome::kCancelled, 499);
-      context_->handlers.LogAccess(*exchange_, 499, call_.get());
-    }
+    write_timer_.Stop();
+    gone_ = true;
+    if (!handling_) Abandon();
     call_.reset();
     Lowest(stream_).close(ignored_);
   }
 
-  // ---- timers: an epoch tells a timer that fired just before it was set anew ----
+  void Abandon() {
+    if (!exchange_.has_value()) return;  // answered to its end
+    context_->handlers.Abandon(&*exchange_, Outcome::kCancelled, 499);
+    context_->handlers.LogAccess(*exchange_, 499, call_.get());
+  }
 
   void StartReadTimer(absl::Duration after) {
     timed_out_ = false;
-    read_timer_.expires_after(absl::ToChronoNanoseconds(after));
-    read_timer_.async_wait([self = Self(), epoch = ++read_epoch_](ErrorCode ec) {
-      if (ec || epoch != self->read_epoch_ || self->state_ == State::kClosed) return;
+    read_timer_.Start(after, [self = Self()] {
+      if (self->state_ == State::kClosed) return;
       self->timed_out_ = true;
       if (self->state_ == State::kHeader || self->state_ == State::kBody) {
         Lowest(self->stream_).cancel(self->ignored_);  // the read fails, ReadFailed says 408
@@ -338,27 +351,21 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     });
   }
   void StopReadTimer() {
-    ++read_epoch_;
     timed_out_ = false;
-    read_timer_.cancel();
-  }
-  void StartWriteTimer(absl::Duration after) {
-    write_timer_.expires_after(absl::ToChronoNanoseconds(after));
-    write_timer_.async_wait([self = Self(), epoch = ++write_epoch_](ErrorCode ec) {
-      if (!ec && epoch == self->write_epoch_) self->Close();
-    });
+    read_timer_.Stop();
   }
 
   const std::weak_ptr<net::io_context> io_;
   const std::shared_ptr<ConnectionContext> context_;
   Stream stream_;
-  net::steady_timer read_timer_, write_timer_;
-  uint64_t read_epoch_ = 0, write_epoch_ = 0;
+  EpochTimer read_timer_, write_timer_;
   boost::beast::flat_buffer buffer_;
   State state_ = State::kHandshake;
   bool reading_ = false;  // Fill's read is pending
   bool writing_ = false;
-  bool stopping_ = false;  // no request after this one
+  bool handling_ = false;          // the exchange is being worked on, maybe on another thread
+  std::atomic<bool> gone_{false};  // closed: nobody waits for that work any more
+  bool stopping_ = false;          // no request after this one
   bool timed_out_ = false;
   bool keep_alive_ = false;   // of the reply that is written
   bool reply_sent_ = false;   // a whole reply is on its way

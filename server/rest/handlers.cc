@@ -68,8 +68,28 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
                          absl::StrCat("The body has ", head.content_length, " bytes, at most ",
                                       service_->limits().max_body_bytes, " are taken."));
   }
-  if (refused.has_value()) x->ticket.Finish(Outcome::kInvalid, refused->status);
+  if (refused.has_value()) {
+    x->ticket.Finish(Outcome::kInvalid, refused->status);
+  } else if (x->route.generates && head.content_length > static_cast<int64_t>(TextPool::kLongBytes)) {
+    // With the queue full a long body is not even read; a short one has come with its head, most likely, and
+    // its connection can be kept.
+    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {
+      x->ticket.Finish(room);
+      return ErrorReply(room);
+    }
+  }
   return refused;
+}
+
+void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>& gone,
+                          std::function<void(Result)> done) const {
+  const size_t num_bytes = body.size();
+  if (num_bytes <= TextPool::kLongBytes) return done(Handle(x, body));
+  auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
+  if (service_->text_pool().Post(num_bytes, std::move(work))) return;
+  const absl::Status full = absl::ResourceExhaustedError("too many long bodies wait to be read");
+  x->ticket.Finish(full);
+  done(ErrorReply(full));
 }
 
 void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* call) const {
@@ -152,6 +172,10 @@ Reply Handlers::Model(const Route& route) const {
 }
 
 Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const {
+  if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {  // before the body is parsed
+    x->ticket.Finish(room);
+    return ErrorReply(room);
+  }
   const Endpoint endpoint = x->route.endpoint;
   const bool kserve = x->route.is_kserve();
   absl::StatusOr<ParsedGeneration> parsed =

@@ -2,6 +2,8 @@
 // becomes a reply or an accepted generation. Thread-safe; the Exchange belongs to the caller.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +30,7 @@ class Handlers {
  public:
   explicit Handlers(Service* service) : service_(service) {}  // outlives this
 
-  // 400, 404, 405, 401, 415, 413, or none: read the body. Takes the ticket of a generation request.
+  // 400, 404, 405, 401, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
   // Marks the exchange as refused with `status` before it came to Handle (413 while reading, 408, a client
   // that left).
@@ -43,6 +45,11 @@ class Handlers {
   // The access log's line of a generation request that was answered with `status`; `call` null: it was
   // refused.
   void LogAccess(const Exchange& exchange, int status, const GenerationCall* call) const;
+
+  // Handle on this thread, or on one of the text pool when the body is long: `done` gets the result there.
+  // Where too much waits there already the result is a refusal; once `gone` is set, anything.
+  void HandleText(Exchange* exchange, std::string body, const std::atomic<bool>& gone,
+                  std::function<void(Result)> done) const;
 
   const Limits& limits() const { return service_->limits(); }
 

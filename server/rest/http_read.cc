@@ -38,6 +38,14 @@ RequestHead HeadOf(const RequestParser& parser) {
   return head;
 }
 
+void SkipBlankLines(boost::beast::flat_buffer* buffer) {
+  while (buffer->size() > 0) {
+    const char c = *static_cast<const char*>(buffer->data().data());
+    if (c != '\r' && c != '\n') return;
+    buffer->consume(1);
+  }
+}
+
 std::optional<Reply> ReplyToReadError(boost::system::error_code ec, bool timed_out, const Limits& limits) {
   if (timed_out) return ErrorReply(408, "request_timeout", "The request took too long to arrive.");
   if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http/parser.hpp"
 #include "boost/beast/http/string_body.hpp"
 #include "server/core/limits.h"
@@ -14,6 +15,9 @@ using RequestParser = boost::beast::http::request_parser<boost::beast::http::str
 
 // Requires: the header is parsed.
 RequestHead HeadOf(const RequestParser& parser);
+
+// What RFC 9112 asks to skip before a request.
+void SkipBlankLines(boost::beast::flat_buffer* buffer);
 
 // None when the client left, so that nobody would read it.
 std::optional<Reply> ReplyToReadError(boost::system::error_code ec, bool timed_out, const Limits& limits);

@@ -1,5 +1,7 @@
 #include "server/tokenizer/bpe.h"
 
+#include <algorithm>
+#include <iterator>
 #include <queue>
 #include <tuple>
 
@@ -16,6 +18,10 @@ Bpe::Bpe(absl::flat_hash_map<std::string, int32_t> vocabulary, const std::vector
     const auto it = vocabulary_.find(std::string(1, static_cast<char>(byte)));
     byte_ids_[byte] = it == vocabulary_.end() ? -1 : it->second;
   }
+}
+
+bool Bpe::drops_bytes() const {
+  return std::any_of(std::begin(byte_ids_), std::end(byte_ids_), [](int32_t id) { return id < 0; });
 }
 
 void Bpe::Encode(std::string_view word, std::vector<int32_t>* ids) const {

@@ -24,6 +24,7 @@ class Bpe {
   // Appends the ids of one word in O(n log n). Bytes that are no token of their own are dropped, as Hugging
   // Face does without an unknown token.
   void Encode(std::string_view word, std::vector<int32_t>* ids) const;
+  bool drops_bytes() const;  // some byte is no token
 
  private:
   struct Rank {

@@ -106,4 +106,13 @@ std::string Normalizer::Apply(std::string_view text) const {
   return out;
 }
 
+// Of one character the most bytes go where a mathematical letter of four becomes ASCII; composing takes at
+// most three to one (Hangul), and of what it joins only letters were longer before.
+int Normalizer::MaxShrink() const {
+  for (Step step : steps_) {
+    if (step == Step::kStripLeft || step == Step::kStripRight) return 0;
+  }
+  return steps_.empty() ? 1 : 4;
+}
+
 }  // namespace sessa

@@ -18,6 +18,8 @@ class Normalizer {
 
   // Requires: well-formed UTF-8.
   std::string Apply(std::string_view text) const;
+  // Apply leaves at least one byte of so many; 0: it may leave none at all.
+  int MaxShrink() const;
 
  private:
   enum class Step { kNfc, kNfd, kNfkc, kNfkd, kLowercase, kStripLeft, kStripRight };

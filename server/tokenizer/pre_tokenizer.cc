@@ -1,5 +1,6 @@
 #include "server/tokenizer/pre_tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -98,6 +99,11 @@ absl::StatusOr<std::vector<std::string>> PreTokenizer::Split(std::string_view te
     words.swap(next);
   }
   return words;
+}
+
+bool PreTokenizer::drops_text() const {
+  return std::any_of(steps_.begin(), steps_.end(),
+                     [](const Step& step) { return step.behavior == Behavior::kRemoved; });
 }
 
 absl::Status PreTokenizer::Apply(const Step& step, std::string word, std::vector<std::string>* out) {

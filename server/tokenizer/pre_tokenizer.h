@@ -20,6 +20,7 @@ class PreTokenizer {
 
   // Requires: well-formed UTF-8.
   absl::StatusOr<std::vector<std::string>> Split(std::string_view text) const;
+  bool drops_text() const;  // what some pattern matches
 
  private:
   enum class Behavior { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext, kContiguous };

@@ -32,6 +32,12 @@ class Tokenizer {
   // text. INVALID_ARGUMENT for ill-formed UTF-8.
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const;
 
+  // The fewest ids that Encode makes of so many bytes of text. 0 where nothing can be said, as this tokenizer
+  // may drop text.
+  int64_t MinTokens(size_t num_bytes) const {
+    return max_bytes_ == 0 ? 0 : static_cast<int64_t>((num_bytes + max_bytes_ - 1) / max_bytes_);
+  }
+
   // Ids without a token are left out; ill-formed UTF-8 becomes U+FFFD.
   absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids, bool skip_special) const;
 
@@ -64,6 +70,7 @@ class Tokenizer {
   AddedTokenMatcher raw_added_, normalized_added_;
   std::vector<int32_t> prefix_, suffix_;  // special tokens around a text
   std::string bos_token_, eos_token_;
+  size_t max_bytes_ = 0;  // of text that one id stands for; 0: any number
 };
 
 }  // namespace sessa

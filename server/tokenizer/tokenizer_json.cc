@@ -1,5 +1,6 @@
 // Reads tokenizer.json and tokenizer_config.json. What would change ids and is not supported is an error,
 // never ignored.
+#include <algorithm>
 #include <array>
 #include <boost/json/value.hpp>
 #include <utility>
@@ -68,6 +69,7 @@ class TokenizerParser {
     t_.pre_tokenizer_ = *std::move(pre_tokenizer);
     if (absl::Status s = ParseModel(*model); !s.ok()) return s;
     if (absl::Status s = ParseAddedTokens(part("added_tokens")); !s.ok()) return s;
+    t_.max_bytes_ = MaxBytesOfToken();
     if (absl::Status s = ParseDecoder(part("decoder"), 0); !s.ok()) return s;
     return ParsePostProcessor(part("post_processor"), 0);
   }
@@ -169,6 +171,8 @@ class TokenizerParser {
       token.single_word = fields.Bool("single_word", false);
       token.normalized = fields.Bool("normalized", !token.special);
       if (token.content.empty()) fields.Fail("content", "must not be empty");
+      longest_added_ = std::max(longest_added_, token.content.size());
+      added_strip_ = added_strip_ || token.lstrip || token.rstrip;  // then one takes any number of spaces
       if (!fields.status().ok()) return fields.status();
       if (const auto known = t_.IdOf(token.content)) {
         token.id = *known;
@@ -241,7 +245,16 @@ class TokenizerParser {
                 : absl::InvalidArgumentError("tokenizer.json.post_processor.single: has no Sequence");
   }
 
+  size_t MaxBytesOfToken() const {
+    if (added_strip_ || t_.pre_tokenizer_->drops_text() || t_.bpe_->drops_bytes()) return 0;
+    size_t longest = longest_added_;
+    for (const Tokenizer::Token& token : t_.tokens_) longest = std::max(longest, token.bytes.size());
+    return longest * t_.normalizer_.MaxShrink();
+  }
+
   Tokenizer& t_;
+  size_t longest_added_ = 0;
+  bool added_strip_ = false;
 };
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenizer_json,

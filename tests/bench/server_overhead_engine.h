@@ -45,6 +45,7 @@ class StubEngine final : public TokenEngine {
     wake_.notify_one();
     return id;
   }
+  absl::Status CheckQueue(const Arrival&) const override { return absl::OkStatus(); }
   void Cancel(RequestId id) override {
     MutexLock lock(&mutex_);
     cancelled_.push_back(id);

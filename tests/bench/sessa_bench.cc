@@ -324,8 +324,7 @@ void Add(const std::string& name, Body body, const Args&... args) {
 
 void Register() {
   using absl::StrCat;
-  // bf16 weights with float32 and, where the CPU has an instruction for it, bf16 activations, on the vector
-  // unit and on AMX; and int8 weights.
+  // bf16 weights with float32 and, where the CPU has instructions for them, bf16 activations and AMX; int8.
   const CpuOptions f32{.num_threads = num_threads};
   CpuOptions dot = f32, amx = f32, amx_bf16 = f32;
   dot.bf16_activations = amx_bf16.bf16_activations = true;
@@ -333,8 +332,7 @@ void Register() {
   std::vector<std::tuple<std::string, DType, CpuOptions>> formats = {{"bf16", DType::kBF16, f32}};
   if (CpuHasBf16Dot()) formats.push_back({"bf16dot", DType::kBF16, dot});
   if (CpuHasAmx()) {
-    formats.push_back({"amx", DType::kBF16, amx});
-    formats.push_back({"amx_bf16", DType::kBF16, amx_bf16});
+    formats.insert(formats.end(), {{"amx", DType::kBF16, amx}, {"amx_bf16", DType::kBF16, amx_bf16}});
   }
   formats.push_back({"int8", DType::kI8, f32});
   for (const auto& [name, dtype, cpu] : formats) {

@@ -85,6 +85,7 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
       {"target_step_time", [](EngineOptions* o) { o->target_step_time = absl::ZeroDuration(); }},
       {"max_queued_requests", [](EngineOptions* o) { o->max_queued_requests = 0; }},
       {"max_queued_tokens", [](EngineOptions* o) { o->max_queued_tokens = 0; }},
+      {"max_queue_time", [](EngineOptions* o) { o->max_queue_time = absl::ZeroDuration(); }},
       {"max_preemptions", [](EngineOptions* o) { o->max_preemptions = -1; }},
       {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = -1; }},
       {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = 1000; }},

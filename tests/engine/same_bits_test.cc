@@ -115,6 +115,11 @@ TEST_P(SameBitsTest, PreemptedIsUninterrupted) {
     o.enable_prefix_caching = caching;
     auto engine = Make(o);
     ASSERT_EQ(engine->Stats().num_pages, 20);  // each needs 9 at its end
+    for (int i = 0; i < 3; ++i) {  // after answers so short more are started than have room for long ones
+      Request brief = MakeRequest(RandomPrompt(5), 280);
+      brief.sampling.allowed_token_ids = brief.sampling.stop_token_ids = {7};
+      Submit(engine.get(), brief)->WaitForEnd();
+    }
     std::vector<std::shared_ptr<CollectingSink>> sinks;
     for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
     for (size_t i = 0; i < sinks.size(); ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);

@@ -87,6 +87,12 @@ TEST(SchedulerTest, PriorityThenTenantServedLeast) {
 
 TEST(SchedulerTest, PreemptsTheNewestAndRecomputes) {
   SchedulerHarness h({.page_size = 16, .num_pages = 8});
+  for (RequestId id = 11; id <= 110; ++id) {  // answers that leave most of their max_tokens: the next are too
+    ASSERT_TRUE(h.Add(id, RandomPrompt(3, id), 100, NoEos()).ok());  // many for the pages
+    h.Step();
+    h.scheduler_.StopChoice(id, 0, h.now_, &h.events_);
+    h.Run();
+  }
   for (RequestId id = 1; id <= 3; ++id) ASSERT_TRUE(h.Add(id, RandomPrompt(17, id), 60, NoEos()).ok());
   h.Run();
   for (RequestId id = 1; id <= 3; ++id) h.ExpectUndisturbed(id);
@@ -211,6 +217,30 @@ TEST(SchedulerTest, AbortAllInTheMiddleOfAStep) {
   EXPECT_EQ(h.scheduler_.Stats().num_used_pages, 0);
   EXPECT_TRUE(h.scheduler_.CheckInvariants().ok());
   EXPECT_FALSE(h.scheduler_.has_work());
+}
+
+TEST(SchedulerTest, NoMoreSequencesThanAStepHasTimeFor) {
+  SchedulerOptions options = SchedulerHarness::WithDefaults({.page_size = 16, .num_pages = 400});
+  // The cost model before any step: 2 ms, and 1 ms a row.
+  for (auto [target, most] : {std::pair{absl::Milliseconds(22), 21}, {absl::Milliseconds(5), 11}}) {
+    options.target_step_time = target;
+    Scheduler scheduler(options);
+    FakeModel model(options.num_pages, options.page_size);
+    std::vector<SchedulerEvent> events;
+    for (RequestId id = 1; id <= 40; ++id) {
+      Request request = NoEos();
+      request.prompt = RandomPrompt(3, static_cast<int>(id));
+      request.sampling.max_tokens = 100;
+      ASSERT_TRUE(scheduler.Add(id, std::move(request), absl::UnixEpoch()).ok());
+    }
+    int running = 0;
+    for (int i = 0; scheduler.has_work(); ++i) {
+      const StepPlan& plan = scheduler.Schedule(absl::UnixEpoch());
+      running = std::max(running, scheduler.Stats().num_running_sequences);
+      scheduler.Commit(plan, model.Execute(plan), absl::UnixEpoch(), &events);
+    }
+    EXPECT_EQ(running, most) << target;  // at least four times what one alone takes: 12 ms
+  }
 }
 
 }  // namespace

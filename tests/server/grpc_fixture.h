@@ -54,8 +54,8 @@ class GrpcTest : public ::testing::Test {
         grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
     stub_ = sessa::v1::Generation::NewStub(channel_);
   }
-  void Load() {
-    engine_ = std::make_shared<ScriptedEngine>();
+  void Load(int max_model_len = 64) {
+    engine_ = std::make_shared<ScriptedEngine>(100, max_model_len);
     ServedModel model;
     model.name = "scripted";
     model.engine = engine_;

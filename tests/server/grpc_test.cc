@@ -128,6 +128,31 @@ TEST_F(GrpcTest, FullQueueSaysWhenToRetry) {
   EXPECT_EQ(service_->metrics().outcome(Outcome::kRejected), 1);
 }
 
+TEST_F(GrpcTest, NobodyWaitsForLongPrompts) {
+  Load(20000);
+  engine_->Hold();
+  const pb::GenerateRequest request = Prompt(std::vector<int>(9000, 1), 1);
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<pb::GenerateReply>>> readers;
+  for (int i = 0; i < 12; ++i) {  // more than there are threads of any kind
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    readers.push_back(stub_->Generate(contexts.back().get(), request));
+  }
+  pb::Load load;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->GetLoad(&context, {}, &load).ok());
+  for (int i = 6; i < 12; ++i) contexts[i]->TryCancel();
+  engine_->Release();
+  for (int i = 0; i < 12; ++i) {
+    pb::GenerateReply reply;
+    while (readers[i]->Read(&reply)) continue;
+    const grpc::Status status = readers[i]->Finish();
+    EXPECT_EQ(status.error_code(), i < 6 ? grpc::StatusCode::OK : grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_TRUE(WaitUntilAllEnded(service_.get()));
+  EXPECT_EQ(service_->metrics().received(), service_->metrics().ended());
+}
+
 TEST_F(GrpcTest, LoadingIsUnavailableWithRetry) {
   const grpc::Status status = Call(Prompt({1}));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);

@@ -67,10 +67,45 @@ void ScriptedEngine::Stop() {
   for (std::thread& thread : threads) thread.join();
 }
 
+absl::Status ScriptedEngine::CheckQueue(const Arrival& arrival) const {
+  absl::MutexLock lock(&mutex_);
+  return CheckRoom(arrival);
+}
+
+absl::Status ScriptedEngine::CheckRoom(const Arrival& arrival) const {
+  if (arrival.num_prompt_tokens <= max_prompt_tokens_) return absl::OkStatus();
+  absl::Status full = absl::ResourceExhaustedError("the queue is full");
+  full.SetPayload(kRetryAfterMsPayload, absl::Cord("6500"));
+  return full;
+}
+
+void ScriptedEngine::Hold() {
+  absl::MutexLock lock(&mutex_);
+  held_ = true;
+}
+
+void ScriptedEngine::Release() {
+  absl::MutexLock lock(&mutex_);
+  held_ = false;
+}
+
+int ScriptedEngine::num_queue_refusals() const {
+  absl::MutexLock lock(&mutex_);
+  return num_queue_refusals_;
+}
+
+void ScriptedEngine::LimitQueue(int64_t max_prompt_tokens) {
+  absl::MutexLock lock(&mutex_);
+  max_prompt_tokens_ = max_prompt_tokens;
+}
+
 absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
   absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(
+      +[](bool* held) { return !*held; }, &held_));
   if (!refuse_.ok()) return refuse_;
   if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
+  if (absl::Status room = CheckRoom(ArrivalOf(request)); !room.ok()) return ++num_queue_refusals_, room;
   last_ = request;
   last_.sink = nullptr;
   const RequestId id = ++num_submitted_;

@@ -2,6 +2,7 @@
 // ends, which need to know what comes back, and to hold a request for as long as they look. Thread-safe.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ class ScriptedEngine final : public TokenEngine {
   ~ScriptedEngine() override;
 
   absl::StatusOr<RequestId> Submit(Request request) override;
+  absl::Status CheckQueue(const Arrival& arrival) const override;
   void Cancel(RequestId id) override;
   void StopChoice(RequestId id, int choice) override;
   void Drain(absl::Time deadline) override;
@@ -38,16 +40,22 @@ class ScriptedEngine final : public TokenEngine {
 
   void SetScript(std::vector<int32_t> tokens);
   void Refuse(absl::Status status);  // all that is submitted from now on
+  // From now on the queue takes prompts of at most so many tokens; 0: none at all.
+  void LimitQueue(int64_t max_prompt_tokens);
   void SetHealth(absl::Status health);
 
+  void Hold();     // Submit blocks
+  void Release();  // until now
   int num_submitted() const;
-  Request last() const;  // without its sink
+  int num_queue_refusals() const;  // by Submit, because of LimitQueue
+  Request last() const;            // without its sink
   // Wait: true when `count` requests were submitted, or hanging ones cancelled.
   bool WaitForSubmitted(int count) const;
   bool WaitForCancelled(int count) const;
   bool WaitForNoneHanging() const;
 
  private:
+  absl::Status CheckRoom(const Arrival& arrival) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Play(const Request& request, std::vector<int32_t> script);
   void Hang(RequestId id, const Request& request);
 
@@ -55,12 +63,15 @@ class ScriptedEngine final : public TokenEngine {
   EngineOptions options_;
   mutable absl::Mutex mutex_;
   absl::Status refuse_ ABSL_GUARDED_BY(mutex_);
+  int64_t max_prompt_tokens_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<int64_t>::max();
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> script_ ABSL_GUARDED_BY(mutex_);
   std::map<RequestId, absl::Status> hanging_
       ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;
   int num_submitted_ ABSL_GUARDED_BY(mutex_) = 0;
+  int num_queue_refusals_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   Request last_ ABSL_GUARDED_BY(mutex_);
 };

@@ -158,5 +158,52 @@ TEST(Utf8Test, RepairsMaximalPieces) {
   EXPECT_EQ(CompleteUtf8(""), 0u);
 }
 
+// The demo's tokenizer with another normalizer, pre-tokenizer or added token.
+std::unique_ptr<Tokenizer> DemoWith(const char* from, const char* to) {
+  std::ifstream file(std::string(SESSA_DEMO_MODEL) + "/tokenizer.json");
+  const std::string json((std::istreambuf_iterator<char>(file)), {});
+  const std::string changed = absl::StrReplaceAll(json, {{from, to}});
+  EXPECT_NE(json, changed) << from;
+  auto tokenizer = Tokenizer::FromJson(changed, "");
+  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  return *std::move(tokenizer);
+}
+
+TEST(TokenizerTest, BytesBoundTokensFromBelow) {
+  const char* const none = "\"normalizer\": null";
+  std::vector<std::unique_ptr<Tokenizer>> tokenizers;
+  tokenizers.push_back(*Tokenizer::Load(SESSA_DEMO_MODEL));
+  EXPECT_EQ(tokenizers[0]->MinTokens(0), 0);
+  EXPECT_EQ(tokenizers[0]->MinTokens(13), 1);  // <|endoftext|>
+  EXPECT_EQ(tokenizers[0]->MinTokens(14), 2);
+  for (const char* type : {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}) {
+    tokenizers.push_back(DemoWith(none, absl::StrCat("\"normalizer\": {\"type\": \"", type, "\"}").c_str()));
+    EXPECT_EQ(tokenizers.back()->MinTokens(4 * 13 + 1), 2) << type;
+  }
+  const auto check = [&tokenizers](const std::string& text) {
+    for (const auto& t : tokenizers) {
+      ASSERT_LE(t->MinTokens(text.size()), static_cast<int64_t>(t->Encode(text, false)->size())) << text;
+    }
+  };
+  for (int i = 0; i < 30; ++i) check(absl::StrCat(std::string(i, ' '), "<|endoftext|>"));
+  // No character shrinks by more, nor what composes with others: each alone and with accents, thirteen times.
+  for (char32_t c = 1; c < 0x110000; c += c < 0x3000 || (c >= 0x1d400 && c < 0x1d800) ? 1 : 601) {
+    if (c >= 0xd800 && c < 0xe000) continue;
+    std::string once, all;
+    AppendUtf8(c, &once);
+    for (const char* marks : {"", "\u0302\u0301", "\u0327\u0303"}) {
+      for (int i = 0; i < 13; ++i) absl::StrAppend(&all, once, marks);
+    }
+    check(all);
+  }
+  std::string hangul;  // three jamos of three bytes are one syllable of three
+  for (int i = 0; i < 100; ++i) hangul += "\u1112\u1161\u11ab";
+  check(hangul);
+  // What may drop text says nothing.
+  EXPECT_EQ(DemoWith(none, R"("normalizer": {"type": "Strip"})")->MinTokens(1000), 0);
+  EXPECT_EQ(DemoWith("\"lstrip\": false", "\"lstrip\": true")->MinTokens(1000), 0);
+  EXPECT_EQ((*Tokenizer::FromJson(kJson, ""))->MinTokens(1000), 0);  // bytes that are no token
+}
+
 }  // namespace
 }  // namespace sessa
