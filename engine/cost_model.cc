@@ -9,8 +9,8 @@ namespace {
 constexpr double kInitialSeconds[] = {
     2e-3,  // a step
     1e-3,  // a row: 0.36 GFLOP
-    4e-6,  // a token read in decode: 120 KiB
-    4e-7,  // a token attended to in prefill: 0.1 MFLOP
+    4e-6,  // a token read: 120 KiB
+    1e-6,  // a token attended to in prefill: 0.2 MFLOP
 };
 constexpr double kForget = 1.0 - 1.0 / 40;
 constexpr double kPrior = 1e-3;  // pull towards the last coefficients, relative to what a term has been seen
@@ -18,7 +18,15 @@ constexpr double kWild = 8;      // a step is believed to take at most this many
 constexpr double kTick = 1e-5;   // or this, in seconds, where next to nothing was predicted
 constexpr int kSweeps = 16;      // of coordinate descent on four unknowns
 
+constexpr int64_t kTile = 64;  // tokens, where the kernels cut blocks of rows
+
 }  // namespace
+
+void StepFeatures::AddPrefill(int64_t start, int64_t num_rows) {
+  rows += num_rows;
+  pairs += num_rows * start + num_rows * (num_rows + 1) / 2;
+  for (const int64_t end = start + num_rows; start < end; start = (start / kTile + 1) * kTile) reads += start;
+}
 
 StepFeatures FeaturesOf(const StepPlan& plan) {
   StepFeatures features;
@@ -34,8 +42,8 @@ StepFeatures FeaturesOf(const StepPlan& plan) {
 
 CostModel::Vector CostModel::Terms(const StepFeatures& f) {
   return {kInitialSeconds[0], kInitialSeconds[1] * static_cast<double>(f.rows),
-          kInitialSeconds[2] * static_cast<double>(f.decode_context),
-          kInitialSeconds[3] * static_cast<double>(f.prefill_context)};
+          kInitialSeconds[2] * static_cast<double>(f.reads),
+          kInitialSeconds[3] * static_cast<double>(f.pairs)};
 }
 
 absl::Duration CostModel::Predict(const StepFeatures& features) const {

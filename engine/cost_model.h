@@ -1,6 +1,6 @@
 // How long a step will take: a line through what steps took lately. The Scheduler cuts prefill chunks by it,
 // so chunk sizes depend on measured time and vary from run to run. Results do not: the kernels give the same
-// bits for any chunking.
+// bits for any chunking. Fed by the engine's warm-up, then by every step.
 #pragma once
 
 #include <array>
@@ -13,15 +13,14 @@ namespace sessa {
 
 // What the time of a step is made of.
 struct StepFeatures {
-  int64_t rows = 0;             // all: the weights' work
-  int64_t decode_context = 0;   // tokens read by sequences with one row: memory traffic
-  int64_t prefill_context = 0;  // sum over the rows of chunks of the tokens each attends to: arithmetic
+  int64_t rows = 0;   // all: the weights' work
+  int64_t reads = 0;  // tokens whose state is read, once for each block of rows: memory traffic
+  int64_t pairs = 0;  // sum over the rows of chunks of the tokens each attends to: arithmetic
 
-  void AddDecode(int position) { ++rows, decode_context += position + 1; }
-  void AddPrefill(int64_t start, int64_t num_rows) {
-    rows += num_rows;
-    prefill_context += num_rows * start + num_rows * (num_rows + 1) / 2;
-  }
+  void AddDecode(int64_t position) { ++rows, reads += position + 1; }
+  // A chunk is computed in blocks that end where a tile of 64 tokens does; each reads the whole past. That
+  // costs as much as about four rows' arithmetic, so short blocks deep in a prompt are dear.
+  void AddPrefill(int64_t start, int64_t num_rows);
 };
 
 StepFeatures FeaturesOf(const StepPlan& plan);

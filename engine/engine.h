@@ -54,6 +54,7 @@ struct EngineStats {
 
 struct StepObservation {
   absl::Duration duration;
+  absl::Duration predicted;  // by the scheduler's cost model, before the step
   int num_tokens = 0;
 };
 

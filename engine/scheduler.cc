@@ -12,9 +12,11 @@ namespace sessa {
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
-      min_prefill_tokens_(std::clamp(options.max_step_tokens / 2, 1, kMinPrefillTokens)),
-      max_running_(std::clamp(options.max_step_tokens - min_prefill_tokens_, 1, options.max_num_seqs)),
-      pool_(options.num_pages, options.page_size, options.num_classes) {
+      max_running_(std::clamp(
+          options.max_step_tokens - std::clamp(options.max_step_tokens / 2, 1, PrefillBudget::kLeastRows), 1,
+          options.max_num_seqs)),
+      pool_(options.num_pages, options.page_size, options.num_classes),
+      budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
                         options.max_step_tokens >= 1);
 }
@@ -92,7 +94,9 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   std::sort(running_.begin(), running_.end(),
             [this](const Sequence* a, const Sequence* b) { return Before(*a, *b); });
   PlanDecodes();
+  budget_.BeginStep(planned_features_);
   PlanPrefills(now);
+  budget_.EndStep(planned_features_);
   EmitPlan();
   in_flight_ = plan_.num_rows() > 0;
   return plan_;
@@ -111,25 +115,45 @@ void Scheduler::PlanDecodes() {
 }
 
 int Scheduler::PrefillRows(const Sequence& s, bool first) const {
-  const int room = std::min(s.num_remaining(), options_.max_step_tokens - planned_rows_);
-  const int least = std::min(s.num_remaining(), min_prefill_tokens_);
-  const int rows =
-      cost_model_.MaxPrefillRows(planned_features_, s.num_computed, room, options_.target_step_time);
-  if (rows >= least) return rows;
-  return first ? std::min(room, least) : 0;
+  return budget_.Rows(planned_features_, s.num_computed, s.num_remaining(),
+                      options_.max_step_tokens - planned_rows_, first);
+}
+
+// Whom age puts first among the prompts, begun or waiting. Null: there are none.
+const Sequence* Scheduler::AgedHead() const {
+  const Sequence* head = waiting_.Front(PrefillOrder::kAged);
+  for (const Sequence* s : running_) {
+    if (s->num_remaining() > 1 &&
+        (head == nullptr || RankOf(*s, PrefillOrder::kAged) < RankOf(*head, PrefillOrder::kAged)))
+      head = s;
+  }
+  return head;
 }
 
 void Scheduler::PlanPrefills(absl::Time now) {
+  const Sequence* head = AgedHead();
+  if (head == nullptr) return;
+  const size_t num_decodes = planned_.size();
+  PlanPrefillsInOrder(num_overtakes_ < kMaxOvertakes ? PrefillOrder::kShortest : PrefillOrder::kAged, now);
+  if (head->planned_rows > 0) {
+    num_overtakes_ = 0;
+  } else if (planned_.size() > num_decodes) {
+    ++num_overtakes_;
+  }
+}
+
+void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
   std::vector<std::pair<PrefillRank, Sequence*>> begun;
   for (Sequence* s : running_) {
-    if (s->num_remaining() > 1) begun.emplace_back(RankOf(*s), s);
+    if (s->num_remaining() > 1) begun.emplace_back(RankOf(*s, order), s);
   }
   std::sort(begun.begin(), begun.end());
   bool first = true, admitting = true;
   for (auto next = begun.begin(); planned_rows_ < options_.max_step_tokens;) {
-    Sequence* waiting = admitting && !preempted_ ? waiting_.Front() : nullptr;
+    Sequence* waiting = admitting && !preempted_ ? waiting_.Front(order) : nullptr;
     Sequence* s = waiting;
-    if (next != begun.end() && (waiting == nullptr || next->first < RankOf(*waiting))) s = (next++)->second;
+    if (next != begun.end() && (waiting == nullptr || next->first < RankOf(*waiting, order)))
+      s = (next++)->second;
     if (s == nullptr) return;
     if (s != waiting && s->status != SequenceStatus::kRunning) continue;  // preempted for one before it
     if (PrefillRows(*s, first) == 0) return;

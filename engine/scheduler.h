@@ -19,6 +19,7 @@
 #include "absl/types/span.h"
 #include "engine/cost_model.h"
 #include "engine/page_pool.h"
+#include "engine/prefill_budget.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "engine/step_plan.h"
@@ -60,11 +61,13 @@ struct SchedulerStats {
 };
 
 // Rules of a step. (1) Every running sequence that is one token behind gets its row, oldest first. (2) What
-// is left of max_step_tokens and of the predicted target_step_time goes to prompts, begun or waiting, in the
-// order of waiting_queue.h, several a step; at least kMinPrefillTokens a step whenever there are that many to
-// compute and pages for them, so that a prompt always moves. (3) Waiting sequences are admitted while their
-// tokens (less the prefix hit) and one page more fit beside what the running ones will need for theirs; the
-// first that does not fit stops admission, so that a large one is not passed over for ever.
+// is left of max_step_tokens and of the step's time (prefill_budget.h) goes to prompts, begun or waiting,
+// several a step: the shortest first, but after kMaxOvertakes steps in which the one that age puts first got
+// nothing, that one. So short prompts do not wait for long ones, and a long one has a quarter of the steps
+// with prompt rows at least. Both orders are of waiting_queue.h, and keep priorities and tenants apart. (3)
+// Waiting sequences are admitted while their tokens (less the prefix hit) and one page more fit beside what
+// the running ones will need for theirs; the first that does not fit stops admission, so that a large one is
+// not passed over for ever.
 //
 // When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
 // freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
@@ -84,7 +87,7 @@ struct SchedulerStats {
 // index (without prefix caching they compute it themselves).
 class Scheduler {
  public:
-  static constexpr int kMinPrefillTokens = 16;
+  static constexpr int kMaxOvertakes = 3;
 
   // Requires: num_pages >= num_classes >= 1, page_size 16, 32 or 64, max_model_len >= 2, the other limits >=
   // 1 (max_preemptions >= 0).
@@ -113,8 +116,9 @@ class Scheduler {
   void Commit(const StepPlan& plan, absl::Span<const SequenceResult> results, absl::Time now,
               std::vector<SchedulerEvent>* events);
 
-  // How long the plan took to execute; call before its Commit. Optional: without it predictions stay
-  // pessimistic.
+  // How long the plan will take, as predicted.
+  absl::Duration PredictStep(const StepPlan& plan) const { return cost_model_.Predict(FeaturesOf(plan)); }
+  // How long it took; call before its Commit. Optional: without it predictions stay as the warm-up left them.
   void ObserveStep(const StepPlan& plan, absl::Duration duration) {
     cost_model_.Observe(FeaturesOf(plan), duration);
   }
@@ -138,6 +142,7 @@ class Scheduler {
   const PagePool& pool() const { return pool_; }
   PagePool* mutable_pool_for_testing() { return &pool_; }
   const CostModel& cost_model() const { return cost_model_; }
+  CostModel* mutable_cost_model() { return &cost_model_; }  // for the warm-up, before the first Schedule
   // The live sequence, or null. For tests.
   const Sequence* FindSequence(uint64_t sequence_id) const;
 
@@ -156,6 +161,8 @@ class Scheduler {
   }  // the last token's state is never needed
   void PlanDecodes();
   void PlanPrefills(absl::Time now);
+  const Sequence* AgedHead() const;
+  void PlanPrefillsInOrder(PrefillOrder order, absl::Time now);
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
   bool TryAdmit(Sequence* s, absl::Time now);
   bool FitsBesideRunning(const Sequence& s) const;
@@ -181,10 +188,11 @@ class Scheduler {
                   std::vector<SchedulerEvent>* events);
 
   const SchedulerOptions options_;
-  const int min_prefill_tokens_;  // kMinPrefillTokens, or less where max_step_tokens is tiny
-  const int max_running_;         // max_num_seqs, but so that all decode and min_prefill_tokens_ fit a step
+  const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step
   PagePool pool_;
   CostModel cost_model_;
+  PrefillBudget budget_;
+  int num_overtakes_ = 0;  // steps in a row in which others than the AgedHead got the prompt rows
   TenantLedger tenants_;
   WaitingQueue waiting_;
   std::map<RequestId, std::unique_ptr<RequestState>> requests_;

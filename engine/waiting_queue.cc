@@ -47,16 +47,24 @@ int64_t KeyOf(const Sequence& s) {
 
 }  // namespace
 
-PrefillRank RankOf(const Sequence& s) {
-  if (s.resumed) return {s.priority, 0, 0, 0, s.id};
-  return {s.priority, 1, s.tenant->counter, KeyOf(s), s.id};
+PrefillRank RankOf(const Sequence& s, PrefillOrder order) {
+  const bool shortest = order == PrefillOrder::kShortest;
+  // A long recompute that has its pages may be overtaken by what is shorter; to get pages it goes first.
+  if (s.resumed && !(shortest && s.status == SequenceStatus::kRunning)) return {s.priority, 0, 0, 0, s.id};
+  return {s.priority, 1, s.tenant->counter, shortest ? s.num_remaining() : KeyOf(s), s.id};
 }
 
 void WaitingQueue::Push(Sequence* s) {
   Level& level = levels_[s->priority];
   s->queue_key = KeyOf(*s);
-  const bool inserted = s->resumed ? level.resumed.emplace(s->id, s).second
-                                   : level.fresh[s->tenant].emplace(Keyed{s->queue_key, s->id}, s).second;
+  bool inserted = false;
+  if (s->resumed) {
+    inserted = level.resumed.emplace(s->id, s).second;
+  } else {
+    TenantQueue& queue = level.fresh[s->tenant];
+    inserted = queue.aged.emplace(std::pair(s->queue_key, s->id), s).second &&
+               queue.shortest.emplace(std::pair(s->num_remaining(), s->id), s).second;
+  }
   ABSL_HARDENING_ASSERT(inserted);
   ++size_;
 }
@@ -71,22 +79,23 @@ void WaitingQueue::Remove(Sequence* s) {
   } else {
     const auto tenant = level.fresh.find(s->tenant);
     ABSL_HARDENING_ASSERT(tenant != level.fresh.end());
-    erased = tenant->second.erase({s->queue_key, s->id});
-    if (tenant->second.empty()) level.fresh.erase(tenant);
+    TenantQueue& queue = tenant->second;
+    erased = queue.aged.erase({s->queue_key, s->id}) & queue.shortest.erase({s->num_remaining(), s->id});
+    if (queue.aged.empty()) level.fresh.erase(tenant);
   }
   ABSL_HARDENING_ASSERT(erased == 1);
   if (level.resumed.empty() && level.fresh.empty()) levels_.erase(it);
   --size_;
 }
 
-Sequence* WaitingQueue::Front() const {
+Sequence* WaitingQueue::Front(PrefillOrder order) const {
   if (levels_.empty()) return nullptr;
   const Level& level = levels_.begin()->second;
   if (!level.resumed.empty()) return level.resumed.begin()->second;
   Sequence* best = nullptr;
-  for (const auto& [tenant, sequences] : level.fresh) {
-    Sequence* first = sequences.begin()->second;
-    if (best == nullptr || RankOf(*first) < RankOf(*best)) best = first;
+  for (const auto& [tenant, queue] : level.fresh) {
+    Sequence* first = (order == PrefillOrder::kAged ? queue.aged : queue.shortest).begin()->second;
+    if (best == nullptr || RankOf(*first, order) < RankOf(*best, order)) best = first;
   }
   return best;
 }
@@ -96,7 +105,7 @@ bool WaitingQueue::Contains(const Sequence& s) const {
   if (level == levels_.end()) return false;
   if (s.resumed) return level->second.resumed.count(s.id) > 0;
   const auto tenant = level->second.fresh.find(s.tenant);
-  return tenant != level->second.fresh.end() && tenant->second.count({s.queue_key, s.id}) > 0;
+  return tenant != level->second.fresh.end() && tenant->second.aged.count({s.queue_key, s.id}) > 0;
 }
 
 }  // namespace sessa

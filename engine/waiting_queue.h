@@ -1,6 +1,6 @@
-// Who is next: priority, then requests already begun, then the tenant served least, then the shortest prompt
-// with ageing. The same order ranks prompts in the queue and prompts half computed, so it lives here and not
-// in the Scheduler. Deterministic; not thread-safe; owned by the Scheduler.
+// Who is next: priority, then requests already begun, then the tenant served least, then the shortest prompt,
+// with ageing or without. The same orders rank prompts in the queue and prompts half computed, so they live
+// here and not in the Scheduler. Deterministic; not thread-safe; owned by the Scheduler.
 #pragma once
 
 #include <cstddef>
@@ -44,24 +44,32 @@ class TenantLedger {
 // kAgeingTokensPerSecond after it.
 inline constexpr int64_t kAgeingTokensPerSecond = 1000;
 
+enum class PrefillOrder {
+  kAged,      // the shortest with ageing: what has waited long goes ahead of what is short
+  kShortest,  // what has least to compute, however long others have waited
+};
+
 // Smaller goes first; no two sequences are equal (the last member is the id).
 using PrefillRank = std::tuple<int, int, int64_t, int64_t, uint64_t>;
-PrefillRank RankOf(const Sequence& sequence);
+PrefillRank RankOf(const Sequence& sequence, PrefillOrder order);
 
 class WaitingQueue {
  public:
   // Requires: not in the queue. While it is, tokens, priority, arrival and resumed must not change.
   void Push(Sequence* sequence);
-  void Remove(Sequence* sequence);  // Requires: in the queue
-  Sequence* Front() const;          // null when empty
+  void Remove(Sequence* sequence);            // Requires: in the queue
+  Sequence* Front(PrefillOrder order) const;  // null when empty
   size_t size() const { return size_; }
   bool Contains(const Sequence& sequence) const;  // for tests and invariants
 
  private:
-  using Keyed = std::pair<int64_t, uint64_t>;  // queue_key, id
-  struct Level {                               // one priority
+  using Keyed = std::map<std::pair<int64_t, uint64_t>, Sequence*>;  // by a key, then the id
+  struct TenantQueue {
+    Keyed aged, shortest;  // the same sequences by queue_key and by num_remaining()
+  };
+  struct Level {  // one priority
     std::map<uint64_t, Sequence*> resumed;
-    std::map<Tenant*, std::map<Keyed, Sequence*>> fresh;
+    std::map<Tenant*, TenantQueue> fresh;
   };
   std::map<int, Level> levels_;
   size_t size_ = 0;

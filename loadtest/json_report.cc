@@ -41,6 +41,11 @@ json::object ToJson(const GroupSummary& group) {
   for (const OutcomeDefinition& d : OutcomeDefinitions()) {
     outcomes[d.key] = group.outcomes[static_cast<int>(d.which)];
   }
+  json::object& errors = out["errors"].emplace_object();
+  for (const OutcomeDefinition& d : OutcomeDefinitions()) {
+    const std::string& error = group.errors[static_cast<int>(d.which)];
+    if (!error.empty()) errors[d.key] = error;
+  }
   json::object& latencies = out["latencies"].emplace_object();
   for (const LatencyDefinition& d : LatencyDefinitions()) latencies[d.key] = ToJson(group.latency(d.which));
   out["worst_gap"] = nullptr;

@@ -75,6 +75,8 @@ void SetTotals(const Requests& requests, const Slo& slo, GroupSummary& group) {
   int64_t good = 0, events = 0, multi_token_events = 0, told_cached = 0;
   for (const RequestRecord* request : requests) {
     ++group.outcomes[static_cast<int>(request->outcome)];
+    std::string& error = group.errors[static_cast<int>(request->outcome)];
+    if (error.empty()) error = request->error;
     good += KeepsSlo(*request, slo);
     group.output_tokens += OutputTokens(*request);
     group.input_tokens += InputTokens(*request);

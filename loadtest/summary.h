@@ -42,6 +42,7 @@ struct GroupSummary {
   std::string name;  // the kind or tenant; empty: all
   int64_t num_requests = 0;
   std::array<int64_t, kNumOutcomes> outcomes = {};    // by Outcome
+  std::array<std::string, kNumOutcomes> errors;       // by Outcome: what the first such request was told
   std::array<Distribution, kNumLatencies> latencies;  // by Latency; seconds
   Gap worst_gap;
 

@@ -35,7 +35,7 @@ double ServedShare(const Run& run, const Slo& slo) {
       served += request.outcome == Outcome::kOk && KeepsSlo(request, slo);
       continue;
     }
-    if (request.scheduled >= last / 2) {
+    if (request.scheduled >= last / 2 && request.scheduled < last) {
       asked += request.outcome == Outcome::kCancelled
                    ? TokensWithin(request, 0, std::numeric_limits<double>::infinity())
                    : request.output_tokens;
@@ -57,6 +57,7 @@ std::vector<Run> SearchRates(const SearchOptions& options, const Slo& slo,
     (followed ? follows : lags) = rate;
     runs.push_back(*std::move(run));
     if (follows > 0 && lags > 0 && lags <= follows * (1 + options.precision)) break;
+    if (follows == 0 && lags < options.first_rate / 50) break;  // it serves nothing
     rate = lags == 0 ? follows * 2 : follows == 0 ? lags / 2 : std::sqrt(follows * lags);
   }
   std::stable_sort(runs.begin(), runs.end(),

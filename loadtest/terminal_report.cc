@@ -31,7 +31,7 @@ std::string Head(const RunReport& report) {
   absl::StrAppend(&out, Printable(absl::StrCat("  server  ", run.server, ", model ", run.model), kWidth),
                   "\n");
   absl::StrAppend(&out, "  load    ", LoadText(run), "\n");
-  absl::StrAppendFormat(&out, "  window  %.1f s to %.1f s of %.1f s: %d requests, %d outside of it\n\n",
+  absl::StrAppendFormat(&out, "  window  %.1f s to %.1f s of %.1f s; requests: %d in it, %d outside\n\n",
                         window.begin, window.end, run.duration, report.summary.all.num_requests,
                         report.summary.num_outside);
   return out;
@@ -90,13 +90,17 @@ std::string ServerFigures(const ServerSummary& server) {
 }
 
 std::string Outcomes(const GroupSummary& group) {
-  std::string out;
+  std::string counts, errors;
   for (const OutcomeDefinition& definition : OutcomeDefinitions()) {
     const int64_t count = group.outcomes[static_cast<int>(definition.which)];
-    if (count > 0)
-      absl::StrAppend(&out, out.empty() ? "" : ", ", definition.key, " ", FigureText(count, Unit::kCount));
+    if (count == 0) continue;
+    absl::StrAppend(&counts, counts.empty() ? "" : ", ", definition.key, " ",
+                    FigureText(count, Unit::kCount));
+    const std::string& error = group.errors[static_cast<int>(definition.which)];
+    if (error.empty()) continue;
+    absl::StrAppend(&errors, Printable(absl::StrCat("  ", definition.key, ": ", error), kWidth), "\n");
   }
-  return Wrap("Outcomes: ", out, kWidth) + "\n";
+  return absl::StrCat(Wrap("Outcomes: ", counts, kWidth), "\n", errors);
 }
 
 std::string WorstGap(const GroupSummary& group) {
@@ -180,7 +184,7 @@ std::string Sweep(const std::vector<RunReport>& runs, const Slo& slo) {
 
 // What each figure that was shown means.
 std::string Meanings(const std::vector<RunReport>& runs) {
-  std::string out = "\nWhat the figures mean\n";
+  std::string out = "What the figures mean\n";
   auto add = [&](const char* label, const char* meaning) {
     absl::StrAppend(&out, Wrap(absl::StrFormat("  %-20s  ", label), meaning, kWidth), "\n");
   };
@@ -212,7 +216,8 @@ std::string Meanings(const std::vector<RunReport>& runs) {
 
 std::string TerminalReport(const std::vector<RunReport>& runs, const Slo& slo) {
   if (runs.empty()) return "Nothing was run.\n";
-  return absl::StrCat(runs.size() == 1 ? OneRun(runs.front(), slo) : Sweep(runs, slo), Meanings(runs));
+  // The meanings come first: what was asked for is to be the last on the screen.
+  return absl::StrCat(Meanings(runs), "\n", runs.size() == 1 ? OneRun(runs.front(), slo) : Sweep(runs, slo));
 }
 
 }  // namespace sessa::loadtest

@@ -15,7 +15,7 @@
     return made;
   }
 
-  // rows: [{cells, title, bad, chosen}]; a cell is text. The first of each is its name.
+  // rows: [{cells, title, note, bad, chosen}]; a cell is text. The first of each is its name, and the note is below it.
   function table(caption, head, rows) {
     const made = element('table', {class: head.length > 3 ? 'wide' : ''});
     if (caption) made.append(element('caption', {text: caption}));
@@ -27,6 +27,7 @@
         const cell = element(i === 0 ? 'th' : 'td', {text, label: i === 0 ? '' : head[i], title: i === 0 ? row.title : ''});
         if (row.bad) cell.classList.add('bad');
         if (i === 0) cell.scope = 'row';
+        if (i === 0 && row.note) cell.append(element('div', {class: 'note', text: row.note}));
         line.append(cell);
       });
       body.append(line);
@@ -73,7 +74,7 @@
       `no request was sent later than ${Format.seconds(lag)} after its time.`));
   }
 
-  const groupHead = first => [first, 'Requests', 'Failed', 'Req/s', 'Output tok/s', 'TTFT p50', 'TTFT p99', 'ITL p50', 'ITL p99', 'E2E p50', 'E2E p99'];
+  const groupHead = first => [first, 'Requests', 'Failed', 'Req/s', 'Out tok/s', 'TTFT p50', 'TTFT p99', 'ITL p50', 'ITL p99', 'E2E p50', 'E2E p99'];
   function groupCells(name, group) {
     const cells = [name, Format.count(group.requests), Format.share(group.figures.error_share),
       Format.figure(group.figures.requests_per_second), Format.figure(group.figures.output_tokens_per_second)];
@@ -123,7 +124,7 @@
   }
 
   function latencyTable(caption, group) {
-    const head = ['ms', 'Mean', 'p50', 'p90', 'p95', 'p99', 'p99.9', 'Max', 'Count'];
+    const head = ['', 'Mean', 'p50', 'p90', 'p95', 'p99', 'p99.9', 'Max', 'Count'];
     const rows = [];
     for (const {key, label, meaning} of definitions.latencies) {
       const d = group.latencies[key];
@@ -137,7 +138,7 @@
 
   function latencies(run, plots) {
     clear('run', 'latency-table', 'latency-plots', 'histograms', 'timelines');
-    byId('latency-table').append(latencyTable('', run.all));
+    byId('latency-table').append(latencyTable('Milliseconds', run.all));
     const none = 'No token came.';
     panel(byId('latency-plots'), 'run', 'Percentiles', 'Each further nine takes the same room: the right end is the maximum.',
       {whole: true, make: plots.quantiles.length && (() => Plots.quantiles(plots)), empty: none});
@@ -173,14 +174,17 @@
       if (!list.length) continue;
       parent.append(table('', groupHead(title), list.map(group => ({cells: groupCells(group.name || '(none)', group)}))));
     }
-    if (run.probes) parent.append(latencyTable(`Probe: ${Format.count(run.probes.requests)} requests beside the load`, run.probes));
+    if (run.probes) parent.append(latencyTable(`Probe: ${Format.count(run.probes.requests)} short requests beside the load, milliseconds`, run.probes));
   }
 
   function figures(run) {
     const rows = (list, values) => list.filter(({key}) => values[key] !== null && values[key] !== undefined)
       .map(({key, label, unit, meaning}) => ({title: meaning, cells: [label, Format.figure(values[key], unit)]}));
     const outcomes = definitions.outcomes.filter(({key}) => run.all.outcomes[key] > 0)
-      .map(({key, meaning}) => ({title: meaning, bad: key !== 'ok' && key !== 'cancelled', cells: [key.replace('_', ' '), Format.count(run.all.outcomes[key])]}));
+      .map(({key, meaning}) => ({
+        title: meaning, bad: key !== 'ok' && key !== 'cancelled', note: run.all.errors[key],
+        cells: [key.replace('_', ' '), Format.count(run.all.outcomes[key])],
+      }));
     const client = run.self_check;
     const left = element('div', {}, table('Throughput', ['', ''], rows(definitions.figures, run.all.figures)));
     const right = element('div');

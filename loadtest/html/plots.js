@@ -6,6 +6,7 @@ const Plots = (() => {
   const veil = (name, percent) => color(name) + Math.round(percent * 2.55).toString(16).padStart(2, '0');
   const points = (xs, ys) => xs.map((x, i) => ({x, y: ys[i]}));
 
+  // What has a lower `order` is drawn later: a line goes above another's filling, which would veil it.
   const line = (label, series, data, more = {}) => ({
     label, data, borderColor: color(series), backgroundColor: color(series), borderWidth: 2, pointRadius: 0,
     pointHitRadius: 8, ...more,
@@ -68,7 +69,14 @@ const Plots = (() => {
       {
         x: axis('Percentile', {
           type: 'linear', min: 0, max: Math.max(last, 1),
-          afterBuildTicks: scale => { scale.ticks = marks.filter(([at]) => at <= scale.max).map(([value]) => ({value})); },
+          afterBuildTicks: scale => {  // from the tail on, which matters more, as many as there is room for
+            const room = 38 * scale.max / (scale.chart.width - 70);
+            const kept = [];
+            for (const [value] of marks.filter(([at]) => at <= scale.max).reverse()) {
+              if (!kept.length || kept[0].value - value >= room) kept.unshift({value});
+            }
+            scale.ticks = kept;
+          },
           ticks: {autoSkip: false, callback: value => (marks.find(([at]) => at === value) || [])[1]},
         }),
         y: logDurations('Latency, log scale'),
@@ -189,7 +197,7 @@ const Plots = (() => {
     return config(
       [
         line('Output tokens/s', 'series-1', points(at, tokens), {yAxisID: 'y', fill: 'origin', backgroundColor: veil('series-1', 18)}),
-        line('Requests in flight', 'series-2', points(at, live), {yAxisID: 'live', borderDash: [5, 3]}),
+        line('Requests in flight', 'series-2', points(at, live), {yAxisID: 'live', borderDash: [5, 3], order: -1}),
       ],
       {x: time(run.duration), y: leftAxis('Output tokens/s', big), live: rightAxis('Requests in flight', whole)},
       {
@@ -201,7 +209,7 @@ const Plots = (() => {
   function ended(run, plots) {
     const {at, finished_per_second: finished, failed_per_second: failed} = plots.timeline;
     const datasets = [line('Finished', 'series-3', points(at, finished), {fill: 'origin', backgroundColor: veil('series-3', 18)})];
-    if (failed.some(value => value > 0)) datasets.push(line('Failed', 'bad', points(at, failed)));
+    if (failed.some(value => value > 0)) datasets.push(line('Failed', 'bad', points(at, failed), {order: -1}));
     return config(datasets, {x: time(run.duration), y: leftAxis('Requests/s')}, {
       inline: [outside(run)], padding: {right: side}, interaction: {mode: 'index'},
       tooltip: timeTooltip(item => `${item.dataset.label}: ${Format.digits(item.parsed.y)}/s`),

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -59,7 +60,8 @@ struct Metrics::Families {
   prometheus::Family<prometheus::Counter>*received = nullptr, *responses = nullptr;
   prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *inference, *time_per_token;
   prometheus::Histogram *request_prompt, *prefill_computed, *request_generation, *longest_choice;
-  prometheus::Histogram *params_n, *params_max_tokens, *iteration_tokens, *step_duration;
+  prometheus::Histogram *params_n, *params_max_tokens, *iteration_tokens, *step_duration, *prediction_error;
+  prometheus::Counter* predicted_seconds = nullptr;
   std::string model_name, version;
 
   prometheus::Histogram* AddHistogram(const char* name, const char* help,
@@ -117,6 +119,16 @@ Metrics::Metrics(std::string model_name, std::string version) : families_(std::m
       f.AddHistogram("sessa_request_params_max_tokens", "Most tokens asked for, a choice.", kTokens);
   f.iteration_tokens = f.AddHistogram("sessa_iteration_tokens", "New tokens in one engine step.", kTokens);
   f.step_duration = f.AddHistogram("sessa_step_duration_seconds", "Duration of one engine step.", kSeconds);
+  f.predicted_seconds = &prometheus::BuildCounter()
+                             .Name("sessa_step_predicted_seconds_total")
+                             .Help(
+                                 "Durations of engine steps as the cost model predicted them; beside "
+                                 "sessa_step_duration_seconds_sum.")
+                             .Register(f.registry)
+                             .Add({});
+  f.prediction_error = f.AddHistogram("sessa_step_prediction_error_ratio",
+                                      "Error of a step's predicted duration, over its duration.",
+                                      {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
 }
 
 Metrics::~Metrics() = default;
@@ -164,6 +176,11 @@ void Metrics::OnEnd(const RequestEnd& end, const RequestShape& shape) {
 void Metrics::OnStep(const StepObservation& step) {
   families_->step_duration->Observe(absl::ToDoubleSeconds(step.duration));
   families_->iteration_tokens->Observe(step.num_tokens);
+  families_->predicted_seconds->Increment(absl::ToDoubleSeconds(step.predicted));
+  if (step.duration > absl::ZeroDuration()) {
+    const double ratio = absl::FDivDuration(step.predicted, step.duration);
+    families_->prediction_error->Observe(std::abs(ratio - 1));
+  }
 }
 
 void Metrics::StepObserver(void* context, const StepObservation& step) {

@@ -68,6 +68,7 @@ void GenerateStream::Start(std::unique_ptr<Generation> generation,
   {
     absl::MutexLock lock(&mutex_);
     generation_ = std::move(generation);
+    if (aborted_) generation_->Cancel();  // by Abort while it was submitted
   }
   Pump();
 }
@@ -87,6 +88,7 @@ void GenerateStream::End(const absl::Status& status) {
 
 void GenerateStream::Abort() {
   absl::MutexLock lock(&mutex_);
+  aborted_ = true;
   if (generation_ != nullptr) generation_->Cancel();
 }
 

@@ -200,6 +200,7 @@ TEST_F(EngineTest, StepsAreObserved) {
       [](void* sum, const StepObservation& step) {
         *static_cast<int64_t*>(sum) += step.num_tokens;
         EXPECT_GT(step.duration, absl::ZeroDuration());
+        EXPECT_GT(step.predicted, absl::ZeroDuration());
       },
       &tokens);
   ASSERT_TRUE(engine.ok());

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "engine/cost_model.h"
 #include "gtest/gtest.h"
 
 namespace sessa {
@@ -150,38 +149,6 @@ TEST(PagePoolTest, ClassesFollowTiles) {
       }
     }
   }
-}
-
-TEST(CostModelTest, LearnsALine) {
-  CostModel model;
-  const auto truth = [](const StepFeatures& f) {
-    return absl::Microseconds(300 + 40.0 * f.rows + 0.5 * f.decode_context + 0.02 * f.prefill_context);
-  };
-  const auto features = [](int decodes, int context, int start, int rows) {
-    StepFeatures f;
-    for (int i = 0; i < decodes; ++i) f.AddDecode(context);
-    if (rows > 0) f.AddPrefill(start, rows);
-    return f;
-  };
-  EXPECT_GT(model.Predict(features(0, 0, 0, 512)), absl::Milliseconds(300));  // pessimistic
-  for (int i = 0; i < 300; ++i) {
-    const StepFeatures f = features(i % 7, 100 * (i % 11), 64 * (i % 5), 32 * (i % 13));
-    absl::Duration took = truth(f) * (1 + 0.02 * ((i * 7919) % 11 - 5) / 5);
-    if (i == 150) took = absl::Seconds(10);  // somebody else's burst
-    model.Observe(f, took);
-  }
-  for (auto f : {features(4, 500, 0, 0), features(0, 0, 128, 256), features(6, 900, 256, 128)}) {
-    EXPECT_NEAR(absl::FDivDuration(model.Predict(f), truth(f)), 1, 0.1);
-  }
-  const StepFeatures decodes = features(6, 900, 0, 0);
-  const int rows = model.MaxPrefillRows(decodes, 1000, 100000, absl::Milliseconds(50));
-  StepFeatures with = decodes, beyond = decodes;
-  with.AddPrefill(1000, rows);
-  beyond.AddPrefill(1000, rows + 1);
-  EXPECT_LE(model.Predict(with), absl::Milliseconds(50));
-  EXPECT_GT(model.Predict(beyond), absl::Milliseconds(50));
-  EXPECT_EQ(model.MaxPrefillRows(decodes, 0, 100, absl::ZeroDuration()), 0);
-  EXPECT_EQ(model.MaxPrefillRows(decodes, 0, 100, absl::InfiniteDuration()), 100);
 }
 
 }  // namespace

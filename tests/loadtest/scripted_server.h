@@ -21,8 +21,8 @@ using Delay = std::chrono::nanoseconds;
 
 // How one request is answered.
 struct ScriptedAnswer {
-  int status = 200;         // else an error object follows the headers, and nothing more
-  std::string retry_after;  // the header's value; empty: no such header
+  int status = 200;              // else an error object follows the headers, and nothing more
+  std::string retry_after = {};  // the header's value; empty: no such header
 
   // A stream's token k (from 0) is due to_headers + to_first_token + (k / tokens_per_event) × between_events
   // after the request's last byte, and `stall` later from token `stall_at` on. A whole answer is due with its
@@ -38,8 +38,8 @@ struct ScriptedAnswer {
   int cached_tokens = 0;                 // in the usage
   std::string finish_reason = "length";  // empty: none is ever said
   int break_after = -1;                  // the connection is closed after so many tokens
-  std::string end_with;  // sent as an event's data in place of finish reason, usage and [DONE]: an error
-                         // object, or what is no JSON
+  std::string end_with = {};  // sent as an event's data in place of finish reason, usage and [DONE]: an error
+                              // object, or what is no JSON
 };
 
 struct SentEvent {
@@ -67,13 +67,13 @@ struct ServedRequest {
 };
 
 struct ScriptedServerOptions {
-  std::function<ScriptedAnswer(const ServedRequest&)> script;  // called on the server's thread
+  std::function<ScriptedAnswer(const ServedRequest&)> script = nullptr;  // called on the server's thread
   std::string model = "scripted";
   int vocab_size = 1000;
   int max_model_len = 1 << 20;
-  bool takes_token_ids = true;           // false: a prompt of ids is answered 400
-  std::string limits;                    // body of /v1/limits; empty: 404
-  std::function<std::string()> metrics;  // body of /metrics, on the server's thread; empty: 404
+  bool takes_token_ids = true;                     // false: a prompt of ids is answered 400
+  std::string limits = {};                         // body of /v1/limits; empty: 404
+  std::function<std::string()> metrics = nullptr;  // body of /metrics, on the server's thread; empty: 404
   bool keep_bodies = true;
 };
 

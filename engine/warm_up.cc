@@ -1,0 +1,86 @@
+#include "engine/warm_up.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "engine/page_pool.h"
+
+namespace sessa {
+namespace {
+
+struct Shape {
+  int num_decodes, context;  // that many sequences with one row each at this position
+  int num_rows, start;       // and a chunk
+};
+
+// From cheap to dear. What tells the terms apart: batches beside single rows, chunks of few rows beside whole
+// tiles, both near the start of a prompt and far from it, and a step of both kinds as the Scheduler makes
+// them.
+constexpr Shape kShapes[] = {
+    {1, 0, 0, 0},     {4, 64, 0, 0},    {0, 0, 16, 0},    {16, 256, 0, 0}, {0, 0, 64, 0},
+    {16, 256, 32, 0}, {0, 0, 16, 1024}, {0, 0, 64, 1024}, {4, 2048, 0, 0},
+};
+
+// A plan of the shape with pages of its own for each sequence. Without rows when the options rule it out.
+class DummyPlan {
+ public:
+  DummyPlan(const Shape& shape, const SchedulerOptions& o) : pool_(o.num_pages, o.page_size, o.num_classes) {
+    sampling_.temperature = 0;
+    bool fits = shape.num_decodes + (shape.num_rows > 0) <= o.max_num_seqs &&
+                shape.num_decodes + shape.num_rows <= o.max_step_tokens;
+    tokens_.assign(std::max(shape.context + 1, shape.start + shape.num_rows), 0);
+    fits = fits && static_cast<int>(tokens_.size()) < o.max_model_len;
+    for (int i = 0; fits && i < shape.num_decodes; ++i) fits = Add(shape.context, 1);
+    if (fits && shape.num_rows > 0) fits = Add(shape.start, shape.num_rows);
+    if (!fits) plan_ = {};
+  }
+  const StepPlan& plan() const { return plan_; }
+
+ private:
+  bool Add(int start, int num_rows) {  // false: there are not enough pages
+    PlanSequence& s = plan_.sequences.emplace_back();
+    s.first_row = plan_.num_rows();
+    s.num_rows = num_rows;
+    s.start = start;
+    for (int i = 0; i < pool_.PagesFor(start + num_rows); ++i) {
+      s.pages.push_back(pool_.Allocate(i));
+      if (s.pages.back() < 0) return false;
+    }
+    s.sample = num_rows == 1;
+    s.sampling = &sampling_;
+    s.tokens = &tokens_;
+    s.prompt_size = 1;
+    for (int i = 0; i < num_rows; ++i) {
+      plan_.token_ids.push_back(0);
+      plan_.positions.push_back(start + i);
+    }
+    return true;
+  }
+
+  PagePool pool_;
+  SamplingParams sampling_;
+  std::vector<int32_t> tokens_;
+  StepPlan plan_;
+};
+
+}  // namespace
+
+absl::Status WarmUp(const SchedulerOptions& options, absl::Duration budget, StepRunner run,
+                    CostModel* model) {
+  absl::Duration spent;
+  for (int round = 0; round < 2; ++round) {
+    for (const Shape& shape : kShapes) {
+      const DummyPlan dummy(shape, options);
+      const StepFeatures features = FeaturesOf(dummy.plan());
+      const bool is_first = spent == absl::ZeroDuration();  // runs anyway: it warms up
+      if (features.rows == 0 || (!is_first && spent + model->Predict(features) > budget)) continue;
+      const absl::StatusOr<absl::Duration> took = run(dummy.plan());
+      if (!took.ok()) return took.status();
+      spent += *took;
+      if (!is_first) model->Observe(features, *took);  // the first one touches memory for the first time
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sessa
