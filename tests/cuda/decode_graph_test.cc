@@ -352,29 +352,6 @@ TEST_F(OperationsTest, PaddingIsNeverWritten) {
   }
 }
 
-TEST_F(OperationsTest, SmallResultsComeThroughPinnedMemory) {
-  Start(true);
-  constexpr int kMany = 3000;  // of 64 bytes each in pinned memory: more than fit
-  const std::vector<float> values = Random(1 << 20);
-  const Buffer memory = *backend_->Allocate(values.size() * sizeof(float));
-  backend_->CopyIn(values.data(), memory.size(), memory.data());
-  for (int round = 0; round < 2; ++round) {
-    const int before = emulator::counts().pageable_copies_out;
-    std::vector<float> tokens(100);
-    backend_->CopyOut(memory.floats() + 5, 400, tokens.data());
-    EXPECT_EQ(emulator::counts().pageable_copies_out, before);
-    ASSERT_TRUE(backend_->Synchronize().ok());
-    EXPECT_EQ(tokens, std::vector<float>(values.begin() + 5, values.begin() + 105));
-    std::vector<float> some(kMany), all(values.size());
-    for (int i = 0; i < kMany; ++i) backend_->CopyOut(memory.floats() + 2 * i, sizeof(float), &some[i]);
-    backend_->CopyOut(memory.data(), memory.size(), all.data());
-    EXPECT_LT(emulator::counts().pageable_copies_out, before + kMany);
-    ASSERT_TRUE(backend_->Synchronize().ok());
-    for (int i = 0; i < kMany; ++i) ASSERT_EQ(some[i], values[2 * i]) << i;
-    EXPECT_EQ(all, values);
-  }
-}
-
 // More blocks than one launch takes: how many launches there are depends on more than the bucket, so none is
 // captured.
 TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
