@@ -82,7 +82,11 @@ struct Machine {
   size_t shared_bytes = 0;
   std::vector<char> unfenced;  // chunks of shared memory that products must not read
   int num_block_waiting = 0, num_exited = 0;
-  bool backwards = false;
+  // Of the block, one of four by turns: all ways in which copies and products can be early and late.
+  unsigned turn = 0;
+  bool is_backwards() const { return turn % 2 == 1; }
+  bool copies_are_early() const { return turn % 2 == 1; }
+  bool products_are_early() const { return turn % 4 >= 2; }
 };
 thread_local Machine machine;
 
@@ -121,7 +125,7 @@ void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) 
   while (m.num_exited < static_cast<int>(n)) {
     bool moved = false;
     for (unsigned k = 0; k < n; ++k) {
-      Thread& t = m.threads[m.backwards ? n - 1 - k : k];
+      Thread& t = m.threads[m.is_backwards() ? n - 1 - k : k];
       if (t.wait != Wait::kNone) continue;
       moved = true;
       current = &t;
@@ -147,7 +151,7 @@ void RunBlock(unsigned n, bool must_begin, void (*body)(void*), void* argument) 
     }
   }
   current = nullptr;
-  m.backwards = !m.backwards;
+  ++m.turn;
 }
 
 std::atomic<int> kernels_run{0};
@@ -171,7 +175,7 @@ void CopyAsync(void* shared, const void* global, bool valid) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 ||
       (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0))
     Die("cp.async of 16 bytes that are not aligned");
-  if (machine.backwards) {
+  if (machine.copies_are_early()) {
     copy.Run();
   } else {
     static_cast<Thread*>(current)->copies.back().push_back(copy);
@@ -206,7 +210,7 @@ void AddProduct(std::function<void()> product) {
   Thread* thread = static_cast<Thread*>(current);
   Require(thread->has_begun_products, "a product without BeginProducts since the last wait");
   Require(machine.threads.size() % (4 * kWarp) == 0, "products of a block that is not whole warpgroups");
-  if (machine.backwards) {
+  if (machine.products_are_early()) {
     product();
   } else {
     thread->products.back().push_back(std::move(product));

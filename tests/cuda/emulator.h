@@ -74,11 +74,11 @@ const WarpWords& Exchange(const uint32_t* words, int n);
 void CopyAsync(void* shared, const void* global, bool valid);
 void CommitCopies();
 void WaitForCopies(int pending);
-// Warpgroup products (emulated_wgmma.h), in groups. A product is done at once in the blocks where copies are,
-// and as late as the waits allow in the rest. WaitForProducts returns when the whole warp's are done. The
-// process ends at a product that no BeginProducts goes before since the last wait, at one that reads what a
-// late copy brought and no FenceOperands followed (what plain stores wrote is not watched), and at a thread
-// that ends before its products.
+// Warpgroup products (emulated_wgmma.h), in groups. A product is done at once in two blocks of four, and as
+// late as the waits allow in the rest, beside copies of either kind. WaitForProducts returns when the whole
+// warp's are done. The process ends at a product that no BeginProducts goes before since the last wait, at
+// one that reads what a late copy brought and no FenceOperands followed (what plain stores wrote is not
+// watched), and at a thread that ends before its products.
 void FenceOperands();
 void BeginProducts();
 void AddProduct(std::function<void()> product);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kDepth = 128, kGroups = 2, kM = kGroups * kWarpgroupRows;
 
-enum Fault { kNone, kNoFence, kNoBegin, kNoWait, kReadsEarly, kOverwrites };
+enum Fault { kNone, kNoFence, kNoBegin, kNoWait, kReadsEarly, kOverwrites, kCopiesOver };
 
 // Two warpgroups: d[kM][kN] = a[kM][kDepth] b, with b[kN][kDepth] or, kMnMajorB, b[kDepth][kN].
 template <int kN, int kRowBytes, bool kMnMajorB, bool kRegistersA, Fault kFault>
@@ -63,6 +63,11 @@ void ProductKernel(const Bf16* a, const Bf16* b, float* d) {
     __syncthreads();
     shared_b[thread].bits = 0;
   }
+  if (kFault == kCopiesOver) {
+    __syncthreads();
+    CopyAsync(shared_b + thread * 8, a, false);
+    CommitCopies();
+  }
   const auto write = [&] {
     for (int j = 0; j < kN / 8; ++j) {
       for (int e = 0; e < 4; ++e) d[(warp * 16 + g + e / 2 * 8) * kN + 8 * j + 2 * t + e % 2] = sums[j][e];
@@ -73,7 +78,7 @@ void ProductKernel(const Bf16* a, const Bf16* b, float* d) {
   if (kFault != kReadsEarly) write();
 }
 
-// Of two blocks, one of which is late: how many results are wrong.
+// Of four blocks, with copies and products early and late: how many results are wrong.
 template <int kN, int kRowBytes, bool kMnMajorB, bool kRegistersA, Fault kFault = kNone>
 int WrongProducts() {
   std::vector<Bf16> a(kM * kDepth), b(kN * kDepth), b_in_memory(kN * kDepth);
@@ -85,7 +90,7 @@ int WrongProducts() {
     }
   }
   int wrong = 0;
-  for (int block = 0; block < 2; ++block) {
+  for (int block = 0; block < 4; ++block) {
     std::vector<float> d(kM * kN, NAN);
     Launch(nullptr, dim3(1), kGroups * kWarpgroup, (a.size() + b.size()) * sizeof(Bf16),
            ProductKernel<kN, kRowBytes, kMnMajorB, kRegistersA, kFault>, a.data(), b_in_memory.data(),
@@ -134,6 +139,7 @@ TEST(WgmmaTest, ReadingOrOverwritingEarlyShows) {
   EXPECT_GT((WrongProducts<32, 128, false, false, kReadsEarly>()), 0);
   EXPECT_GT((WrongProducts<32, 128, false, true, kReadsEarly>()), 0);
   EXPECT_GT((WrongProducts<32, 128, false, false, kOverwrites>()), 0);
+  EXPECT_GT((WrongProducts<32, 128, false, false, kCopiesOver>()), 0);
 }
 
 TEST(WgmmaDeathTest, EndsWhatAGpuWouldNotForgive) {
