@@ -57,7 +57,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish was called
-  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;   // perhaps before there was a generation to cancel
   absl::Status status_ ABSL_GUARDED_BY(mutex_);    // what Finish was called with
   bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<sessa::v1::FinishReason> finish_reasons_ ABSL_GUARDED_BY(mutex_);
