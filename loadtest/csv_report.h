@@ -1,5 +1,5 @@
-// All requests, a line each, for those who want to compute on. RFC 4180; docs/load-testing.md lists the
-// columns.
+// All requests, a line each, for those who want to compute on. RFC 4180; docs/load-testing-results.md lists
+// the columns.
 #pragma once
 
 #include <string>

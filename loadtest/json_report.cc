@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "loadtest/definitions.h"
+#include "loadtest/text.h"
 
 namespace sessa::loadtest {
 namespace {
@@ -92,6 +93,7 @@ json::object ToJson(const RunReport& report) {
                        {"failure", client.failure},
                        {"p99_send_lag", JsonNumber(client.p99_send_lag)},
                        {"max_send_lag", JsonNumber(client.max_send_lag)},
+                       {"p99_loop_lag", JsonNumber(client.p99_loop_lag)},
                        {"max_loop_lag", JsonNumber(client.max_loop_lag)},
                        {"cpu_share", JsonNumber(client.cpu_share)}};
   const Summary& summary = report.summary;
@@ -173,6 +175,7 @@ json::object JsonReport(const std::vector<RunReport>& runs, const Slo& slo) {
   json::object root;
   root["schema"] = "sessa-loadtest";
   root["version"] = kJsonVersion;
+  root["title"] = runs.empty() ? "" : ReportTitle(runs);
   root["slo"] = SloText(slo);
   json::array& list = root["runs"].emplace_array();
   for (const RunReport& report : runs) list.push_back(ToJson(report));

@@ -1,4 +1,4 @@
-// The report as JSON; docs/load-testing.md documents it ("Results"). The page carries the same object.
+// The report as JSON; docs/load-testing-results.md documents it. The page carries the same object.
 #pragma once
 
 #include <boost/json.hpp>

@@ -14,6 +14,10 @@ namespace {
 
 namespace json = boost::json;
 
+// Axes are logarithmic, and tokens that one read brought are zero seconds apart: what is shorter is drawn at
+// this.
+constexpr double kLeast = 1e-5;
+
 // Five digits are more than a plot shows, and halve the file.
 json::value Rounded(double value) {
   if (value == 0 || !std::isfinite(value)) return JsonNumber(value);
@@ -34,14 +38,13 @@ json::object QuantileCurve(const char* key, const std::vector<double>& sorted) {
   std::vector<double> nines, values;
   for (int i = 0; i <= last * kQuantilesPerDecade; ++i)
     nines.push_back(static_cast<double>(i) / kQuantilesPerDecade);
-  for (double nine : nines) values.push_back(Quantile(sorted, 1 - std::pow(10, -nine)));
+  for (double nine : nines) values.push_back(std::max(Quantile(sorted, 1 - std::pow(10, -nine)), kLeast));
   nines.push_back(last);
-  values.push_back(sorted.back());
+  values.push_back(std::max(sorted.back(), kLeast));
   return {{"key", key}, {"count", sorted.size()}, {"nines", ToJson(nines)}, {"values", ToJson(values)}};
 }
 
 json::object Histogram(const char* key, const std::vector<double>& sorted) {
-  constexpr double kLeast = 1e-6;  // a logarithm needs more than zero
   const double low = std::log(std::max(sorted.front(), kLeast));
   const double high = std::max(std::log(std::max(sorted.back(), kLeast)), low + 0.01);
   std::vector<double> edges, shares;

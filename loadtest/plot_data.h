@@ -20,7 +20,8 @@ inline constexpr int kQuantilesPerDecade = 25;  // of 1 - q
 //               "failed_per_second": [...], "in_flight": [...]},  of all requests but the probes; at = middle
 //               of the bin
 //  "server": null | {"bin", "at": [...], "series": [{"key", "label", "unit", "mean": [...], "max": [...]}]}}
-// Latencies and gaps are of the window, the timelines of the whole run. Seconds, to five digits.
+// Latencies and gaps are of the window, the timelines of the whole run. Seconds, to five digits; in quantiles
+// and histograms what is below 10 us counts as that.
 boost::json::object PlotData(const RunReport& report);
 
 }  // namespace sessa::loadtest

@@ -15,26 +15,27 @@ namespace {
 constexpr int kWidth = 100;
 constexpr int kNameWidth = 14;
 
-std::string SelfCheck(const Run& run) {
+std::string SelfCheck(absl::string_view prefix, const Run& run) {
   if (run.client.failure.empty()) return "";
   return absl::StrCat(
-      Wrap("SELF-CHECK FAILED: ",
+      Wrap(absl::StrCat(prefix, "SELF-CHECK FAILED: "),
            absl::StrCat(Printable(run.client.failure, 1000), ". Do not trust the figures of this run."),
            kWidth),
       "\n\n");
 }
 
-std::string Head(const RunReport& report) {
-  const Run& run = *report.run;
+std::string Head(const std::vector<RunReport>& runs) {
+  const Run& run = *runs.front().run;
+  return absl::StrCat(Printable(ReportTitle(runs), kWidth), "\n",
+                      Printable(absl::StrCat("  server  ", run.server, ", model ", run.model), kWidth), "\n");
+}
+
+std::string Measured(const RunReport& report) {
   const Window& window = report.summary.window;
-  std::string out = absl::StrCat(Printable(run.title, kWidth), "\n");
-  absl::StrAppend(&out, Printable(absl::StrCat("  server  ", run.server, ", model ", run.model), kWidth),
-                  "\n");
-  absl::StrAppend(&out, "  load    ", LoadText(run), "\n");
-  absl::StrAppendFormat(&out, "  window  %.1f s to %.1f s of %.1f s; requests: %d in it, %d outside\n\n",
-                        window.begin, window.end, run.duration, report.summary.all.num_requests,
-                        report.summary.num_outside);
-  return out;
+  return absl::StrFormat(
+      "  load    %s\n  window  %.1f s to %.1f s of %.1f s; requests: %d in it, %d outside\n\n",
+      LoadText(*report.run), window.begin, window.end, report.run->duration, report.summary.all.num_requests,
+      report.summary.num_outside);
 }
 
 void AddLatencyRow(const std::string& label, const Distribution& d, TextTable& table) {
@@ -139,16 +140,16 @@ std::string Groups(absl::string_view head, const std::vector<GroupSummary>& grou
 }
 
 std::string Client(const ClientHealth& client) {
-  return absl::StrFormat("Client: sent late by %s at p99, %s at most; its loop by %s at most; %.2f cores\n",
-                         FigureText(client.p99_send_lag, Unit::kSeconds),
-                         FigureText(client.max_send_lag, Unit::kSeconds),
-                         FigureText(client.max_loop_lag, Unit::kSeconds), client.cpu_share);
+  auto text = [](double seconds) { return FigureText(seconds, Unit::kSeconds); };
+  return absl::StrFormat("Client's lag at p99 and at most: sends %s, %s; loop %s, %s; CPU %.2f cores\n",
+                         text(client.p99_send_lag), text(client.max_send_lag), text(client.p99_loop_lag),
+                         text(client.max_loop_lag), client.cpu_share);
 }
 
 std::string OneRun(const RunReport& report, const Slo& slo) {
   const Summary& summary = report.summary;
   std::string out =
-      absl::StrCat(Head(report), SelfCheck(*report.run), Latencies(summary.all, "Latency, ms"), "\n");
+      absl::StrCat(Measured(report), SelfCheck("", *report.run), Latencies(summary.all, "Latency, ms"), "\n");
   if (slo.IsSet()) absl::StrAppend(&out, "Objectives (SLO): ", SloText(slo), "\n");
   absl::StrAppend(&out, Figures(summary.all), Outcomes(summary.all), WorstGap(summary.all),
                   Client(report.run->client));
@@ -164,8 +165,7 @@ std::string OneRun(const RunReport& report, const Slo& slo) {
 }
 
 std::string Sweep(const std::vector<RunReport>& runs, const Slo& slo) {
-  std::string out = Head(runs.front());
-  out.erase(out.find("  load "));  // load and window differ in every row
+  std::string out;
   if (slo.IsSet()) absl::StrAppend(&out, "  SLO     ", SloText(slo), "\n");
   TextTable table;
   std::vector<std::string> head = GroupHead("Load");
@@ -177,7 +177,9 @@ std::string Sweep(const std::vector<RunReport>& runs, const Slo& slo) {
     std::vector<std::string> row = GroupRow(LoadText(*report.run) + (failed ? " !" : ""), report.summary.all);
     row[1] = FigureText(report.summary.all.good_share, Unit::kShare);
     table.AddRow(row);
-    if (failed) absl::StrAppend(&failures, "\n! ", LoadText(*report.run), ": ", SelfCheck(*report.run));
+    if (failed)
+      absl::StrAppend(&failures, "\n",
+                      SelfCheck(absl::StrCat("! ", LoadText(*report.run), ": "), *report.run));
   }
   return absl::StrCat(out, "\n", table.Render(0, 2), "Latencies in ms.\n", failures);
 }
@@ -217,7 +219,8 @@ std::string Meanings(const std::vector<RunReport>& runs) {
 std::string TerminalReport(const std::vector<RunReport>& runs, const Slo& slo) {
   if (runs.empty()) return "Nothing was run.\n";
   // The meanings come first: what was asked for is to be the last on the screen.
-  return absl::StrCat(Meanings(runs), "\n", runs.size() == 1 ? OneRun(runs.front(), slo) : Sweep(runs, slo));
+  return absl::StrCat(Meanings(runs), "\n", Head(runs),
+                      runs.size() == 1 ? OneRun(runs.front(), slo) : Sweep(runs, slo));
 }
 
 }  // namespace sessa::loadtest

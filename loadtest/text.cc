@@ -40,11 +40,11 @@ std::string FigureText(double value, Unit unit) {
                          : absl::StrCat(ThreeDigits(value * 1e3), " ms");
     case Unit::kRequestsPerSecond:
     case Unit::kTokensPerSecond: return ThreeDigits(value);
-    case Unit::kRequests: return value == std::round(value) ? Grouped(value) : ThreeDigits(value);
+    case Unit::kRequests:
+    case Unit::kTokens:
+    case Unit::kCount: return value == std::round(value) ? Grouped(value) : ThreeDigits(value);
     case Unit::kShare:
       return absl::StrFormat(value > 0 && value < 0.001 ? "%.3f %%" : "%.1f %%", value * 100);
-    case Unit::kTokens:
-    case Unit::kCount: return Grouped(value);
   }
   return "";
 }
@@ -52,6 +52,15 @@ std::string FigureText(double value, Unit unit) {
 std::string LoadText(const Run& run) {
   if (!std::isnan(run.offered_rate)) return absl::StrFormat("%.4g req/s", run.offered_rate);
   return absl::StrCat(run.num_users, run.num_users == 1 ? " user" : " users");
+}
+
+std::string ReportTitle(const std::vector<RunReport>& runs) {
+  const std::string& first = runs.front().run->title;
+  if (std::all_of(runs.begin(), runs.end(),
+                  [&](const RunReport& report) { return report.run->title == first; })) {
+    return first;
+  }
+  return absl::StrCat("Sweep from ", LoadText(*runs.front().run), " to ", LoadText(*runs.back().run));
 }
 
 std::string MillisecondsText(double seconds, double largest) {

@@ -25,7 +25,7 @@ const Format = {
     if (value === null || value === undefined) return '–';
     if (unit === 's') return Format.seconds(value);
     if (unit === 'share') return Format.share(value);
-    if (unit === 'tokens' || unit === 'count' || (unit === 'requests' && Number.isInteger(value))) return Format.count(value);
+    if (['tokens', 'count', 'requests'].includes(unit) && Number.isInteger(value)) return Format.count(value);
     return Format.digits(value);
   },
   // At an axis: short, with the unit.

@@ -69,9 +69,9 @@
         one.self_check.failure + '. Do not trust the figures of this run.'));
     }
     if (failed.length) return;
-    const lag = Math.max(...data.runs.map(one => one.self_check.max_send_lag));
+    const most = key => Format.seconds(Math.max(...data.runs.map(one => one.self_check[key])));
     box.append(element('p', {class: 'banner good'}, element('strong', {text: 'Self-check passed: '}),
-      `no request was sent later than ${Format.seconds(lag)} after its time.`));
+      `99 % of requests were sent within ${most('p99_send_lag')} of their time, and 99 % of answers read within ${most('p99_loop_lag')}.`));
   }
 
   const groupHead = first => [first, 'Requests', 'Failed', 'Req/s', 'Out tok/s', 'TTFT p50', 'TTFT p99', 'ITL p50', 'ITL p99', 'E2E p50', 'E2E p99'];
@@ -193,7 +193,8 @@
       table('Outcomes', ['', ''], outcomes.length ? outcomes : [{cells: ['No requests in the window', '']}]),
       table('The client itself', ['', ''], [
         {cells: ['Sent late, p99', Format.seconds(client.p99_send_lag)]}, {cells: ['Sent late, most', Format.seconds(client.max_send_lag)]},
-        {cells: ['Loop late, most', Format.seconds(client.max_loop_lag)]}, {cells: ['CPU, cores', Format.figure(client.cpu_share)]}]));
+        {cells: ['Loop late, p99', Format.seconds(client.p99_loop_lag)]}, {cells: ['Loop late, most', Format.seconds(client.max_loop_lag)]},
+        {cells: ['CPU, cores', Format.figure(client.cpu_share)]}]));
     byId('figures').replaceChildren(left, ...(right.children.length ? [right] : []), third);
   }
 
@@ -202,8 +203,8 @@
   }
 
   function about(run) {
-    byId('title').textContent = run.title || 'Load test';
-    document.title = run.title ? `${run.title} – load test` : 'Load test';
+    byId('title').textContent = data.title || 'Load test';
+    document.title = data.title ? `${data.title} – load test` : 'Load test';
     const facts = [run.server, run.model && `model ${run.model}`, `started ${run.started.replace('T', ' ').replace('Z', ' UTC')}`,
       data.runs.length > 1 ? `${data.runs.length} runs` : `${Format.load(run)} for ${Format.digits(run.duration)} s`,
       data.slo && `SLO ${data.slo}`];

@@ -81,7 +81,7 @@ OneRun SmallRun() {
   run.model = "m";
   run.offered_rate = 0.5;
   run.duration = 2;
-  run.client = {0.001, 0.0005, 0.002, 0.25, ""};
+  run.client = {0.001, 0.0005, 0.002, 0.25, "", 0.0001};
   RequestRecord request;
   request.kind = "chat";
   request.scheduled = request.sent = 1;
@@ -122,7 +122,7 @@ Objectives (SLO): ttft:200ms
   Input tokens/s       3.50
 Outcomes: ok 1
 Worst gap: 200 ms, at 1.40 s, in request 0
-Client: sent late by 0.50 ms at p99, 1.00 ms at most; its loop by 2.00 ms at most; 0.25 cores
+Client's lag at p99 and at most: sends 0.50 ms, 1.00 ms; loop 0.10 ms, 2.00 ms; CPU 0.25 cores
 )"));
 }
 
@@ -156,12 +156,14 @@ TEST_F(ReportTest, TableOfASweepHasARowARate) {
     load.rate = rate;
     if (rate == 32) load.failure = "late";
     runs.push_back(MakeRun(load, 1));
+    runs.back().title = absl::StrCat(rate, " requests/s");
   }
   const std::string table = Table(runs);
+  EXPECT_THAT(table, HasSubstr("\nSweep from 2 req/s to 32 req/s\n  server "));
   EXPECT_THAT(table, ContainsRegex("Load +good +failed"));
   EXPECT_THAT(table, ContainsRegex("\n2 req/s +- +1\\.. %"));  // no objectives were stated
   EXPECT_THAT(table, ContainsRegex("\n32 req/s ! "));
-  EXPECT_THAT(table, HasSubstr("! 32 req/s: SELF-CHECK FAILED: late."));
+  EXPECT_THAT(table, HasSubstr("! 32 req/s: SELF-CHECK FAILED: late. Do not"));
 }
 
 TEST_F(ReportTest, TableOfNothing) {
@@ -294,6 +296,21 @@ TEST_F(ReportTest, PageKeepsMarkupInItsData) {
   EXPECT_EQ(data.at("plots").as_array().size(), 1);
 }
 
+TEST_F(ReportTest, GapsOfNothingAreDrawn) {
+  OneRun run = SmallRun();
+  run.requests[0].events[1].at = run.requests[0].events[0].at;  // both came with one read
+  ReportOptions options;
+  options.html_path = Path("page.html");
+  ASSERT_TRUE(WriteReports({run}, options).ok());
+  const std::string page = Read(options.html_path);
+  const size_t from = page.find("id=\"data\">") + 10;
+  const json::value data = json::parse(page.substr(from, page.find("</script>", from) - from));
+  for (const json::value& curve : data.at("plots").at(0).at("quantiles").as_array()) {
+    for (const json::value& value : curve.at("values").as_array()) EXPECT_GE(value.to_number<double>(), 1e-5);
+  }
+  EXPECT_EQ(data.at("plots").at(0).at("gaps").at("seconds").at(0).to_number<double>(), 0);
+}
+
 TEST_F(ReportTest, PlotsKeepTheLongestGapsAndAllOfTheTime) {
   SyntheticLoad load;
   load.num_requests = 3000;
@@ -361,6 +378,27 @@ TEST_F(ReportTest, FilesAreWholeOrNotThere) {
     left += absl::EndsWith(entry.path().string(), ".tmp");
   }
   EXPECT_EQ(left, 0);
+}
+
+TEST_F(ReportTest, EveryKeyIsDocumented) {
+  const std::string documented = Read(SESSA_RESULTS_DOC);
+  SyntheticLoad load;
+  load.num_requests = 50;
+  const OneRun run = MakeRun(load, 1);
+  const json::value report = Json({run});
+  std::vector<std::string> keys;
+  auto add = [&](const json::value& object) {
+    for (const auto& [key, value] : object.as_object()) keys.emplace_back(key);
+  };
+  const json::value& one = report.at("runs").at(0);
+  add(one);
+  for (const char* key : {"self_check", "window", "all"}) add(one.at(key));
+  for (const char* key : {"outcomes", "latencies", "worst_gap", "figures"}) add(one.at("all").at(key));
+  add(one.at("all").at("latencies").at("itl"));
+  add(one.at("server_metrics").at("figures"));
+  const auto rows = ParseCsv(Csv({run}));
+  keys.insert(keys.end(), rows[0].begin(), rows[0].end());
+  for (const std::string& key : keys) EXPECT_THAT(documented, HasSubstr(absl::StrCat("`", key, "`")));
 }
 
 TEST(FigureText, HasThreeDigitsAndItsUnit) {

@@ -59,7 +59,7 @@ Run MakeRun(const SyntheticLoad& load, uint64_t seed) {
   run.options = {{"work", "chat-and-documents"}, {"arrivals", "poisson"}, {"seed", absl::StrCat(seed)}};
   run.offered_rate = load.rate;
   run.started_unix_ms = 1'790'000'000'000;
-  run.client = {0.0021, 0.0004, 0.0012, 0.18, load.failure};
+  run.client = {0.0021, 0.0004, 0.0012, 0.18, load.failure, 0.0003};
   double at = 0, free_at = 0;
   for (int i = 0; i < load.num_requests; ++i) {
     at += arrival(random);
