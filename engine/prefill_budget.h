@@ -7,8 +7,8 @@
 // fits is inefficient (deep in a prompt a block of rows reads the whole past, which costs as much as four
 // rows' arithmetic), the step may stretch to 1.5 times the limit, and steps without prompt rows follow until
 // the debt is paid: prompts then progress every k steps, decode in every one, and the mean stays at the
-// limit. Only where two times one row's own time is more than that, it counts instead, so that every prompt
-// ends.
+// limit. Where even one row takes longer than that, a step may take twice as long as with one row, so that
+// every prompt ends.
 #pragma once
 
 #include "absl/time/time.h"
@@ -31,8 +31,7 @@ class PrefillBudget {
 
   // Rows of a prompt with `remaining` rows to compute from position `start` that the step, which has
   // `planned` and room for `room` rows more, has time for. first: no prompt has rows in this step yet. 0: it
-  // has to wait, but for the first one never twice in the same debt and never without decodes. Requires: room
-  // >= 1.
+  // has to wait; the first one only beside decodes, and until the debt is paid. Requires: room >= 1.
   int Rows(const StepFeatures& planned, int start, int remaining, int room, bool first) const;
 
   // All is planned.

@@ -101,6 +101,16 @@ TEST(MetricsTest, ARequestsShapeIsCountedAtItsEnd) {
   EXPECT_EQ(sum_and_count("request_params_max_tokens"), "14 of 2");
 }
 
+TEST(MetricsTest, PredictionsStandBesideTheStepsTimes) {
+  Metrics metrics("m", "1");
+  metrics.OnStep({.duration = absl::Seconds(2), .predicted = absl::Seconds(1), .num_tokens = 5});
+  metrics.OnStep({.duration = absl::Seconds(1), .predicted = absl::Seconds(4), .num_tokens = 5});
+  const std::string text = metrics.Render(nullptr, true, true);
+  EXPECT_EQ(Value(text, "sessa_step_duration_seconds_sum{model_name=\"m\"}"), "3");
+  EXPECT_EQ(Value(text, "sessa_step_predicted_seconds_total{model_name=\"m\"}"), "5");
+  EXPECT_EQ(Value(text, "sessa_step_prediction_error_ratio_sum{model_name=\"m\"}"), "3.5");
+}
+
 TEST(MetricsTest, EngineFiguresComeWithTheEngine) {
   Metrics metrics("m", "1");
   EXPECT_THAT(metrics.Render(nullptr, true, false), Not(HasSubstr("sessa_engine_healthy")));
