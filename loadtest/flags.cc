@@ -58,8 +58,11 @@ ABSL_FLAG(double, search_share, 0.9,
           "--rate=search: the server follows if it serves this share of the load: of the requests within "
           "--slo where "
           "it is given, else of the output tokens, while requests come");
-ABSL_FLAG(uint64_t, seed, 1,
-          "all that is random comes from it: the same seed, the same requests at the same times");
+ABSL_FLAG(
+    uint64_t, seed, 1,
+    "all that is random comes from it: the same seed, the same requests at the same times. A server with a "
+    "prefix cache knows the prompts when they come again: give another seed then (the runs of a sweep "
+    "have prompts of their own)");
 
 ABSL_FLAG(
     std::string, lengths, "",

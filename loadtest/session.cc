@@ -173,11 +173,13 @@ Run RunOnce(const Options& options, const Target& target, double rate, Progress*
 
 std::vector<Run> RunAll(const Options& options, const Target& target, Progress* progress) {
   bool interrupted = false;
+  Options of_run = options;
   std::vector<Run> runs;
   const auto run_at = [&](double rate, const std::string& label) -> std::optional<Run> {
     if (interrupted) return std::nullopt;
     progress->Start(label);
-    Run run = RunOnce(options, target, rate, progress, &interrupted);
+    Run run = RunOnce(of_run, target, rate, progress, &interrupted);
+    ++of_run.work.run;
     progress->Finish();
     run.title = !options.title.empty() ? options.title : label.empty() ? DescribeLoad(options) : label;
     return run;

@@ -49,8 +49,9 @@ std::unique_ptr<Call> Workload::Next() {
 }
 
 std::vector<int32_t> Workload::Tokens(int count, Random random) const {
+  Random of_run(random(), options_.run);
   std::vector<int32_t> ids(count);
-  for (int32_t& id : ids) id = static_cast<int32_t>(random.Between(1, options_.vocab_size - 1));
+  for (int32_t& id : ids) id = static_cast<int32_t>(of_run.Between(1, options_.vocab_size - 1));
   return ids;
 }
 

@@ -193,6 +193,25 @@ TEST(WorkloadTest, PromptsHaveTheirLengthsAndOwnTokens) {
   EXPECT_EQ(prompts.size(), 100);
 }
 
+TEST(WorkloadTest, ALaterRunHasTheSameLengthsAndOtherTokens) {
+  WorkloadPart part;
+  part.input = Lengths::Uniform(40, 80);
+  part.output = Lengths::Uniform(1, 9);
+  part.num_prefixes = 2;
+  part.prefix_tokens = 16;
+  WorkloadOptions options = OnePart(part);
+  Workload first(options);
+  ++options.run;
+  Workload second(options);
+  for (int i = 0; i < 50; ++i) {
+    const auto a = first.Next(), b = second.Next();
+    EXPECT_EQ(a->record.output_tokens, b->record.output_tokens);
+    ASSERT_EQ(a->record.input_tokens, b->record.input_tokens);
+    ASSERT_EQ(a->prompt.size(), b->prompt.size());
+    for (size_t s = 0; s < a->prompt.size(); ++s) EXPECT_NE(a->prompt[s].ids, b->prompt[s].ids);
+  }
+}
+
 TEST(WorkloadTest, PrefixesAreSharedAsOftenAsAsked) {
   WorkloadPart part;
   part.input = Lengths::Fixed(50);

@@ -15,7 +15,7 @@ MAX_BYTES = 150 * 1024
 # Name, flags of sessa-loadtest as they stand in the document, and the part of the page.
 PICTURES = (
     ("how-fast", "--users 1 --lengths 64-512,128 --num_requests 40", "section:has(#latency-table)"),
-    ("how-much", "--rate 0.25,0.5,1,1.5,2,3 --duration_seconds 20 --lengths 64-512,32-96 --slo ttft:1s,tpot:60ms", "#sweep"),
+    ("how-much", "--rate 1,2,3,4,5,6 --duration_seconds 20 --lengths 64-512,32-96 --slo ttft:1s,tpot:60ms", "#sweep-plots"),
     ("long-prompt", "--rate 1 --lengths '32-128,128:30;8K,16:1' --duration_seconds 60 --probe_rate 2 --seed 5", "section:has(#timelines)"),
 )
 
