@@ -70,6 +70,17 @@ class ReportTest : public testing::Test {
     return json::parse(Read(options.json_path));
   }
 
+  // What the page carries for its script.
+  json::value PageData(const OneRun& run) const {
+    ReportOptions options;
+    options.html_path = Path("page.html");
+    EXPECT_TRUE(WriteReports({run}, options).ok());
+    const std::string page = Read(options.html_path);
+    const std::string begin = "<script type=\"application/json\" id=\"data\">";
+    const size_t from = page.find(begin) + begin.size();
+    return json::parse(page.substr(from, page.find("</script>", from) - from));
+  }
+
   const std::string directory_;
 };
 
@@ -283,75 +294,12 @@ TEST_F(ReportTest, PageKeepsMarkupInItsData) {
   const std::string markup = "</script><script>alert(1)</script><!--<script>";
   run.title = run.model = run.requests[0].kind = run.requests[0].error = run.client.failure = markup;
   run.options = {{markup, markup}};
-  ReportOptions options;
-  options.html_path = Path("page.html");
-  ASSERT_TRUE(WriteReports({run}, options).ok());
-  const std::string page = Read(options.html_path);
+  const json::value data = PageData(run);
+  const std::string page = Read(Path("page.html"));
   EXPECT_THAT(page, Not(HasSubstr("alert(1)</script>")));
   EXPECT_THAT(page, Not(HasSubstr("{{")));
-  const std::string begin = "<script type=\"application/json\" id=\"data\">";
-  const size_t from = page.find(begin) + begin.size();
-  const json::value data = json::parse(page.substr(from, page.find("</script>", from) - from));
   EXPECT_EQ(data.at("runs").at(0).at("title").as_string(), markup);
   EXPECT_EQ(data.at("plots").as_array().size(), 1);
-}
-
-TEST_F(ReportTest, GapsOfNothingAreDrawn) {
-  OneRun run = SmallRun();
-  run.requests[0].events[1].at = run.requests[0].events[0].at;  // both came with one read
-  ReportOptions options;
-  options.html_path = Path("page.html");
-  ASSERT_TRUE(WriteReports({run}, options).ok());
-  const std::string page = Read(options.html_path);
-  const size_t from = page.find("id=\"data\">") + 10;
-  const json::value data = json::parse(page.substr(from, page.find("</script>", from) - from));
-  for (const json::value& curve : data.at("plots").at(0).at("quantiles").as_array()) {
-    for (const json::value& value : curve.at("values").as_array()) EXPECT_GE(value.to_number<double>(), 1e-5);
-  }
-  EXPECT_EQ(data.at("plots").at(0).at("gaps").at("seconds").at(0).to_number<double>(), 0);
-}
-
-TEST_F(ReportTest, PlotsKeepTheLongestGapsAndAllOfTheTime) {
-  SyntheticLoad load;
-  load.num_requests = 3000;
-  load.rate = load.capacity = 50;
-  const OneRun run = MakeRun(load, 1);
-  ReportOptions options;
-  options.html_path = Path("page.html");
-  ASSERT_TRUE(WriteReports({run}, options).ok());
-  EXPECT_LT(std::filesystem::file_size(options.html_path), 1'000'000);
-  const std::string page = Read(options.html_path);
-  const size_t from = page.find("id=\"data\">") + 10;
-  const json::value data = json::parse(page.substr(from, page.find("</script>", from) - from));
-  const json::value& all = data.at("runs").at(0).at("all");
-  const json::value& plots = data.at("plots").at(0);
-  const json::array& gaps = plots.at("gaps").at("seconds").as_array();
-  ASSERT_EQ(gaps.size(), 3000);
-  double longest = 0, shortest = 1e9;
-  for (const json::value& gap : gaps) {
-    longest = std::max(longest, gap.to_number<double>());
-    shortest = std::min(shortest, gap.to_number<double>());
-  }
-  const double worst = all.at("worst_gap").at("seconds").to_number<double>();
-  EXPECT_NEAR(longest, worst, worst * 1e-4);
-  EXPECT_EQ(shortest, plots.at("gaps").at("threshold").to_number<double>());
-  EXPECT_EQ(plots.at("gaps").at("total").as_int64(), all.at("latencies").at("itl").at("count").as_int64());
-  double tokens = 0, expected = 0;
-  const json::value& timeline = plots.at("timeline");
-  for (const json::value& rate : timeline.at("output_tokens_per_second").as_array()) {
-    tokens += rate.to_number<double>() * timeline.at("bin").to_number<double>();
-  }
-  for (const RequestRecord& request : run.requests) expected += request.is_probe ? 0 : OutputTokens(request);
-  EXPECT_NEAR(tokens, expected, expected * 1e-4);
-  for (const json::value& histogram : plots.at("histograms").as_array()) {
-    double sum = 0;
-    for (const json::value& share : histogram.at("shares").as_array()) sum += share.to_number<double>();
-    EXPECT_NEAR(sum, 1, 1e-3) << histogram.at("key");
-  }
-  for (const json::value& curve : plots.at("quantiles").as_array()) {
-    const double max = all.at("latencies").at(curve.at("key").as_string()).at("max").to_number<double>();
-    EXPECT_NEAR(curve.at("values").as_array().back().to_number<double>(), max, max * 1e-4) << curve.at("key");
-  }
 }
 
 TEST_F(ReportTest, FilesAreWholeOrNotThere) {
