@@ -67,7 +67,7 @@ ABSL_FLAG(
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
 ABSL_FLAG(
-    double, max_queue_seconds, 5,
+    double, max_queue_seconds, 30,
     "a request that would wait longer before its prompt is begun, as predicted, is refused with 503 and a "
     "Retry-After, or as long as its own prompt takes where that is longer; so is one that would miss its "
     "deadline; 0: only the deadline counts");
