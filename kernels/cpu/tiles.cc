@@ -45,8 +45,6 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
     const int count = std::min(kTileDepth, k - i * kTileDepth);
     for (int r = 0; r < rows; ++r)
       PackRow(a + (first + r) * lda + i * kTileDepth, count, terms, packed + r * kTileDepth);
-    for (int t = 0; t < terms; ++t)
-      std::fill(packed + t * kTileValues + rows * kTileDepth, packed + (t + 1) * kTileValues, 0);
   }
 }
 

@@ -29,7 +29,8 @@ inline constexpr int kTileValues = kTileRows * kTileDepth;
 constexpr int TilesOf(int m) { return CeilDiv(m, kTileRows); }
 constexpr int TileSteps(int k) { return CeilDiv(k, kTileDepth); }
 
-// Rows of A [m, k] as tiles, [TilesOf(m)][TileSteps(k)][terms][16][32] bf16, zero padded.
+// Rows of A [m, k] as tiles, [TilesOf(m)][TileSteps(k)][terms][16][32] bf16, zero padded along k. Rows behind
+// the last stay as they are: what becomes of them is not stored.
 constexpr int64_t TiledSize(int m, int k, int terms) {
   return static_cast<int64_t>(TilesOf(m)) * TileSteps(k) * terms * kTileValues;
 }
