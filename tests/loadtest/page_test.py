@@ -53,7 +53,10 @@ OVERFLOW = """
   for (const element of document.querySelectorAll('body *')) {
     const box = element.getBoundingClientRect();
     if (box.width > 0 && (box.right > width + 1 || box.left < -1)) wide.push(element.tagName + '.' + element.className);
-    if (/^(TH|TD|P|DIV|DT|DD|LI|H1|H2|H3)$/.test(element.tagName) && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
+    const text = document.createRange();
+    text.selectNodeContents(element);
+    const style = getComputedStyle(element), edge = box.right - parseFloat(style.paddingRight) + 1;
+    if (/^(TH|TD|P|DIV|DT|DD|LI|H1|H2|H3)$/.test(element.tagName) && box.width > 0 && text.getBoundingClientRect().right > edge)
       wide.push('inside ' + element.tagName + '.' + element.className + ': ' + element.textContent.slice(0, 60));
   }
   return wide;
@@ -141,7 +144,7 @@ class PageTest(unittest.TestCase):
         self.assertIn("Time per output token", page.locator("#meanings").inner_text())
 
     def test_sweep(self):
-        for width, scheme in ((360, "light"), (1280, "dark")):
+        for width, scheme in ((360, "light"), (1000, "light"), (1280, "dark")):
             with self.subTest(width=width, scheme=scheme):
                 page = self.open("sweep", width, scheme)
                 plots = self.check_plots(page, SWEEP_PLOTS + RUN_PLOTS)
