@@ -1,5 +1,5 @@
 // Who may wait: each bound at its edge, what is ahead of whom, and when to come again. The cost model is the
-// one before any step: 1 ms a row of a prompt, and 0.4 us for each token that it attends to.
+// one before any step: 1 ms a row of a prompt, and 1 us for each token that it attends to.
 #include "engine/admission.h"
 
 #include <optional>
@@ -13,7 +13,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kSecond = 860;  // a prompt of this many tokens takes a second
+constexpr int64_t kSecond = 722;  // a prompt of this many tokens takes a second
+constexpr int64_t kHalfSecond = 410;
 
 class AdmissionTest : public ::testing::Test {
  protected:
@@ -177,7 +178,7 @@ TEST_F(AdmissionTest, WhatOthersWillSendCountsToo) {
   Limit({});
   Enter(Of(kSecond, "much"), 4);
   for (RequestId id = 100; id < 200; ++id) {  // "little" takes half of each step, and waits for none
-    admission_->Enter(id, Of(kSecond / 2, "little"), now_);
+    admission_->Enter(id, Of(kHalfSecond, "little"), now_);
     admission_->Leave(id, 0);
     Observe(1000, absl::Seconds(1), absl::Seconds(1));
   }
