@@ -1,5 +1,5 @@
 // Who may wait: each bound at its edge, what is ahead of whom, and when to come again. The cost model is the
-// one before any step: 1 ms a row of a prompt, and 1 us for each token that it attends to.
+// one before any step: 2 ms a step and 1 ms a row, and more for what a row attends to.
 #include "engine/admission.h"
 
 #include <optional>
@@ -13,8 +13,18 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kSecond = 722;  // a prompt of this many tokens takes a second
-constexpr int64_t kHalfSecond = 410;
+// A prompt of so many tokens takes a second.
+int64_t TokensOfASecond() {
+  const auto seconds = [](int64_t num_tokens) {
+    StepFeatures f;
+    f.AddPrefill(0, num_tokens);
+    return absl::ToDoubleSeconds(CostModel().Predict(f) - CostModel().Predict({}));
+  };
+  int64_t num_tokens = 1;
+  while (seconds(num_tokens) < 1) ++num_tokens;
+  return num_tokens;
+}
+const int64_t kSecond = TokensOfASecond();
 
 class AdmissionTest : public ::testing::Test {
  protected:
@@ -178,9 +188,9 @@ TEST_F(AdmissionTest, WhatOthersWillSendCountsToo) {
   Limit({});
   Enter(Of(kSecond, "much"), 4);
   for (RequestId id = 100; id < 200; ++id) {  // "little" takes half of each step, and waits for none
-    admission_->Enter(id, Of(kHalfSecond, "little"), now_);
+    admission_->Enter(id, Of(kSecond, "little"), now_);
     admission_->Leave(id, 0);
-    Observe(1000, absl::Seconds(1), absl::Seconds(1));
+    Observe(1000, absl::Seconds(2), absl::Seconds(2));
   }
   EXPECT_NEAR(Wait(Of(kSecond, "much")), 8, 0.5);
   EXPECT_NEAR(Wait(Of(kSecond, "much", 3)), 4 * 4 / 3.0, 0.5);  // but its weight lets it have three quarters

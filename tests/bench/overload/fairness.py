@@ -1,12 +1,13 @@
 """./dev bench fairness: tenants that ask one server for more than it has. Prints what each was served beside its fair share: of
-what is there each gets by its weight, but no more than it asks for, and what one leaves the others share.
+all that was served each gets by its weight, but no more than it asks for, and what one leaves the others share.
 """
 import argparse
 import pathlib
 
 import server as servers
 
-LENGTHS = "64-192,32"
+ANSWER = 32
+LENGTHS = f"64-192,{ANSWER}"
 
 # Each tenant's weight and what it sends, in capacities.
 CASES = (
@@ -55,13 +56,16 @@ def main():
             run = servers.load(arguments.build_dir, server, arguments.work_dir, *common, f"--tenants_file={loads}", f"--rate={rate:.3f}",
                                f"--duration_seconds={arguments.seconds}", "--warmup_seconds=10", "--cooldown_seconds=1")
         served = {group["name"]: group for group in run["tenants"]}
-        tokens = {name: served[name]["figures"]["output_tokens_per_second"] for name in tenants}
-        fair = fair_shares({name: sends for name, (_, sends) in tenants.items()}, {name: weight for name, (weight, _) in tenants.items()})
-        for name, (weight, sends) in tenants.items():
+        seconds = run["window"]["end"] - run["window"]["begin"]
+        sent = {name: served[name]["requests"] / seconds for name in tenants}
+        got = {name: served[name]["figures"]["output_tokens_per_second"] / ANSWER for name in tenants}
+        there = sum(got.values())
+        fair = fair_shares({name: sent[name] / there for name in tenants}, {name: weight for name, (weight, _) in tenants.items()})
+        for name, (weight, _) in tenants.items():
             group = served[name]
             ttft = group["latencies"]["ttft"]["p50"]
-            print(f"| {title} | {name} | {weight} | {sends * capacity:.1f} | {tokens[name] / 32:.1f} | "
-                  f"{100 * tokens[name] / sum(tokens.values()):.0f} % | {100 * fair[name]:.0f} % | {'' if ttft is None else f'{ttft:.2f} s'} |")
+            print(f"| {title} | {name} | {weight} | {sent[name]:.1f} | {got[name]:.1f} | "
+                  f"{100 * got[name] / there:.0f} % | {100 * fair[name]:.0f} % | {'' if ttft is None else f'{ttft:.2f} s'} |")
             title = ""
 
 

@@ -9,7 +9,7 @@ import pathlib
 
 import server as servers
 
-LENGTHS = "128-384,64:3;1024,64:1"
+LENGTHS = "128-384,32:3;1024,32:1"
 SLO = "e2e:10s"
 TIMES = 5
 
@@ -29,7 +29,7 @@ def main():
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     model = servers.make_model(arguments.work_dir / f"model-{arguments.hidden}-{arguments.layers}", arguments.hidden, arguments.layers)
-    common = (f"--lengths={LENGTHS}", f"--slo={SLO}", "--prompt_as=text", '--extra_body={"timeout": 10}')
+    common = (f"--lengths={LENGTHS}", f"--slo={SLO}", "--prompt_as=text")
     with servers.Server(arguments.build_dir, model) as server:
         run = lambda *flags: servers.load(arguments.build_dir, server, arguments.work_dir, *common, *flags)
         capacity = run(f"--users={arguments.users}", f"--duration_seconds={arguments.seconds // 3}", "--warmup_seconds=10",
@@ -39,7 +39,8 @@ def main():
         before = server.resident_mib()
         rate = TIMES * figures(capacity)["requests_per_second"]
         with servers.Watcher(server) as watcher:
-            overload = run(f"--rate={rate:.3f}", f"--duration_seconds={arguments.seconds}", "--cooldown_seconds=1")
+            overload = run(f"--rate={rate:.3f}", f"--duration_seconds={arguments.seconds}", "--cooldown_seconds=1",
+                           '--extra_body={"timeout": 10}')
         server.idle()
         ended, received = server.outcomes()
     counted = {name: int(ended[name] - ended_before.get(name, 0)) for name in ended}
