@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/scheduler.h"
 #include "engine/waiting_queue.h"
 
 namespace sessa {
@@ -164,7 +165,7 @@ double Admission::SpeedOf(const Arrival& a, double missed) const {
 }
 
 absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
-  Ahead mine;
+  Ahead mine, aged;
   std::map<std::string, std::pair<int, Ahead>> others;  // by tenant, with the weight
   const auto add = [](const Waiting& w, Ahead* sum) {
     sum->prompt_seconds += w.prompt_seconds;
@@ -178,11 +179,19 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
       auto& [weight, sum] = others[w.tenant];
       weight = w.weight;
       add(w, &sum);
+    } else if (w.num_prompt_tokens <= a.num_prompt_tokens) {
+      add(w, &mine);
     } else if (static_cast<double>(w.num_prompt_tokens) - age * kAgeingTokensPerSecond <=
                static_cast<double>(a.num_prompt_tokens)) {
-      add(w, &mine);
+      add(w, &aged);
     }
   }
+  // Longer prompts that are ahead by age alone have one step after each kMaxOvertakes of the shorter ones'.
+  mine.prompt_seconds +=
+      std::min(aged.prompt_seconds,
+               (mine.prompt_seconds + PromptSeconds(a.num_prompt_tokens)) / Scheduler::kMaxOvertakes);
+  mine.answer_seconds += aged.answer_seconds;
+  mine.num_sequences += aged.num_sequences;
   if (mine.num_sequences == 0) return absl::ZeroDuration();
   Ahead all = mine;
   for (const auto& [tenant, other] : others) {

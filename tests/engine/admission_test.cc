@@ -131,6 +131,16 @@ TEST_F(AdmissionTest, LongWorkMayWaitAsLongAsItTakes) {
   EXPECT_FALSE(Check(Of(kSecond)).ok());
 }
 
+TEST_F(AdmissionTest, ALongPromptThatHasAgedHasOneStepInFour) {
+  Limit({});
+  Enter(Of(20 * kSecond));
+  EXPECT_EQ(Wait(Of(kSecond)), 0);
+  now_ += absl::Seconds(60);
+  EXPECT_NEAR(Wait(Of(kSecond)), 1.0 / 3, 0.02);
+  Enter(Of(kSecond), 2);
+  EXPECT_NEAR(Wait(Of(kSecond)), 2 + 1, 0.05);
+}
+
 TEST_F(AdmissionTest, WhatCannotEndByItsDeadlineIsRefused) {
   Limit({});
   Observe(1000, absl::Milliseconds(100));  // a step
