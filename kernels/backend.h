@@ -231,7 +231,7 @@ struct CpuOptions {
   // pace. With other weights or state they stay float32. (The tile of 64 tokens that a row itself is in is
   // read in float32 always.) Requires CpuHasBf16Dot() or a matrix unit.
   bool bf16_activations = false;
-  // kAmx requires CpuHasAmx(). Float32 activations go through it as sums of two bf16 (kernels/cpu/tiles.h).
+  // kAmx requires CpuHasAmx(). Float32 activations go through it as sums of three bf16 (kernels/cpu/tiles.h).
   MatrixUnit matrix_unit = MatrixUnit::kVector;
 };
 std::unique_ptr<Backend> MakeCpuBackend(const CpuOptions& options);

@@ -27,7 +27,7 @@ class LinearLayers {
   // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, or of int8_linear.h.
   enum class Format { kFloat, kPairs, kTiles, kInt8 };
   Format FormatOf(DType dtype) const;
-  int Terms() const { return bf16_activations_ ? 1 : 2; }  // of tiles.h
+  int Terms() const { return bf16_activations_ ? 1 : 3; }  // of tiles.h
   static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);

@@ -144,12 +144,12 @@ void TileLinear(MatrixUnit unit, const uint16_t* a, int m, int terms, const Pane
 #if HWY_TARGET == HWY_AVX3
   if (unit == MatrixUnit::kAmx) {
     return terms == 1 ? TileLinearOn<Amx, 1>(a, m, w, bias, c, ldc)
-                      : TileLinearOn<Amx, 2>(a, m, w, bias, c, ldc);
+                      : TileLinearOn<Amx, 3>(a, m, w, bias, c, ldc);
   }
 #endif
   (void)unit;
   terms == 1 ? TileLinearOn<TileModel, 1>(a, m, w, bias, c, ldc)
-             : TileLinearOn<TileModel, 2>(a, m, w, bias, c, ldc);
+             : TileLinearOn<TileModel, 3>(a, m, w, bias, c, ldc);
 }
 
 }  // namespace sessa::cpu::HWY_NAMESPACE

@@ -9,9 +9,10 @@
 // TDPBF16PS). A row's result does not depend on the other rows of its tile, and every number of rows goes
 // this way: so the exactness of simd.h holds.
 //
-// Activations are rounded to one bf16 term (--activation_dtype bf16), or are a sum of two, x = high + low
-// with an error of at most 2^-17 |x|, whose products with a tile of weights follow one another into the same
-// sum: float32 activations at half the rate.
+// Activations are rounded to one bf16 term (--activation_dtype bf16), or are a sum of three, which is as
+// exact as float32 is, and whose products with a tile of weights follow one another into the same sum:
+// float32 activations at a third of the rate. (Two terms err by 2^-17 of a value: cached states of the
+// published models differed by up to 1.3e-5 of the largest.)
 #pragma once
 
 #include <cstdint>

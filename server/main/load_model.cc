@@ -76,7 +76,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
     progress.Say(absl::StrCat("linears run on AMX, activations ",
                               chosen.activation_dtype == DType::kBF16
                                   ? "rounded to bf16: up to 1 % of the largest logit"
-                                  : "as sums of two bf16: 1e-5 of the largest logit",
+                                  : "as sums of three bf16: as exact as float32",
                               "; --amx=off computes as CPUs without it do"));
   }
   progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size,
