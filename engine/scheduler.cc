@@ -177,7 +177,11 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
       s = (next++)->second;
     if (s == nullptr) return;
     if (s != waiting && s->status != SequenceStatus::kRunning) continue;  // preempted for one before it
-    if (PrefillRows(*s, first) == 0) return;
+    if (PrefillRows(*s, first) == 0) {
+      if (order == PrefillOrder::kAged) return;  // nobody passes until it is paid for
+      if (s == waiting) admitting = false;
+      continue;
+    }
     if (s == waiting && !TryAdmit(s, now)) {
       admitting = false;
       continue;
