@@ -60,8 +60,9 @@ struct PromptInfo {
 struct RequestEnd {
   absl::Status
       status;  // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (logits that are not numbers)
-  absl::Time arrival, scheduled, first_token, finished;  // InfinitePast where it did not come to that
-  int num_generated_tokens = 0;                          // over all choices
+  // Of MonotonicNow(); InfinitePast where it did not come to that.
+  absl::Time arrival, scheduled, first_token, finished;
+  int num_generated_tokens = 0;  // over all choices
   int num_preemptions = 0;
 };
 
@@ -80,11 +81,11 @@ class TokenSink {
 struct Request {
   std::vector<int32_t> prompt;  // token ids in [0, V), at least one
   SamplingParams sampling;
-  int n = 1;  // choices; choice i samples with seed + i
-  absl::Time deadline = absl::InfiniteFuture();
-  std::string tenant;     // fairness and cache salt; empty: the default tenant
-  int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
-  int priority = 0;       // lower first
+  int n = 1;                                     // choices; choice i samples with seed + i
+  absl::Time deadline = absl::InfiniteFuture();  // by MonotonicNow()
+  std::string tenant;                            // fairness and cache salt; empty: the default tenant
+  int tenant_weight = 1;                         // at least 1: the tenant's share beside others that wait
+  int priority = 0;                              // lower first
   std::shared_ptr<TokenSink> sink;
 };
 
