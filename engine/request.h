@@ -1,5 +1,5 @@
 // What a client of the engine hands in and gets back: token ids, never text. Values here are validated by
-// Engine::Submit; the server's own limits (stop strings, n, body size) come before.
+// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are MonotonicNow()'s.
 #pragma once
 
 #include <cstdint>
@@ -60,9 +60,8 @@ struct PromptInfo {
 struct RequestEnd {
   absl::Status
       status;  // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL (logits that are not numbers)
-  // Of MonotonicNow(); InfinitePast where it did not come to that.
-  absl::Time arrival, scheduled, first_token, finished;
-  int num_generated_tokens = 0;  // over all choices
+  absl::Time arrival, scheduled, first_token, finished;  // InfinitePast where it did not come to that
+  int num_generated_tokens = 0;                          // over all choices
   int num_preemptions = 0;
 };
 
@@ -81,11 +80,11 @@ class TokenSink {
 struct Request {
   std::vector<int32_t> prompt;  // token ids in [0, V), at least one
   SamplingParams sampling;
-  int n = 1;                                     // choices; choice i samples with seed + i
-  absl::Time deadline = absl::InfiniteFuture();  // by MonotonicNow()
-  std::string tenant;                            // fairness and cache salt; empty: the default tenant
-  int tenant_weight = 1;                         // at least 1: the tenant's share beside others that wait
-  int priority = 0;                              // lower first
+  int n = 1;  // choices; choice i samples with seed + i
+  absl::Time deadline = absl::InfiniteFuture();
+  std::string tenant;     // fairness and cache salt; empty: the default tenant
+  int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
+  int priority = 0;       // lower first, among the tenant's own requests
   std::shared_ptr<TokenSink> sink;
 };
 
