@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/monotonic.h"
 #include "server/core/generation_impl.h"
 #include "server/tokenizer/tokenizer.h"
 
@@ -39,6 +40,7 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
 }
 
 GenerationImpl::~GenerationImpl() {
+  service_->watchdog_.Forget(queue_);
   queue_->Close();
   if (done_) return;
   Cancel();
@@ -69,19 +71,14 @@ std::optional<GenerationEvent> GenerationImpl::TryNext() {
     } else if (auto* token = std::get_if<TokenUpdate>(&raw.what)) {
       HandleToken(raw.prompt_index, *token);
     } else {
-      HandleEnd(std::get<RequestEnd>(raw.what));
+      const RequestEnd& end = std::get<RequestEnd>(raw.what);
+      num_ended_ += raw.prompt_index == RawEvent::kAllPrompts ? ids_.size() - num_ended_ : 1;
+      HandleEnd(end);
     }
   }
   GenerationEvent event = std::move(ready_.front());
   ready_.pop_front();
   return event;
-}
-
-std::optional<GenerationEvent> GenerationImpl::Next(absl::Time deadline) {
-  while (true) {
-    std::optional<GenerationEvent> event = TryNext();
-    if (event.has_value() || done_ || !queue_->Wait(deadline)) return event;
-  }
 }
 
 TopLogprob GenerationImpl::Top(int32_t id, float logprob) const {
@@ -189,7 +186,6 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
 }
 
 void GenerationImpl::HandleEnd(const RequestEnd& end) {
-  ++num_ended_;
   if (!end.status.ok() && error_.ok()) {
     error_ = Explain(end.status);
     Cancel();  // the other prompts: half an answer is none
@@ -197,7 +193,7 @@ void GenerationImpl::HandleEnd(const RequestEnd& end) {
   if (num_ended_ == ids_.size()) Finish();
 }
 
-bool GenerationImpl::DeadlinePassed() const { return absl::Now() + kDeadlineSlack >= deadline_; }
+bool GenerationImpl::DeadlinePassed() const { return MonotonicNow() + kDeadlineSlack >= deadline_; }
 
 absl::Status GenerationImpl::Explain(const absl::Status& end) const {
   if (queue_->overflowed()) {

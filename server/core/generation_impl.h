@@ -26,7 +26,6 @@ class GenerationImpl final : public Generation {
   ~GenerationImpl() override;
 
   std::optional<GenerationEvent> TryNext() override;
-  std::optional<GenerationEvent> Next(absl::Time deadline) override;
   void SetNotify(std::function<void()> notify) override { queue_->SetNotify(std::move(notify)); }
   void Cancel() override;
   const std::vector<std::vector<int32_t>>& prompt_token_ids() const override { return prompts_; }

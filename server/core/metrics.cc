@@ -15,6 +15,7 @@
 #include "prometheus/text_serializer.h"
 #include "server/core/engine_metrics.h"
 #include "server/core/errors.h"
+#include "server/core/log.h"
 
 namespace sessa {
 namespace {
@@ -232,6 +233,9 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
   gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
   gauge("sessa_build_info", "What this server was built from and with.", 1,
         {{"version", families_->version}, {"compiler", kCompiler}, {"cuda", SESSA_CUDA_VERSION}});
+  all.push_back(SingleMetric("sessa_log_lines_dropped_total",
+                             "Lines that stderr's reader or disk did not take in time.",
+                             prometheus::MetricType::Counter, StderrLog().num_dropped()));
   all.push_back(SuccessFamily());
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
   AppendTenantMetrics(tenants, &all);

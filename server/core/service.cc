@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/monotonic.h"
 #include "server/core/event_queue.h"
 #include "server/core/generation_impl.h"
 #include "server/core/text_stream.h"
@@ -52,7 +53,11 @@ Service::Service(ServiceOptions options)
     : options_(std::move(options)),
       metrics_(options_.model_name, options_.version),
       tenants_(options_.api_keys, options_.limits.max_requests_per_tenant, options_.tenant_clock),
-      text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)) {}
+      text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)),
+      watchdog_(std::min(options_.watchdog / 4, absl::Seconds(1)), [this] {
+        auto served = model();
+        return served == nullptr ? absl::OkStatus() : CheckLoop(served->engine->Stats());
+      }) {}
 
 Service::~Service() = default;
 
@@ -71,9 +76,12 @@ void Service::BeginDrain() {
   draining_ = true;
 }
 
-void Service::Drain(absl::Time deadline) {
+bool Service::Drain(absl::Time deadline) {
   BeginDrain();
-  if (auto served = model()) served->engine->Drain(deadline);
+  auto served = model();
+  if (served == nullptr || served->engine->Drain(deadline)) return true;
+  watchdog_.FailAll(absl::UnavailableError("the server is shutting down"));
+  return false;
 }
 
 std::shared_ptr<const ServedModel> Service::model() const {
@@ -90,13 +98,16 @@ ServiceState Service::state() const {
 
 absl::Status Service::EngineHealth(const ServedModel& served) const {
   const EngineStats stats = served.engine->Stats();
-  if (!stats.health.ok()) return stats.health;
+  return stats.health.ok() ? CheckLoop(stats) : stats.health;
+}
+
+absl::Status Service::CheckLoop(const EngineStats& stats) const {
   // An idle engine sleeps in its inbox; only one with work must show a beat.
-  if (stats.num_running + stats.num_waiting > 0 && absl::Now() - stats.heartbeat > options_.watchdog) {
-    return absl::UnavailableError(absl::StrCat("the engine's loop has not turned for ",
-                                               absl::FormatDuration(absl::Now() - stats.heartbeat)));
-  }
-  return absl::OkStatus();
+  const absl::Duration silence = MonotonicNow() - stats.heartbeat;
+  if (stats.num_running + stats.num_waiting == 0 || silence <= options_.watchdog) return absl::OkStatus();
+  return UnavailableError(
+      absl::StrCat("the engine's loop has not turned for ", absl::FormatDuration(silence)), "unavailable",
+      options_.retry_after);
 }
 
 bool Service::Live() const {
@@ -217,7 +228,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
         "priority", absl::StrCat("must be between ", tenant_limits.min_priority, " and ",
                                  tenant_limits.max_priority, " with this API key, got ", request.priority)));
   }
-  const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
+  const absl::Time deadline = MonotonicNow() + request.timeout.value_or(options_.limits.default_timeout);
   if (request.is_chat) {
     auto text = RenderChat(served->name, request.messages, request.add_generation_prompt);
     if (!text.ok()) return fail(text.status());
@@ -265,6 +276,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     }
     ids.push_back(*id);
   }
+  watchdog_.Watch(queue);
   return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
                                           std::move(queue), std::move(ids), deadline, *std::move(pass),
                                           std::move(ticket));

@@ -22,6 +22,7 @@
 #include "server/core/tenants.h"
 #include "server/core/text_pool.h"
 #include "server/core/token_engine.h"
+#include "server/core/watchdog.h"
 
 namespace sessa {
 
@@ -33,7 +34,7 @@ struct ServedModel {
   std::shared_ptr<TokenEngine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
-  absl::Time created = absl::Now();
+  absl::Time created = absl::Now();                   // for clients to read
 };
 
 enum class ServiceState { kLoading, kReady, kSettling, kDraining };
@@ -61,8 +62,8 @@ class Service {
   void BeginSettle();
   void BeginDrain();  // readiness off, new requests UNAVAILABLE; what runs goes on
   // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with
-  // UNAVAILABLE.
-  void Drain(absl::Time deadline);
+  // UNAVAILABLE; false when they did not end even so.
+  bool Drain(absl::Time deadline);
   ServiceState state() const;
   bool Live() const;     // loading, or the engine is healthy and its loop turns; never a matter of load
   bool Ready() const;    // a model is there, healthy, not draining
@@ -109,6 +110,8 @@ class Service {
   friend class GenerationImpl;
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
+  // UNAVAILABLE when the engine has work and its loop does not turn.
+  absl::Status CheckLoop(const EngineStats& stats) const;
   absl::Status CheckState(bool settling_is_fine) const;
   // One list of token ids for each prompt.
   absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
@@ -125,7 +128,8 @@ class Service {
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
   bool settling_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  TextPool text_pool_;  // last: its threads use the rest
+  TextPool text_pool_;  // its threads use the rest
+  Watchdog watchdog_;
 };
 
 }  // namespace sessa

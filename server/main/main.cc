@@ -2,7 +2,10 @@
 // SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
 // to stderr. SIGHUP reads the API keys again. Exit codes: 0 after a drain, 1 with one line that says what is
 // wrong.
-#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <condition_variable>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -14,8 +17,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "engine/monotonic.h"
+#include "server/core/log.h"
 #include "server/core/make_key.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
@@ -30,6 +33,21 @@ namespace {
 
 // After the drain: what the last events may take to reach their readers.
 constexpr absl::Duration kFlush = absl::Seconds(2);
+
+// The log's last lines may take so long; its reader may have stopped reading.
+constexpr absl::Duration kLogFlush = absl::Seconds(1);
+
+[[noreturn]] void Exit(int code) {
+  StderrLog().Flush(kLogFlush);
+  std::_Exit(code);
+}
+
+// Were 0, 1 or 2 closed, the next socket or file would get the number, and what is printed would go there.
+void OpenStandardDescriptors() {
+  int fd = open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
+  close(fd);
+}
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -118,7 +136,8 @@ absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
 
 // What main waits for: the end of loading, and signals.
 struct Events {
-  absl::Mutex mutex;
+  Mutex mutex;
+  std::condition_variable_any news;
   int num_signals ABSL_GUARDED_BY(mutex) = 0;
   bool loaded ABSL_GUARDED_BY(mutex) = false;
   absl::StatusOr<ServedModel> model ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
@@ -140,66 +159,67 @@ absl::Status Run(const MainOptions& options) {
   SignalThread signals(
       [&events, &service](int count) {
         if (count > 1) {
-          std::fprintf(stderr, "second signal: ending what runs\n");
-          service.Drain(absl::Now());
+          Log("second signal: ending what runs");
+          service.Drain(MonotonicNow());
         }
-        absl::MutexLock lock(&events.mutex);
+        MutexLock lock(&events.mutex);
         events.num_signals = count;
+        events.news.notify_all();
       },
       [&reloader] { reloader.ReadAll(); });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
-    absl::MutexLock lock(&events.mutex);
+    MutexLock lock(&events.mutex);
     events.model = std::move(model);
     events.loaded = true;
+    events.news.notify_all();
   });
 
   {
-    absl::MutexLock lock(&events.mutex);
-    auto news = [&events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) {
-      return events.loaded || events.num_signals > 0;
-    };
-    events.mutex.Await(absl::Condition(&news));
+    MutexLock lock(&events.mutex);
+    while (!events.loaded && events.num_signals == 0) events.news.wait(events.mutex);
     if (!events.loaded) {
       // Loading cannot be interrupted and nothing runs yet that must be finished.
-      std::fprintf(stderr, "stopped while loading\n");
-      std::_Exit(0);
+      Log("stopped while loading");
+      Exit(0);
     }
   }
   loader.join();
   {
-    absl::MutexLock lock(&events.mutex);
+    MutexLock lock(&events.mutex);
     if (!events.model.ok()) return events.model.status();
     service.SetModel(*std::move(events.model));
   }
   servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
-  std::printf("ready http=%s:%d grpc=%s:%d\n", options.host.c_str(), servers->rest->port(),
-              options.host.c_str(), servers->grpc->port());
-  std::fflush(stdout);
+  LineWriter out(STDOUT_FILENO);
+  out.Write(absl::StrCat("ready http=", options.host, ":", servers->rest->port(), " grpc=", options.host, ":",
+                         servers->grpc->port()));
 
   {
-    absl::MutexLock lock(&events.mutex);
-    auto signalled = [&events]()
-                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 0; };
-    events.mutex.Await(absl::Condition(&signalled));
+    MutexLock lock(&events.mutex);
+    while (events.num_signals == 0) events.news.wait(events.mutex);
   }
   service.BeginSettle();
   servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
   if (options.settle > absl::ZeroDuration()) {
-    std::fprintf(stderr, "not ready any more; requests are taken for %s\n",
-                 absl::FormatDuration(options.settle).c_str());
-    absl::MutexLock lock(&events.mutex);
+    Log(absl::StrCat("not ready any more; requests are taken for ", absl::FormatDuration(options.settle)));
+    MutexLock lock(&events.mutex);
     auto hastened = [&events]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 1; };
-    events.mutex.AwaitWithTimeout(absl::Condition(&hastened), options.settle);
+    WaitUntil(&events.news, &events.mutex, MonotonicNow() + options.settle, hastened);
   }
-  std::fprintf(stderr, "draining: %d sequences run; at most %s, a second signal ends them\n",
-               service.FindModel("").ok() ? (*service.FindModel(""))->engine->Stats().num_running : 0,
-               absl::FormatDuration(options.drain).c_str());
-  service.Drain(absl::Now() + options.drain);
-  servers->rest->Shutdown(absl::Now() + kFlush);
-  servers->grpc->Shutdown(absl::Now() + kFlush);
-  std::fprintf(stderr, "stopped\n");
+  const int num_running =
+      service.FindModel("").ok() ? (*service.FindModel(""))->engine->Stats().num_running : 0;
+  Log(absl::StrCat("draining: ", num_running, " sequences run; at most ", absl::FormatDuration(options.drain),
+                   ", a second signal ends them"));
+  const bool drained = service.Drain(MonotonicNow() + options.drain);
+  servers->rest->Shutdown(MonotonicNow() + kFlush);
+  servers->grpc->Shutdown(MonotonicNow() + kFlush);
+  if (!drained) {
+    Log("stopped, though the engine hangs in a step");
+    Exit(1);
+  }
+  Log("stopped");
   return absl::OkStatus();
 }
 
@@ -207,13 +227,14 @@ absl::Status Run(const MainOptions& options) {
 }  // namespace sessa
 
 int main(int argc, char** argv) {
+  sessa::OpenStandardDescriptors();
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = !options.ok()                 ? options.status()
                               : !options->make_key.empty()  ? sessa::PrintNewKey(options->make_key)
                               : !options->hash_keys.empty() ? sessa::PrintHashedKeys(options->hash_keys)
                                                             : sessa::Run(*options);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "sessa-server: %s\n", std::string(status.message()).c_str());
-  return 1;
+  if (!status.ok()) sessa::Log(absl::StrCat("sessa-server: ", status.message()));
+  sessa::StderrLog().Flush(sessa::kLogFlush);
+  return status.ok() ? 0 : 1;
 }

@@ -14,11 +14,13 @@ namespace sessa {
 
 class SignalThread {
  public:
-  // Call first in main: threads started later inherit the mask. SIGPIPE is ignored: writers see EPIPE.
+  // Call first in main: threads started later inherit the mask. Writers see EPIPE and EFBIG instead of
+  // signals.
   static void Block() {
     const sigset_t signals = Signals();
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
   }
 
   // Calls `on_signal(1)`, `on_signal(2)`, ... and at each SIGHUP `on_hangup` on its thread, in order.

@@ -1,7 +1,6 @@
 // See handlers.h.
 #include "server/rest/handlers.h"
 
-#include <cstdio>
 #include <exception>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "server/core/json_writer.h"
+#include "server/core/log.h"
 #include "server/rest/request_json.h"
 #include "server/rest/status_json.h"
 #include "server/rest/web_page.h"
@@ -122,7 +122,8 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
 void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* call) const {
   const AccessLogFormat format = service_->options().access_log;
   if (format == AccessLogFormat::kOff || !x.route.generates) return;
-  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id, x.start, absl::Now()};
+  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id,
+                         MonotonicNow() - x.start};
   if (call != nullptr) {
     record.usage = call->usage();
     if (call->ended() && !call->status().ok()) record.error = Describe(call->status()).code;
@@ -137,7 +138,7 @@ Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
       AddRateLimits(service_->tenants().Remaining(x->tenant), &reply->headers);
     return result;
   } catch (const std::exception& e) {  // Boost.JSON and the standard library when memory is short
-    std::fprintf(stderr, "rest: %s: %s\n", x->head.path.c_str(), e.what());
+    Log(absl::StrCat("rest: ", Quoted(x->head.path), ": ", e.what()));
   }
   x->ticket.Finish(Outcome::kError);
   return ErrorReply(absl::InternalError("The server failed on this request."));

@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "absl/time/time.h"
+#include "engine/monotonic.h"
 #include "server/core/service.h"
 #include "server/rest/generation_call.h"
 #include "server/rest/http_message.h"
@@ -23,7 +24,7 @@ struct Exchange {
   Route route;
   RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
-  absl::Time start = absl::Now();
+  absl::Time start = MonotonicNow();
 };
 
 class Handlers {
