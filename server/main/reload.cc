@@ -3,10 +3,10 @@
 
 #include <sys/stat.h>
 
-#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/core/log.h"
 
 namespace sessa {
 
@@ -70,10 +70,9 @@ void Reloader::Run() {
     for (Watched& watched : watched_) {
       if (!all && !watched.HasChanged()) continue;
       const absl::StatusOr<std::string> read = watched.Read();
-      const std::string line = read.ok() ? absl::StrCat(watched.what(), ": read again, ", *read)
-                                         : absl::StrCat("warning: ", watched.what(),
-                                                        " stay as they were: ", read.status().message());
-      std::fprintf(stderr, "%s\n", line.c_str());
+      Log(read.ok() ? absl::StrCat(watched.what(), ": read again, ", *read)
+                    : absl::StrCat("warning: ", watched.what(),
+                                   " stay as they were: ", read.status().message()));
     }
   }
 }

@@ -57,15 +57,23 @@ def names_in(cell):
     return re.findall(r"`([a-z_:0-9]+)`", cell)
 
 
+KEY = "Bearer secret"
+
+
+def server_with_key(*flags):
+    """A server whose clients are a tenant, so that there are metrics of tenants."""
+    with tempfile.NamedTemporaryFile("w", suffix="keys") as keys:
+        keys.write("secret team\n")
+        keys.flush()
+        return ServerProcess(*flags, f"--api_keys_file={keys.name}")
+
+
 class MetricsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        with tempfile.NamedTemporaryFile("w", suffix="keys") as keys:
-            keys.write("secret team\n")
-            keys.flush()
-            cls.server = ServerProcess(f"--served_model_name={NAME}", f"--api_keys_file={keys.name}")
+        cls.server = server_with_key(f"--served_model_name={NAME}")
         cls.addClassCleanup(cls.server.stop)
-        key = {"Authorization": "Bearer secret"}
+        key = {"Authorization": KEY}
         for body in ({"max_tokens": 7, "n": 2}, {"max_tokens": 5, "n": 1}, {"max_tokens": 1}):
             status, _, text = cls.server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "ignore_eos": True} | body,
                                                   key)
