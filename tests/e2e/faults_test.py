@@ -1,10 +1,12 @@
 """Faults of the world around a real server: logs that nobody reads, full disks and closed descriptors, a clock that is set,
-signals at any moment, a thread that hangs, kill -9 and a restart. Each ends with every request accounted for."""
+signals at any moment, a thread that hangs, kill -9 and a restart, descriptors and memory used up. Each ends with every request accounted for."""
 import ctypes
 import fcntl
+import http.client
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import tempfile
@@ -227,7 +229,7 @@ class FaultsTest(unittest.TestCase):
                         done.append(json.loads(body)["usage"]["completion_tokens"])
                         continue
                     failures.append(status)
-                except (OSError, ConnectionError, __import__("http").client.HTTPException):
+                except (OSError, http.client.HTTPException):
                     failures.append("connection")
                 time.sleep(0.02)
 
@@ -304,6 +306,51 @@ class FaultsTest(unittest.TestCase):
         wait_until(lambda: accounted(server))
         wait_until(lambda: server.metrics()["process_open_fds"] <= open_files + 1)
         self.assertEqual(server.stop(), 0)
+
+    def test_descriptors_used_up(self):
+        limit = 80
+        server = self.start("--access_log=off", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        host, port = server.http_address.rsplit(":", 1)
+        for _ in range(3):
+            idle = [socket.create_connection((host, int(port))) for _ in range(limit + 20)]
+            time.sleep(0.2)  # those that were accepted are held, the others wait or were refused
+            for connection in idle:
+                connection.close()
+            wait_until(lambda: self.answers(server))
+        wait_until(lambda: accounted(server))
+        self.assertEqual(server.stop(), 0)
+
+    def test_memory_near_its_limit(self):
+        server = self.start("--access_log=off")
+        self.assertEqual(complete(server)[0], 200)
+        pages = int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text(encoding="ascii").split()[0])
+        before = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + (24 << 20), before[1]))
+        statuses = []
+
+        def send(size):
+            try:
+                statuses.append(complete(server, prompt=[1] * size)[0])
+            except OSError:
+                statuses.append("connection")
+
+        threads = [threading.Thread(target=send, args=(size,)) for size in [100, 3000, 400_000, 1_000_000] * 6]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertLessEqual(set(statuses), {200, 400, 500, 503, "connection"})
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, before)
+        wait_until(lambda: self.answers(server))
+        wait_until(lambda: accounted(server))
+        self.assertEqual(server.stop(), 0)
+
+    @staticmethod
+    def answers(server):
+        try:
+            return complete(server)[0] == 200
+        except OSError:
+            return False
 
 
 def busiest_thread(pid):
