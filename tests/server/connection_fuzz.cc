@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -28,8 +29,7 @@ namespace {
 namespace net = boost::asio;
 namespace http = boost::beast::http;
 
-// Beyond this a body is parsed on another thread.
-constexpr size_t kMaxBytes = sessa::TextPool::kLongBytes;
+constexpr size_t kMaxBytes = 8 << 10;
 
 void Check(bool ok) {
   if (!ok) std::abort();
@@ -54,7 +54,8 @@ std::string Talk(sessa::Service* service, std::string_view input) {
   char buffer[16 << 10];
   // Runs all that can run, sends what the server takes, reads what it wrote.
   const auto turn = [&] {
-    bool moved = io->poll() > 0;
+    // The text pool's work keeps `io` too: it is awaited.
+    bool moved = io.use_count() > 1 ? io->run_one_for(std::chrono::milliseconds(1)), true : io->poll() > 0;
     io->restart();
     if (!input.empty()) {
       const ssize_t n = send(ends[1], input.data(), input.size(), MSG_NOSIGNAL);

@@ -17,6 +17,8 @@ namespace {
 
 namespace http = boost::beast::http;
 
+constexpr int64_t kMaxBodyBytes = 4096;
+
 void CheckReply(const sessa::Reply& reply, const sessa::RequestHead& head) {
   const std::string bytes = sessa::SerializeHead(reply, head, false, false);
   http::response_parser<http::empty_body> parser;
@@ -49,7 +51,8 @@ size_t ReadOne(std::string_view bytes, const sessa::Limits& limits) {
     if (route.has_value() && !route->model.empty())
       CheckReply(sessa::ErrorReply(sessa::ModelNotFoundError(route->model)), head);
     CheckReply(sessa::ErrorReply(404, "not_found", head.path), head);
-    parser.body_limit(uint64_t{4096});
+    if (head.content_length > kMaxBodyBytes) return 0;  // refused by Handlers::Judge
+    parser.body_limit(uint64_t{kMaxBodyBytes});
     parser.eager(true);
     while (!ec && !parser.is_done()) {
       if (used == bytes.size()) return 0;
