@@ -14,6 +14,8 @@ namespace {
 
 namespace pb = sessa::v1;
 
+constexpr std::chrono::seconds kDeadlineSlack(1);
+
 pb::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
     case FinishReason::kNone: return pb::FINISH_REASON_UNSPECIFIED;
@@ -52,9 +54,12 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 
 }  // namespace
 
-GenerateStream::GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log)
-    : request_id_(std::move(request_id)),
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
+                               AccessLogFormat access_log, ByteBudget::Lease request_lease)
+    : context_(context),
+      request_id_(std::move(request_id)),
       access_log_(access_log),
+      request_lease_(std::move(request_lease)),
       finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
 void GenerateStream::Start(std::unique_ptr<Generation> generation,
@@ -82,8 +87,28 @@ void GenerateStream::Reject(const absl::Status& error) {
 
 void GenerateStream::End(const absl::Status& status) {
   finished_ = true;
+  write_began_ = Clock::now();
   status_ = status;
   Finish(ToGrpcStatus(status));
+}
+
+void GenerateStream::SetLimits(Clock::time_point deadline, Clock::duration write_timeout) {
+  absl::MutexLock lock(&mutex_);
+  deadline_ = deadline;
+  write_timeout_ = write_timeout;
+}
+
+bool GenerateStream::aborted() const {
+  absl::MutexLock lock(&mutex_);
+  return aborted_;
+}
+
+void GenerateStream::Watch(Clock::time_point now) {
+  absl::MutexLock lock(&mutex_);
+  if (done_) return;
+  const bool stuck = (writing_ || finished_) && now - write_began_ > write_timeout_;
+  const bool late = now > deadline_ && now - deadline_ > kDeadlineSlack;
+  if (stuck || late) context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
 }
 
 void GenerateStream::Abort() {
@@ -114,6 +139,7 @@ void GenerateStream::Pump() {
   reply_.Clear();
   if (!Fill(*std::move(event))) return;
   writing_ = true;
+  write_began_ = Clock::now();
   StartWrite(&reply_);
 }
 
@@ -147,6 +173,7 @@ void GenerateStream::OnDone() {
   std::unique_ptr<Generation> generation;
   {
     absl::MutexLock lock(&mutex_);
+    done_ = true;
     generation = std::move(generation_);
     AccessRecord record = {"grpc",      "Generate", absl::StatusCodeToString(status_.code()),
                            request_id_, start_,     absl::Now()};
