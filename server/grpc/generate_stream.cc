@@ -104,11 +104,20 @@ bool GenerateStream::aborted() const {
 }
 
 void GenerateStream::Watch(Clock::time_point now) {
+  std::unique_ptr<Generation> generation;  // its end is outside the lock: it may call into the engine
   absl::MutexLock lock(&mutex_);
-  if (done_) return;
+  if (done_ || !given_up_.ok()) return;
   const bool stuck = (writing_ || finished_) && now - write_began_ > write_timeout_;
   const bool late = now > deadline_ && now - deadline_ > kDeadlineSlack;
-  if (stuck || late) context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
+  if (!stuck && !late) return;
+  given_up_ = late ? absl::DeadlineExceededError("The request's deadline has passed.")
+                   : absl::CancelledError("The client did not read.");
+  aborted_ = true;
+  context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
+  if (generation_ == nullptr) return;
+  usage_ = generation_->usage();
+  generation = std::move(generation_);
+  if (!writing_ && !finished_) End(given_up_);
 }
 
 void GenerateStream::Abort() {
@@ -124,7 +133,11 @@ void GenerateStream::OnWriteDone(bool ok) {
     writing_ = false;
     if (!ok && generation_ != nullptr)
       generation_->Cancel();  // the client is gone; the events drain to the end
-    if (last_written_ && !finished_) End(absl::OkStatus());
+    if (!finished_ && !given_up_.ok()) {
+      End(given_up_);
+    } else if (!finished_ && last_written_) {
+      End(absl::OkStatus());
+    }
   }
   Pump();
 }
@@ -177,7 +190,7 @@ void GenerateStream::OnDone() {
     generation = std::move(generation_);
     AccessRecord record = {"grpc",      "Generate", absl::StatusCodeToString(status_.code()),
                            request_id_, start_,     absl::Now()};
-    if (generation != nullptr) record.usage = generation->usage();
+    record.usage = generation != nullptr ? generation->usage() : usage_;
     if (!status_.ok()) record.error = Describe(status_).code;
     WriteAccess(record, access_log_);
   }

@@ -34,9 +34,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
   // The handler returns, and Start or Reject come later, from another thread.
   void Defer() { self_ = shared_from_this(); }
-  // To be called now and then: cancels the call, transport and all, when it has not ended at `deadline` (and
-  // a moment, so that a client that reads is told) or a write has not been taken within `write_timeout`.
-  // Thread-safe.
+  // To be called now and then: gives the call up when it has not ended at `deadline` (and a moment, so that a
+  // client that reads is told) or a write has not been taken within `write_timeout`. The generation ends, and
+  // with it what the tenant holds, even where gRPC cannot end the write: a connection that takes no bytes at
+  // all is closed only when its keepalive fails, within a minute. Thread-safe.
   void Watch(Clock::time_point now);
   void SetLimits(Clock::time_point deadline, Clock::duration write_timeout);
   bool aborted() const;  // by Abort, or as the client went
@@ -74,6 +75,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   Clock::duration write_timeout_ ABSL_GUARDED_BY(mutex_) = Clock::duration::max();
   Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);  // or Finish; while one of them is under way
   bool done_ ABSL_GUARDED_BY(mutex_) = false;              // OnDone: context_ is no more
+  absl::Status given_up_ ABSL_GUARDED_BY(mutex_);          // by Watch, why
+  Usage usage_ ABSL_GUARDED_BY(mutex_);                    // of a generation that is gone
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

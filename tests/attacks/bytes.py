@@ -3,7 +3,7 @@
 bodies that never end. Each attack runs against a server of its own with models/demo and the default limits. Prints a Markdown
 table, a line for each figure: what was seen and the bound that it stands beside.
 
-    tests/attacks/bytes.py --build_dir build/release [--bodies 500] [--readers 40]
+    tests/attacks/bytes.py --build_dir build/release [--bodies 500] [--readers 100]
 """
 import argparse
 import http.client
@@ -21,11 +21,11 @@ from server import Server  # noqa: E402
 MIB = 1 << 20
 
 
-def completion(address, body):
+def post(address, path, body):
     """(status, bytes of the answer, its beginning); what comes is not kept."""
     connection = http.client.HTTPConnection(address, timeout=300)
     try:
-        connection.request("POST", "/v1/completions", body if isinstance(body, str) else json.dumps(body),
+        connection.request("POST", path, body if isinstance(body, str) else json.dumps(body),
                            {"Content-Type": "application/json"})
         reply = connection.getresponse()
         size, first = 0, b""
@@ -35,6 +35,10 @@ def completion(address, body):
         return reply.status, size, first.decode(errors="replace")
     finally:
         connection.close()
+
+
+def completion(address, body):
+    return post(address, "/v1/completions", body)
 
 
 def echo(num_prompts, n=16, num_ids=4000):
@@ -83,27 +87,28 @@ def large_answers(start):
         row(f"24 prompts of 4000 ids, n 16, echo, logprobs 20 ({len(body) // 1000} KB): status, how large its answer may be",
             f"{status}, {bound / MIB:.0f} MiB", f"400 above {limits['max_answer_bytes'] // MIB} MiB")
         row("peak memory while it was judged", f"{memory.peak():.0f} MiB", f"{len(body) / MIB:.1f} MiB of body")
-    for n, ids, name in ((16, 2000, "16 choices of each prompt"), (1, 4000, "one choice of each prompt")):
-        with start() as server:
-            num = most_prompts(server, limits, n, ids)
+    for n, name in ((16, "16 choices of each prompt"), (1, "one choice of each prompt")):
+        with start("--max_answer_bytes=16777216") as server:
+            limits = json.loads(server.get("/v1/limits")[1])
+            completion(server.address, echo(1, 1, 4000))  # what the first request makes once is not the answer's
+            num_ids = 1000 if n > 1 else 4000
+            num = most_prompts(server, limits, n, num_ids)
             memory = Memory(server)
-            status, size, _ = completion(server.address, echo(num, n, ids))
-            row(f"the largest echo that is taken, {name}: status, peak memory", f"{status}, {memory.peak():.0f} MiB",
-                f"{size / MIB:.0f} MiB of answer")
-            server.idle()
-            row("kept of it afterwards", f"{memory.now():.0f} MiB", "")
+            status, size, _ = completion(server.address, echo(num, n, num_ids))
+            row(f"the largest echo that is taken under --max_answer_bytes of 16 MiB, {name}: status, peak memory",
+                f"{status}, {memory.peak():.1f} MiB", f"{size / MIB:.1f} MiB of answer")
 
 
 def unread_answers(start, num_clients):
     """Clients that ask for megabytes and never read."""
     with start() as server:
         limits = json.loads(server.get("/v1/limits")[1])
-        num = most_prompts(server, limits, 1, 4000)
-        body = json.dumps(echo(num, 1, 4000))
-        size = completion(server.address, body)[1]  # and the prompt is known from now on
-        server.idle()
+        tokens = json.loads((ROOT / "models" / "demo" / "tokenizer.json").read_text())["model"]["vocab"]
+        longest = max(tokens, key=len)
+        body = json.dumps({"tokens": [tokens[longest]] * 800_000})
+        size = post(server.address, "/detokenize", body)[1]
         memory, sockets = Memory(server), []
-        head = ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = ("POST /detokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n")
         host, port = server.address.rsplit(":", 1)
         begin = time.monotonic()
@@ -118,13 +123,13 @@ def unread_answers(start, num_clients):
             asked = time.monotonic()
             statuses.append(completion(server.address, {"prompt": [7], "max_tokens": 1})[0])
             slowest = max(slowest, time.monotonic() - asked)
-            held = metric(server, "sessa_buffered_bytes") + metric(server, "sessa_num_requests_in_flight")
+            held = metric(server, "sessa_buffered_bytes")
             most = max(most, held)
             time.sleep(0.25)
-        row(f"{num_clients} clients that never read {size / MIB:.0f} MiB each: held at most, as counted", f"{most / MIB:.0f} MiB",
+        row(f"{num_clients} clients that never read a text of {size / MIB:.0f} MiB each: held at most, as counted", f"{most / MIB:.0f} MiB",
             f"{limits['max_buffered_bytes'] // MIB} MiB")
-        row("peak memory", f"{memory.peak():.0f} MiB", f"{num_clients * size / MIB:.0f} MiB in all")
-        row("until nothing of it was held", f"{time.monotonic() - begin:.0f} s", "60 s after the last was generated")
+        row("peak memory", f"{memory.peak():.0f} MiB", f"{num_clients * size / MIB:.0f} MiB were asked for")
+        row("until nothing of it was held", f"{time.monotonic() - begin:.0f} s", "60 s for each 64 KiB")
         row("others' short requests meanwhile: served, slowest", f"{statuses.count(200)} of {len(statuses)}, {slowest:.2f} s", "")
         for client in sockets:
             client.close()
@@ -183,12 +188,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build_dir", type=pathlib.Path, default=ROOT / "build" / "release")
     parser.add_argument("--bodies", type=int, default=500)
-    parser.add_argument("--readers", type=int, default=40)
+    parser.add_argument("--readers", type=int, default=100)
     options = parser.parse_args()
     print("| attack | seen | beside |\n|---|---|---|")
 
-    def start():
-        return Server(options.build_dir, ROOT / "models" / "demo", "--access_log=off", "--max_queue_seconds=0")
+    def start(*flags):
+        return Server(options.build_dir, ROOT / "models" / "demo", "--access_log=off", "--max_queue_seconds=0", *flags)
 
     large_answers(start)
     unread_answers(start, options.readers)

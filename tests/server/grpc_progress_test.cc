@@ -19,6 +19,7 @@ class GrpcProgressTest : public GrpcTest {
     TearDown();
     ServiceOptions options;
     options.limits.max_requests_per_tenant = 1;
+    options.limits.max_queued_events = 1 << 20;  // more than sockets hold
     options.limits.max_buffered_bytes = 16 << 20;
     options.limits.max_answer_bytes = max_answer_bytes;
     service_ = std::make_unique<Service>(std::move(options));
@@ -62,22 +63,44 @@ std::string Header(const std::string& name, const std::string& value) {
          value;
 }
 
+// A call with a deadline of 300 ms by a client that never reads; its streams have windows of `window` bytes.
+class DeafClient {
+ public:
+  DeafClient(int port, const sessa::v1::GenerateRequest& request, uint32_t window) : socket_(io_) {
+    std::string message = request.SerializeAsString();
+    message = std::string("\0\0\0\0", 4) + static_cast<char>(message.size()) + message;
+    const std::string headers = Header(":method", "POST") + Header(":scheme", "http") +
+                                Header(":path", "/sessa.v1.Generation/Generate") +
+                                Header(":authority", "test") + Header("te", "trailers") +
+                                Header("content-type", "application/grpc") + Header("grpc-timeout", "300m");
+    socket_.open(boost::asio::ip::tcp::v4());
+    socket_.set_option(boost::asio::socket_base::receive_buffer_size(4096));
+    socket_.connect({boost::asio::ip::make_address("127.0.0.1"), static_cast<unsigned short>(port)});
+    const std::string bytes = {static_cast<char>(window >> 24), static_cast<char>(window >> 16),
+                               static_cast<char>(window >> 8), static_cast<char>(window)};
+    std::string frames = Frame(4, 0, 0, std::string({0, 4}) + bytes);
+    if (window > 0) frames += Frame(8, 0, 0, std::string({0x3f, 0, 0, 0}));  // the connection's window too
+    frames += Frame(1, 4, 1, headers) + Frame(0, 1, 1, message);
+    boost::asio::write(socket_, boost::asio::buffer("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames));
+  }
+
+ private:
+  boost::asio::io_context io_;
+  boost::asio::ip::tcp::socket socket_;
+};
+
 TEST_F(GrpcProgressTest, TheDeadlineEndsACallWithoutAWindow) {
   StartWith(absl::Hours(1));
-  sessa::v1::GenerateRequest request = Prompt({1}, 100);
-  std::string message = request.SerializeAsString();
-  message = std::string("\0\0\0\0", 4) + static_cast<char>(message.size()) + message;
-  const std::string headers = Header(":method", "POST") + Header(":scheme", "http") +
-                              Header(":path", "/sessa.v1.Generation/Generate") +
-                              Header(":authority", "test") + Header("te", "trailers") +
-                              Header("content-type", "application/grpc") + Header("grpc-timeout", "300m");
-  boost::asio::io_context io;
-  boost::asio::ip::tcp::socket socket(io);
-  socket.connect({boost::asio::ip::make_address("127.0.0.1"), static_cast<unsigned short>(server_->port())});
-  const std::string window_of_zero = {0, 4, 0, 0, 0, 0};
-  boost::asio::write(socket,
-                     boost::asio::buffer("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(4, 0, 0, window_of_zero) +
-                                         Frame(1, 4, 1, headers) + Frame(0, 1, 1, message)));
+  DeafClient client(server_->port(), Prompt({1}, 100), 0);
+  ASSERT_TRUE(engine_->WaitForSubmitted(1));
+  ExpectFree();
+}
+
+TEST_F(GrpcProgressTest, TheDeadlineFreesWhatACallOnAStuckConnectionHeld) {
+  StartWith(absl::Hours(1), 1 << 30);
+  sessa::v1::GenerateRequest request = Prompt({1}, 200'000);
+  request.mutable_sampling()->set_logprobs(20);
+  DeafClient client(server_->port(), request, 0x3fffffff);
   ASSERT_TRUE(engine_->WaitForSubmitted(1));
   ExpectFree();
 }
