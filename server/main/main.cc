@@ -1,6 +1,8 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
 // SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
 // to stderr. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -157,6 +159,9 @@ absl::Status Run(const MainOptions& options) {
 }  // namespace sessa
 
 int main(int argc, char** argv) {
+  // glibc raises this bound to 32 MiB with each larger block that is freed, and keeps what is below it: after 300
+  // bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = options.ok() ? sessa::Run(*options) : options.status();
