@@ -49,6 +49,14 @@ absl::Status TenantLimitError(absl::string_view message, absl::Duration retry_af
   return status;
 }
 
+absl::Status OutOfBytesError(absl::Duration retry_after) {
+  absl::Status status = Annotate(
+      absl::ResourceExhaustedError("The server holds as many bytes of requests and answers as it may."), "",
+      "overloaded");
+  status.SetPayload(kRetryMs, absl::Cord(absl::StrCat(absl::ToInt64Milliseconds(retry_after))));
+  return status;
+}
+
 absl::Status UnavailableError(absl::string_view message, absl::string_view code, absl::Duration retry_after) {
   absl::Status status = Annotate(absl::UnavailableError(message), "", code);
   status.SetPayload(kRetryMs, absl::Cord(absl::StrCat(absl::ToInt64Milliseconds(retry_after))));

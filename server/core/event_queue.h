@@ -1,5 +1,6 @@
 // The bounded queue between the engine's thread and one request's reader, and the sink that fills it.
-// Thread-safe. Only tokens count against the bound: a prompt's and an end's event always find room.
+// Thread-safe. Only tokens count against the bound and the budget: a prompt's and an end's event always find
+// room (a prompt's log-probabilities were charged when it was admitted).
 #pragma once
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "absl/time/time.h"
 #include "engine/monotonic.h"
 #include "engine/request.h"
+#include "server/core/byte_budget.h"
 #include "server/core/metrics.h"
 
 namespace sessa {
@@ -27,20 +29,25 @@ struct RawEvent {
 
 class EventQueue {
  public:
-  explicit EventQueue(int max_tokens) : max_tokens_(max_tokens) {}
+  // `budget` outlives this.
+  EventQueue(int max_tokens, ByteBudget* budget)
+      : max_tokens_(max_tokens), lease_(budget, ByteBudget::Kind::kOutput) {}
 
-  // False: the reader is gone, or (for a token) the bound is reached; nothing was put in.
+  // False: the reader is gone, or (for a token) the bound is reached or the budget used up; nothing was put
+  // in.
   bool Push(RawEvent event) {
     std::function<void()> notify;
     {
       absl::MutexLock lock(&mutex_);
       if (closed_) return false;
       if (std::holds_alternative<TokenUpdate>(event.what)) {
-        if (overflowed_ || num_tokens_ >= max_tokens_) {
+        const int64_t bytes = BytesOf(event);
+        if (overflowed_ || num_tokens_ >= max_tokens_ || !lease_.Resize(num_bytes_ + bytes)) {
           overflowed_ = true;
           return false;
         }
         ++num_tokens_;
+        num_bytes_ += bytes;
       }
       events_.push_back(std::move(event));
       if (armed_) {
@@ -61,7 +68,11 @@ class EventQueue {
     }
     *event = std::move(events_.front());
     events_.pop_front();
-    if (std::holds_alternative<TokenUpdate>(event->what)) --num_tokens_;
+    if (std::holds_alternative<TokenUpdate>(event->what)) {
+      --num_tokens_;
+      num_bytes_ -= BytesOf(*event);
+      lease_.Resize(num_bytes_);
+    }
     return true;
   }
 
@@ -90,6 +101,9 @@ class EventQueue {
     closed_ = true;
     notify_ = nullptr;
     events_.clear();
+    num_tokens_ = 0;
+    num_bytes_ = 0;
+    lease_.Resize(0);
   }
 
   bool overflowed() const {
@@ -98,10 +112,17 @@ class EventQueue {
   }
 
  private:
+  static int64_t BytesOf(const RawEvent& event) {
+    const TokenLogprobs& logprobs = std::get<TokenUpdate>(event.what).logprobs;
+    return static_cast<int64_t>(sizeof(RawEvent) + logprobs.top.size() * sizeof(logprobs.top[0]));
+  }
+
   const int max_tokens_;
   mutable absl::Mutex mutex_;
   std::deque<RawEvent> events_ ABSL_GUARDED_BY(mutex_);
   int num_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t num_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of the tokens
+  ByteBudget::Lease lease_ ABSL_GUARDED_BY(mutex_);
   bool armed_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;

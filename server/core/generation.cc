@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
 #include "server/core/generation_impl.h"
+#include "server/core/logprob_entry.h"
 #include "server/tokenizer/tokenizer.h"
 
 namespace sessa {
@@ -19,7 +19,8 @@ constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
 GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model,
                                GenerationRequest request, std::vector<std::vector<int32_t>> prompts,
                                std::shared_ptr<EventQueue> queue, std::vector<RequestId> ids,
-                               absl::Time deadline, Tenants::Pass pass, RequestTicket ticket)
+                               absl::Time deadline, Tenants::Pass pass, RequestTicket ticket,
+                               ByteBudget::Lease prompt_lease)
     : service_(service),
       model_(std::move(model)),
       request_(std::move(request)),
@@ -28,7 +29,9 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
       ids_(std::move(ids)),
       deadline_(deadline),
       pass_(std::move(pass)),
-      ticket_(std::move(ticket)) {
+      ticket_(std::move(ticket)),
+      prompt_lease_(std::move(prompt_lease)),
+      num_echoes_left_(prompts_.size()) {
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
     if (model_->tokenizer != nullptr) {
@@ -44,9 +47,9 @@ GenerationImpl::~GenerationImpl() {
   queue_->Close();
   if (done_) return;
   Cancel();
-  ticket_.Finish(queue_->overflowed() ? Outcome::kSlowReader
-                 : DeadlinePassed()   ? Outcome::kDeadline
-                                      : Outcome::kCancelled);
+  ticket_.Finish(slow_reader()      ? Outcome::kSlowReader
+                 : DeadlinePassed() ? Outcome::kDeadline
+                                    : Outcome::kCancelled);
   LeaveTenant();
 }
 
@@ -57,6 +60,17 @@ void GenerationImpl::LeaveTenant() {
   pass_.End(prompt_tokens, usage_.completion_tokens);
 }
 
+void GenerationImpl::Abandon(const absl::Status& why) {
+  if (done_) return;
+  Cancel();
+  queue_->Close();
+  ticket_.Finish(why);
+  LeaveTenant();
+  done_ = true;
+  ready_.clear();
+  echo_.reset();
+}
+
 void GenerationImpl::Cancel() {
   for (RequestId id : ids_) model_->engine->Cancel(id);
 }
@@ -64,10 +78,14 @@ void GenerationImpl::Cancel() {
 std::optional<GenerationEvent> GenerationImpl::TryNext() {
   while (ready_.empty()) {
     if (done_) return std::nullopt;
+    if (echo_.has_value()) {
+      HandleEcho();
+      continue;
+    }
     RawEvent raw;
     if (!queue_->TryPop(&raw)) return std::nullopt;
     if (auto* prompt = std::get_if<PromptInfo>(&raw.what)) {
-      HandlePrompt(raw.prompt_index, *prompt);
+      HandlePrompt(raw.prompt_index, std::move(*prompt));
     } else if (auto* token = std::get_if<TokenUpdate>(&raw.what)) {
       HandleToken(raw.prompt_index, *token);
     } else {
@@ -81,67 +99,26 @@ std::optional<GenerationEvent> GenerationImpl::TryNext() {
   return event;
 }
 
-TopLogprob GenerationImpl::Top(int32_t id, float logprob) const {
-  TopLogprob top;
-  top.id = id;
-  top.logprob = logprob;
-  if (model_->tokenizer != nullptr) {
-    top.bytes = std::string(model_->tokenizer->TokenBytes(id));
-    top.token = PrintableToken(top.bytes);
-  } else {
-    top.token = absl::StrCat("token_id:", id);
-  }
-  return top;
-}
-
-LogprobEntry GenerationImpl::Entry(int32_t id, const TokenLogprobs* logprobs, int64_t text_offset) const {
-  LogprobEntry entry;
-  static_cast<TopLogprob&>(entry) = Top(id, logprobs != nullptr ? logprobs->logprob : 0.0f);
-  entry.has_logprob = logprobs != nullptr;
-  entry.text_offset = text_offset;
-  if (logprobs != nullptr) {
-    for (const auto& [top_id, logprob] : logprobs->top) entry.top.push_back(Top(top_id, logprob));
-  }
-  return entry;
-}
-
-void GenerationImpl::HandlePrompt(int prompt_index, const PromptInfo& info) {
+void GenerationImpl::HandlePrompt(int prompt_index, PromptInfo info) {
   usage_.prompt_tokens += info.num_tokens;
   usage_.cached_tokens += info.num_cached_tokens;
   ready_.push_back(PromptEvent{prompt_index, info.num_tokens, info.num_cached_tokens});
-  if (request_.echo) Echo(prompt_index, info);
+  if (!request_.echo) return;
+  echo_prompt_ = prompt_index;
+  echo_.emplace(model_->tokenizer.get(), request_.skip_special_tokens, request_.logprobs >= 0, prompt_index,
+                static_cast<int>(request_.n), !request_.stream, prompts_[prompt_index], std::move(info));
 }
 
-// The prompt goes through a detokenizer of its own, so that its text and its offsets agree.
-void GenerationImpl::Echo(int prompt_index, const PromptInfo& info) {
-  const std::vector<int32_t>& ids = prompts_[prompt_index];
-  TextDelta delta;
-  delta.prompt_index = prompt_index;
-  std::unique_ptr<Detokenizer> detokenizer;
-  if (model_->tokenizer != nullptr) {
-    detokenizer = std::make_unique<Detokenizer>(model_->tokenizer.get(), request_.skip_special_tokens);
-  }
-  int64_t code_points = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (request_.logprobs >= 0) {
-      const TokenLogprobs* logprobs = i > 0 && i - 1 < info.logprobs.size() ? &info.logprobs[i - 1] : nullptr;
-      delta.logprobs.push_back(Entry(ids[i], logprobs, code_points));
-    }
-    if (detokenizer == nullptr) continue;
-    const std::string text = detokenizer->Push(ids[i]);
-    code_points += CountCodePoints(text);
-    delta.text += text;
-  }
-  if (detokenizer != nullptr) {
-    const std::string rest = detokenizer->Flush();
-    code_points += CountCodePoints(rest);
-    delta.text += rest;
+void GenerationImpl::HandleEcho() {
+  if (std::optional<TextDelta> piece = echo_->Next()) {
+    ready_.push_back(*std::move(piece));
+    return;
   }
   for (int c = 0; c < request_.n; ++c) {
-    delta.index = prompt_index * static_cast<int>(request_.n) + c;
-    choices_[delta.index].code_points = code_points;
-    ready_.push_back(delta);
+    choices_[echo_prompt_ * request_.n + c].code_points = echo_->code_points();
   }
+  echo_.reset();
+  if (--num_echoes_left_ == 0) prompt_lease_ = ByteBudget::Lease();
 }
 
 void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
@@ -160,7 +137,8 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
     ++choice.num_tokens;
     delta.token_ids.push_back(update.token);
     if (request_.logprobs >= 0)
-      delta.logprobs.push_back(Entry(update.token, &update.logprobs, choice.code_points));
+      delta.logprobs.push_back(
+          MakeLogprobEntry(model_->tokenizer.get(), update.token, &update.logprobs, choice.code_points));
     if (choice.detokenizer != nullptr) {
       // The text of eos or of a stop token belongs to the answer only when asked for.
       const bool hide = update.finish == FinishReason::kStop && !request_.include_stop_str_in_output;
@@ -196,10 +174,11 @@ void GenerationImpl::HandleEnd(const RequestEnd& end) {
 bool GenerationImpl::DeadlinePassed() const { return MonotonicNow() + kDeadlineSlack >= deadline_; }
 
 absl::Status GenerationImpl::Explain(const absl::Status& end) const {
-  if (queue_->overflowed()) {
+  if (slow_reader()) {
     return Annotate(absl::CancelledError("The reader was too slow: its queue of tokens reached its bound."),
                     "", "slow_reader");
   }
+  if (queue_->overflowed()) return OutOfBytesError(service_->options().retry_after);
   if (absl::IsCancelled(end) && DeadlinePassed())
     return absl::DeadlineExceededError("The request's deadline has passed.");
   if (absl::IsUnavailable(end) && service_->state() == ServiceState::kDraining &&
@@ -218,7 +197,7 @@ void GenerationImpl::Finish() {
     error_ = absl::InternalError("the engine ended a request before its choices");
   if (error_.ok()) {
     ticket_.Finish(any_length_ ? Outcome::kLength : Outcome::kStop);
-  } else if (queue_->overflowed()) {
+  } else if (slow_reader()) {
     ticket_.Finish(Outcome::kSlowReader);
   } else {
     ticket_.Finish(error_);

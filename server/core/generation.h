@@ -38,7 +38,8 @@ struct PromptEvent {  // once for each prompt, before its text
 };
 
 struct TextDelta {
-  int index = 0;  // prompt_index * n + choice
+  int index = 0;        // prompt_index * n + choice
+  int num_choices = 1;  // the same for so many choices from `index` on: an echo, when nothing is streamed
   int prompt_index = 0;
   std::string text;
   std::vector<int32_t> token_ids;             // the generated tokens since the last delta (always filled)
@@ -72,6 +73,8 @@ class Generation {
   virtual void SetNotify(std::function<void()> notify) = 0;
   // Ends it with CANCELLED.
   virtual void Cancel() = 0;
+  // The reader gives up: what runs is cancelled, it is counted as `why`, and no event comes any more.
+  virtual void Abandon(const absl::Status& why) = 0;
 
   virtual const std::vector<std::vector<int32_t>>& prompt_token_ids() const = 0;  // one for each prompt
   virtual const std::string& model() const = 0;

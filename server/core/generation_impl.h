@@ -5,12 +5,15 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "server/core/byte_budget.h"
 #include "server/core/event_queue.h"
 #include "server/core/generation.h"
 #include "server/core/generation_request.h"
+#include "server/core/prompt_echo.h"
 #include "server/core/service.h"
 #include "server/core/text_stream.h"
 #include "server/tokenizer/detokenizer.h"
@@ -19,15 +22,18 @@ namespace sessa {
 
 class GenerationImpl final : public Generation {
  public:
-  // `service` outlives this. `ids` are the prompts' engine requests, whose sinks fill `queue`.
+  // `service` outlives this. `ids` are the prompts' engine requests, whose sinks fill `queue`. `prompt_lease`
+  // is for the raw log-probabilities of echoed prompts.
   GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
                  std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                 std::vector<RequestId> ids, absl::Time deadline, Tenants::Pass pass, RequestTicket ticket);
+                 std::vector<RequestId> ids, absl::Time deadline, Tenants::Pass pass, RequestTicket ticket,
+                 ByteBudget::Lease prompt_lease);
   ~GenerationImpl() override;
 
   std::optional<GenerationEvent> TryNext() override;
   void SetNotify(std::function<void()> notify) override { queue_->SetNotify(std::move(notify)); }
   void Cancel() override;
+  void Abandon(const absl::Status& why) override;
   const std::vector<std::vector<int32_t>>& prompt_token_ids() const override { return prompts_; }
   const std::string& model() const override { return model_->name; }
   Usage usage() const override { return usage_; }
@@ -41,16 +47,16 @@ class GenerationImpl final : public Generation {
     bool finished = false;
   };
 
-  void HandlePrompt(int prompt_index, const PromptInfo& info);
+  void HandlePrompt(int prompt_index, PromptInfo info);
   void HandleToken(int prompt_index, const TokenUpdate& update);
   void HandleEnd(const RequestEnd& end);
-  void Echo(int prompt_index, const PromptInfo& info);
-  LogprobEntry Entry(int32_t id, const TokenLogprobs* logprobs, int64_t text_offset) const;
-  TopLogprob Top(int32_t id, float logprob) const;
+  void HandleEcho();
   // What the client is told, and what is counted, of the engine's end.
   absl::Status Explain(const absl::Status& end) const;
   bool DeadlinePassed() const;
   void LeaveTenant();
+  // Its queue reached a bound; a whole answer's is read as fast as can be, only the budget can end it.
+  bool slow_reader() const { return request_.stream && queue_->overflowed(); }
   void Finish();
 
   Service* const service_;
@@ -64,6 +70,10 @@ class GenerationImpl final : public Generation {
   RequestTicket ticket_;
 
   std::vector<Choice> choices_;  // [prompts * n]
+  ByteBudget::Lease prompt_lease_;
+  std::optional<PromptEcho> echo_;  // under way; its choices' tokens come after it
+  int echo_prompt_ = 0;
+  size_t num_echoes_left_;
   std::deque<GenerationEvent> ready_;
   Usage usage_;
   size_t num_ended_ = 0;  // of ids_

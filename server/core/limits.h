@@ -12,10 +12,15 @@ struct Limits {
   int64_t max_body_bytes = 4 << 20;  // refused with 413 before it is read
   int64_t max_header_bytes = 16 << 10;
   int64_t max_waiting_text_bytes = 16 << 20;  // long bodies that wait to be parsed, over all connections
-  int max_prompts = 64;                       // prompts in one request
-  int max_messages = 1024;                    // chat messages in one request
-  int max_n = 16;                             // choices for each prompt
-  int64_t max_total_tokens = 1 << 20;         // prompts * n * max_tokens
+  // Held for clients at once by REST and gRPC: bodies that are read, wait or are parsed, tokens that wait for
+  // a reader, answers that are gathered and written (byte_budget.h). Half of a small machine's gigabyte, less
+  // what parsing and the allocator add; four of the largest answers, or 32 of the largest bodies, at once.
+  int64_t max_buffered_bytes = 256 << 20;
+  int64_t max_answer_bytes = 64 << 20;  // of one answer, all choices, as JSON (answer_bound.h)
+  int max_prompts = 64;                 // prompts in one request
+  int max_messages = 1024;              // chat messages in one request
+  int max_n = 16;                       // choices for each prompt
+  int64_t max_total_tokens = 1 << 20;   // prompts * n * max_tokens
   int max_stop = 4;
   int max_stop_bytes = 256;  // of one stop string
   int max_stop_token_ids = 64;

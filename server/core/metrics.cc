@@ -231,6 +231,21 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
   const int64_t num_ended =
       ended();  // before received(): a request that comes between them is in flight, not below zero
   gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
+  if (byte_budget_ != nullptr) {
+    auto counter = [&all](const char* name, const char* help, int64_t value) {
+      all.push_back(
+          SingleMetric(name, help, prometheus::MetricType::Counter, static_cast<double>(value), {}));
+    };
+    gauge("sessa_buffered_bytes", "Held for clients: bodies, tokens that wait for a reader, answers.",
+          static_cast<double>(byte_budget_->used()));
+    gauge("sessa_max_buffered_bytes", "What may be held for clients.",
+          static_cast<double>(byte_budget_->max_bytes()));
+    counter("sessa_buffered_refused_total", "Times that there was no room for more bytes of a client.",
+            byte_budget_->num_refused());
+    counter("sessa_buffered_evicted_total",
+            "Slow bodies and unread answers that were given up to make room for others.",
+            byte_budget_->num_evicted());
+  }
   gauge("sessa_build_info", "What this server was built from and with.", 1,
         {{"version", families_->version}, {"compiler", kCompiler}, {"cuda", SESSA_CUDA_VERSION}});
   all.push_back(SingleMetric("sessa_log_lines_dropped_total",

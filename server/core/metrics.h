@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/core/byte_budget.h"
 #include "server/core/tenants.h"
 
 namespace prometheus {
@@ -58,6 +59,9 @@ class Metrics {
   // Matches Engine::StepObserver; context is a Metrics*.
   static void StepObserver(void* context, const StepObservation& step);
 
+  // `budget` outlives this.
+  void SetByteBudget(const ByteBudget* budget) { byte_budget_ = budget; }
+
   int64_t received() const;
   int64_t ended() const;  // sum over outcomes
   int64_t outcome(Outcome outcome) const;
@@ -71,6 +75,7 @@ class Metrics {
   prometheus::MetricFamily SuccessFamily() const;
 
   std::unique_ptr<Families> families_;
+  const ByteBudget* byte_budget_ = nullptr;
 };
 
 // One received request. Exactly one outcome and one status are counted: of the first Finish, or kError when

@@ -53,15 +53,20 @@ Service::Service(ServiceOptions options)
     : options_(std::move(options)),
       metrics_(options_.model_name, options_.version),
       tenants_(options_.api_keys, options_.limits.max_requests_per_tenant, options_.tenant_clock),
+      byte_budget_(options_.limits.max_buffered_bytes),
       text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)),
       watchdog_(std::min(options_.watchdog / 4, absl::Seconds(1)), [this] {
         auto served = model();
         return served == nullptr ? absl::OkStatus() : CheckLoop(served->engine->Stats());
-      }) {}
+      }) {
+  metrics_.SetByteBudget(&byte_budget_);
+}
 
 Service::~Service() = default;
 
 void Service::SetModel(ServedModel model) {
+  model.answer_bound = std::make_shared<const AnswerBound>(
+      model.tokenizer.get(), model.engine->config().vocab_size, options_.limits.max_logprobs);
   absl::MutexLock lock(&mutex_);
   model_ = std::make_shared<const ServedModel>(std::move(model));
 }
@@ -208,6 +213,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
     if (ids.empty()) return FieldError(param, "holds no token; the model needs at least one");
     prompts.push_back(std::move(ids));
   }
+  request->prompts.clear();  // the texts were needed for this alone
+  request->messages.clear();
   return prompts;
 }
 
@@ -241,7 +248,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
 
   const uint64_t seed = RandomSeed();
   std::vector<Request> requests(prompts->size());
-  auto queue = std::make_shared<EventQueue>(QueueBound(request, requests.size(), options_.limits));
+  auto queue =
+      std::make_shared<EventQueue>(QueueBound(request, requests.size(), options_.limits), &byte_budget_);
   int64_t total_tokens = 0, prompt_tokens = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
     Request& r = requests[i];
@@ -262,6 +270,12 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
                            absl::StrCat("prompts * n * ", request.max_tokens_name, " is ", total_tokens,
                                         ", at most ", options_.limits.max_total_tokens, " are served")));
   }
+  absl::Status bounded = served->answer_bound->Check(request, *prompts, absl::MakeSpan(requests),
+                                                     options_.limits.max_answer_bytes);
+  if (!bounded.ok()) return fail(bounded);
+  ByteBudget::Lease prompt_lease(&byte_budget_, ByteBudget::Kind::kInput);
+  if (!prompt_lease.Resize(AnswerBound::PromptLogprobBytes(request, *prompts)))
+    return fail(OutOfBytesError(options_.retry_after));
   absl::StatusOr<Tenants::Pass> pass = tenants_.Enter(tenant, prompt_tokens + total_tokens);
   if (!pass.ok()) return fail(pass.status());
 
@@ -279,7 +293,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   watchdog_.Watch(queue);
   return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
                                           std::move(queue), std::move(ids), deadline, *std::move(pass),
-                                          std::move(ticket));
+                                          std::move(ticket), std::move(prompt_lease));
 }
 
 absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model, const std::string& text,
@@ -289,6 +303,12 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
   if ((*served)->tokenizer == nullptr) return FieldError("prompt", "this model has no tokenizer");
   auto ids = (*served)->tokenizer->Encode(text, add_special_tokens);
   if (!ids.ok()) return FieldError("prompt", ids.status().message());
+  if (static_cast<int64_t>(ids->size()) * AnswerBound::kIdBytes > options_.limits.max_answer_bytes) {
+    return FieldError("prompt",
+                      absl::StrCat("it has ", ids->size(), " tokens, whose ids may come to more than ",
+                                   options_.limits.max_answer_bytes, " bytes (max_answer_bytes)"),
+                      "answer_too_large");
+  }
   return ids;
 }
 
@@ -317,6 +337,13 @@ absl::StatusOr<std::string> Service::Detokenize(const std::string& model, const 
       return FieldError("tokens", absl::StrCat("token id ", id, " is not in [0, ", vocab_size, ")"));
     }
     tokens.push_back(static_cast<int32_t>(id));
+  }
+  const int64_t bytes = (*served)->answer_bound->TextBytes(tokens);
+  if (bytes > options_.limits.max_answer_bytes) {
+    return FieldError("tokens",
+                      absl::StrCat("their text may come to ", bytes, " bytes, at most ",
+                                   options_.limits.max_answer_bytes, " (max_answer_bytes) are served"),
+                      "answer_too_large");
   }
   auto text = (*served)->tokenizer->Decode(tokens, skip_special_tokens);
   if (!text.ok()) return FieldError("tokens", text.status().message());

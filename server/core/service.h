@@ -13,7 +13,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/core/access_log.h"
+#include "server/core/answer_bound.h"
 #include "server/core/api_keys.h"
+#include "server/core/byte_budget.h"
 #include "server/core/errors.h"
 #include "server/core/generation.h"
 #include "server/core/generation_request.h"
@@ -34,6 +36,7 @@ struct ServedModel {
   std::shared_ptr<TokenEngine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
+  std::shared_ptr<const AnswerBound> answer_bound;    // SetModel's
   absl::Time created = absl::Now();                   // for clients to read
 };
 
@@ -100,6 +103,7 @@ class Service {
   std::string RenderMetrics();
 
   TextPool& text_pool() { return text_pool_; }
+  ByteBudget& byte_budget() { return byte_budget_; }
   const ServiceOptions& options() const { return options_; }
   const Limits& limits() const { return options_.limits; }
   Tenants& tenants() { return tenants_; }
@@ -128,6 +132,7 @@ class Service {
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
   bool settling_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  ByteBudget byte_budget_;
   TextPool text_pool_;  // its threads use the rest
   Watchdog watchdog_;
 };

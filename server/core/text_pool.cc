@@ -12,39 +12,45 @@ constexpr int kNice = 5;  // a third of the time of a thread of the engine on th
 }  // namespace
 
 TextPool::TextPool(int num_threads, size_t max_bytes) : max_bytes_(max_bytes) {
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Run(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this] { Run(&short_); });
+    threads_.emplace_back([this] { Run(&long_); });
+  }
 }
 
 TextPool::~TextPool() {
-  std::deque<Item> dropped;  // destroyed without the lock
+  std::deque<Item> dropped[2];  // destroyed without the lock
   {
     absl::MutexLock lock(&mutex_);
     stop_ = true;
-    dropped.swap(queue_);
+    dropped[0].swap(short_.items);
+    dropped[1].swap(long_.items);
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
 bool TextPool::Post(size_t num_bytes, std::function<void()> work) {
   absl::MutexLock lock(&mutex_);
-  if (!queue_.empty() && waiting_bytes_ + num_bytes > max_bytes_) return false;
-  waiting_bytes_ += num_bytes;
-  queue_.push_back({num_bytes, std::move(work)});
+  Queue& queue = num_bytes <= kLongBytes ? short_ : long_;
+  if (!queue.items.empty() && queue.waiting_bytes + num_bytes > max_bytes_) return false;
+  queue.waiting_bytes += num_bytes;
+  queue.items.push_back({num_bytes, std::move(work)});
   return true;
 }
 
-void TextPool::Run() {
+void TextPool::Run(Queue* queue) {
   setpriority(PRIO_PROCESS, 0, kNice);  // Linux: of this thread alone
-  const auto news = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); };
+  const auto news = [this, queue]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue->items.empty(); };
   while (true) {
     Item item;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&news));
       if (stop_) return;
-      item = std::move(queue_.front());
-      queue_.pop_front();
-      waiting_bytes_ -= item.num_bytes;
+      item = std::move(queue->items.front());
+      queue->items.pop_front();
+      queue->waiting_bytes -= item.num_bytes;
     }
     item.work();
   }

@@ -1,6 +1,8 @@
-// A few threads for long texts: parsing and tokenising a body of megabytes takes a second, which neither
-// probes nor the streams of others wait for. They run below the engine's priority. The bodies that wait are
-// bounded, so that what is refused is refused at once. Thread-safe.
+// A few threads for work on texts: parsing, templates, tokenising. A body of megabytes takes a second, and a
+// short one may be slow too, where a template loops: threads that accept, answer probes or write do none of
+// it. Short and long texts have threads of their own, so that a chat does not wait behind a book. They run
+// below the engine's priority. What waits is bounded, so that what is refused is refused at once.
+// Thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +18,13 @@ namespace sessa {
 
 class TextPool {
  public:
-  // Shorter ones are worked on where they arrive: a millisecond at most.
-  static constexpr size_t kLongBytes = 8 << 10;
+  static constexpr size_t kLongBytes = 8 << 10;  // more than so many are long
 
+  // So many threads for short texts, and as many for long ones.
   TextPool(int num_threads, size_t max_bytes);
   ~TextPool();  // what waits is dropped
 
-  // False: bodies of max_bytes wait already. An empty queue takes any body. `work` must not throw.
+  // False: texts of max_bytes wait already, of its kind. An empty queue takes any. `work` must not throw.
   bool Post(size_t num_bytes, std::function<void()> work);
 
  private:
@@ -30,13 +32,16 @@ class TextPool {
     size_t num_bytes;
     std::function<void()> work;
   };
-  void Run();
+  struct Queue {
+    std::deque<Item> items;
+    size_t waiting_bytes = 0;
+  };
+  void Run(Queue* queue);
 
   const size_t max_bytes_;
   absl::Mutex mutex_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
+  Queue short_ ABSL_GUARDED_BY(mutex_), long_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };
 

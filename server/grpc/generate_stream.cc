@@ -14,6 +14,8 @@ namespace {
 
 namespace pb = sessa::v1;
 
+constexpr std::chrono::seconds kDeadlineSlack(1);
+
 pb::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
     case FinishReason::kNone: return pb::FINISH_REASON_UNSPECIFIED;
@@ -52,9 +54,12 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 
 }  // namespace
 
-GenerateStream::GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log)
-    : request_id_(std::move(request_id)),
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
+                               AccessLogFormat access_log, ByteBudget::Lease request_lease)
+    : context_(context),
+      request_id_(std::move(request_id)),
       access_log_(access_log),
+      request_lease_(std::move(request_lease)),
       finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
 void GenerateStream::Start(std::unique_ptr<Generation> generation,
@@ -82,8 +87,37 @@ void GenerateStream::Reject(const absl::Status& error) {
 
 void GenerateStream::End(const absl::Status& status) {
   finished_ = true;
+  write_began_ = Clock::now();
   status_ = status;
   Finish(ToGrpcStatus(status));
+}
+
+void GenerateStream::SetLimits(Clock::time_point deadline, Clock::duration write_timeout) {
+  absl::MutexLock lock(&mutex_);
+  deadline_ = deadline;
+  write_timeout_ = write_timeout;
+}
+
+bool GenerateStream::aborted() const {
+  absl::MutexLock lock(&mutex_);
+  return aborted_;
+}
+
+void GenerateStream::Watch(Clock::time_point now) {
+  std::unique_ptr<Generation> generation;  // its end is outside the lock: it may call into the engine
+  absl::MutexLock lock(&mutex_);
+  if (done_ || !given_up_.ok()) return;
+  const bool stuck = (writing_ || finished_) && now - write_began_ > write_timeout_;
+  const bool late = now > deadline_ && now - deadline_ > kDeadlineSlack;
+  if (!stuck && !late) return;
+  given_up_ = late ? absl::DeadlineExceededError("The request's deadline has passed.")
+                   : absl::CancelledError("The client did not read.");
+  aborted_ = true;
+  context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
+  if (generation_ == nullptr) return;
+  usage_ = generation_->usage();
+  generation = std::move(generation_);
+  if (!writing_ && !finished_) End(given_up_);
 }
 
 void GenerateStream::Abort() {
@@ -99,7 +133,11 @@ void GenerateStream::OnWriteDone(bool ok) {
     writing_ = false;
     if (!ok && generation_ != nullptr)
       generation_->Cancel();  // the client is gone; the events drain to the end
-    if (last_written_ && !finished_) End(absl::OkStatus());
+    if (!finished_ && !given_up_.ok()) {
+      End(given_up_);
+    } else if (!finished_ && last_written_) {
+      End(absl::OkStatus());
+    }
   }
   Pump();
 }
@@ -114,6 +152,7 @@ void GenerateStream::Pump() {
   reply_.Clear();
   if (!Fill(*std::move(event))) return;
   writing_ = true;
+  write_began_ = Clock::now();
   StartWrite(&reply_);
 }
 
@@ -147,10 +186,11 @@ void GenerateStream::OnDone() {
   std::unique_ptr<Generation> generation;
   {
     absl::MutexLock lock(&mutex_);
+    done_ = true;
     generation = std::move(generation_);
     AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_,
                            MonotonicNow() - start_};
-    if (generation != nullptr) record.usage = generation->usage();
+    record.usage = generation != nullptr ? generation->usage() : usage_;
     if (!status_.ok()) record.error = Describe(status_).code;
     WriteAccess(record, access_log_);
   }

@@ -1,8 +1,10 @@
 // One Generate call: pulls events from its Generation and writes them, one at a time, as fast as the client
-// reads. What a slow client leaves piles up in the Generation's bounded queue, which ends the request:
-// nothing waits here for it. Keeps itself alive until gRPC's OnDone.
+// reads. What a slow client leaves piles up in the Generation's bounded queue, which ends the request; one
+// that takes nothing at all, so that not even the end can be told, is found by Watch and the call is
+// cancelled. Keeps itself alive until gRPC's OnDone.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -11,8 +13,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/monotonic.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/access_log.h"
+#include "server/core/byte_budget.h"
 #include "server/core/generation.h"
 #include "server/grpc/wakeup_queue.h"
 #include "sessa/v1/generation.pb.h"
@@ -23,10 +27,21 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
                              public Wakeable,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  GenerateStream(std::string request_id, int num_choices, AccessLogFormat access_log);
+  using Clock = std::chrono::steady_clock;
+
+  // `context` lives until OnDone. `request_lease` is for what gRPC keeps of the request as long.
+  GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
+                 AccessLogFormat access_log, ByteBudget::Lease request_lease);
 
   // The handler returns, and Start or Reject come later, from another thread.
   void Defer() { self_ = shared_from_this(); }
+  // To be called now and then: gives the call up when it has not ended at `deadline` (and a moment, so that a
+  // client that reads is told) or a write has not been taken within `write_timeout`. The generation ends, and
+  // with it what the tenant holds, even where gRPC cannot end the write: a connection that takes no bytes at
+  // all is closed only when its keepalive fails, within a minute. Thread-safe.
+  void Watch(Clock::time_point now);
+  void SetLimits(Clock::time_point deadline, Clock::duration write_timeout);
+  bool aborted() const;  // by Abort, or as the client went
   // Exactly one of these, once; without Defer before the call's handler returns. `on_done` runs when the call
   // is over.
   void Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
@@ -47,13 +62,22 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   // True when reply_ was filled; false when the stream was finished instead.
   bool Fill(GenerationEvent event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  grpc::CallbackServerContext* const context_;
   const std::string request_id_;
   const AccessLogFormat access_log_;
   const absl::Time start_ = MonotonicNow();
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 
-  absl::Mutex mutex_;
+  ByteBudget::Lease request_lease_;
+
+  mutable absl::Mutex mutex_;
+  Clock::time_point deadline_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
+  Clock::duration write_timeout_ ABSL_GUARDED_BY(mutex_) = Clock::duration::max();
+  Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);  // or Finish; while one of them is under way
+  bool done_ ABSL_GUARDED_BY(mutex_) = false;              // OnDone: context_ is no more
+  absl::Status given_up_ ABSL_GUARDED_BY(mutex_);          // by Watch, why
+  Usage usage_ ABSL_GUARDED_BY(mutex_);                    // of a generation that is gone
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,10 +1,10 @@
-// See generation_service.h. Unary calls do their work on gRPC's callback thread: the longest is tokenising
-// one message of at most Limits::max_body_bytes. Long prompts to generate from go to the text pool.
+// See generation_service.h. gRPC's threads do no work on texts: that is the text pool's. A thread looks after
+// streams whose clients do not read.
 #include "server/grpc/generation_service.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
+#include <vector>
 
 #include "absl/random/random.h"
 #include "absl/strings/str_format.h"
@@ -18,6 +18,7 @@ namespace {
 namespace pb = sessa::v1;
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr absl::Duration kWatchInterval = absl::Milliseconds(250);
 
 std::string NewRequestId() {
   absl::BitGen random;
@@ -30,6 +31,8 @@ grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* context, const absl
   return reactor;
 }
 
+absl::Status TooManyTexts() { return absl::ResourceExhaustedError("too many requests wait to be read"); }
+
 // The time that the client still waits; infinite when it named no deadline.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -37,10 +40,55 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline) - absl::Now();
 }
 
+// What gRPC keeps of a request as long as its call lasts; none where there is no room.
+absl::StatusOr<ByteBudget::Lease> Charge(sessa::Service* service, const google::protobuf::Message& request) {
+  ByteBudget::Lease lease(&service->byte_budget(), ByteBudget::Kind::kInput);
+  if (!lease.Resize(static_cast<int64_t>(request.SpaceUsedLong())))
+    return OutOfBytesError(service->options().retry_after);
+  return lease;
+}
+
 }  // namespace
 
-GenerationService::GenerationService(sessa::Service* service, int num_threads)
-    : service_(service), wakeups_(std::make_shared<WakeupQueue>(num_threads)) {}
+GenerationService::GenerationService(sessa::Service* service, int num_threads, absl::Duration write_timeout)
+    : service_(service),
+      write_timeout_(absl::ToChronoNanoseconds(write_timeout)),
+      wakeups_(std::make_shared<WakeupQueue>(num_threads)),
+      watcher_([this] { WatchStreams(); }) {}
+
+GenerationService::~GenerationService() {
+  stop_watching_.Notify();
+  watcher_.join();
+}
+
+void GenerationService::WatchStreams() {
+  while (!stop_watching_.WaitForNotificationWithTimeout(kWatchInterval)) {
+    std::vector<std::shared_ptr<GenerateStream>> streams;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const auto& [key, weak] : streams_) {
+        if (auto stream = weak.lock()) streams.push_back(std::move(stream));
+      }
+    }
+    const auto now = GenerateStream::Clock::now();
+    for (const auto& stream : streams) stream->Watch(now);
+  }
+}
+
+grpc::ServerUnaryReactor* GenerationService::OnTextPool(grpc::CallbackServerContext* context,
+                                                        const google::protobuf::Message& request,
+                                                        std::function<absl::Status()> work) {
+  absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, request);
+  if (!lease.ok()) return Reply(context, lease.status());
+  auto shared_lease = std::make_shared<ByteBudget::Lease>(*std::move(lease));
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool posted = service_->text_pool().Post(
+      request.ByteSizeLong(), [context, reactor, shared_lease, work = std::move(work)] {
+        reactor->Finish(context->IsCancelled() ? grpc::Status::CANCELLED : ToGrpcStatus(work()));
+      });
+  if (!posted) reactor->Finish(ToGrpcStatus(TooManyTexts()));
+  return reactor;
+}
 
 absl::StatusOr<std::string> GenerationService::Tenant(const grpc::CallbackServerContext& context) const {
   const auto& metadata = context.client_metadata();
@@ -60,7 +108,9 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   const std::string id = request->request_id().empty() ? NewRequestId() : request->request_id();
   const int num_choices = static_cast<int>(std::clamp<int64_t>(
       request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
-  auto stream = std::make_shared<GenerateStream>(id, num_choices, service_->options().access_log);
+  absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
+  auto stream = std::make_shared<GenerateStream>(context, id, num_choices, service_->options().access_log,
+                                                 lease.ok() ? *std::move(lease) : ByteBudget::Lease());
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
     stream->Reject(error);
@@ -71,6 +121,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   if (!tenant.ok()) return reject(tenant.status());
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
+  if (!lease.ok()) return reject(lease.status());
   absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
   if (!core_request.ok()) return reject(core_request.status());
   if (id.size() > kMaxRequestIdBytes) return reject(FieldError("request_id", "must have at most 128 bytes"));
@@ -80,6 +131,8 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   // gRPC clients state how long they wait with each call, so a far deadline is shortened rather than refused.
   if (left != absl::InfiniteDuration())
     core_request->timeout = std::min(left, service_->limits().max_timeout);
+  const absl::Duration timeout = core_request->timeout.value_or(service_->limits().default_timeout);
+  stream->SetLimits(GenerateStream::Clock::now() + absl::ToChronoNanoseconds(timeout), write_timeout_);
 
   const StreamKey key(*tenant, id);
   {
@@ -98,21 +151,22 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
   auto shared_request = std::make_shared<GenerationRequest>(*std::move(core_request));
   auto generate = [this, stream, shared_ticket, shared_request, tenant = *tenant, forget] {
+    if (stream->aborted()) {
+      forget();
+      const absl::Status gone = absl::CancelledError("cancelled before its text was looked at");
+      shared_ticket->Finish(gone);
+      return stream->Reject(gone);
+    }
     absl::StatusOr<std::unique_ptr<sessa::Generation>> generation =
         service_->Generate(std::move(*shared_request), tenant, std::move(*shared_ticket));
     if (generation.ok()) return stream->Start(*std::move(generation), wakeups_, forget);
     forget();
     stream->Reject(generation.status());
   };
-  const size_t num_bytes = request->ByteSizeLong();
-  if (num_bytes <= TextPool::kLongBytes) {
-    generate();
-    return stream.get();
-  }
   stream->Defer();
-  if (!service_->text_pool().Post(num_bytes, std::move(generate))) {
+  if (!service_->text_pool().Post(request->ByteSizeLong(), std::move(generate))) {
     forget();
-    const absl::Status full = absl::ResourceExhaustedError("too many long requests wait to be read");
+    const absl::Status full = TooManyTexts();
     shared_ticket->Finish(full);
     stream->Reject(full);
   }
@@ -123,43 +177,48 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
                                                       const pb::TokenizeRequest* request,
                                                       pb::TokenizeReply* reply) {
   if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
-  std::string text = request->text();
+  return OnTextPool(context, *request, [this, request, reply] { return TokenizeText(*request, reply); });
+}
+
+absl::Status GenerationService::TokenizeText(const pb::TokenizeRequest& request,
+                                             pb::TokenizeReply* reply) const {
+  std::string text = request.text();
   bool add_special_tokens = true;
-  switch (request->input_case()) {
+  switch (request.input_case()) {
     case pb::TokenizeRequest::kText: break;
     case pb::TokenizeRequest::kChat: {
       const bool add_prompt =
-          !request->chat().has_add_generation_prompt() || request->chat().add_generation_prompt();
+          !request.chat().has_add_generation_prompt() || request.chat().add_generation_prompt();
       absl::StatusOr<std::string> rendered =
-          service_->RenderChat(request->model(), FromProto(request->chat()), add_prompt);
-      if (!rendered.ok()) return Reply(context, rendered.status());
+          service_->RenderChat(request.model(), FromProto(request.chat()), add_prompt);
+      if (!rendered.ok()) return rendered.status();
       text = *std::move(rendered);
       add_special_tokens = false;  // the template writes them
       break;
     }
-    case pb::TokenizeRequest::INPUT_NOT_SET:
-      return Reply(context, FieldError("input", "one of text and chat must be set"));
+    case pb::TokenizeRequest::INPUT_NOT_SET: return FieldError("input", "one of text and chat must be set");
   }
-  if (request->has_add_special_tokens()) add_special_tokens = request->add_special_tokens();
-  auto model = service_->FindModel(request->model());
-  if (!model.ok()) return Reply(context, model.status());
-  absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(request->model(), text, add_special_tokens);
-  if (!ids.ok()) return Reply(context, ids.status());
+  if (request.has_add_special_tokens()) add_special_tokens = request.add_special_tokens();
+  auto model = service_->FindModel(request.model());
+  if (!model.ok()) return model.status();
+  absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(request.model(), text, add_special_tokens);
+  if (!ids.ok()) return ids.status();
   reply->mutable_token_ids()->Add(ids->begin(), ids->end());
   reply->set_max_model_len((*model)->engine->options().max_model_len);
-  return Reply(context, absl::OkStatus());
+  return absl::OkStatus();
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const pb::DetokenizeRequest* request,
                                                         pb::DetokenizeReply* reply) {
   if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
-  const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
-  absl::StatusOr<std::string> text =
-      service_->Detokenize(request->model(), ids, request->skip_special_tokens());
-  if (!text.ok()) return Reply(context, text.status());
-  reply->set_text(*std::move(text));
-  return Reply(context, absl::OkStatus());
+  return OnTextPool(context, *request, [this, request, reply] {
+    const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
+    absl::StatusOr<std::string> text =
+        service_->Detokenize(request->model(), ids, request->skip_special_tokens());
+    if (text.ok()) reply->set_text(*std::move(text));
+    return text.status();
+  });
 }
 
 grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerContext* context,

@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   gpr_set_log_function(&LogOfGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads));
+  std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads, options.write_timeout));
 
   const std::string address = Address(options.host, options.port);
   const int max_bytes = static_cast<int>(service->limits().max_body_bytes);

@@ -25,8 +25,9 @@ struct GrpcServerOptions {
   int port = 0;              // 0: the system picks
   std::string tls_cert_pem;  // both or none
   std::string tls_key_pem;
-  int max_concurrent_streams = 4096;  // of one connection
-  int num_threads = 2;                // that detokenise and write
+  int max_concurrent_streams = 4096;                 // of one connection
+  int num_threads = 2;                               // that detokenise and write
+  absl::Duration write_timeout = absl::Seconds(60);  // for one event
   absl::Duration health_interval = absl::Milliseconds(50);
 };
 
@@ -47,7 +48,8 @@ class GrpcServer {
   void Shutdown(absl::Time deadline);
 
  private:
-  GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
+  GrpcServer(Service* service, int num_threads, absl::Duration write_timeout)
+      : service_(service), generation_(service, num_threads, write_timeout) {}
 
   void WatchHealth(absl::Duration interval);
   void Publish(const std::string& name, bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);

@@ -3,6 +3,7 @@
 // to stderr. SIGHUP reads the API keys again. Exit codes: 0 after a drain, 1 with one line that says what is
 // wrong.
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -228,6 +229,9 @@ absl::Status Run(const MainOptions& options) {
 
 int main(int argc, char** argv) {
   sessa::OpenStandardDescriptors();
+  // glibc raises this bound to 32 MiB with each larger block that is freed, and keeps what is below it: after 300
+  // bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = !options.ok()                 ? options.status()

@@ -45,6 +45,11 @@ ABSL_FLAG(
 ABSL_FLAG(double, drain_seconds, 30, "after that what runs may go on for so long; a second signal ends it");
 ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
 ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
+ABSL_FLAG(int64_t, max_answer_bytes, 64 << 20,
+          "of one answer with all its choices; a request whose answer may be larger is refused");
+ABSL_FLAG(int64_t, max_buffered_bytes, 256 << 20,
+          "held for clients at once: bodies that come or wait, tokens and answers that are not read yet; at "
+          "least four times --max_body_bytes and once --max_answer_bytes");
 ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
 
 ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
@@ -190,6 +195,15 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.limits.max_body_bytes = absl::GetFlag(FLAGS_max_body_bytes);
   if (options.limits.max_body_bytes < 1024 || options.limits.max_body_bytes > (1 << 30)) {
     return FlagError("max_body_bytes", "must be between 1 KiB and 1 GiB");
+  }
+  options.limits.max_answer_bytes = absl::GetFlag(FLAGS_max_answer_bytes);
+  options.limits.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
+  if (options.limits.max_answer_bytes < 1024) return FlagError("max_answer_bytes", "must be at least 1 KiB");
+  // Bodies have half of it, and one whose length is not said may take twice its bytes while it grows.
+  if (options.limits.max_buffered_bytes < 4 * options.limits.max_body_bytes ||
+      options.limits.max_buffered_bytes < options.limits.max_answer_bytes) {
+    return FlagError("max_buffered_bytes",
+                     "must be at least four times --max_body_bytes and at least --max_answer_bytes");
   }
   options.limits.max_requests_per_tenant = absl::GetFlag(FLAGS_max_requests_per_tenant);
   if (options.limits.max_requests_per_tenant < 0)

@@ -1,199 +1,68 @@
 // See answer.h.
 #include "server/rest/answer.h"
 
-#include <set>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "server/core/errors.h"
+#include "server/rest/answer_json.h"
 #include "server/rest/http_message.h"
 
 namespace sessa {
 namespace {
 
-void WriteIds(const std::vector<int32_t>& ids, JsonWriter* json) {
-  json->BeginArray();
-  for (int32_t id : ids) json->Int(id);
-  json->EndArray();
-}
+constexpr int64_t kIdBytes = 7;  // of a token id and its comma
 
-void WriteFinish(const TextDelta& delta, JsonWriter* json) {
-  json->Key("finish_reason");
-  switch (delta.finish) {
-    case FinishReason::kNone: json->Null(); break;
-    case FinishReason::kStop: json->String("stop"); break;
-    case FinishReason::kLength: json->String("length"); break;
-  }
-}
-
-// vLLM's extension: the stop string that matched; null for eos.
-void WriteStopReason(const TextDelta& delta, JsonWriter* json) {
-  json->Key("stop_reason");
-  delta.stop_string.empty() ? json->Null() : json->String(delta.stop_string);
-}
-
-void WriteUsage(const Usage& usage, JsonWriter* json) {
-  json->BeginObject().Key("prompt_tokens").Int(usage.prompt_tokens);
-  json->Key("completion_tokens").Int(usage.completion_tokens);
-  json->Key("total_tokens").Int(usage.prompt_tokens + usage.completion_tokens);
-  json->Key("prompt_tokens_details").BeginObject().Key("cached_tokens").Int(usage.cached_tokens).EndObject();
-  json->EndObject();
-}
-
-// /v1/completions: parallel arrays; the token itself is among its top_logprobs.
-void WriteCompletionLogprobs(const std::vector<LogprobEntry>& entries, JsonWriter* json) {
-  json->BeginObject().Key("tokens").BeginArray();
-  for (const LogprobEntry& entry : entries) json->String(entry.token);
-  json->EndArray().Key("token_logprobs").BeginArray();
-  for (const LogprobEntry& entry : entries) entry.has_logprob ? json->Float(entry.logprob) : json->Null();
-  json->EndArray().Key("top_logprobs").BeginArray();
-  for (const LogprobEntry& entry : entries) {
-    if (!entry.has_logprob) {
-      json->Null();
-      continue;
-    }
-    std::set<std::string> written;  // two ids may print the same: the better one is kept
-    json->BeginObject();
-    for (const TopLogprob& top : entry.top) {
-      if (written.insert(top.token).second) json->Key(top.token).Float(top.logprob);
-    }
-    if (written.insert(entry.token).second) json->Key(entry.token).Float(entry.logprob);
-    json->EndObject();
-  }
-  json->EndArray().Key("text_offset").BeginArray();
-  for (const LogprobEntry& entry : entries) json->Int(entry.text_offset);
-  json->EndArray().EndObject();
-}
-
-void WriteChatToken(const TopLogprob& token, JsonWriter* json) {
-  json->Key("token").String(token.token).Key("logprob").Float(token.logprob).Key("bytes").BeginArray();
-  for (const char byte : token.bytes) json->Int(static_cast<unsigned char>(byte));
-  json->EndArray();
-}
-
-void WriteChatLogprobs(const std::vector<LogprobEntry>& entries, JsonWriter* json) {
-  json->BeginObject().Key("content").BeginArray();
-  for (const LogprobEntry& entry : entries) {
-    json->BeginObject();
-    WriteChatToken(entry, json);
-    json->Key("top_logprobs").BeginArray();
-    for (const TopLogprob& top : entry.top) {
-      json->BeginObject();
-      WriteChatToken(top, json);
-      json->EndObject();
-    }
-    json->EndArray().EndObject();
-  }
-  json->EndArray().Key("refusal").Null().EndObject();
-}
-
-void WriteLogprobs(const AnswerOptions& options, const TextDelta& delta, JsonWriter* json) {
-  json->Key("logprobs");
-  if (!options.logprobs) {
-    json->Null();
-  } else if (options.api == Api::kChat) {
-    WriteChatLogprobs(delta.logprobs, json);
-  } else {
-    WriteCompletionLogprobs(delta.logprobs, json);
-  }
-}
-
-// What follows the opening brace of each OpenAI object.
-void WriteHeader(const AnswerOptions& options, const char* object, JsonWriter* json) {
-  json->Key("id").String(options.id).Key("object").String(object).Key("created").Int(options.created);
-  json->Key("model").String(options.model);
-}
-
-void WriteKserve(const AnswerOptions& options, const TextDelta& delta, JsonWriter* json) {
-  json->BeginObject().Key("model_name").String(options.model).Key("model_version").String("1");
-  if (!options.id.empty()) json->Key("id").String(options.id);
-  json->Key("text_output").String(delta.text);
-  if (options.details) {
-    json->Key("details").BeginObject();
-    WriteFinish(delta, json);
-    if (options.logprobs) {
-      json->Key("logprobs").BeginArray();
-      for (const LogprobEntry& entry : delta.logprobs) {
-        json->BeginObject().Key("id").Int(entry.id).Key("text").String(entry.token);
-        json->Key("logprob").Float(entry.logprob).EndObject();
-      }
-      json->EndArray();
-    }
-    json->EndObject();
-  }
-  json->EndObject();
-}
-
-// A choice of a whole answer, or of a chunk. `first`: nothing was sent for it before.
-void WriteChoice(const AnswerOptions& options, const TextDelta& delta, bool chunk, bool first,
-                 JsonWriter* json) {
-  json->BeginObject().Key("index").Int(delta.index);
-  if (options.api == Api::kCompletions) {
-    json->Key("text").String(delta.text);
-  } else {
-    json->Key(chunk ? "delta" : "message").BeginObject();
-    if (!chunk || first) json->Key("role").String("assistant");
-    if (!chunk || first || !delta.text.empty()) json->Key("content").String(delta.text);
-    json->EndObject();
-  }
-  WriteLogprobs(options, delta, json);
-  WriteFinish(delta, json);
-  WriteStopReason(delta, json);
-  if (options.return_token_ids) {
-    json->Key("token_ids");
-    WriteIds(delta.token_ids, json);
-    if (options.api == Api::kCompletions && first) {
-      json->Key("prompt_token_ids");
-      WriteIds(options.prompts[delta.prompt_index], json);
-    }
-  }
-  json->EndObject();
+template <typename Text>
+int64_t Bytes(const ChoiceParts<Text>& p) {
+  return static_cast<int64_t>(p.text.size() + p.tokens.size() + p.token_logprobs.size() +
+                              p.top_logprobs.size() + p.text_offsets.size() + p.entries.size() +
+                              p.token_ids.size());
 }
 
 void AppendEvent(const std::string& data, std::string* out) { absl::StrAppend(out, "data: ", data, "\n\n"); }
 
 // One chunk with one choice, or with none and the usage.
 std::string Chunk(const AnswerOptions& options, const TextDelta* delta, bool first, const Usage* usage) {
-  std::string data;
-  JsonWriter json(&data);
-  json.BeginObject();
-  WriteHeader(options, options.api == Api::kChat ? "chat.completion.chunk" : "text_completion", &json);
-  json.Key("choices").BeginArray();
-  if (delta != nullptr) WriteChoice(options, *delta, true, first, &json);
-  json.EndArray();
+  std::string data =
+      AnswerHead(options, options.api == Api::kChat ? "chat.completion.chunk" : "text_completion");
+  data += R"("choices":[)";
+  if (delta != nullptr) {
+    WriteChoice(options, {delta->index, delta->prompt_index, true, first}, RenderDelta(options, *delta),
+                {delta->finish, delta->stop_string}, &data);
+  }
+  data += "]";
   if (options.return_token_ids && options.api == Api::kChat && first) {
-    json.Key("prompt_token_ids");
-    WriteIds(options.prompts[0], &json);
+    absl::StrAppend(&data, ",", PromptIdsMember(options, 0));
   }
   if (usage != nullptr) {
-    json.Key("usage");
-    WriteUsage(*usage, &json);
+    absl::StrAppend(&data, R"(,"usage":)", UsageJson(*usage));
   } else if (options.include_usage) {
-    json.Key("usage").Null();
+    data += R"(,"usage":null)";
   }
-  json.EndObject();
-  return data;
+  return data + "}";
 }
 
 }  // namespace
 
-WholeAnswer::WholeAnswer(AnswerOptions options, int num_prompts) : options_(std::move(options)) {
-  choices_.resize(static_cast<size_t>(num_prompts) * options_.n);
-  for (size_t i = 0; i < choices_.size(); ++i) {
-    choices_[i].index = static_cast<int>(i);
-    choices_[i].prompt_index = static_cast<int>(i) / options_.n;
+WholeAnswer::WholeAnswer(AnswerOptions options, int num_prompts)
+    : options_(std::move(options)),
+      choices_(static_cast<size_t>(num_prompts) * options_.n),
+      echoes_(num_prompts) {
+  for (const std::vector<int32_t>& ids : options_.prompts) {  // written once for each choice
+    num_bytes_ += kIdBytes * options_.n * static_cast<int64_t>(ids.size());
   }
 }
 
 void WholeAnswer::Add(GenerationEvent event) {
   if (auto* delta = std::get_if<TextDelta>(&event)) {
-    TextDelta& choice = choices_[delta->index];
-    choice.text += delta->text;
-    choice.token_ids.insert(choice.token_ids.end(), delta->token_ids.begin(), delta->token_ids.end());
-    for (LogprobEntry& entry : delta->logprobs) choice.logprobs.push_back(std::move(entry));
-    choice.finish = delta->finish;
-    choice.stop_string = std::move(delta->stop_string);
+    const ChoiceParts<std::string> parts = RenderDelta(options_, *delta);
+    num_bytes_ += Bytes(parts);
+    if (delta->num_choices > 1) return Join(parts, &echoes_[delta->prompt_index]);
+    Choice& choice = choices_[delta->index];
+    Join(parts, &choice.parts);
+    choice.end = {delta->finish, std::move(delta->stop_string)};
   } else if (auto* end = std::get_if<GenerationEnd>(&event)) {
     ended_ = true;
     status_ = std::move(end->status);
@@ -201,25 +70,37 @@ void WholeAnswer::Add(GenerationEvent event) {
   }
 }
 
-std::string WholeAnswer::Body() const {
-  std::string body;
-  JsonWriter json(&body);
+void WholeAnswer::Fail(absl::Status status) {
+  ended_ = true;
+  status_ = std::move(status);
+  for (Choice& choice : choices_) choice = {};
+  for (auto& echo : echoes_) echo = {};
+  num_bytes_ = 0;
+}
+
+absl::Cord WholeAnswer::TakeBody() {
+  absl::Cord body;
   if (options_.api == Api::kKserve) {
-    WriteKserve(options_, choices_[0], &json);
+    WriteChoice(options_, {}, choices_[0].parts, choices_[0].end, &body);
+    choices_[0] = {};
     return body;
   }
-  json.BeginObject();
-  WriteHeader(options_, options_.api == Api::kChat ? "chat.completion" : "text_completion", &json);
-  json.Key("choices").BeginArray();
-  for (const TextDelta& choice : choices_) WriteChoice(options_, choice, false, true, &json);
-  json.EndArray();
-  if (options_.return_token_ids && options_.api == Api::kChat) {
-    json.Key("prompt_token_ids");
-    WriteIds(options_.prompts[0], &json);
+  body.Append(AnswerHead(options_, options_.api == Api::kChat ? "chat.completion" : "text_completion"));
+  body.Append(R"("choices":[)");
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (i > 0) body.Append(",");
+    const int prompt_index = static_cast<int>(i) / options_.n;
+    ChoiceParts<absl::Cord> parts = echoes_[prompt_index];  // shared, not copied
+    Join(choices_[i].parts, &parts);
+    WriteChoice(options_, {static_cast<int>(i), prompt_index, false, true}, parts, choices_[i].end, &body);
+    choices_[i] = {};
   }
-  json.Key("usage");
-  WriteUsage(usage_, &json);
-  json.EndObject();
+  echoes_.clear();
+  body.Append("]");
+  if (options_.return_token_ids && options_.api == Api::kChat) {
+    body.Append(absl::StrCat(",", PromptIdsMember(options_, 0)));
+  }
+  body.Append(absl::StrCat(R"(,"usage":)", UsageJson(usage_), "}"));
   return body;
 }
 
@@ -264,8 +145,7 @@ void StreamAnswer::AddDelta(const TextDelta& delta, std::string* out) {
   started_[delta.index] = true;
   if (options_.api == Api::kKserve) {
     std::string data;
-    JsonWriter json(&data);
-    WriteKserve(options_, delta, &json);
+    WriteChoice(options_, {}, RenderDelta(options_, delta), {delta.finish, delta.stop_string}, &data);
     return AppendEvent(data, out);
   }
   AppendEvent(Chunk(options_, &delta, first, nullptr), out);

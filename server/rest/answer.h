@@ -1,5 +1,7 @@
 // A Generation's events as the JSON of one API: whole, or as server-sent events. Both render the same choices
-// with the same code, so a stream is the one-shot answer cut into pieces. Not thread-safe; one request each.
+// with the same code, so a stream is the one-shot answer cut into pieces. A whole answer is kept as JSON from
+// the beginning, in ropes that share what several choices have in common: it takes the memory of what is
+// written, or less. Not thread-safe; one request each.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "server/core/generation.h"
 #include "server/core/json_writer.h"
 
@@ -27,20 +30,46 @@ struct AnswerOptions {
   std::vector<std::vector<int32_t>> prompts = {};  // with return_token_ids
 };
 
+// What a choice came to, or one delta of it: insides of JSON strings and members of arrays with commas
+// between. `Text` is std::string, or absl::Cord where many are joined.
+template <typename Text>
+struct ChoiceParts {
+  Text text;
+  Text tokens, token_logprobs, top_logprobs, text_offsets;  // of /v1/completions
+  Text entries;                                             // log-probabilities of chat and KServe
+  Text token_ids;
+};
+
+struct ChoiceEnd {
+  FinishReason finish = FinishReason::kNone;
+  std::string stop_string;
+};
+
 // The choices of one answer, by index.
 class WholeAnswer {
  public:
   WholeAnswer(AnswerOptions options, int num_prompts);
 
   void Add(GenerationEvent event);
+  // Ends it with an error that is not the Generation's.
+  void Fail(absl::Status status);
   bool ended() const { return ended_; }
   const absl::Status& status() const { return status_; }  // Requires: ended()
   const Usage& usage() const { return usage_; }
-  std::string Body() const;  // Requires: ended(), status().ok()
+  // What it takes in memory so far: an echo counts once for all its choices.
+  int64_t num_bytes() const { return num_bytes_; }
+  // Nothing is kept of it here. Requires: ended(), status().ok().
+  absl::Cord TakeBody();
 
  private:
+  struct Choice {
+    ChoiceParts<absl::Cord> parts;
+    ChoiceEnd end;
+  };
   const AnswerOptions options_;
-  std::vector<TextDelta> choices_;  // all deltas of a choice joined
+  std::vector<Choice> choices_;                  // [prompts * n]
+  std::vector<ChoiceParts<absl::Cord>> echoes_;  // [prompts], before each of its choices
+  int64_t num_bytes_ = 0;
   bool ended_ = false;
   absl::Status status_;
   Usage usage_;

@@ -1,7 +1,9 @@
 // See connection.h. One state machine for plain and TLS sockets. At most one read and one write are pending
-// at a time; a read is either the parser's (kHeader, kBody) or Fill's, which watches the socket in every
-// other state.
+// at a time. What is read goes to input_, in every state; while a request is answered reading stops when a
+// few KB of later ones are there, so that a client that sends them ahead waits in its own socket.
 #include "server/rest/connection.h"
+
+#include <netinet/tcp.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,29 +13,25 @@
 #include <type_traits>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "boost/asio/dispatch.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/ssl/stream.hpp"
-#include "boost/asio/write.hpp"
-#include "boost/beast/core/flat_buffer.hpp"
-#include "boost/beast/http/read.hpp"
 #include "server/core/log.h"
 #include "server/rest/epoch_timer.h"
 #include "server/rest/http_read.h"
+#include "server/rest/reply_writer.h"
+#include "server/rest/request_input.h"
 
 namespace sessa {
 namespace {
 
 namespace net = boost::asio;
-namespace http = boost::beast::http;
 using ErrorCode = boost::system::error_code;
 using Tcp = net::ip::tcp;
 using TlsStream = net::ssl::stream<Tcp::socket>;
 
-constexpr size_t kWriteBytes = 64 << 10;         // a stream's events are gathered up to this
-constexpr size_t kMaxPipelinedBytes = 64 << 10;  // kept of later requests while one is answered
-constexpr size_t kReadBytes = 4 << 10;
+constexpr size_t kSmallPull = 4 << 10;          // of a stream's events, without asking the budget
+constexpr size_t kMaxPipelinedBytes = 8 << 10;  // kept of later requests while one is answered
 constexpr size_t kMaxLingerBytes = 16 << 20;
 constexpr absl::Duration kLingerTime = absl::Seconds(2);
 
@@ -50,8 +48,12 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         context_(std::move(context)),
         stream_(std::move(stream)),
         read_timer_(stream_.get_executor()),
-        write_timer_(stream_.get_executor()),
-        buffer_(context_->handlers.limits().max_header_bytes + 4 * kMaxPipelinedBytes) {}
+        writer_(&stream_, context_->options.write_timeout),
+        input_(context_->handlers.byte_budget()) {
+    // The kernel keeps little of what a client does not read; what is on its way is not limited by this.
+    const int unsent = ReplyWriter<Stream>::kPieceBytes;
+    setsockopt(Lowest(stream_).native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+  }
   ~ConnectionImpl() override { context_->registry.Remove(this); }
 
   void Start() override {
@@ -60,8 +62,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void BeginShutdown() override {
     Post([self = Self()] {
       self->stopping_ = true;
-      if (self->state_ == State::kIdle || self->state_ == State::kHandshake || self->state_ == State::kLinger)
-        self->Close();
+      const State state = self->state_;
+      if (state == State::kIdle || state == State::kHandshake || state == State::kLinger) self->Close();
     });
   }
   void ForceClose() override {
@@ -71,7 +73,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
  private:
   enum class State { kHandshake, kIdle, kHeader, kBody, kRespond, kLinger, kClosed };
 
-  std::shared_ptr<ConnectionImpl> Self() { return this->shared_from_this(); }
+  auto Self() { return this->shared_from_this(); }
   template <typename F>
   void Post(F function) {
     net::post(stream_.get_executor(), std::move(function));
@@ -90,140 +92,135 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     }
   }
 
-  // ---- between requests ----
+  // ---- reading requests ----
 
   void NextRequest() {
     exchange_.reset();
     call_.reset();
+    alive_.reset();
     if (stopping_) return EndConnection();
     state_ = State::kIdle;
-    if (reading_) {
-      StartReadTimer(context_->options.idle_timeout);
-      // Fill waits for more, but a request is here already: wake it up, OnFill goes on.
-      if (buffer_.size() > 0) Lowest(stream_).cancel(ignored_);
-    } else {
-      Continue();
-    }
-  }
-
-  // kIdle, nothing pending: a header if there are bytes, else wait for some.
-  void Continue() {
-    SkipBlankLines(&buffer_);
-    if (buffer_.size() > 0) return ReadHeader();
-    StartReadTimer(context_->options.idle_timeout);
-    Fill();
+    Parse();
   }
 
   void Fill() {
-    if (reading_) return;
+    if (reading_ || eof_) return;
     reading_ = true;
-    stream_.async_read_some(buffer_.prepare(kReadBytes), [self = Self()](ErrorCode ec, size_t n) {
+    const size_t size = input_.read_bytes();
+    if (read_area_.size() != size) read_area_ = std::string(size, '\0');
+    stream_.async_read_some(net::buffer(read_area_), [self = Self()](ErrorCode ec, size_t n) {
       self->reading_ = false;
-      self->buffer_.commit(n);
-      self->OnFill(ec);
+      self->OnFill(ec, n);
     });
   }
 
-  void OnFill(ErrorCode ec) {
-    switch (state_) {
-      case State::kIdle:
-        if (ec && !(ec == net::error::operation_aborted && buffer_.size() > 0 && !timed_out_)) return Close();
-        return Continue();
-      case State::kRespond:
-        if (ec) return ClientLeft();
-        if (buffer_.size() < kMaxPipelinedBytes) Fill();
-        return;
-      case State::kLinger:
-        lingered_ += buffer_.size();
-        buffer_.consume(buffer_.size());
-        if (ec || lingered_ > kMaxLingerBytes) return Close();
-        return Fill();
-      default: return;
-    }
-  }
-
-  // ---- reading a request ----
-
-  void ReadHeader() {
-    state_ = State::kHeader;
-    StartReadTimer(context_->options.header_timeout);
-    parser_.emplace();
-    parser_->header_limit(static_cast<uint32_t>(context_->handlers.limits().max_header_bytes));
-    parser_->body_limit(boost::none);  // Judge compares the length that the header says
-    http::async_read_header(stream_, buffer_, *parser_,
-                            [self = Self()](ErrorCode ec, size_t) { self->OnHeader(ec); });
-  }
-
-  void OnHeader(ErrorCode ec) {
+  void OnFill(ErrorCode ec, size_t n) {
     if (state_ == State::kClosed) return;
-    exchange_.emplace();
-    if (!ec) ec = CheckFraming(*parser_);
-    if (ec) return ReadFailed(ec);
-    const RequestHead& head = exchange_->head = HeadOf(*parser_);
+    if (state_ == State::kLinger) {
+      lingered_ += n;
+      return ec || lingered_ > kMaxLingerBytes ? Close() : Fill();
+    }
+    input_.Append(absl::string_view(read_area_).substr(0, n));
+    eof_ = static_cast<bool>(ec);
+    if (state_ != State::kRespond) return Parse();
+    eof_ ? ClientLeft() : Watch();
+  }
+
+  // For a client that leaves, or sends more: so long as that is little.
+  void Watch() {
+    if (input_.size() < kMaxPipelinedBytes) Fill();
+  }
+
+  // kIdle, kHeader, kBody: goes on with what is there, and waits for more.
+  void Parse() {
+    const RestServerOptions& options = context_->options;
+    if (state_ == State::kIdle) {
+      if (!input_.Begin(context_->handlers.limits())) {
+        input_.Charge(0);
+        if (eof_) return Close();
+        StartReadTimer(options.idle_timeout);
+        return Fill();
+      }
+      state_ = State::kHeader;
+      exchange_.emplace();
+      StartReadTimer(options.header_timeout);
+    }
+    ErrorCode error;
+    switch (input_.Parse(&error)) {
+      case RequestInput::State::kFailed: return ReadFailed(error, false);
+      case RequestInput::State::kHeader: return OnHeader();
+      case RequestInput::State::kBody: return Dispatch();
+      case RequestInput::State::kMore: break;
+    }
+    if (eof_) return Close();  // the client left
+    if (!input_.Charge(input_.read_bytes())) return Refuse(context_->handlers.OutOfBytes(&*exchange_));
+    if (state_ == State::kBody) {
+      StartReadTimer(input_.BodyTimeLeft(options.body_timeout, options.min_body_rate));
+    }
+    Fill();
+  }
+
+  void OnHeader() {
+    exchange_->head = HeadOf(input_.parser());
+    const RequestHead& head = exchange_->head;
     if (std::optional<Reply> refused = context_->handlers.Judge(&*exchange_)) {
       refused->close = head.has_body;  // the body is not read
       return Send(*std::move(refused));
     }
     if (!head.has_body) return Dispatch();
     state_ = State::kBody;
-    if (head.expects_continue) {
-      Write("HTTP/1.1 100 Continue\r\n\r\n", [this] { ReadBody(); });
-    } else {
-      ReadBody();
-    }
+    input_.BeginBody(context_->handlers.limits());
+    input_.lease()->MayEvict(context_->options.evict_body_after, OnStrand(&ConnectionImpl::Evict));
+    if (!head.expects_continue) return Parse();
+    writer_.Write(absl::Cord("HTTP/1.1 100 Continue\r\n\r\n"), {}, Self(),
+                  [this](ErrorCode ec) { ec ? Close() : Parse(); });
   }
 
-  void ReadBody() {
-    StartReadTimer(context_->options.body_timeout);
-    parser_->body_limit(static_cast<uint64_t>(context_->handlers.limits().max_body_bytes));
-    http::async_read(stream_, buffer_, *parser_, [self = Self()](ErrorCode ec, size_t) {
-      if (self->state_ == State::kClosed) return;
-      ec ? self->ReadFailed(ec) : self->Dispatch();
-    });
-  }
-
-  void ReadFailed(ErrorCode ec) {
-    if (exchange_->head.request_id.empty()) exchange_->head.request_id = ChooseRequestId("");
-    std::optional<Reply> reply = ReplyToReadError(ec, timed_out_, context_->handlers.limits());
+  void ReadFailed(ErrorCode ec, bool timed_out) {
+    std::optional<Reply> reply = ReplyToReadError(ec, timed_out, context_->handlers.limits());
     if (!reply.has_value()) return Close();  // the client left
     context_->handlers.Abandon(&*exchange_, Outcome::kInvalid, reply->status);
-    reply->close = true;
-    Send(*std::move(reply));
+    Refuse(*std::move(reply));
+  }
+  void Refuse(Reply reply) {
+    if (exchange_->head.request_id.empty()) exchange_->head.request_id = ChooseRequestId("");
+    reply.close = true;  // the rest of the request is not read
+    Send(std::move(reply));
+  }
+
+  // The budget's wish, long ago maybe.
+  void Evict() {
+    if (state_ == State::kBody) return Refuse(context_->handlers.OutOfBytes(&*exchange_));
+    if (state_ == State::kRespond && reply_sent_) Close();
   }
 
   // ---- answering ----
 
   void Dispatch() {
-    StopReadTimer();
+    read_timer_.Stop();
+    input_.lease()->MayNotEvict();
     state_ = State::kRespond;
     handling_ = true;
-    std::string body = std::move(parser_->get().body());
-    parser_.reset();
-    // Until Handled the exchange is not touched here; what runs elsewhere keeps the executor alive too.
+    // Until Handled the exchange is not touched here; what runs elsewhere keeps the executor alive too. The
+    // input stays charged for the body.
     context_->handlers.HandleText(
-        &*exchange_, std::move(body), gone_, [self = Self(), io = io_.lock()](Handlers::Result result) {
+        &*exchange_, input_.TakeBody(), gone_, [self = Self(), io = io_.lock()](Handlers::Result result) {
           auto shared = std::make_shared<Handlers::Result>(std::move(result));
           net::dispatch(self->stream_.get_executor(), [self, shared] { self->Handled(std::move(*shared)); });
         });
-    if (handling_) Fill();  // watches for a client that leaves
+    if (handling_) Watch();
   }
 
   void Handled(Handlers::Result result) {
     handling_ = false;
+    input_.Charge(0);
     if (state_ == State::kClosed) return Abandon();
     if (auto* reply = std::get_if<Reply>(&result)) return Send(std::move(*reply));
     call_ = std::get<std::unique_ptr<GenerationCall>>(std::move(result));
-    // Called on the engine's thread. Only weak pointers, so that a late call keeps nothing alive.
-    call_->SetNotify([weak_io = io_, weak = std::weak_ptr<ConnectionImpl>(Self())] {
-      const std::shared_ptr<net::io_context> io = weak_io.lock();  // the executor below needs it
-      if (io == nullptr) return;
-      if (const std::shared_ptr<ConnectionImpl> self = weak.lock()) {
-        self->Post([weak] {
-          if (auto self = weak.lock()) self->Pump();
-        });
-      }
-    });
-    Fill();  // watches for a client that leaves
+    call_->SetNotify(OnStrand(&ConnectionImpl::Pump));
+    alive_ =
+        Self();  // when enough was sent ahead nothing is read, and while tokens are awaited nothing written
+    Watch();
     if (call_->is_stream()) {
       const Reply head = call_->MakeReply();
       status_ = head.status;
@@ -233,18 +230,34 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     Pump();
   }
 
+  // Calls `method` on the strand, from any thread; with weak pointers, so that a late call keeps nothing
+  // alive.
+  std::function<void()> OnStrand(void (ConnectionImpl::*method)()) {
+    return [method, weak_io = io_, weak = std::weak_ptr<ConnectionImpl>(Self())] {
+      const std::shared_ptr<net::io_context> io = weak_io.lock();  // the executor below needs it
+      if (io == nullptr) return;
+      if (const std::shared_ptr<ConnectionImpl> self = weak.lock()) {
+        self->Post([weak, method] {
+          if (auto self = weak.lock()) (self.get()->*method)();
+        });
+      }
+    };
+  }
+
   // Writes what is ready; called again when there is news and when a write is done.
   void Pump() {
-    if (state_ != State::kRespond || call_ == nullptr || writing_) return;
+    if (state_ != State::kRespond || call_ == nullptr || writer_.busy() || reply_sent_) return;
     std::string events;
+    bool more = false;
     try {
-      call_->Pull(&events, kWriteBytes);
-      if (!call_->is_stream()) {
-        if (call_->ended()) Send(call_->MakeReply());
-        return;
+      more = call_->Pull(&events, kSmallPull);
+      constexpr size_t kPiece = ReplyWriter<Stream>::kPieceBytes;
+      if (more && events.size() >= kSmallPull && input_.Charge(2 * kPiece)) {
+        more = call_->Pull(&events, kPiece);
       }
-      if (!events.empty()) pending_ += Framed(events);
-      if (call_->ended() && !last_queued_) {
+      if (call_->ended() && !call_->is_stream()) return Send(call_->MakeReply());
+      if (!events.empty()) pending_ += StreamPiece(events, exchange_->head);
+      if (call_->is_stream() && call_->ended() && !last_queued_) {
         last_queued_ = true;
         if (exchange_->head.version >= 11) pending_ += "0\r\n\r\n";
       }
@@ -252,25 +265,38 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()));
       return Close();
     }
-    if (pending_.empty()) return;  // SetNotify's function comes when there is news
-    Write(std::exchange(pending_, std::string()), [this] { last_queued_ ? Answered() : Pump(); });
-  }
-
-  std::string Framed(const std::string& data) const {
-    return exchange_->head.version < 11 ? data : absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n");
+    // If neither, the call's notification comes when there is news.
+    if (!pending_.empty()) {
+      writer_.Write(absl::Cord(std::exchange(pending_, std::string())), {}, Self(), [this](ErrorCode ec) {
+        input_.Charge(0);
+        if (state_ == State::kClosed) return;
+        ec ? Close() : last_queued_ ? Answered() : Pump();
+      });
+    } else if (more) {
+      Post([self = Self()] { self->Pump(); });  // others have their turn
+    }
   }
 
   bool KeepAlive() const { return exchange_->head.keep_alive && !stopping_; }
 
   void Send(Reply reply) {
-    StopReadTimer();
+    if (writer_.busy()) return Close();  // the 100 Continue before it is not read
+    read_timer_.Stop();
+    input_.lease()->MayNotEvict();
     state_ = State::kRespond;
     status_ = reply.status;
     keep_alive_ = KeepAlive() && !reply.close;
-    std::string bytes = SerializeHead(reply, exchange_->head, keep_alive_, false);
-    if (exchange_->head.method != "HEAD") bytes += reply.body;
+    if (reply.close) input_.Clear();
+    input_.Charge(0);
+    absl::Cord bytes(SerializeHead(reply, exchange_->head, keep_alive_, false));
+    if (exchange_->head.method != "HEAD") bytes.Append(std::move(reply.body));
     reply_sent_ = true;
-    Write(std::move(bytes), [this] { Answered(); });
+    if (reply.lease.charged() > 0)
+      reply.lease.MayEvict(context_->options.evict_reply_after, OnStrand(&ConnectionImpl::Evict));
+    writer_.Write(std::move(bytes), std::move(reply.lease), Self(), [this](ErrorCode ec) {
+      if (state_ == State::kClosed) return;
+      ec ? Close() : Answered();
+    });
   }
 
   // The whole answer is written.
@@ -283,26 +309,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // The client closed its side, or the connection broke.
   void ClientLeft() {
-    const bool waits_for_text = handling_ && exchange_->route.generates;
-    if (!waits_for_text && (call_ == nullptr || call_->ended() || reply_sent_)) {
-      stopping_ = true;  // all is generated: what can be written still is
-      return;
-    }
-    Close();  // drops the call, which cancels
-  }
-
-  void Write(std::string bytes, std::function<void()> next) {
-    out_ = std::move(bytes);
-    writing_ = true;
-    write_timer_.Start(context_->options.write_timeout * (1 + out_.size() / kWriteBytes),
-                       [self = Self()] { self->Close(); });
-    net::async_write(stream_, net::buffer(out_),
-                     [self = Self(), next = std::move(next)](ErrorCode ec, size_t) {
-                       self->writing_ = false;
-                       self->write_timer_.Stop();
-                       if (self->state_ == State::kClosed) return;
-                       ec ? self->Close() : next();
-                     });
+    const bool generates = call_ != nullptr ? !call_->ended() : handling_ && exchange_->route.generates;
+    if (generates && !reply_sent_) Close();  // else all is written, and what came before it left is answered
   }
 
   // ---- ending ----
@@ -316,20 +324,21 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       stream_.async_shutdown([self = Self()](ErrorCode) { self->Close(); });
     } else {
       Lowest(stream_).shutdown(Tcp::socket::shutdown_send, ignored_);
-      buffer_.consume(buffer_.size());
-      Fill();
+      input_.Clear();
+      eof_ ? Close() : Fill();
     }
   }
 
   void Close() {
     if (state_ == State::kClosed) return;
     state_ = State::kClosed;
-    StopReadTimer();
-    write_timer_.Stop();
+    read_timer_.Stop();
+    writer_.Stop();
     gone_ = true;
     if (!handling_) Abandon();
     call_.reset();
     Lowest(stream_).close(ignored_);
+    alive_.reset();  // the caller has another
   }
 
   void Abandon() {
@@ -339,44 +348,35 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   }
 
   void StartReadTimer(absl::Duration after) {
-    timed_out_ = false;
     read_timer_.Start(after, [self = Self()] {
       if (self->state_ == State::kClosed) return;
-      self->timed_out_ = true;
-      if (self->state_ == State::kHeader || self->state_ == State::kBody) {
-        Lowest(self->stream_).cancel(self->ignored_);  // the read fails, ReadFailed says 408
-      } else {
-        self->Close();
-      }
+      const bool reads = self->state_ == State::kHeader || self->state_ == State::kBody;
+      reads ? self->ReadFailed({}, true) : self->Close();
     });
-  }
-  void StopReadTimer() {
-    timed_out_ = false;
-    read_timer_.Stop();
   }
 
   const std::weak_ptr<net::io_context> io_;
   const std::shared_ptr<ConnectionContext> context_;
   Stream stream_;
-  EpochTimer read_timer_, write_timer_;
-  boost::beast::flat_buffer buffer_;
+  EpochTimer read_timer_;
+  ReplyWriter<Stream> writer_;
+  RequestInput input_;
+  std::string read_area_;  // what is read lands here
   State state_ = State::kHandshake;
-  bool reading_ = false;  // Fill's read is pending
-  bool writing_ = false;
+  bool reading_ = false;           // Fill's read is pending
+  bool eof_ = false;               // there is no more to read
   bool handling_ = false;          // the exchange is being worked on, maybe on another thread
   std::atomic<bool> gone_{false};  // closed: nobody waits for that work any more
   bool stopping_ = false;          // no request after this one
-  bool timed_out_ = false;
-  bool keep_alive_ = false;   // of the reply that is written
-  bool reply_sent_ = false;   // a whole reply is on its way
-  bool last_queued_ = false;  // a stream's end is on its way
+  bool keep_alive_ = false;        // of the reply that is written
+  bool reply_sent_ = false;        // a whole reply is on its way
+  bool last_queued_ = false;       // a stream's end is on its way
   int status_ = 0;
   size_t lingered_ = 0;
-  std::optional<RequestParser> parser_;
   std::optional<Exchange> exchange_;
   std::unique_ptr<GenerationCall> call_;
-  std::string pending_;  // of a stream, to be written next
-  std::string out_;      // being written
+  std::shared_ptr<ConnectionImpl> alive_;  // while there is a call
+  std::string pending_;                    // of a stream, to be written next
   ErrorCode ignored_;
 };
 

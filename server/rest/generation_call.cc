@@ -15,23 +15,32 @@ std::variant<WholeAnswer, StreamAnswer> MakeAnswer(AnswerOptions options, int nu
 }  // namespace
 
 GenerationCall::GenerationCall(std::unique_ptr<Generation> generation, AnswerOptions options, bool stream,
-                               std::vector<std::pair<std::string, std::string>> headers)
+                               ByteBudget* budget, std::vector<std::pair<std::string, std::string>> headers)
     : generation_(std::move(generation)),
       answer_(
           MakeAnswer(std::move(options), static_cast<int>(generation_->prompt_token_ids().size()), stream)),
+      lease_(budget, ByteBudget::Kind::kOutput),
       headers_(std::move(headers)) {}
 
-void GenerationCall::Pull(std::string* out, size_t max_bytes) {
+bool GenerationCall::Pull(std::string* out, size_t max_bytes) {
   auto* stream = std::get_if<StreamAnswer>(&answer_);
-  while (!ended() && out->size() < max_bytes) {
+  for (int i = 0; i < kMaxEvents && !ended() && out->size() < max_bytes; ++i) {
     std::optional<GenerationEvent> event = generation_->TryNext();
-    if (!event.has_value()) return;
+    if (!event.has_value()) return false;
     if (stream != nullptr) {
       stream->Add(*event, out);
-    } else {
-      std::get<WholeAnswer>(answer_).Add(*std::move(event));
+      continue;
+    }
+    WholeAnswer& whole = std::get<WholeAnswer>(answer_);
+    whole.Add(*std::move(event));
+    if (!lease_.Resize(whole.num_bytes())) {
+      const absl::Status full = OutOfBytesError(absl::Seconds(1));
+      generation_->Abandon(full);
+      whole.Fail(full);
+      lease_.Resize(0);
     }
   }
+  return !ended();
 }
 
 bool GenerationCall::ended() const {
@@ -48,8 +57,9 @@ Reply GenerationCall::MakeReply() {
     reply.content_type = "text/event-stream";
     reply.headers.emplace_back("Cache-Control", "no-cache");
     reply.headers.emplace_back("X-Accel-Buffering", "no");  // a proxy that gathers would undo the streaming
-  } else if (const auto& answer = std::get<WholeAnswer>(answer_); answer.status().ok()) {
-    reply.body = answer.Body();
+  } else if (auto& answer = std::get<WholeAnswer>(answer_); answer.status().ok()) {
+    reply.body = answer.TakeBody();
+    reply.lease = std::move(lease_);
   } else {
     reply = ErrorReply(answer.status());
   }

@@ -16,15 +16,17 @@ namespace sessa {
 
 class GenerationCall {
  public:
+  // `budget` outlives this: a whole answer is charged while it is gathered and, by its reply, written.
   GenerationCall(std::unique_ptr<Generation> generation, AnswerOptions options, bool stream,
-                 std::vector<std::pair<std::string, std::string>> headers);
+                 ByteBudget* budget, std::vector<std::pair<std::string, std::string>> headers);
 
   bool is_stream() const { return std::holds_alternative<StreamAnswer>(answer_); }
   void SetNotify(std::function<void()> notify) { generation_->SetNotify(std::move(notify)); }
 
-  // Takes the events that are ready; a stream appends their bytes to `out` and stops soon after `max_bytes`:
-  // call again when those are written. When it took less, the notification tells of more.
-  void Pull(std::string* out, size_t max_bytes);
+  // Takes events that are ready; a stream appends their bytes to `out`. It stops soon after `max_bytes`, or
+  // kMaxEvents: so long does no other connection wait. False: there is nothing more now, the notification
+  // tells when there is.
+  bool Pull(std::string* out, size_t max_bytes);
   bool ended() const;
   const absl::Status& status() const;  // Requires: ended()
   Usage usage() const { return generation_->usage(); }
@@ -33,8 +35,11 @@ class GenerationCall {
   Reply MakeReply();
 
  private:
+  static constexpr int kMaxEvents = 64;  // an echo's with 20 log-probabilities take some 20 us each
+
   const std::unique_ptr<Generation> generation_;
   std::variant<WholeAnswer, StreamAnswer> answer_;
+  ByteBudget::Lease lease_;
   std::vector<std::pair<std::string, std::string>> headers_;
 };
 

@@ -41,7 +41,7 @@ void AddRateLimits(const RateLimits& limits, std::vector<std::pair<std::string, 
 
 Reply JsonReply(std::string body) {
   Reply reply;
-  reply.body = std::move(body);
+  reply.body = absl::Cord(std::move(body));
   return reply;
 }
 
@@ -108,13 +108,19 @@ std::optional<Reply> Handlers::JudgeWork(Exchange* x) const {
   return refused;
 }
 
+Reply Handlers::OutOfBytes(Exchange* x) const {
+  const absl::Status full = OutOfBytesError(service_->options().retry_after);
+  x->ticket.Finish(full);
+  return ErrorReply(full);
+}
+
 void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>& gone,
                           std::function<void(Result)> done) const {
+  if (!x->route.is_post) return done(Handle(x, body));
   const size_t num_bytes = body.size();
-  if (num_bytes <= TextPool::kLongBytes) return done(Handle(x, body));
   auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
   if (service_->text_pool().Post(num_bytes, std::move(work))) return;
-  const absl::Status full = absl::ResourceExhaustedError("too many long bodies wait to be read");
+  const absl::Status full = absl::ResourceExhaustedError("too many bodies wait to be read");
   x->ticket.Finish(full);
   done(ErrorReply(full));
 }
@@ -134,9 +140,12 @@ void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* ca
 Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
   try {
     Result result = Dispatch(x, body);
-    if (auto* reply = std::get_if<Reply>(&result); reply != nullptr && x->route.is_post)
-      AddRateLimits(service_->tenants().Remaining(x->tenant), &reply->headers);
-    return result;
+    auto* reply = std::get_if<Reply>(&result);
+    if (reply == nullptr || x->route.endpoint == Endpoint::kPage) return result;  // files are in the program
+    if (x->route.is_post) AddRateLimits(service_->tenants().Remaining(x->tenant), &reply->headers);
+    reply->lease = ByteBudget::Lease(byte_budget(), ByteBudget::Kind::kOutput);
+    if (reply->lease.Resize(static_cast<int64_t>(reply->body.size()))) return result;
+    return OutOfBytes(x);
   } catch (const std::exception& e) {  // Boost.JSON and the standard library when memory is short
     Log(absl::StrCat("rest: ", Quoted(x->head.path), ": ", e.what()));
   }
@@ -245,7 +254,7 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   AddRateLimits(service_->tenants().Remaining(x->tenant), &headers);
   answer.model = (*generation)->model();
   if (answer.return_token_ids) answer.prompts = (*generation)->prompt_token_ids();
-  return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream,
+  return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream, byte_budget(),
                                           std::move(headers));
 }
 
@@ -265,12 +274,13 @@ Reply Handlers::Tokenize(const std::string& body) const {
   const bool add_special = parsed->add_special_tokens.value_or(!parsed->is_chat);
   absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(parsed->model, text, add_special);
   if (!ids.ok()) return ErrorReply(ids.status());
-  Reply reply;
-  JsonWriter json(&reply.body);
+  std::string body_out;
+  JsonWriter json(&body_out);
   json.BeginObject().Key("count").Int(static_cast<int64_t>(ids->size()));
   json.Key("max_model_len").Int((*model)->engine->options().max_model_len).Key("tokens").BeginArray();
   for (int32_t id : *ids) json.Int(id);
   json.EndArray().EndObject();
+  Reply reply = JsonReply(std::move(body_out));
   AddIgnored(parsed->ignored, &reply.headers);
   return reply;
 }
@@ -281,9 +291,9 @@ Reply Handlers::Detokenize(const std::string& body) const {
   absl::StatusOr<std::string> text =
       service_->Detokenize(parsed->model, parsed->tokens, parsed->skip_special_tokens);
   if (!text.ok()) return ErrorReply(text.status());
-  Reply reply;
-  JsonWriter json(&reply.body);
-  json.BeginObject().Key("prompt").String(*text).EndObject();
+  std::string body_out;
+  JsonWriter(&body_out).BeginObject().Key("prompt").String(*text).EndObject();
+  Reply reply = JsonReply(std::move(body_out));
   AddIgnored(parsed->ignored, &reply.headers);
   return reply;
 }

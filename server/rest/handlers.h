@@ -39,6 +39,10 @@ class Handlers {
     exchange->ticket.Finish(outcome, status);
   }
 
+  // The same for want of bytes (byte_budget.h): 503. At once, as a body that waits for room holds what it
+  // has, and where many do none gets on; its sender may come again.
+  Reply OutOfBytes(Exchange* exchange) const;
+
   using Result = std::variant<Reply, std::unique_ptr<GenerationCall>>;
   // Requires: Judge gave none. Never throws.
   Result Handle(Exchange* exchange, const std::string& body) const;
@@ -47,12 +51,13 @@ class Handlers {
   // refused.
   void LogAccess(const Exchange& exchange, int status, const GenerationCall* call) const;
 
-  // Handle on this thread, or on one of the text pool when the body is long: `done` gets the result there.
-  // Where too much waits there already the result is a refusal; once `gone` is set, anything.
+  // Handle on a thread of the text pool, or on this one when there is no body: `done` gets the result there.
+  // Where too much waits in the pool already the result is a refusal; once `gone` is set, anything.
   void HandleText(Exchange* exchange, std::string body, const std::atomic<bool>& gone,
                   std::function<void(Result)> done) const;
 
   const Limits& limits() const { return service_->limits(); }
+  ByteBudget* byte_budget() const { return &service_->byte_budget(); }
 
  private:
   std::optional<Reply> JudgeWork(Exchange* exchange) const;  // Judge, once the tenant is known

@@ -102,6 +102,10 @@ std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep
   return out;
 }
 
+std::string StreamPiece(const std::string& data, const RequestHead& head) {
+  return head.version < 11 ? data : absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n");
+}
+
 bool PercentDecode(absl::string_view text, std::string* out) {
   out->clear();
   for (size_t i = 0; i < text.size(); ++i) {

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
+#include "server/core/byte_budget.h"
 #include "server/core/errors.h"
 
 namespace sessa {
@@ -28,7 +30,8 @@ struct RequestHead {
 struct Reply {
   int status = 200;
   std::string content_type = "application/json";
-  std::string body;
+  absl::Cord body;
+  ByteBudget::Lease lease;                                   // for the body
   std::vector<std::pair<std::string, std::string>> headers;  // values without line breaks
   bool close = false;                                        // the connection cannot go on after it
 };
@@ -42,6 +45,9 @@ std::string ErrorJson(const ErrorInfo& error);
 
 // Status line and headers, with the empty line. `streamed`: no length is known; chunked unless HTTP/1.0.
 std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep_alive, bool streamed);
+
+// A piece of a streamed body: a chunk, or as it is for HTTP/1.0. Requires: not empty.
+std::string StreamPiece(const std::string& data, const RequestHead& head);
 
 // False when `text` holds a broken escape; '+' is left alone.
 bool PercentDecode(absl::string_view text, std::string* out);

@@ -22,7 +22,13 @@ struct RestServerOptions {
   absl::Duration idle_timeout =
       absl::Seconds(75);  // between two requests; above the usual 60 s of load balancers
   absl::Duration header_timeout = absl::Seconds(15);  // also the TLS handshake's
-  absl::Duration body_timeout = absl::Seconds(60);
+  // A body must come within body_timeout and the time that its bytes so far take at min_body_rate: one that
+  // stands still ends after 20 s at most beyond that, 4 MB may take two and a half minutes.
+  absl::Duration body_timeout = absl::Seconds(20);
+  double min_body_rate = 32 << 10;  // bytes a second
+  // Who has been sending a body or reading an answer for so long may be given up for others when memory is
+  // short; in 10 s anyone but a client on a very slow line has the largest answer.
+  absl::Duration evict_body_after = absl::Seconds(2), evict_reply_after = absl::Seconds(10);
   absl::Duration write_timeout = absl::Seconds(60);  // for each 64 KiB
 };
 

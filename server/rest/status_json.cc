@@ -73,6 +73,8 @@ std::string LimitsJson(const Service& service, const std::string& tenant) {
   JsonWriter json(&out);
   json.BeginObject();
   json.Key("max_body_bytes").Int(limits.max_body_bytes).Key("max_header_bytes").Int(limits.max_header_bytes);
+  json.Key("max_answer_bytes").Int(limits.max_answer_bytes);
+  json.Key("max_buffered_bytes").Int(limits.max_buffered_bytes);
   json.Key("max_prompts").Int(limits.max_prompts).Key("max_messages").Int(limits.max_messages);
   json.Key("max_n").Int(limits.max_n).Key("max_total_tokens").Int(limits.max_total_tokens);
   json.Key("max_stop").Int(limits.max_stop).Key("max_stop_bytes").Int(limits.max_stop_bytes);

@@ -69,6 +69,7 @@ class HttpClient {
   }
 
   void Send(const std::string& bytes) { boost::asio::write(socket_, boost::asio::buffer(bytes)); }
+  void FinishSending() { socket_.shutdown(boost::asio::ip::tcp::socket::shutdown_send); }
   // One reply; `to_head`: without a body.
   HttpReply Read(bool to_head = false) {
     beast_http::response_parser<beast_http::string_body> parser;

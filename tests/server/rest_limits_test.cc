@@ -167,6 +167,7 @@ TEST_F(RestLimitsTest, Connections) {
 TEST_F(RestLimitsTest, SlowReaderIsCancelled) {
   ServiceOptions options;
   options.limits.max_queued_events = 100;
+  options.limits.max_answer_bytes = 1 << 30;
   Start(std::move(options));
   Load(1024, 1 << 20);
   // The engine's script comes at once, so that it is ahead of any reader.

@@ -29,5 +29,15 @@ TEST(TextPoolTest, WaitingBytesAreBounded) {
   EXPECT_EQ(held.use_count(), 1);
 }
 
+TEST(TextPoolTest, ShortTextsDoNotWaitForLongOnes) {
+  absl::Notification begun, go_on, done;
+  TextPool pool(1, 1 << 20);
+  ASSERT_TRUE(pool.Post(TextPool::kLongBytes + 1, [&] { begun.Notify(), go_on.WaitForNotification(); }));
+  begun.WaitForNotification();
+  ASSERT_TRUE(pool.Post(TextPool::kLongBytes, [&done] { done.Notify(); }));
+  done.WaitForNotification();
+  go_on.Notify();
+}
+
 }  // namespace
 }  // namespace sessa
