@@ -109,6 +109,8 @@ void GuardedConnection::Up() {
     if (up_.empty() && pair_.is_open())
       sent = std::max<ssize_t>(0, send(pair_.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL));
     up_.append(bytes.data() + sent, bytes.size() - sent);  // FlushUp says what is the matter with the rest
+    if (up_.empty() && read.is_empty)
+      return WaitForClient(State::kWantRead, &up_waits_, &GuardedConnection::Up);
   }
 }
 
@@ -155,6 +157,10 @@ void GuardedConnection::Down() {
       last_progress_ = Clock::now();
     }
     if (const auto cut = guard_.OnServerBytes(bytes)) return CutOff(*cut);
+    // A pair gives all that it has: with less than was asked for it is empty, and a look would cost as much as
+    // the rest of a token.
+    if (down_.empty() && bytes.size() < kChunkBytes)
+      return Wait(&pair_, Descriptor::wait_read, &down_waits_, &GuardedConnection::Down);
   }
 }
 

@@ -20,7 +20,9 @@ class PlainTransport final : public Transport {
   Result Read(char* bytes, size_t size) override {
     const ssize_t n = recv(fd(), bytes, size, 0);
     if (n == 0) return {State::kEnd};
-    return Judge(n, State::kWantRead);
+    Result result = Judge(n, State::kWantRead);
+    result.is_empty = result.num_bytes < size;
+    return result;
   }
   Result Write(const char* bytes, size_t size) override {
     return Judge(send(fd(), bytes, size, MSG_NOSIGNAL), State::kWantWrite);

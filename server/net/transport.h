@@ -21,7 +21,8 @@ class Transport {
   };
   struct Result {
     State state = State::kDone;
-    size_t num_bytes = 0;  // above 0 when kDone, but for Handshake
+    size_t num_bytes = 0;   // above 0 when kDone
+    bool is_empty = false;  // Read: the socket had no more, so waiting is as good as trying
   };
 
   // `tls` null: plain. The socket is non-blocking.
