@@ -252,6 +252,7 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
                              "Lines that stderr's reader or disk did not take in time.",
                              prometheus::MetricType::Counter, StderrLog().num_dropped()));
   all.push_back(SuccessFamily());
+  AppendConnectionMetrics(connections_, &all);
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
   AppendTenantMetrics(tenants, &all);
   for (prometheus::MetricFamily& family : all) {

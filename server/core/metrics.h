@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "server/core/byte_budget.h"
 #include "server/core/tenants.h"
+#include "server/net/connection_stats.h"
 
 namespace prometheus {
 struct MetricFamily;
@@ -59,6 +60,7 @@ class Metrics {
   // Matches Engine::StepObserver; context is a Metrics*.
   static void StepObserver(void* context, const StepObservation& step);
 
+  ConnectionStats& connections() { return connections_; }
   // `budget` outlives this.
   void SetByteBudget(const ByteBudget* budget) { byte_budget_ = budget; }
 
@@ -75,6 +77,7 @@ class Metrics {
   prometheus::MetricFamily SuccessFamily() const;
 
   std::unique_ptr<Families> families_;
+  ConnectionStats connections_;
   const ByteBudget* byte_budget_ = nullptr;
 };
 

@@ -117,7 +117,7 @@ absl::Status Service::CheckLoop(const EngineStats& stats) const {
 
 bool Service::Live() const {
   auto served = model();
-  return served == nullptr || EngineHealth(*served).ok();
+  return listening_ && (served == nullptr || EngineHealth(*served).ok());
 }
 
 absl::Status Service::CheckState(bool settling_is_fine) const {

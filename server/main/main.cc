@@ -1,16 +1,15 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
-// SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
-// to stderr. SIGHUP reads the API keys again. Exit codes: 0 after a drain, 1 with one line that says what is
-// wrong.
+// SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT admin=HOST:PORT"
+// (without the last when it is off); everything else goes to stderr. SIGHUP reads the API keys and the TLS
+// files again. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
 #include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
 
 #include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -22,11 +21,15 @@
 #include "server/core/log.h"
 #include "server/core/make_key.h"
 #include "server/core/service.h"
+#include "server/file/read_file.h"
 #include "server/grpc/grpc_server.h"
+#include "server/main/listener_watch.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
 #include "server/main/reload.h"
 #include "server/main/signals.h"
+#include "server/net/descriptors.h"
+#include "server/net/tls_context.h"
 #include "server/rest/rest_server.h"
 
 namespace sessa {
@@ -37,6 +40,9 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 
 // The log's last lines may take so long; its reader may have stopped reading.
 constexpr absl::Duration kLogFlush = absl::Seconds(1);
+
+// Of probes and scrapers; descriptors are kept for them (FitConnections).
+constexpr int kMaxAdminConnections = 64;
 
 [[noreturn]] void Exit(int code) {
   StderrLog().Flush(kLogFlush);
@@ -50,14 +56,6 @@ void OpenStandardDescriptors() {
   close(fd);
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::NotFoundError(absl::StrCat("reading ", path));
-  return text.str();
-}
-
 absl::Status PrintNewKey(const std::string& tenant) {
   const absl::StatusOr<NewKey> made = MakeKey(tenant);
   if (!made.ok())
@@ -69,7 +67,7 @@ absl::Status PrintNewKey(const std::string& tenant) {
 }
 
 absl::Status PrintHashedKeys(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadFile(path);
+  const absl::StatusOr<std::string> text = ReadFile(path);
   if (!text.ok()) return text.status();
   std::fputs(HashKeys(*text).c_str(), stdout);
   return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("--hash_keys: writing failed");
@@ -79,11 +77,9 @@ absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) 
   absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
   if (!keys.ok()) return keys.status();
   if (const int plain = keys->num_plain_keys(); plain > 0) {
-    std::fprintf(
-        stderr,
-        "warning: %s holds %d API keys in plain text; sessa-server --hash_keys=%s prints it with hashes "
-        "in their place\n",
-        path.c_str(), plain, path.c_str());
+    Log(absl::StrCat("warning: ", path, " holds ", plain,
+                     " API keys in plain text; sessa-server --hash_keys=", path,
+                     " prints it with hashes in their place"));
   }
   const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
   service->tenants().Reload(*std::move(keys));
@@ -104,34 +100,55 @@ absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* 
 }
 
 struct Servers {
-  std::unique_ptr<RestServer> rest;
+  std::unique_ptr<TlsContext> tls;
+  std::unique_ptr<RestServer> admin, rest;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<ListenerWatch> watch;
 };
 
 absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
-  RestServerOptions rest;
-  rest.host = options.host;
-  rest.port = options.http_port;
-  GrpcServerOptions grpc;
-  grpc.host = options.host;
-  grpc.port = options.grpc_port;
-  if (!options.tls_cert.empty()) {
-    absl::StatusOr<std::string> cert = ReadFile(options.tls_cert);
-    if (!cert.ok()) return cert.status();
-    absl::StatusOr<std::string> key = ReadFile(options.tls_key);
-    if (!key.ok()) return key.status();
-    rest.tls_cert_file = options.tls_cert;
-    rest.tls_key_file = options.tls_key;
-    grpc.tls_cert_pem = *std::move(cert);
-    grpc.tls_key_pem = *std::move(key);
+  const ConnectionCaps caps = FitConnections(options.max_connections, RaiseDescriptorLimit());
+  if (caps.http < options.max_connections.http) {
+    Log(absl::StrCat("the limit of file descriptors allows ", caps.http, " HTTP and ", caps.grpc,
+                     " gRPC connections"));
   }
   Servers servers;
-  auto rest_server = RestServer::Start(rest, service);
-  if (!rest_server.ok()) return rest_server.status();
-  servers.rest = *std::move(rest_server);
-  auto grpc_server = GrpcServer::Start(grpc, service);
-  if (!grpc_server.ok()) return grpc_server.status();
-  servers.grpc = *std::move(grpc_server);
+  if (!options.tls.cert.empty()) {
+    auto tls = TlsContext::Load(options.tls, &service->metrics().connections());
+    if (!tls.ok()) return tls.status();
+    servers.tls = *std::move(tls);
+  }
+  if (options.admin_port.has_value()) {
+    auto admin = RestServer::Start({.host = options.admin_host,
+                                    .port = *options.admin_port,
+                                    .admin = true,
+                                    .num_threads = 1,
+                                    .max_connections = kMaxAdminConnections},
+                                   service);
+    if (!admin.ok()) return admin.status();
+    servers.admin = *std::move(admin);
+  }
+  auto rest = RestServer::Start({.host = options.host,
+                                 .port = options.http_port,
+                                 .tls = servers.tls.get(),
+                                 .max_connections = caps.http},
+                                service);
+  if (!rest.ok()) return rest.status();
+  servers.rest = *std::move(rest);
+  GrpcServerOptions grpc_options;
+  grpc_options.host = options.host;
+  grpc_options.port = options.grpc_port;
+  grpc_options.tls = servers.tls.get();
+  grpc_options.max_connections = caps.grpc;
+  auto grpc = GrpcServer::Start(grpc_options, service);
+  if (!grpc.ok()) return grpc.status();
+  servers.grpc = *std::move(grpc);
+  const auto check = [](auto* server) {
+    return [server](absl::Duration timeout) { return server->CheckListener(timeout); };
+  };
+  servers.watch = std::make_unique<ListenerWatch>(
+      service, std::vector<ListenerWatch::Target>{{"REST", check(servers.rest.get())},
+                                                  {"gRPC", check(servers.grpc.get())}});
   return servers;
 }
 
@@ -167,7 +184,10 @@ absl::Status Run(const MainOptions& options) {
         events.num_signals = count;
         events.news.notify_all();
       },
-      [&reloader] { reloader.ReadAll(); });
+      [&reloader, tls = servers->tls.get()] {
+        reloader.ReadAll();
+        if (tls != nullptr) tls->Reload().IgnoreError();  // it has logged what is wrong
+      });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
     MutexLock lock(&events.mutex);
@@ -193,8 +213,11 @@ absl::Status Run(const MainOptions& options) {
   }
   servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
   LineWriter out(STDOUT_FILENO);
-  out.Write(absl::StrCat("ready http=", options.host, ":", servers->rest->port(), " grpc=", options.host, ":",
-                         servers->grpc->port()));
+  std::string ready = absl::StrCat("ready http=", options.host, ":", servers->rest->port(),
+                                   " grpc=", options.host, ":", servers->grpc->port());
+  if (servers->admin != nullptr)
+    absl::StrAppend(&ready, " admin=", options.admin_host, ":", servers->admin->port());
+  out.Write(ready);
 
   {
     MutexLock lock(&events.mutex);
@@ -214,8 +237,10 @@ absl::Status Run(const MainOptions& options) {
   Log(absl::StrCat("draining: ", num_running, " sequences run; at most ", absl::FormatDuration(options.drain),
                    ", a second signal ends them"));
   const bool drained = service.Drain(MonotonicNow() + options.drain);
+  servers->watch.reset();
   servers->rest->Shutdown(MonotonicNow() + kFlush);
   servers->grpc->Shutdown(MonotonicNow() + kFlush);
+  if (servers->admin != nullptr) servers->admin->Shutdown(MonotonicNow() + kFlush);
   if (!drained) {
     Log("stopped, though the engine hangs in a step");
     Exit(1);
@@ -229,8 +254,8 @@ absl::Status Run(const MainOptions& options) {
 
 int main(int argc, char** argv) {
   sessa::OpenStandardDescriptors();
-  // glibc raises this bound to 32 MiB with each larger block that is freed, and keeps what is below it: after 300
-  // bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
+  // glibc raises this bound to 32 MiB with each larger block that is freed, and keeps what is below it: after
+  // 300 bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);

@@ -70,9 +70,9 @@ void Reloader::Run() {
     for (Watched& watched : watched_) {
       if (!all && !watched.HasChanged()) continue;
       const absl::StatusOr<std::string> read = watched.Read();
-      Log(read.ok() ? absl::StrCat(watched.what(), ": read again, ", *read)
-                    : absl::StrCat("warning: ", watched.what(),
-                                   " stay as they were: ", read.status().message()));
+      Log(read.ok()
+              ? absl::StrCat(watched.what(), ": read again, ", *read)
+              : absl::StrCat("warning: ", watched.what(), " stay as they were: ", read.status().message()));
     }
   }
 }

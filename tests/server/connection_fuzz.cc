@@ -38,7 +38,10 @@ void Check(bool ok) {
 // What the server writes for `input`, to the connection's end.
 std::string Talk(sessa::Service* service, std::string_view input) {
   static const auto* options = new sessa::RestServerOptions();
-  auto context = std::make_shared<sessa::ConnectionContext>(*options, service);
+  auto registry =
+      std::make_shared<sessa::ConnectionRegistry>(sessa::Listener::kHttp, &service->metrics().connections());
+  auto context = std::make_shared<sessa::ConnectionContext>(*options, service, sessa::Handlers::Scope::kAll,
+                                                            std::move(registry));
   auto io = std::make_shared<net::io_context>(1);
   int ends[2];
   Check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);

@@ -42,13 +42,13 @@ class GrpcTest : public ::testing::Test {
     service_.reset();
   }
 
-  void Start(const std::string& keys) {
+  void Start(const std::string& keys, const GrpcServerOptions& grpc = {}) {
     if (server_ != nullptr) TearDown();
     ServiceOptions options;
     options.limits.max_body_bytes = 64 << 10;
     options.api_keys = *ApiKeys::Parse(keys);
     service_ = std::make_unique<Service>(std::move(options));
-    auto server = GrpcServer::Start({}, service_.get());
+    auto server = GrpcServer::Start(grpc, service_.get());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ =
