@@ -18,6 +18,9 @@ namespace sessa {
 prometheus::MetricFamily SingleMetric(const char* name, const char* help, prometheus::MetricType type,
                                       double value, std::vector<prometheus::ClientMetric::Label> labels = {});
 
+class ConnectionStats;
+void AppendConnectionMetrics(const ConnectionStats& stats, std::vector<prometheus::MetricFamily>* families);
+
 void AppendEngineMetrics(const EngineStats& stats, std::vector<prometheus::MetricFamily>* families);
 
 // sessa_tenant_*, with the label tenant; none without tenants.

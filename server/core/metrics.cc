@@ -233,6 +233,7 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
   gauge("sessa_build_info", "What this server was built from and with.", 1,
         {{"version", families_->version}, {"compiler", kCompiler}, {"cuda", SESSA_CUDA_VERSION}});
   all.push_back(SuccessFamily());
+  AppendConnectionMetrics(connections_, &all);
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
   AppendTenantMetrics(tenants, &all);
   for (prometheus::MetricFamily& family : all) {

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "server/core/tenants.h"
+#include "server/net/connection_stats.h"
 
 namespace prometheus {
 struct MetricFamily;
@@ -58,6 +59,8 @@ class Metrics {
   // Matches Engine::StepObserver; context is a Metrics*.
   static void StepObserver(void* context, const StepObservation& step);
 
+  ConnectionStats& connections() { return connections_; }
+
   int64_t received() const;
   int64_t ended() const;  // sum over outcomes
   int64_t outcome(Outcome outcome) const;
@@ -71,6 +74,7 @@ class Metrics {
   prometheus::MetricFamily SuccessFamily() const;
 
   std::unique_ptr<Families> families_;
+  ConnectionStats connections_;
 };
 
 // One received request. Exactly one outcome and one status are counted: of the first Finish, or kError when

@@ -101,7 +101,7 @@ absl::Status Service::EngineHealth(const ServedModel& served) const {
 
 bool Service::Live() const {
   auto served = model();
-  return served == nullptr || EngineHealth(*served).ok();
+  return listening_ && (served == nullptr || EngineHealth(*served).ok());
 }
 
 absl::Status Service::CheckState(bool settling_is_fine) const {

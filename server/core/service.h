@@ -2,6 +2,7 @@
 // before the model is loaded, so that probes answer; SetModel makes it ready. Thread-safe.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -64,9 +65,12 @@ class Service {
   // UNAVAILABLE.
   void Drain(absl::Time deadline);
   ServiceState state() const;
-  bool Live() const;     // loading, or the engine is healthy and its loop turns; never a matter of load
+  // Loading, or the engine is healthy and its loop turns; and connections are taken. Never a matter of load.
+  bool Live() const;
   bool Ready() const;    // a model is there, healthy, not draining
   bool Started() const;  // SetModel was called
+  // Whether the listeners answer, as their watch found last.
+  void SetListening(bool listening) { listening_ = listening; }
   // Why Ready() is false; OK when it is true.
   absl::Status Readiness() const;
   bool Ending() const;  // settling or draining
@@ -121,6 +125,7 @@ class Service {
   const ServiceOptions options_;
   Metrics metrics_;
   Tenants tenants_;
+  std::atomic<bool> listening_{true};
   mutable absl::Mutex mutex_;
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
   bool settling_ ABSL_GUARDED_BY(mutex_) = false;

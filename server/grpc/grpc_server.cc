@@ -2,26 +2,54 @@
 // probes into it.
 #include "server/grpc/grpc_server.h"
 
-#include "absl/strings/match.h"
+#include <algorithm>
+#include <exception>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 
 namespace sessa {
 namespace {
 
-std::shared_ptr<grpc::ServerCredentials> Credentials(const GrpcServerOptions& options) {
-  if (options.tls_cert_pem.empty()) return grpc::InsecureServerCredentials();
-  grpc::SslServerCredentialsOptions tls;
-  tls.pem_key_cert_pairs.push_back({options.tls_key_pem, options.tls_cert_pem});
-  return grpc::SslServerCredentials(tls);
+using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+
+// What the last bytes may take to reach clients that read, once the calls have ended.
+constexpr absl::Duration kFlushTime = absl::Seconds(1);
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), INT32_MAX));
 }
 
-// An IPv6 address needs brackets before its port.
-std::string Address(const std::string& host, int port) {
-  return absl::StrContains(host, ':') ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+// The bounds that the library keeps by itself; Http2Guard has the others.
+void SetBounds(const GrpcServerOptions& options, const Limits& limits, grpc::ServerBuilder* builder) {
+  grpc::ResourceQuota quota("server");
+  quota.Resize(options.max_library_bytes);  // beyond it, idle connections are closed and calls refused
+  builder->SetResourceQuota(quota);
+  builder->SetMaxReceiveMessageSize(static_cast<int>(limits.max_body_bytes));
+  const std::pair<const char*, int> arguments[] = {
+      {GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.guard.limits.max_streams)},
+      {GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(limits.max_header_bytes)},
+      // The guard holds clients to this size of frames; measuring the path would let the library raise it.
+      {GRPC_ARG_HTTP2_MAX_FRAME_SIZE, static_cast<int>(options.guard.limits.max_frame_bytes)},
+      {GRPC_ARG_HTTP2_BDP_PROBE, 0},
+      // A client that vanished without closing is found within a minute, and its pages become free; pings go
+      // on while there is nothing to send, as to a client that grants no window.
+      {GRPC_ARG_KEEPALIVE_TIME_MS, 40'000},
+      {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000},
+      {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
+      {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
+      // Clients may ping every 10 s, the least that gRPC's own allow themselves.
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000},
+      {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(options.max_connection_idle)},
+      {GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(options.max_connection_age)},
+      {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(limits.max_timeout + absl::Minutes(1))},
+  };
+  for (const auto& [name, value] : arguments) builder->AddChannelArgument(name, value);
 }
 
 }  // namespace
@@ -31,30 +59,51 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads));
+  ConnectionStats* stats = &service->metrics().connections();
+  auto acceptor = Acceptor::Listen("gRPC", options.host, options.port, Listener::kGrpc, stats);
+  if (!acceptor.ok()) return acceptor.status();
+  result->acceptor_ = *std::move(acceptor);
 
-  const std::string address = Address(options.host, options.port);
-  const int max_bytes = static_cast<int>(service->limits().max_body_bytes);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, Credentials(options), &result->port_);
   builder.RegisterService(&result->generation_);
-  builder.SetMaxReceiveMessageSize(max_bytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
-                             static_cast<int>(service->limits().max_header_bytes));
-  // A second server on the same port must fail, not share the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // A client that vanished without closing is found within a minute, and its pages become free.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 40'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  SetBounds(options, service->limits(), &builder);
+  result->library_ =
+      builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, grpc::InsecureServerCredentials());
   result->server_ = builder.BuildAndStart();
-  if (result->server_ == nullptr || result->port_ == 0) {
-    return absl::UnavailableError(absl::StrCat("gRPC cannot listen on ", address));
+  if (result->server_ == nullptr) return absl::UnavailableError("gRPC cannot start");
+  try {
+    result->Accept(options, stats);
+  } catch (const std::exception& e) {  // no thread to be had
+    return absl::UnavailableError(absl::StrCat("starting the gRPC server: ", e.what()));
   }
-  result->PublishHealth();
-  result->health_thread_ = std::thread([server = result.get(), interval = options.health_interval] {
-    while (!server->stop_health_.WaitForNotificationWithTimeout(interval)) server->PublishHealth();
-  });
   return result;
+}
+
+void GrpcServer::Accept(const GrpcServerOptions& options, ConnectionStats* stats) {
+  PublishHealth();
+  health_thread_ = std::thread([this, interval = options.health_interval] {
+    while (!stop_health_.WaitForNotificationWithTimeout(interval)) PublishHealth();
+  });
+  guards_ = std::make_unique<GuardPool>(options.guard, stats, [this](ScopedFd socket) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = socket.Release();
+    library_->HandleNewConnection(&connection);
+  });
+  acceptor_->Start([this, stats, options](ScopedFd socket, bool is_own) {
+    if (!is_own && guards_->size() >= options.max_connections) {
+      stats->OnRefused(Listener::kGrpc, Refusal::kLimit);
+      return;  // closes it: a gRPC client tries again later, or elsewhere
+    }
+    guards_->Add(std::move(socket), options.tls != nullptr ? options.tls->For(Listener::kGrpc) : nullptr,
+                 is_own);
+  });
+}
+
+absl::Status GrpcServer::CheckListener(absl::Duration timeout) {
+  // The preface and an empty SETTINGS frame; the library answers with its own SETTINGS (RFC 9113, 3.4).
+  std::string hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  hello.append({0, 0, 0, 4, 0, 0, 0, 0, 0});
+  return acceptor_->AskSelf(hello, 9, timeout).status();
 }
 
 GrpcServer::~GrpcServer() {
@@ -83,7 +132,11 @@ void GrpcServer::Publish(const std::string& name, bool serving) {
 void GrpcServer::Shutdown(absl::Time deadline) {
   if (!stop_health_.HasBeenNotified()) stop_health_.Notify();
   if (health_thread_.joinable()) health_thread_.join();
+  acceptor_->Stop();
+  if (guards_ != nullptr) guards_->BeginShutdown();  // the library takes no connection once it ends
   server_->Shutdown(absl::ToChronoTime(deadline));
+  // The library has closed its ends: what it wrote last is on its way to clients that read.
+  if (guards_ != nullptr) guards_->Shutdown(std::max(deadline, absl::Now() + kFlushTime));
 }
 
 }  // namespace sessa

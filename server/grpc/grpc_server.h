@@ -1,6 +1,7 @@
 // The gRPC front end: sessa.v1.Generation, grpc.health.v1 with Watch, and reflection on one port. Health
-// follows core:
-// "" and "sessa.v1.Generation" are readiness, "liveness" and "startup" the other two probes.
+// follows core: "" and "sessa.v1.Generation" are readiness, "liveness" and "startup" the other two probes.
+// Connections are accepted, counted, decrypted and watched here (server/net); the library gets one end of a
+// socket pair for each, and never listens.
 #pragma once
 
 #include <memory>
@@ -14,18 +15,26 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
 #include "server/core/service.h"
 #include "server/grpc/generation_service.h"
+#include "server/net/acceptor.h"
+#include "server/net/guard_pool.h"
+#include "server/net/tls_context.h"
 
 namespace sessa {
 
 struct GrpcServerOptions {
   std::string host = "127.0.0.1";
-  int port = 0;              // 0: the system picks
-  std::string tls_cert_pem;  // both or none
-  std::string tls_key_pem;
-  int max_concurrent_streams = 4096;  // of one connection
-  int num_threads = 2;                // that detokenise and write
+  int port = 0;                          // 0: the system picks
+  const TlsContext* tls = nullptr;       // null: plain; outlives the server
+  int max_connections = 1024;            // one more is closed as it comes
+  GuardOptions guard;                    // what a client may do on the connection
+  int num_threads = 2;                   // that detokenise and write
+  size_t max_library_bytes = 512 << 20;  // of gRPC's own buffers and calls, over all connections
+  absl::Duration max_connection_idle = absl::Minutes(5);
+  absl::Duration max_connection_age =
+      absl::Hours(1);  // then the client is asked to come anew; calls end first
   absl::Duration health_interval = absl::Milliseconds(50);
 };
 
@@ -36,7 +45,10 @@ class GrpcServer {
                                                            Service* service);
   ~GrpcServer();
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
+
+  // Whether a connection to the port is taken and gRPC answers on it. Blocks for `timeout` at most.
+  absl::Status CheckListener(absl::Duration timeout);
 
   // Copies core's probes into grpc.health.v1 now; otherwise a thread does so every health_interval.
   // Thread-safe.
@@ -48,12 +60,15 @@ class GrpcServer {
  private:
   GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
 
+  void Accept(const GrpcServerOptions& options, ConnectionStats* stats);
   void Publish(const std::string& name, bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
 
   Service* const service_;
   GenerationService generation_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> library_;
   std::unique_ptr<grpc::Server> server_;
-  int port_ = 0;
+  std::unique_ptr<GuardPool> guards_;
+  std::unique_ptr<Acceptor> acceptor_;
   absl::Mutex health_mutex_;
   absl::flat_hash_map<std::string, bool> published_ ABSL_GUARDED_BY(health_mutex_);
   absl::Notification stop_health_;

@@ -1,12 +1,10 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
-// SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
-// to stderr. SIGHUP reads the API keys again. Exit codes: 0 after a drain, 1 with one line that says what is
-// wrong.
+// SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT admin=HOST:PORT"
+// (without the last when it is off); everything else goes to stderr. SIGHUP reads API keys and certificates
+// again. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -16,13 +14,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "server/core/make_key.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
+#include "server/main/key_file.h"
+#include "server/main/listener_watch.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
 #include "server/main/reload.h"
 #include "server/main/signals.h"
+#include "server/net/descriptors.h"
+#include "server/net/tls_context.h"
 #include "server/rest/rest_server.h"
 
 namespace sessa {
@@ -31,45 +32,8 @@ namespace {
 // After the drain: what the last events may take to reach their readers.
 constexpr absl::Duration kFlush = absl::Seconds(2);
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::NotFoundError(absl::StrCat("reading ", path));
-  return text.str();
-}
-
-absl::Status PrintNewKey(const std::string& tenant) {
-  const absl::StatusOr<NewKey> made = MakeKey(tenant);
-  if (!made.ok())
-    return absl::Status(made.status().code(), absl::StrCat("--make_key: ", made.status().message()));
-  std::printf("%s\n", made->line.c_str());
-  if (std::fflush(stdout) != 0) return absl::UnavailableError("--make_key: the line could not be written");
-  std::fprintf(stderr, "The key, shown this once: %s\n", made->key.c_str());
-  return absl::OkStatus();
-}
-
-absl::Status PrintHashedKeys(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadFile(path);
-  if (!text.ok()) return text.status();
-  std::fputs(HashKeys(*text).c_str(), stdout);
-  return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("--hash_keys: writing failed");
-}
-
-absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) {
-  absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
-  if (!keys.ok()) return keys.status();
-  if (const int plain = keys->num_plain_keys(); plain > 0) {
-    std::fprintf(
-        stderr,
-        "warning: %s holds %d API keys in plain text; sessa-server --hash_keys=%s prints it with hashes "
-        "in their place\n",
-        path.c_str(), plain, path.c_str());
-  }
-  const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
-  service->tenants().Reload(*std::move(keys));
-  return what;
-}
+// Of probes and scrapers; descriptors are kept for them (FitConnections).
+constexpr int kMaxAdminConnections = 64;
 
 // What is read again while the server runs. Read here for the first time.
 absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* service) {
@@ -85,34 +49,55 @@ absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* 
 }
 
 struct Servers {
-  std::unique_ptr<RestServer> rest;
+  std::unique_ptr<TlsContext> tls;
+  std::unique_ptr<RestServer> admin, rest;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<ListenerWatch> watch;
 };
 
 absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
-  RestServerOptions rest;
-  rest.host = options.host;
-  rest.port = options.http_port;
-  GrpcServerOptions grpc;
-  grpc.host = options.host;
-  grpc.port = options.grpc_port;
-  if (!options.tls_cert.empty()) {
-    absl::StatusOr<std::string> cert = ReadFile(options.tls_cert);
-    if (!cert.ok()) return cert.status();
-    absl::StatusOr<std::string> key = ReadFile(options.tls_key);
-    if (!key.ok()) return key.status();
-    rest.tls_cert_file = options.tls_cert;
-    rest.tls_key_file = options.tls_key;
-    grpc.tls_cert_pem = *std::move(cert);
-    grpc.tls_key_pem = *std::move(key);
+  const ConnectionCaps caps = FitConnections(options.max_connections, RaiseDescriptorLimit());
+  if (caps.http < options.max_connections.http) {
+    std::fprintf(stderr, "the limit of file descriptors allows %d HTTP and %d gRPC connections\n", caps.http,
+                 caps.grpc);
   }
   Servers servers;
-  auto rest_server = RestServer::Start(rest, service);
-  if (!rest_server.ok()) return rest_server.status();
-  servers.rest = *std::move(rest_server);
-  auto grpc_server = GrpcServer::Start(grpc, service);
-  if (!grpc_server.ok()) return grpc_server.status();
-  servers.grpc = *std::move(grpc_server);
+  if (!options.tls.cert.empty()) {
+    auto tls = TlsContext::Load(options.tls, &service->metrics().connections());
+    if (!tls.ok()) return tls.status();
+    servers.tls = *std::move(tls);
+  }
+  if (options.admin_port.has_value()) {
+    auto admin = RestServer::Start({.host = options.admin_host,
+                                    .port = *options.admin_port,
+                                    .admin = true,
+                                    .num_threads = 1,
+                                    .max_connections = kMaxAdminConnections},
+                                   service);
+    if (!admin.ok()) return admin.status();
+    servers.admin = *std::move(admin);
+  }
+  auto rest = RestServer::Start({.host = options.host,
+                                 .port = options.http_port,
+                                 .tls = servers.tls.get(),
+                                 .max_connections = caps.http},
+                                service);
+  if (!rest.ok()) return rest.status();
+  servers.rest = *std::move(rest);
+  GrpcServerOptions grpc_options;
+  grpc_options.host = options.host;
+  grpc_options.port = options.grpc_port;
+  grpc_options.tls = servers.tls.get();
+  grpc_options.max_connections = caps.grpc;
+  auto grpc = GrpcServer::Start(grpc_options, service);
+  if (!grpc.ok()) return grpc.status();
+  servers.grpc = *std::move(grpc);
+  const auto check = [](auto* server) {
+    return [server](absl::Duration timeout) { return server->CheckListener(timeout); };
+  };
+  servers.watch = std::make_unique<ListenerWatch>(
+      service, std::vector<ListenerWatch::Target>{{"REST", check(servers.rest.get())},
+                                                  {"gRPC", check(servers.grpc.get())}});
   return servers;
 }
 
@@ -146,7 +131,10 @@ absl::Status Run(const MainOptions& options) {
         absl::MutexLock lock(&events.mutex);
         events.num_signals = count;
       },
-      [&reloader] { reloader.ReadAll(); });
+      [&reloader, &servers] {
+        reloader.ReadAll();
+        if (servers->tls != nullptr) servers->tls->Reload().IgnoreError();  // which it has logged
+      });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
     absl::MutexLock lock(&events.mutex);
@@ -173,8 +161,11 @@ absl::Status Run(const MainOptions& options) {
     service.SetModel(*std::move(events.model));
   }
   servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
-  std::printf("ready http=%s:%d grpc=%s:%d\n", options.host.c_str(), servers->rest->port(),
+  std::printf("ready http=%s:%d grpc=%s:%d", options.host.c_str(), servers->rest->port(),
               options.host.c_str(), servers->grpc->port());
+  if (servers->admin != nullptr)
+    std::printf(" admin=%s:%d", options.admin_host.c_str(), servers->admin->port());
+  std::printf("\n");
   std::fflush(stdout);
 
   {
@@ -197,8 +188,10 @@ absl::Status Run(const MainOptions& options) {
                service.FindModel("").ok() ? (*service.FindModel(""))->engine->Stats().num_running : 0,
                absl::FormatDuration(options.drain).c_str());
   service.Drain(absl::Now() + options.drain);
+  servers->watch.reset();
   servers->rest->Shutdown(absl::Now() + kFlush);
   servers->grpc->Shutdown(absl::Now() + kFlush);
+  if (servers->admin != nullptr) servers->admin->Shutdown(absl::Now() + kFlush);
   std::fprintf(stderr, "stopped\n");
   return absl::OkStatus();
 }

@@ -13,17 +13,27 @@
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/tokenizer/utf8.h"
 
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
-ABSL_FLAG(
-    std::string, host, "127.0.0.1",
-    "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file or --insecure");
-ABSL_FLAG(bool, insecure, false, "whoever reaches the server's address may use it: without API keys");
+ABSL_FLAG(std::string, host, "127.0.0.1",
+          "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
+          "--tls_client_ca or --insecure");
+ABSL_FLAG(bool, insecure, false,
+          "whoever reaches the server's address may use it, without a key or a certificate");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
 ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
+ABSL_FLAG(
+    std::string, admin_port, "auto",
+    "probes and metrics on a port and a thread of their own, without TLS, beside those on the HTTP port: a "
+    "port, 0: the system picks, or off; auto: 8002, but 0 with --http_port=0");
+ABSL_FLAG(std::string, admin_host, "", "address of the admin port; default: that of --host");
+ABSL_FLAG(int32_t, max_http_connections, 4096,
+          "open at once; fewer where the limit of file descriptors, which is raised at start, asks for it");
+ABSL_FLAG(int32_t, max_grpc_connections, 1024, "as --max_http_connections");
 ABSL_FLAG(
     std::string, api_keys_file, "",
     "a line for each key, as --make_key prints it: 'sha256:HEX [TENANT]', and what its tenant may: weight=N "
@@ -36,8 +46,11 @@ ABSL_FLAG(
     "on stdout, and exits: sessa-server --make_key=alice >> keys");
 ABSL_FLAG(std::string, hash_keys, "",
           "a key file: prints it with hashes in place of keys in plain text, and exits");
-ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
+ABSL_FLAG(std::string, tls_cert, "",
+          "PEM certificate chain; with --tls_key, for both ports. Read again when the files change");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
+ABSL_FLAG(std::string, tls_client_ca, "",
+          "PEM certificates: clients of both ports must have one that these have signed");
 ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
 ABSL_FLAG(
     double, settle_seconds, 0,
@@ -122,6 +135,18 @@ bool IsLoopback(const std::string& host) {
   return host == "localhost";
 }
 
+absl::Status ParseAdmin(MainOptions* options) {
+  options->admin_host = absl::GetFlag(FLAGS_admin_host);
+  if (options->admin_host.empty()) options->admin_host = options->host;
+  const std::string value = absl::GetFlag(FLAGS_admin_port);
+  if (value == "off") return absl::OkStatus();
+  int port = options->http_port == 0 ? 0 : 8002;
+  if (value != "auto" && !absl::SimpleAtoi(value, &port))
+    return FlagError("admin_port", absl::StrCat("'", value, "' is not auto, off or a port"));
+  options->admin_port = port;
+  return CheckPort("admin_port", port);
+}
+
 // The last part of the folder's path, also when it ends in a slash or is relative.
 std::string FolderName(const std::string& dir) {
   std::error_code error;
@@ -160,18 +185,26 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.grpc_port = absl::GetFlag(FLAGS_grpc_port);
   if (absl::Status port = CheckPort("http_port", options.http_port); !port.ok()) return port;
   if (absl::Status port = CheckPort("grpc_port", options.grpc_port); !port.ok()) return port;
+  if (absl::Status admin = ParseAdmin(&options); !admin.ok()) return admin;
+  options.max_connections = {absl::GetFlag(FLAGS_max_http_connections),
+                             absl::GetFlag(FLAGS_max_grpc_connections)};
+  if (options.max_connections.http < 1) return FlagError("max_http_connections", "must be at least 1");
+  if (options.max_connections.grpc < 1) return FlagError("max_grpc_connections", "must be at least 1");
   options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
-  if (options.api_keys_file.empty() && !absl::GetFlag(FLAGS_insecure) && !IsLoopback(options.host)) {
+  options.tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
+                 absl::GetFlag(FLAGS_tls_client_ca)};
+  if (options.tls.cert.empty() != options.tls.key.empty())
+    return FlagError("tls_cert", "goes with --tls_key");
+  if (options.tls.cert.empty() && !options.tls.client_ca.empty())
+    return FlagError("tls_client_ca", "goes with --tls_cert and --tls_key");
+  if (options.api_keys_file.empty() && options.tls.client_ca.empty() && !absl::GetFlag(FLAGS_insecure) &&
+      !IsLoopback(options.host)) {
     return FlagError("host",
                      absl::StrCat("'", options.host,
                                   "' can be reached from elsewhere, and without API keys anyone there "
-                                  "may use it: give --api_keys_file (--make_key=NAME makes a key), or "
-                                  "say --insecure"));
+                                  "may use it: give --api_keys_file (--make_key=NAME makes a key) or "
+                                  "--tls_client_ca, or say --insecure"));
   }
-  options.tls_cert = absl::GetFlag(FLAGS_tls_cert);
-  options.tls_key = absl::GetFlag(FLAGS_tls_key);
-  if (options.tls_cert.empty() != options.tls_key.empty())
-    return FlagError("tls_cert", "goes with --tls_key");
   const std::string access_log = absl::GetFlag(FLAGS_access_log);
   if (access_log == "text") options.access_log = AccessLogFormat::kText;
   if (access_log == "json") options.access_log = AccessLogFormat::kJson;

@@ -9,6 +9,8 @@
 #include "engine/engine.h"
 #include "server/core/access_log.h"
 #include "server/core/limits.h"
+#include "server/net/descriptors.h"
+#include "server/net/tls_context.h"
 
 namespace sessa {
 
@@ -21,8 +23,11 @@ struct MainOptions {
   std::string served_model_name;  // empty: the model folder's name
   std::string host;
   int http_port = 0, grpc_port = 0;  // 0: the system picks
-  std::string api_keys_file;         // empty: no keys
-  std::string tls_cert, tls_key;     // paths; both or none
+  std::string admin_host;
+  std::optional<int> admin_port;  // none: probes and metrics are on the HTTP port alone
+  ConnectionCaps max_connections;
+  std::string api_keys_file;  // empty: no keys
+  TlsFiles tls;               // cert and key or neither
   AccessLogFormat access_log = AccessLogFormat::kOff;
   absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto

@@ -43,8 +43,6 @@ Tcp::socket& Lowest(TlsStream& stream) { return stream.next_layer(); }
 template <typename Stream>
 class ConnectionImpl final : public Connection, public std::enable_shared_from_this<ConnectionImpl<Stream>> {
  public:
-  static constexpr bool kTls = std::is_same_v<Stream, TlsStream>;
-
   ConnectionImpl(std::weak_ptr<net::io_context> io, Stream stream, std::shared_ptr<ConnectionContext> context)
       : io_(std::move(io)),
         context_(std::move(context)),
@@ -52,7 +50,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         read_timer_(stream_.get_executor()),
         write_timer_(stream_.get_executor()),
         buffer_(context_->handlers.limits().max_header_bytes + 4 * kMaxPipelinedBytes) {}
-  ~ConnectionImpl() override { context_->registry.Remove(this); }
+  ~ConnectionImpl() override { context_->registry->Remove(this); }
 
   void Start() override {
     Post([self = Self()] { self->Begin(); });
@@ -79,7 +77,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   void Begin() {
     if (state_ == State::kClosed) return;
-    if constexpr (kTls) {
+    if constexpr (std::is_same_v<Stream, TlsStream>) {
       StartReadTimer(context_->options.header_timeout);
       stream_.async_handshake(net::ssl::stream_base::server, [self = Self()](ErrorCode ec) {
         if (self->state_ == State::kClosed) return;
@@ -97,6 +95,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     call_.reset();
     if (stopping_) return EndConnection();
     state_ = State::kIdle;
+    context_->registry->SetIdle(this, true);
     if (reading_) {
       StartReadTimer(context_->options.idle_timeout);
       // Fill waits for more, but a request is here already: wake it up, OnFill goes on.
@@ -146,6 +145,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   void ReadHeader() {
     state_ = State::kHeader;
+    context_->registry->SetIdle(this, false);
     StartReadTimer(context_->options.header_timeout);
     parser_.emplace();
     parser_->header_limit(static_cast<uint32_t>(context_->handlers.limits().max_header_bytes));
@@ -312,7 +312,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void EndConnection() {
     state_ = State::kLinger;
     StartReadTimer(kLingerTime);
-    if constexpr (kTls) {
+    if constexpr (std::is_same_v<Stream, TlsStream>) {
       stream_.async_shutdown([self = Self()](ErrorCode) { self->Close(); });
     } else {
       Lowest(stream_).shutdown(Tcp::socket::shutdown_send, ignored_);
@@ -383,9 +383,9 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 template <typename Stream>
 std::shared_ptr<Connection> Make(const std::shared_ptr<net::io_context>& io, Stream stream,
                                  std::shared_ptr<ConnectionContext> context) {
-  ConnectionRegistry& registry = context->registry;
+  const std::shared_ptr<ConnectionRegistry> registry = context->registry;
   auto connection = std::make_shared<ConnectionImpl<Stream>>(io, std::move(stream), std::move(context));
-  return registry.Add(connection.get(), connection) ? connection : nullptr;
+  return registry->Add(connection.get(), connection) ? connection : nullptr;
 }
 
 }  // namespace

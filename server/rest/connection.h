@@ -4,7 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <list>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -13,6 +16,7 @@
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/ssl/context.hpp"
+#include "server/net/connection_stats.h"
 #include "server/rest/handlers.h"
 #include "server/rest/rest_server.h"
 
@@ -28,32 +32,49 @@ class Connection {
   virtual void ForceClose() = 0;
 };
 
-// The connections that live. Thread-safe.
+// The connections that live, and which of them wait for a request. Thread-safe.
 class ConnectionRegistry {
  public:
+  ConnectionRegistry(Listener listener, ConnectionStats* stats) : listener_(listener), stats_(stats) {}
+
   // False after Close.
   bool Add(Connection* key, std::weak_ptr<Connection> connection);
   void Remove(Connection* key);
   void Close();
+  // Waits for a request from now on, or has one.
+  void SetIdle(Connection* key, bool idle);
+  // Asks the connection that has been idle for the longest to end, after the reply to a request that has just
+  // come; false when none is idle.
+  bool EvictIdle();
   int size() const;
   std::vector<std::shared_ptr<Connection>> All() const;
   // False at the deadline.
   bool WaitUntilEmpty(absl::Time deadline) const;
 
  private:
+  struct Entry {
+    std::weak_ptr<Connection> connection;
+    std::optional<std::list<Connection*>::iterator> idle;  // its place in idle_
+  };
+  void SetIdleLocked(Connection* key, Entry* entry, bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Listener listener_;
+  ConnectionStats* const stats_;
   mutable absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<Connection*, std::weak_ptr<Connection>> connections_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<Connection*, Entry> connections_ ABSL_GUARDED_BY(mutex_);
+  std::list<Connection*> idle_ ABSL_GUARDED_BY(mutex_);  // the longest idle first
 };
 
-// What all connections of a server share; constant but for the registry.
+// What connections of a server share; constant but for the registry.
 struct ConnectionContext {
-  ConnectionContext(const RestServerOptions& options, Service* service)
-      : options(options), handlers(service) {}
+  ConnectionContext(const RestServerOptions& options, Service* service, Handlers::Scope scope,
+                    std::shared_ptr<ConnectionRegistry> registry)
+      : options(options), handlers(service, scope), registry(std::move(registry)) {}
 
   const RestServerOptions options;
   const Handlers handlers;
-  ConnectionRegistry registry;
+  const std::shared_ptr<ConnectionRegistry> registry;
 };
 
 // `io` is what `socket` runs on; its executor is a strand of the connection's own. `tls` null: plain.

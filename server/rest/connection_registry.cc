@@ -6,13 +6,51 @@ namespace sessa {
 bool ConnectionRegistry::Add(Connection* key, std::weak_ptr<Connection> connection) {
   absl::MutexLock lock(&mutex_);
   if (closed_) return false;
-  connections_.emplace(key, std::move(connection));
+  connections_.emplace(key, Entry{std::move(connection), std::nullopt});
+  stats_->OnAccepted(listener_);
   return true;
 }
 
 void ConnectionRegistry::Remove(Connection* key) {
   absl::MutexLock lock(&mutex_);
-  connections_.erase(key);
+  const auto it = connections_.find(key);
+  if (it == connections_.end()) return;
+  SetIdleLocked(key, &it->second, false);
+  connections_.erase(it);
+  stats_->OnClosed(listener_);
+}
+
+void ConnectionRegistry::SetIdle(Connection* key, bool idle) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = connections_.find(key);
+  if (it != connections_.end()) SetIdleLocked(key, &it->second, idle);
+}
+
+void ConnectionRegistry::SetIdleLocked(Connection* key, Entry* entry, bool idle) {
+  if (entry->idle.has_value() == idle) return;
+  if (idle) {
+    entry->idle = idle_.insert(idle_.end(), key);
+  } else {
+    idle_.erase(*entry->idle);
+    entry->idle.reset();
+  }
+}
+
+bool ConnectionRegistry::EvictIdle() {
+  std::shared_ptr<Connection> longest;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (longest == nullptr) {
+      if (idle_.empty()) return false;
+      Connection* const key = idle_.front();
+      Entry& entry = connections_.at(key);
+      SetIdleLocked(key, &entry, false);  // asked once
+      longest = entry.connection.lock();  // null: it is about to leave by itself
+    }
+  }
+  stats_->OnCut(listener_, Cut::kEvicted);
+  longest->BeginShutdown();
+  return true;
 }
 
 void ConnectionRegistry::Close() {
@@ -29,8 +67,8 @@ std::vector<std::shared_ptr<Connection>> ConnectionRegistry::All() const {
   std::vector<std::shared_ptr<Connection>> all;
   absl::MutexLock lock(&mutex_);
   all.reserve(connections_.size());
-  for (const auto& [key, weak] : connections_) {
-    if (auto connection = weak.lock()) all.push_back(std::move(connection));
+  for (const auto& [key, entry] : connections_) {
+    if (auto connection = entry.connection.lock()) all.push_back(std::move(connection));
   }
   return all;
 }

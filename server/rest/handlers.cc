@@ -50,7 +50,7 @@ Reply JsonReply(std::string body) {
 std::optional<Reply> Handlers::Judge(Exchange* x) const {
   const RequestHead& head = x->head;
   std::optional<Route> route = FindRoute(head.path);
-  if (!route.has_value())
+  if (!route.has_value() || (scope_ == Scope::kAdmin && !route->is_probe()))
     return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", head.path, "'."));
   x->route = *std::move(route);
   const bool allowed =
@@ -63,6 +63,12 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
     return reply;
   }
   if (x->route.generates) x->ticket = service_->Begin(x->route.is_kserve() ? "kserve" : "rest");
+  if (scope_ == Scope::kSpare) x->head.keep_alive = false;
+  if (scope_ == Scope::kSpare && !x->route.is_probe()) {
+    const absl::Status full = absl::ResourceExhaustedError("the server has too many connections");
+    x->ticket.Finish(full);
+    return ErrorReply(full);
+  }
   if (!x->route.is_open) {
     absl::StatusOr<std::string> tenant = service_->Authenticate(head.authorization);
     if (!tenant.ok()) {
@@ -148,9 +154,9 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kPage: return WebReply(x->head.path, x->head.if_none_match);
     case Endpoint::kLive:
     case Endpoint::kKserveLive:
-      return Probe(service_->Live()
-                       ? absl::OkStatus()
-                       : UnavailableError("The engine has failed.", "unavailable", absl::Seconds(1)),
+      return Probe(service_->Live() ? absl::OkStatus()
+                                    : UnavailableError("The engine or a listener has failed.", "unavailable",
+                                                       absl::Seconds(1)),
                    x->route.endpoint);
     case Endpoint::kStartup:
       return Probe(service_->Started()

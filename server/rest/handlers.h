@@ -28,7 +28,12 @@ struct Exchange {
 
 class Handlers {
  public:
-  explicit Handlers(Service* service) : service_(service) {}  // outlives this
+  enum class Scope {
+    kAll,
+    kAdmin,  // there is nothing but probes and metrics
+    kSpare,  // the connection is one above the cap: a single request, and 503 unless it is such
+  };
+  Handlers(Service* service, Scope scope) : service_(service), scope_(scope) {}  // `service` outlives this
 
   // 400, 404, 405, 401, 429, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
@@ -63,6 +68,7 @@ class Handlers {
   Reply Detokenize(const std::string& body) const;
 
   Service* const service_;
+  const Scope scope_;
 };
 
 }  // namespace sessa

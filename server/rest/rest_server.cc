@@ -1,5 +1,7 @@
-// See rest_server.h: the acceptor, its threads and the order of shutting down.
+// See rest_server.h: what becomes of a new connection, the threads and the order of shutting down.
 #include "server/rest/rest_server.h"
+
+#include <sys/socket.h>
 
 #include <cstdio>
 #include <exception>
@@ -14,9 +16,9 @@
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/post.hpp"
-#include "boost/asio/ssl/context.hpp"
-#include "boost/asio/steady_timer.hpp"
 #include "boost/asio/strand.hpp"
+#include "server/net/acceptor.h"
+#include "server/net/descriptors.h"
 #include "server/rest/connection.h"
 
 namespace sessa {
@@ -28,30 +30,9 @@ using Tcp = net::ip::tcp;
 
 // After the deadline connections are closed by force; their last handlers need a moment.
 constexpr absl::Duration kForceTime = absl::Seconds(5);
-constexpr std::chrono::milliseconds kAcceptPause(100);  // after an error such as too many open files
-
-absl::StatusOr<std::unique_ptr<net::ssl::context>> MakeTls(const RestServerOptions& options) {
-  if (options.tls_cert_file.empty() && options.tls_key_file.empty())
-    return std::unique_ptr<net::ssl::context>();
-  auto tls = std::make_unique<net::ssl::context>(net::ssl::context::tls_server);
-  ErrorCode ec;
-  tls->set_options(
-      net::ssl::context::default_workarounds | net::ssl::context::no_tlsv1 | net::ssl::context::no_tlsv1_1,
-      ec);
-  tls->use_certificate_chain_file(options.tls_cert_file, ec);
-  if (ec) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("reading the TLS certificate ", options.tls_cert_file, ": ", ec.message()));
-  }
-  tls->use_private_key_file(options.tls_key_file, net::ssl::context::pem, ec);
-  if (ec)
-    return absl::InvalidArgumentError(
-        absl::StrCat("reading the TLS key ", options.tls_key_file, ": ", ec.message()));
-  return tls;
-}
 
 // What a client beyond max_connections gets; it fits any socket's buffer.
-void TurnAway(Tcp::socket* socket, bool tls) {
+void TurnAway(const ScopedFd& socket, bool tls) {
   static constexpr char kBusy[] =
       "HTTP/1.1 503 Service Unavailable\r\nServer: sessa\r\nContent-Type: application/json\r\nRetry-After: "
       "1\r\n"
@@ -59,11 +40,8 @@ void TurnAway(Tcp::socket* socket, bool tls) {
       "{\"error\":{\"message\":\"The server has too many "
       "connections.\",\"type\":\"overloaded_error\",\"param\":null,"
       "\"code\":\"overloaded\"}}";
-  ErrorCode ignored;
-  socket->non_blocking(true, ignored);
-  if (!tls) socket->send(net::buffer(kBusy, sizeof(kBusy) - 1), 0, ignored);
-  socket->shutdown(Tcp::socket::shutdown_both, ignored);
-  socket->close(ignored);
+  if (!tls) send(socket.get(), kBusy, sizeof(kBusy) - 1, MSG_NOSIGNAL);
+  shutdown(socket.get(), SHUT_RDWR);
 }
 
 }  // namespace
@@ -73,92 +51,67 @@ class RestServer::Impl {
   Impl(const RestServerOptions& options, Service* service)
       : io_(std::make_shared<net::io_context>()),
         work_(net::make_work_guard(*io_)),
-        context_(std::make_shared<ConnectionContext>(options, service)),
-        acceptor_(net::make_strand(*io_)),
-        accept_timer_(acceptor_.get_executor()) {}
+        options_(options),
+        listener_(options.admin ? Listener::kAdmin : Listener::kHttp),
+        stats_(&service->metrics().connections()),
+        registry_(std::make_shared<ConnectionRegistry>(listener_, stats_)),
+        context_(std::make_shared<ConnectionContext>(
+            options, service, options.admin ? Handlers::Scope::kAdmin : Handlers::Scope::kAll, registry_)),
+        spare_context_(
+            std::make_shared<ConnectionContext>(options, service, Handlers::Scope::kSpare, registry_)) {}
   ~Impl() { Shutdown(absl::Now()); }
 
   absl::Status Start() {
-    auto tls = MakeTls(context_->options);
-    if (!tls.ok()) return tls.status();
-    tls_ = *std::move(tls);
-    if (absl::Status listening = Listen(); !listening.ok()) return listening;
-    Accept();
-    for (int i = 0; i < context_->options.num_threads; ++i) threads_.emplace_back([this] { Run(); });
+    auto acceptor =
+        Acceptor::Listen(options_.admin ? "admin" : "REST", options_.host, options_.port, listener_, stats_);
+    if (!acceptor.ok()) return acceptor.status();
+    acceptor_ = *std::move(acceptor);
+    acceptor_->Start([this](ScopedFd socket, bool is_own) { OnAccepted(std::move(socket), is_own); });
+    for (int i = 0; i < options_.num_threads; ++i) threads_.emplace_back([this] { Run(); });
     return absl::OkStatus();
   }
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
+
+  absl::Status CheckListener(absl::Duration timeout) {
+    constexpr char kRequest[] = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    // Whatever the answer says, it was answered.
+    return acceptor_->AskSelf(kRequest, sizeof("HTTP/1.1") - 1, timeout).status();
+  }
 
   void Shutdown(absl::Time deadline) {
     absl::MutexLock lock(&shutdown_mutex_);
     if (shut_down_) return;
     shut_down_ = true;
-    ConnectionRegistry& registry = context_->registry;
-    registry.Close();
-    net::post(acceptor_.get_executor(), [this] {
-      ErrorCode ignored;
-      acceptor_.close(ignored);
-      accept_timer_.cancel();
-    });
-    for (const auto& connection : registry.All()) connection->BeginShutdown();
-    if (!threads_.empty() && !registry.WaitUntilEmpty(deadline)) {
-      for (const auto& connection : registry.All()) connection->ForceClose();
-      registry.WaitUntilEmpty(absl::Now() + kForceTime);
+    registry_->Close();
+    if (acceptor_ != nullptr) acceptor_->Stop();
+    for (const auto& connection : registry_->All()) connection->BeginShutdown();
+    if (!threads_.empty() && !registry_->WaitUntilEmpty(deadline)) {
+      for (const auto& connection : registry_->All()) connection->ForceClose();
+      registry_->WaitUntilEmpty(absl::Now() + kForceTime);
     }
     work_.reset();
     io_->stop();
     for (std::thread& thread : threads_) thread.join();
-    ErrorCode ignored;
-    acceptor_.close(ignored);  // when no thread came to it
   }
 
  private:
-  absl::Status Listen() {
-    const RestServerOptions& options = context_->options;
-    const std::string address = absl::StrCat(options.host, ":", options.port);
-    auto fail = [&address](const ErrorCode& ec) {
-      return absl::UnavailableError(absl::StrCat("REST cannot listen on ", address, ": ", ec.message()));
-    };
-    ErrorCode ec;
-    Tcp::resolver resolver(*io_);
-    const auto found = resolver.resolve(options.host, absl::StrCat(options.port),
-                                        Tcp::resolver::passive | Tcp::resolver::numeric_service, ec);
-    if (ec) return fail(ec);
-    const Tcp::endpoint endpoint = found.begin()->endpoint();
-    acceptor_.open(endpoint.protocol(), ec);
-    if (!ec)
-      acceptor_.set_option(net::socket_base::reuse_address(true), ec);  // past TIME_WAIT; no second listener
-    if (!ec) acceptor_.bind(endpoint, ec);
-    if (!ec) acceptor_.listen(net::socket_base::max_listen_connections, ec);
-    if (ec) return fail(ec);
-    port_ = acceptor_.local_endpoint(ec).port();
-    return absl::OkStatus();
-  }
-
-  void Accept() {
-    acceptor_.async_accept(net::make_strand(*io_), [this](ErrorCode ec, Tcp::socket socket) {
-      if (!acceptor_.is_open()) return;
-      if (ec) {
-        accept_timer_.expires_after(kAcceptPause);
-        accept_timer_.async_wait([this](ErrorCode cancelled) {
-          if (!cancelled && acceptor_.is_open()) Accept();
-        });
-        return;
-      }
-      OnAccepted(std::move(socket));
-      Accept();
-    });
-  }
-
-  void OnAccepted(Tcp::socket socket) {
-    ErrorCode ignored;
-    socket.set_option(Tcp::no_delay(true),
-                      ignored);  // a token must not wait for the acknowledgement of the last
-    if (context_->registry.size() >= context_->options.max_connections)
-      return TurnAway(&socket, tls_ != nullptr);
-    const std::shared_ptr<Connection> connection =
-        MakeConnection(io_, std::move(socket), tls_.get(), context_);
+  // On the acceptor's thread.
+  void OnAccepted(ScopedFd fd, bool is_own) {
+    const int num_open = registry_->size();
+    const bool is_full = !is_own && num_open >= options_.max_connections;
+    const bool evicted = is_full && registry_->EvictIdle();
+    const bool tls = options_.tls != nullptr && !is_own;
+    if (is_full && num_open >= options_.max_connections + kSpareHttpConnections) {
+      stats_->OnRefused(listener_, Refusal::kLimit);
+      return TurnAway(fd, tls);
+    }
+    Tcp::socket socket(net::make_strand(*io_));
+    socket.assign(Tcp::v4(), fd.get());  // throws when it cannot; the family matters to nothing that is used
+    fd.Release();
+    const TlsContext::Context tls_context = tls ? options_.tls->For(listener_) : nullptr;
+    const std::shared_ptr<Connection> connection = MakeConnection(
+        io_, std::move(socket), tls_context.get(), is_full && !evicted ? spare_context_ : context_);
     if (connection != nullptr) connection->Start();
   }
 
@@ -176,11 +129,12 @@ class RestServer::Impl {
 
   const std::shared_ptr<net::io_context> io_;
   net::executor_work_guard<net::io_context::executor_type> work_;
-  const std::shared_ptr<ConnectionContext> context_;
-  std::unique_ptr<net::ssl::context> tls_;
-  Tcp::acceptor acceptor_;  // on a strand of its own, with its timer
-  net::steady_timer accept_timer_;
-  int port_ = 0;
+  const RestServerOptions options_;
+  const Listener listener_;
+  ConnectionStats* const stats_;
+  const std::shared_ptr<ConnectionRegistry> registry_;
+  const std::shared_ptr<ConnectionContext> context_, spare_context_;
+  std::unique_ptr<Acceptor> acceptor_;
   std::vector<std::thread> threads_;
   absl::Mutex shutdown_mutex_;
   bool shut_down_ ABSL_GUARDED_BY(shutdown_mutex_) = false;
@@ -201,6 +155,7 @@ absl::StatusOr<std::unique_ptr<RestServer>> RestServer::Start(const RestServerOp
 RestServer::RestServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RestServer::~RestServer() = default;
 int RestServer::port() const { return impl_->port(); }
+absl::Status RestServer::CheckListener(absl::Duration timeout) { return impl_->CheckListener(timeout); }
 void RestServer::Shutdown(absl::Time deadline) { impl_->Shutdown(deadline); }
 
 }  // namespace sessa

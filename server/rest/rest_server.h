@@ -9,16 +9,19 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/core/service.h"
+#include "server/net/tls_context.h"
 
 namespace sessa {
 
 struct RestServerOptions {
-  std::string host = "127.0.0.1";  // an address, or a name
-  int port = 0;                    // 0: the system picks
-  std::string tls_cert_file;       // PEM; both or none
-  std::string tls_key_file;
+  std::string host = "127.0.0.1";   // an address, or a name
+  int port = 0;                     // 0: the system picks
+  const TlsContext* tls = nullptr;  // null: plain; outlives the server
+  bool admin = false;               // probes and metrics alone
   int num_threads = 4;
-  int max_connections = 4096;  // beyond it a connection is answered 503 and closed
+  // Beyond it the connection that has been idle for the longest gives way. Where none is idle, a few more are
+  // taken for probes alone, and the rest is answered 503 and closed.
+  int max_connections = 4096;
   absl::Duration idle_timeout =
       absl::Seconds(75);  // between two requests; above the usual 60 s of load balancers
   absl::Duration header_timeout = absl::Seconds(15);  // also the TLS handshake's
@@ -35,6 +38,9 @@ class RestServer {
   ~RestServer();
 
   int port() const;
+
+  // Whether a connection to the port is taken and answered. Blocks for `timeout` at most.
+  absl::Status CheckListener(absl::Duration timeout);
 
   // No new connections or requests; replies that are under way may end until `deadline`, then their
   // connections are closed and their generations cancelled. Blocks. Idempotent.

@@ -36,6 +36,8 @@ struct Route {
   bool is_open = false;    // needs no API key
   bool generates = false;  // is counted as a generation request
 
+  // What is asked about the server, rather than of it.
+  bool is_probe() const { return is_open && endpoint != Endpoint::kPage; }
   bool is_kserve() const { return endpoint >= Endpoint::kKserveLive; }
 };
 

@@ -59,7 +59,7 @@ def run(arguments, dtype):
                               stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
-        match = re.fullmatch(r"ready http=(\S+) grpc=\S+\n", line)
+        match = re.fullmatch(r"ready http=(\S+) grpc=\S+.*\n", line)
         if not match:
             print(f"{dtype}: no ready line but {line!r}")
             return False

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -18,13 +19,15 @@ START_SECONDS = 300  # with a sanitizer on a busy machine
 class ServerProcess:
     """One server. The constructor waits for its line, `stop` ends it and closes what it left open."""
 
-    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True):
+    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, descriptors=None):
+        """`descriptors`: its limit of open files, soft and hard."""
+        limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [BINARY, f"--model={model}", "--http_port=0", "--grpc_port=0", "--threads=2",
              "--state_cache_bytes=268435456", *flags],
-            stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        self.http_address = self.grpc_address = None
+            stdout=subprocess.PIPE, stderr=self.errors, text=True, preexec_fn=limit)
+        self.http_address = self.grpc_address = self.admin_address = None
         if wait:
             self.ready()
 
@@ -33,14 +36,14 @@ class ServerProcess:
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        match = re.fullmatch(r"ready http=(\S+:\d+) grpc=(\S+:\d+)\n", line)
+        match = re.fullmatch(r"ready http=(\S+:\d+) grpc=(\S+:\d+)(?: admin=(\S+:\d+))?\n", line)
         if not match:
             self.process.kill()
             self.process.communicate()
             errors = self.stderr()
             self.errors.close()
             raise AssertionError(f"no ready line but {line!r}; stderr:\n{errors}")
-        self.http_address, self.grpc_address = match.groups()
+        self.http_address, self.grpc_address, self.admin_address = match.groups()
 
     def stderr(self):
         self.errors.seek(0)

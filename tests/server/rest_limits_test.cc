@@ -148,22 +148,6 @@ TEST_F(RestLimitsTest, Header) {
   EXPECT_EQ(Call("GET", "/livez", "", {{"X-Pad", std::string(4100, 'x')}}).status, 431);
 }
 
-TEST_F(RestLimitsTest, Connections) {
-  RestServerOptions rest;
-  rest.max_connections = 2;
-  Start({}, rest);
-  HttpClient first(server_->port()), second(server_->port());
-  for (HttpClient* client : {&first, &second}) {  // a reply shows that the connection was taken
-    client->Send(RequestBytes("GET", "/livez"));
-    EXPECT_EQ(client->Read().status, 200);
-  }
-  HttpClient third(server_->port());
-  const HttpReply refused = third.Read();
-  EXPECT_EQ(refused.status, 503);
-  EXPECT_EQ(refused.Header("Retry-After"), "1");
-  EXPECT_EQ(refused.Error("code"), "overloaded");
-}
-
 TEST_F(RestLimitsTest, SlowReaderIsCancelled) {
   ServiceOptions options;
   options.limits.max_queued_events = 100;

@@ -30,7 +30,7 @@ def main():
     failures = []
     try:
         line = server.stdout.readline()
-        match = re.fullmatch(r"ready http=(\S+) grpc=\S+\n", line)
+        match = re.fullmatch(r"ready http=(\S+) grpc=\S+.*\n", line)
         if not match:
             sys.exit(f"FAILED: no ready line but {line!r}")
         before = ask(match[1])

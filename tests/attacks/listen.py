@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Attacks on the listeners of a real server with the demo model, and what came of them as a Markdown table.
+
+    SESSA_ROOT=. SESSA_SERVER_BINARY=build/release/sessa-server build/venv/bin/python tests/attacks/listen.py [NAME...]
+
+Names: descriptors, idle, text, resets; none: all. Each attack starts a server of its own. A figure stands beside the
+limit that the server states for it.
+"""
+import asyncio
+import json
+import pathlib
+import resource
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
+import grpc_client  # noqa: E402
+from server_process import PROMPT, ServerProcess, wait_until  # noqa: E402
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PATH = b"/sessa.v1.Generation/Generate"
+
+
+def address(text):
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
+
+
+def rss_mb(server, field="VmRSS"):
+    status = pathlib.Path("/proc", str(server.process.pid), "status").read_text()
+    return int(status.split(field + ":")[1].split()[0]) / 1024
+
+
+def cpu_seconds(server):
+    fields = pathlib.Path("/proc", str(server.process.pid), "stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def get(where, path="/livez", timeout=10):
+    """(status or None, seconds) of one GET on a connection of its own."""
+    begin = time.monotonic()
+    try:
+        with socket.create_connection(address(where), timeout) as s:
+            s.settimeout(timeout)
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head = s.recv(4096)
+            return int(head[9:12]), time.monotonic() - begin
+    except (OSError, ValueError):
+        return None, time.monotonic() - begin
+
+
+class Prober:
+    """Asks for /livez and /readyz on both ports, ten times a second, until stopped."""
+
+    def __init__(self, server):
+        self.server, self.done = server, threading.Event()
+        self.results = {"HTTP port": [], "admin port": []}
+        self.threads = [threading.Thread(target=self.run, args=item) for item in
+                        (("HTTP port", server.http_address), ("admin port", server.admin_address))]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, name, where):
+        while not self.done.wait(0.1):
+            for path in ("/livez", "/readyz"):
+                self.results[name].append(get(where, path))
+
+    def rows(self):
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+        for name, results in self.results.items():
+            times = sorted(seconds for _, seconds in results)
+            failed = sum(status != 200 for status, _ in results)
+            yield (f"probes on the {name}", "all answered, within the kubelet's default of 1 s",
+                   f"{len(results)} asked, {failed} failed, p50 {1e3 * times[len(times) // 2]:.0f} ms, "
+                   f"p99 {1e3 * times[int(len(times) * 0.99)]:.0f} ms")
+
+
+def grpc_serving(server):
+    channel, _ = grpc_client.connect(server)
+    with channel:
+        return grpc_client.health(channel) == grpc_client.SERVING
+
+
+def descriptors():
+    """Idle sockets up to a limit of 1024 descriptors, one more for gRPC, all closed."""
+    server = ServerProcess(descriptors=1024)
+    idle, held = [], 0
+    try:
+        for _ in range(1015):
+            idle.append(socket.create_connection(address(server.http_address)))
+        extra = socket.create_connection(address(server.grpc_address))
+        during = grpc_serving(server), get(server.http_address)[0], get(server.admin_address)[0]
+        held = int(server.metrics()['sessa_connections{listener="http"}'])
+        for s in [*idle, extra]:
+            s.close()
+        after = grpc_serving(server), get(server.http_address)[0], get(server.admin_address)[0]
+        yield "1015 idle HTTP sockets, `ulimit -n 1024`: held", "512 and 64 spare", str(held)
+        yield "gRPC health, `/livez`, `/livez` (admin) meanwhile", "serving, 200, 200", f"{during}"
+        yield "the same after all have closed", "serving, 200, 200", f"{after}"
+    finally:
+        server.stop()
+
+
+def idle():
+    """More idle keep-alive connections than may be open."""
+    server = ServerProcess()
+    sockets = []
+    try:
+        before = rss_mb(server)
+        for _ in range(5000):
+            s = socket.create_connection(address(server.http_address))
+            s.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            s.recv(4096)
+            sockets.append(s)
+        prober = Prober(server)
+        time.sleep(5)
+        yield from prober.rows()
+        metrics = server.metrics()
+        is_open = metrics['sessa_connections{listener="http"}']
+        evicted = metrics['sessa_connections_cut_total{listener="http",reason="evicted"}']
+        yield "5000 idle keep-alive connections: open, evicted", "4096 and 64 spare", f"{is_open:.0f}, {evicted:.0f}"
+        yield "memory, before and with them", "", f"{before:.0f}, {rss_mb(server):.0f} MB"
+    finally:
+        for s in sockets:
+            s.close()
+        server.stop()
+
+
+async def keep_posting(where, path, body, until, statuses):
+    request = (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+    while time.monotonic() < until:
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection(*address(where))
+            while time.monotonic() < until:
+                writer.write(request)
+                await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                statuses[head[9:12].decode()] = statuses.get(head[9:12].decode(), 0) + 1
+                if b"connection: close" in head.lower():
+                    break
+        except (OSError, asyncio.IncompleteReadError):
+            statuses["broken"] = statuses.get("broken", 0) + 1
+            await asyncio.sleep(0.1)
+        finally:
+            if writer:
+                writer.close()
+
+
+def text(seconds=30):
+    """Long prompts over 1000 keep-alive connections; then 8 clients of /tokenize beside 4 streams."""
+    server = ServerProcess("--max_queue_seconds=0")
+    try:
+        before = rss_mb(server)
+        body = json.dumps({"prompt": (PROMPT * 2000)[:200 << 10], "max_tokens": 1, "truncate_prompt_tokens": 64}).encode()
+
+        async def attack(path, payload, count, statuses):
+            until = time.monotonic() + seconds
+            await asyncio.gather(*(keep_posting(server.http_address, path, payload, until, statuses) for _ in range(count)))
+
+        statuses = {}
+        prober = Prober(server)
+        asyncio.run(attack("/v1/completions", body, 1000, statuses))
+        yield "1000 connections with prompts of 200 KB", "", f"answers {statuses}"
+        yield from prober.rows()
+        yield "memory, before and at most", "", f"{before:.0f}, {rss_mb(server, 'VmHWM'):.0f} MB"
+
+        gaps, done = [], threading.Event()
+
+        def stream():
+            channel, stub = grpc_client.connect(server)
+            pb = grpc_client.pb
+            with channel:
+                while not done.is_set():
+                    last = None
+                    for reply in stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=500, ignore_eos=True))):
+                        now = time.monotonic()
+                        if last and reply.WhichOneof("event") == "delta":
+                            gaps.append(now - last)
+                        last = now
+                        if done.is_set():
+                            break
+
+        def summary():
+            ordered = sorted(gaps)
+            return f"p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms"
+
+        streams = [threading.Thread(target=stream) for _ in range(4)]
+        for thread in streams:
+            thread.start()
+        time.sleep(5)
+        alone = summary()
+        gaps.clear()
+        statuses = {}
+        prober = Prober(server)
+        asyncio.run(attack("/tokenize", json.dumps({"prompt": (PROMPT * 2000)[:200 << 10]}).encode(), 8, statuses))
+        beside = summary()
+        done.set()
+        for thread in streams:
+            thread.join()
+        yield "4 gRPC streams alone, between tokens", "", alone
+        yield "beside 8 clients of `/tokenize`, 200 KB each", "", f"{beside}; answers {statuses}"
+        yield from prober.rows()
+    finally:
+        server.stop()
+
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def headers():
+    """HPACK (RFC 7541) without its tables' memory: POST, http, path, authority, what gRPC asks for."""
+    literal = lambda index, value: bytes([index, len(value)]) + value
+    return (b"\x83\x86" + literal(4, PATH) + literal(1, b"x") + b"\x0f\x10" + bytes([16]) + b"application/grpc"
+            + b"\x00\x02te\x08trailers")
+
+
+def reset_streams(server, count):
+    """Opens and resets up to `count` streams on one connection; returns how many before it was closed."""
+    block, sent = headers(), 0
+    with socket.create_connection(address(server.grpc_address)) as s:
+        s.settimeout(30)
+        try:
+            s.sendall(PREFACE + frame(4, 0, 0))
+            while sent < count:
+                n = min(50, count - sent)
+                s.sendall(b"".join(frame(1, 4, 2 * i + 1, block) + frame(3, 0, 2 * i + 1, b"\0\0\0\x08") for i in range(sent, sent + n)))
+                sent += n
+            while s.recv(1 << 16):
+                pass
+        except OSError:
+            pass
+    return sent
+
+
+def resets(count=100_000):
+    """Raw stream resets: all on one connection, then as many on ever new ones."""
+    server = ServerProcess()
+    try:
+        grpc_serving(server)
+        before, cpu = rss_mb(server), cpu_seconds(server)
+        sent = reset_streams(server, count)
+        yield f"{count} resets on one connection: sent until it was closed", "1000, then 100/s", str(sent)
+        yield "memory, before and after; CPU", "", f"{before:.0f}, {rss_mb(server):.0f} MB; {cpu_seconds(server) - cpu:.1f} s"
+        total = connections = 0
+        begin = time.monotonic()
+        while total < count and time.monotonic() < begin + 60:
+            total += reset_streams(server, 1100)
+            connections += 1
+        yield (f"{total} more on {connections} connections: memory at most, after; CPU", "",
+               f"{rss_mb(server, 'VmHWM'):.0f}, {rss_mb(server):.0f} MB; {cpu_seconds(server) - cpu:.1f} s")
+        cut = server.metrics()['sessa_connections_cut_total{listener="grpc",reason="resets"}']
+        yield "connections cut for it, counted; serving afterwards", f"{connections + 1}; True", f"{cut:.0f}; {grpc_serving(server)}"
+        wait_until(lambda: server.metrics()['sessa_num_requests_in_flight'] == 0)
+    finally:
+        server.stop()
+
+
+ATTACKS = {"descriptors": descriptors, "idle": idle, "text": text, "resets": resets}
+
+
+def main():
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    print("| attack and what is looked at | limit | figure |\n|---|---|---|", flush=True)
+    for name in sys.argv[1:] or ATTACKS:
+        for what, bound, figure in ATTACKS[name]():
+            print(f"| {name}: {what} | {bound} | {figure} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
