@@ -1,7 +1,7 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
 // SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT admin=HOST:PORT"
-// (without the last when it is off); everything else goes to stderr. SIGHUP reads the API keys and the TLS
-// files again. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
+// (without the last when it is off); everything else goes to stderr. SIGHUP reads API keys and certificates
+// again. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
 #include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
@@ -19,10 +19,9 @@
 #include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
 #include "server/core/log.h"
-#include "server/core/make_key.h"
 #include "server/core/service.h"
-#include "server/file/read_file.h"
 #include "server/grpc/grpc_server.h"
+#include "server/main/key_file.h"
 #include "server/main/listener_watch.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
@@ -54,36 +53,6 @@ void OpenStandardDescriptors() {
   int fd = open("/dev/null", O_RDWR);
   while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
   close(fd);
-}
-
-absl::Status PrintNewKey(const std::string& tenant) {
-  const absl::StatusOr<NewKey> made = MakeKey(tenant);
-  if (!made.ok())
-    return absl::Status(made.status().code(), absl::StrCat("--make_key: ", made.status().message()));
-  std::printf("%s\n", made->line.c_str());
-  if (std::fflush(stdout) != 0) return absl::UnavailableError("--make_key: the line could not be written");
-  std::fprintf(stderr, "The key, shown this once: %s\n", made->key.c_str());
-  return absl::OkStatus();
-}
-
-absl::Status PrintHashedKeys(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadFile(path);
-  if (!text.ok()) return text.status();
-  std::fputs(HashKeys(*text).c_str(), stdout);
-  return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("--hash_keys: writing failed");
-}
-
-absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) {
-  absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
-  if (!keys.ok()) return keys.status();
-  if (const int plain = keys->num_plain_keys(); plain > 0) {
-    Log(absl::StrCat("warning: ", path, " holds ", plain,
-                     " API keys in plain text; sessa-server --hash_keys=", path,
-                     " prints it with hashes in their place"));
-  }
-  const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
-  service->tenants().Reload(*std::move(keys));
-  return what;
 }
 
 // What is read again while the server runs. Read here for the first time.
@@ -184,9 +153,9 @@ absl::Status Run(const MainOptions& options) {
         events.num_signals = count;
         events.news.notify_all();
       },
-      [&reloader, tls = servers->tls.get()] {
+      [&reloader, &servers] {
         reloader.ReadAll();
-        if (tls != nullptr) tls->Reload().IgnoreError();  // it has logged what is wrong
+        if (servers->tls != nullptr) servers->tls->Reload().IgnoreError();  // which it has logged
       });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());

@@ -19,10 +19,11 @@
 
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
-ABSL_FLAG(
-    std::string, host, "127.0.0.1",
-    "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file or --insecure");
-ABSL_FLAG(bool, insecure, false, "whoever reaches the server's address may use it: without API keys");
+ABSL_FLAG(std::string, host, "127.0.0.1",
+          "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
+          "--tls_client_ca or --insecure");
+ABSL_FLAG(bool, insecure, false,
+          "whoever reaches the server's address may use it, without a key or a certificate");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
 ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
 ABSL_FLAG(
@@ -196,19 +197,20 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (options.max_connections.http < 1) return FlagError("max_http_connections", "must be at least 1");
   if (options.max_connections.grpc < 1) return FlagError("max_grpc_connections", "must be at least 1");
   options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
-  if (options.api_keys_file.empty() && !absl::GetFlag(FLAGS_insecure) && !IsLoopback(options.host)) {
-    return FlagError("host",
-                     absl::StrCat("'", options.host,
-                                  "' can be reached from elsewhere, and without API keys anyone there "
-                                  "may use it: give --api_keys_file (--make_key=NAME makes a key), or "
-                                  "say --insecure"));
-  }
   options.tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
                  absl::GetFlag(FLAGS_tls_client_ca)};
   if (options.tls.cert.empty() != options.tls.key.empty())
     return FlagError("tls_cert", "goes with --tls_key");
   if (options.tls.cert.empty() && !options.tls.client_ca.empty())
     return FlagError("tls_client_ca", "goes with --tls_cert and --tls_key");
+  if (options.api_keys_file.empty() && options.tls.client_ca.empty() && !absl::GetFlag(FLAGS_insecure) &&
+      !IsLoopback(options.host)) {
+    return FlagError("host",
+                     absl::StrCat("'", options.host,
+                                  "' can be reached from elsewhere, and without API keys anyone there "
+                                  "may use it: give --api_keys_file (--make_key=NAME makes a key) or "
+                                  "--tls_client_ca, or say --insecure"));
+  }
   const std::string access_log = absl::GetFlag(FLAGS_access_log);
   if (access_log == "text") options.access_log = AccessLogFormat::kText;
   if (access_log == "json") options.access_log = AccessLogFormat::kJson;

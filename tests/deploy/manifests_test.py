@@ -1,5 +1,6 @@
 """The manifests and the image against the real server: it knows each of their flags, starts with them, and answers each of
 their probes where they ask."""
+import http.client
 import json
 import pathlib
 import re
@@ -16,7 +17,7 @@ from server_process import BINARY, ServerProcess  # noqa: E402
 
 BASE = ROOT / "deploy" / "base"
 OVERLAYS = sorted((ROOT / "deploy" / "overlays").iterdir())
-PORT_FLAGS = {"http": "http_port", "grpc": "grpc_port"}
+PORT_FLAGS = {"http": "http_port", "grpc": "grpc_port", "admin": "admin_port"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -55,6 +56,16 @@ def flags_of(words):
     """{flag: value}, True where there is none."""
     pairs = [word.removeprefix("--").partition("=") for word in words if word.startswith("--")]
     return {name: value if equals else True for name, equals, value in pairs}
+
+
+def get(address, path):
+    host, port = address.rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 class ManifestsTest(unittest.TestCase):
@@ -100,9 +111,10 @@ class ManifestsTest(unittest.TestCase):
                 self.addCleanup(server.stop)
                 for probe in PROBES:
                     ask = container[probe]["httpGet"]
-                    self.assertIn(ask["port"], ports)
-                    self.assertEqual(server.request("GET", ask["path"])[0], 200, ask)
-                self.assertEqual(server.request("GET", "/v1/models")[0], 401)
+                    self.assertEqual(ask["port"], "admin")  # where no load keeps them waiting
+                    self.assertEqual(get(server.admin_address, ask["path"]), 200, ask)
+                self.assertEqual(get(server.http_address, "/v1/models"), 401)
+                self.assertEqual(get(server.admin_address, "/v1/models"), 404)
                 self.assertEqual(server.stop(), 0)
 
     def test_a_starved_probe_drops_no_pod(self):
@@ -154,10 +166,10 @@ class ManifestsTest(unittest.TestCase):
             self.assertEqual(service["spec"]["selector"], labels)
             self.assertEqual(budget["spec"]["selector"]["matchLabels"], labels)
             self.assertGreater(deployment["spec"]["replicas"], budget["spec"]["maxUnavailable"])
-            ports = {port["name"] for port in container["ports"]}
-            self.assertLessEqual({port["targetPort"] for port in service["spec"]["ports"]}, ports)
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            self.assertEqual({port["targetPort"] for port in service["spec"]["ports"]}, set(ports) - {"admin"})
             annotations = deployment["spec"]["template"]["metadata"]["annotations"]
-            self.assertIn(int(annotations["prometheus.io/port"]), {port["containerPort"] for port in container["ports"]})
+            self.assertEqual(int(annotations["prometheus.io/port"]), ports["admin"])
         self.assertEqual(set(load(BASE / "kustomization.yaml")["resources"]),
                          {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"})
 

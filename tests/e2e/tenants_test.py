@@ -5,11 +5,13 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
 
 import grpc_client
+import listen_test
 from grpc_client import pb
 from server_process import BINARY, PROMPT, ROOT, ServerProcess, wait_until
 
@@ -152,6 +154,34 @@ class TenantsTest(unittest.TestCase):
         self.keys.unlink()
         wait_until(lambda: "stay as they were" in server.stderr())
         self.assertEqual(self.status(server, new), 200)
+
+    def test_a_signal_brings_keys_and_certificates(self):
+        folder = self.keys.parent
+        cert, key = listen_test.make_certificate(folder, "first")
+        old, old_line = make_key("alice")
+        new, new_line = make_key("alice")
+        self.keys.write_text(old_line)
+        server = ServerProcess(f"--api_keys_file={self.keys}", f"--tls_cert={cert}", f"--tls_key={key}")
+        self.addCleanup(server.stop)
+        for path, renewed in zip((cert, key), listen_test.make_certificate(folder, "second")):
+            os.replace(renewed, path)
+        self.replace(new_line)
+        server.signal(signal.SIGHUP)
+
+        def status(api_key):
+            context = ssl.create_default_context(cafile=str(cert))
+            host, port = server.http_address.rsplit(":", 1)
+            connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=120)
+            try:
+                connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {api_key}"})
+                return connection.getresponse().status
+            except ssl.SSLError:  # the old certificate still
+                return None
+            finally:
+                connection.close()
+
+        wait_until(lambda: status(new) == 200)
+        self.assertEqual(status(old), 401)
 
     def test_tenants_do_not_share_their_prefix_cache(self):
         keys, lines = zip(*(make_key(tenant) for tenant in ("alice", "alice", "bob")))
