@@ -219,7 +219,8 @@ prometheus::MetricFamily Metrics::SuccessFamily() const {
   return family;
 }
 
-std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
+std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
+                            const std::vector<TenantUse>& tenants) {
   std::vector<prometheus::MetricFamily> all = families_->registry.Collect();
   auto gauge = [&all](const char* name, const char* help, double value,
                       std::vector<prometheus::ClientMetric::Label> labels = {}) {
@@ -237,6 +238,7 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
                              prometheus::MetricType::Counter, StderrLog().num_dropped()));
   all.push_back(SuccessFamily());
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
+  AppendTenantMetrics(tenants, &all);
   for (prometheus::MetricFamily& family : all) {
     for (prometheus::ClientMetric& metric : family.metric) {
       metric.label.insert(metric.label.begin(), {"model_name", families_->model_name});

@@ -1,6 +1,7 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
 // SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT"; everything else goes
-// to stderr. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
+// to stderr. SIGHUP reads the API keys again. Exit codes: 0 after a drain, 1 with one line that says what is
+// wrong.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -11,15 +12,19 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
 #include "server/core/log.h"
+#include "server/core/make_key.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
+#include "server/main/reload.h"
 #include "server/main/signals.h"
 #include "server/rest/rest_server.h"
 
@@ -50,6 +55,51 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   text << file.rdbuf();
   if (!file) return absl::NotFoundError(absl::StrCat("reading ", path));
   return text.str();
+}
+
+absl::Status PrintNewKey(const std::string& tenant) {
+  const absl::StatusOr<NewKey> made = MakeKey(tenant);
+  if (!made.ok())
+    return absl::Status(made.status().code(), absl::StrCat("--make_key: ", made.status().message()));
+  std::printf("%s\n", made->line.c_str());
+  if (std::fflush(stdout) != 0) return absl::UnavailableError("--make_key: the line could not be written");
+  std::fprintf(stderr, "The key, shown this once: %s\n", made->key.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status PrintHashedKeys(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  std::fputs(HashKeys(*text).c_str(), stdout);
+  return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("--hash_keys: writing failed");
+}
+
+absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) {
+  absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
+  if (!keys.ok()) return keys.status();
+  if (const int plain = keys->num_plain_keys(); plain > 0) {
+    std::fprintf(
+        stderr,
+        "warning: %s holds %d API keys in plain text; sessa-server --hash_keys=%s prints it with hashes "
+        "in their place\n",
+        path.c_str(), plain, path.c_str());
+  }
+  const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
+  service->tenants().Reload(*std::move(keys));
+  return what;
+}
+
+// What is read again while the server runs. Read here for the first time.
+absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* service) {
+  std::vector<Watched> watched;
+  if (!options.api_keys_file.empty()) {
+    watched.emplace_back("API keys", std::vector{options.api_keys_file},
+                         [path = options.api_keys_file, service] { return ReadKeys(path, service); });
+  }
+  for (Watched& files : watched) {
+    if (const absl::StatusOr<std::string> read = files.Read(); !read.ok()) return read.status();
+  }
+  return watched;
 }
 
 struct Servers {
@@ -98,25 +148,25 @@ absl::Status Run(const MainOptions& options) {
   service_options.model_name = options.served_model_name;
   service_options.limits = options.limits;
   service_options.access_log = options.access_log;
-  if (!options.api_keys_file.empty()) {
-    absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys_file);
-    if (!keys.ok()) return keys.status();
-    service_options.api_keys = *std::move(keys);
-  }
   Service service(std::move(service_options));
+  absl::StatusOr<std::vector<Watched>> watched = Watch(options, &service);
+  if (!watched.ok()) return watched.status();
   absl::StatusOr<Servers> servers = Listen(options, &service);
   if (!servers.ok()) return servers.status();
 
+  Reloader reloader(*std::move(watched));
   Events events;
-  SignalThread signals([&events, &service](int count) {
-    if (count > 1) {
-      Log("second signal: ending what runs");
-      service.Drain(MonotonicNow());
-    }
-    MutexLock lock(&events.mutex);
-    events.num_signals = count;
-    events.news.notify_all();
-  });
+  SignalThread signals(
+      [&events, &service](int count) {
+        if (count > 1) {
+          Log("second signal: ending what runs");
+          service.Drain(MonotonicNow());
+        }
+        MutexLock lock(&events.mutex);
+        events.num_signals = count;
+        events.news.notify_all();
+      },
+      [&reloader] { reloader.ReadAll(); });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
     MutexLock lock(&events.mutex);
@@ -180,7 +230,10 @@ int main(int argc, char** argv) {
   sessa::OpenStandardDescriptors();
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
-  const absl::Status status = options.ok() ? sessa::Run(*options) : options.status();
+  const absl::Status status = !options.ok()                 ? options.status()
+                              : !options->make_key.empty()  ? sessa::PrintNewKey(options->make_key)
+                              : !options->hash_keys.empty() ? sessa::PrintHashedKeys(options->hash_keys)
+                                                            : sessa::Run(*options);
   if (!status.ok()) sessa::Log(absl::StrCat("sessa-server: ", status.message()));
   sessa::StderrLog().Flush(sessa::kLogFlush);
   return status.ok() ? 0 : 1;

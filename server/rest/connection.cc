@@ -157,9 +157,9 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void OnHeader(ErrorCode ec) {
     if (state_ == State::kClosed) return;
     exchange_.emplace();
+    if (!ec) ec = CheckFraming(*parser_);
     if (ec) return ReadFailed(ec);
-    exchange_->head = HeadOf(*parser_);
-    const RequestHead& head = exchange_->head;
+    const RequestHead& head = exchange_->head = HeadOf(*parser_);
     if (std::optional<Reply> refused = context_->handlers.Judge(&*exchange_)) {
       refused->close = head.has_body;  // the body is not read
       return Send(*std::move(refused));

@@ -72,15 +72,22 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
-                                                 bool add_generation_prompt) const {
-  json::array list;
-  for (const ChatMessage& m : messages)
-    list.push_back(json::object{{"role", m.role}, {"content", m.content}});
-  const json::object context{{"messages", std::move(list)},
-                             {"add_generation_prompt", add_generation_prompt},
-                             {"bos_token", bos_token_},
-                             {"eos_token", eos_token_}};
-  return jinja::Evaluate(statements_, context);
+                                                 bool add_generation_prompt,
+                                                 const std::atomic<bool>* cancelled) const {
+  jinja::Budget budget(jinja::RenderLimits(), cancelled);
+  jinja::ListBuilder list(&budget);
+  for (const ChatMessage& m : messages) {
+    jinja::DictBuilder message(&budget);
+    message.Add("role", budget.Text(m.role));
+    message.Add("content", budget.Text(m.content));
+    list.Append(message.Finish());
+  }
+  return jinja::Evaluate(statements_,
+                         {{"messages", list.Finish()},
+                          {"add_generation_prompt", jinja::Value(add_generation_prompt)},
+                          {"bos_token", budget.Text(bos_token_)},
+                          {"eos_token", budget.Text(eos_token_)}},
+                         &budget);
 }
 
 }  // namespace sessa

@@ -105,8 +105,13 @@ void ScriptedEngine::LimitQueue(int64_t max_prompt_tokens) {
   max_prompt_tokens_ = max_prompt_tokens;
 }
 
-absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
+void ScriptedEngine::PlayAtOnce() {
   absl::MutexLock lock(&mutex_);
+  at_once_ = true;
+}
+
+absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
+  absl::ReleasableMutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(
       +[](bool* held) { return !*held; }, &held_));
   if (!refuse_.ok()) return refuse_;
@@ -115,7 +120,11 @@ absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
   last_ = request;
   last_.sink = nullptr;
   const RequestId id = ++num_submitted_;
-  if (request.prompt[0] == kHang) {
+  if (at_once_) {
+    const std::vector<int32_t> script = script_;
+    lock.Release();
+    Play(request, script);
+  } else if (request.prompt[0] == kHang) {
     hanging_.emplace(id, absl::OkStatus());
     threads_.emplace_back([this, id, request = std::move(request)] { Hang(id, request); });
   } else {
@@ -124,7 +133,7 @@ absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
   return id;
 }
 
-void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) {
+void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) const {
   const absl::Time arrival = MonotonicNow();
   request.sink->OnPrompt(PromptOf(request));
   const int max_tokens = request.sampling.max_tokens;

@@ -39,6 +39,8 @@ class ScriptedEngine final : public TokenEngine {
   const EngineOptions& options() const override { return options_; }
 
   void SetScript(std::vector<int32_t> tokens);
+  // From now on Submit plays the whole answer itself, on its caller's thread; kHang is a token as others.
+  void PlayAtOnce();
   void Refuse(absl::Status status);  // all that is submitted from now on
   // From now on the queue takes prompts of at most so many tokens; 0: none at all.
   void LimitQueue(int64_t max_prompt_tokens);
@@ -57,7 +59,7 @@ class ScriptedEngine final : public TokenEngine {
 
  private:
   absl::Status CheckRoom(const Arrival& arrival) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Play(const Request& request, std::vector<int32_t> script);
+  void Play(const Request& request, std::vector<int32_t> script) const;
   void Hang(RequestId id, const Request& request);
 
   ModelConfig config_;
@@ -72,6 +74,7 @@ class ScriptedEngine final : public TokenEngine {
       ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool at_once_ ABSL_GUARDED_BY(mutex_) = false;
   int num_submitted_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_queue_refusals_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;

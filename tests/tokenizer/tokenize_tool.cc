@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "server/file/read_file.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/detokenizer.h"
 #include "server/tokenizer/files.h"
