@@ -7,9 +7,7 @@
 
 #include <condition_variable>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -21,6 +19,7 @@
 #include "server/core/log.h"
 #include "server/core/make_key.h"
 #include "server/core/service.h"
+#include "server/file/read_file.h"
 #include "server/grpc/grpc_server.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
@@ -47,14 +46,6 @@ void OpenStandardDescriptors() {
   int fd = open("/dev/null", O_RDWR);
   while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
   close(fd);
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::NotFoundError(absl::StrCat("reading ", path));
-  return text.str();
 }
 
 absl::Status PrintNewKey(const std::string& tenant) {

@@ -202,16 +202,17 @@ class FaultsTest(unittest.TestCase):
         for streams in (True, False):
             server = self.start("--max_num_seqs=1", "--drain_seconds=100", "--max_step_tokens=64")
             answers = []
-            long = {"prompt": PROMPT * 20, "max_tokens": 20, "ignore_eos": True, "stream": streams}
+            long = {"prompt": PROMPT * 20, "max_tokens": 100, "ignore_eos": True, "stream": streams}
             threads = [threading.Thread(target=lambda: answers.append(server.request("POST", "/v1/completions", long)))
-                       for _ in range(4)]
+                       for _ in range(6)]
             for thread in threads:
                 thread.start()
-            wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 3)
+            wait_until(lambda: server.metrics()["sessa_requests_received_total{protocol=\"rest\"}"] == 6)
+            self.assertGreater(server.metrics()["sessa_num_requests_waiting"], 0)
             server.signal()
             for thread in threads:
                 thread.join()
-            self.assertEqual([status for status, _, _ in answers], [200] * 4)
+            self.assertEqual([status for status, _, _ in answers], [200] * 6)
             if streams:
                 self.assertTrue(all(body.endswith("data: [DONE]\n\n") for _, _, body in answers))
             self.assertEqual(server.wait(), 0)
