@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -21,6 +20,7 @@
 #include "openssl/hmac.h"
 #include "openssl/rand.h"
 #include "openssl/sha.h"
+#include "server/file/read_file.h"
 
 namespace sessa {
 namespace {
@@ -195,16 +195,9 @@ absl::StatusOr<ApiKeys> ApiKeys::Parse(absl::string_view text) {
 }
 
 absl::StatusOr<ApiKeys> ApiKeys::Load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kMaxFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.eof() || file.bad()) {
-    if (file.is_open() && file.good())
-      return absl::InvalidArgumentError(absl::StrCat(path, " has more than ", kMaxFileBytes, " bytes"));
-    return absl::NotFoundError(absl::StrCat("reading API keys from ", path));
-  }
-  text.resize(static_cast<size_t>(file.gcount()));
-  absl::StatusOr<ApiKeys> keys = Parse(text);
+  absl::StatusOr<std::string> text = ReadFile(path, kMaxFileBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<ApiKeys> keys = Parse(*text);
   if (!keys.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", keys.status().message()));
   if (!keys->required()) {
     return absl::InvalidArgumentError(

@@ -195,23 +195,24 @@ class FaultsTest(unittest.TestCase):
             server.signal()
             server.process.communicate(timeout=60)
             # Before it has blocked the signal the system ends the process, which has done nothing yet.
-            expected = (0, -signal.SIGTERM) if i < 2 else (0,)
-            self.assertIn(server.process.returncode, expected, server.stderr())
+            if server.process.returncode != -signal.SIGTERM or server.stderr():
+                self.assertEqual(server.process.returncode, 0, server.stderr())
 
     def test_sigterm_while_a_request_waits_or_its_prompt_is_computed(self):
         for streams in (True, False):
             server = self.start("--max_num_seqs=1", "--drain_seconds=100", "--max_step_tokens=64")
             answers = []
-            long = {"prompt": PROMPT * 20, "max_tokens": 20, "ignore_eos": True, "stream": streams}
+            long = {"prompt": PROMPT * 20, "max_tokens": 100, "ignore_eos": True, "stream": streams}
             threads = [threading.Thread(target=lambda: answers.append(server.request("POST", "/v1/completions", long)))
-                       for _ in range(4)]
+                       for _ in range(6)]
             for thread in threads:
                 thread.start()
-            wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 3)
+            wait_until(lambda: server.metrics()["sessa_requests_received_total{protocol=\"rest\"}"] == 6)
+            self.assertGreater(server.metrics()["sessa_num_requests_waiting"], 0)
             server.signal()
             for thread in threads:
                 thread.join()
-            self.assertEqual([status for status, _, _ in answers], [200] * 4)
+            self.assertEqual([status for status, _, _ in answers], [200] * 6)
             if streams:
                 self.assertTrue(all(body.endswith("data: [DONE]\n\n") for _, _, body in answers))
             self.assertEqual(server.wait(), 0)

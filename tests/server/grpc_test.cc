@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/monotonic.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "server/grpc/status.h"
@@ -181,8 +182,8 @@ TEST_F(GrpcTest, ClientCancelReachesTheEngine) {
 TEST_F(GrpcTest, DeadlineOfTheCallIsTheRequests) {
   Load();
   grpc::ClientContext context;
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  context.set_deadline(absl::ToChronoTime(deadline));
+  const absl::Time deadline = MonotonicNow() + absl::Seconds(30);
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
   auto reader = stub_->Generate(&context, Prompt({1}));
   pb::GenerateReply reply;
   while (reader->Read(&reply)) {

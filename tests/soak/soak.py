@@ -46,12 +46,18 @@ class Watcher(threading.Thread):
                 self.problems.append(f"requests run and nothing has moved for {now - moved_at:.0f} s")
 
 
-def vanish(server, stop):
+def make_key(binary, fields):
+    """(a new key, the line of the key file that holds its hash)"""
+    made = subprocess.run([binary, f"--make_key={fields}"], capture_output=True, text=True, timeout=60, check=True)
+    return made.stderr.split()[-1], made.stdout
+
+
+def vanish(server, key, stop):
     """Clients that leave at each point of a request, and some that send nonsense, until told to stop."""
     host, port = server.http_address.rsplit(":", 1)
     body = json.dumps({"prompt": "Maya said", "max_tokens": 200, "ignore_eos": True, "stream": True})
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n" \
-           "Authorization: Bearer key-a\r\n\r\n"
+           f"Authorization: Bearer {key}\r\n\r\n"
     request = (head + body).encode()
     nonsense = [b"\x16\x03\x01\x00", b"GET / HTTP/9.9\r\n\r\n", request.replace(b"200", b"\"x\""), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
     for i in range(10**9):
@@ -87,7 +93,7 @@ def held(server):
             "mib": metrics["process_resident_memory_bytes"] / 2**20, "tokens": metrics["sessa_generation_tokens_total"]}
 
 
-def load(binary, server, folder, seconds, seed):
+def load(binary, server, key, folder, seconds, seed):
     """One round of both protocols at once."""
     common = [f"--duration_seconds={seconds}", "--cancel_share=0.2", f"--tenants_file={folder}/tenants", "--noprogress",
               "--metrics_url=none", f"--seed={seed}", "--prefixes=3", "--prefix_tokens=64", "--prefix_share=0.5", "--turns=1-3",
@@ -97,7 +103,7 @@ def load(binary, server, folder, seconds, seed):
                 [binary, f"--url=http://{server.http_address}", "--rate=2", "--api=chat", "--prompt_as=text", *common],
                 [binary, f"--url=grpc://{server.grpc_address}", "--users=4", *common]]
     stop = threading.Event()
-    vanishing = threading.Thread(target=vanish, args=(server, stop))
+    vanishing = threading.Thread(target=vanish, args=(server, key, stop))
     vanishing.start()
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands]
     outputs = [run.communicate()[0] for run in runs]
@@ -120,15 +126,16 @@ def main():
 
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "keys").write_text("key-a a weight=2\nkey-b b\n", encoding="ascii")
-        pathlib.Path(folder, "tenants").write_text("key-a a 2\nkey-b b 1\n", encoding="ascii")
+        (key_a, line_a), (key_b, line_b) = (make_key(arguments.build_dir / "sessa-server", f) for f in ("a weight=2", "b"))
+        pathlib.Path(folder, "keys").write_text(line_a + line_b, encoding="ascii")
+        pathlib.Path(folder, "tenants").write_text(f"{key_a} a 2\n{key_b} b 1\n", encoding="ascii")
         server = ServerProcess(f"--api_keys_file={folder}/keys", "--max_num_seqs=16", "--state_cache_bytes=33554432")
         watcher = Watcher(server)
         try:
             watcher.start()
             begin = time.monotonic()
             while time.monotonic() - begin < arguments.seconds or len(rounds) < 3:
-                load(arguments.build_dir / "sessa-loadtest", server, folder,
+                load(arguments.build_dir / "sessa-loadtest", server, key_a, folder,
                      min(arguments.round_seconds, max(1, arguments.seconds / 4)), len(rounds) + 1)
                 rounds.append(held(server))
                 print(f"{time.monotonic() - begin:7.0f} s: {rounds[-1]['received']:.0f} requests, {rounds[-1]['tokens']:.0f} tokens, "
