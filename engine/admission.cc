@@ -61,11 +61,19 @@ absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting
   if (waiting_tokens > 0 && waiting_tokens + a.num_prompt_tokens > limits_.max_queued_tokens) {
     return refuse_full(absl::StrCat("max_queued_tokens: ", waiting_tokens, " prompt tokens wait already"));
   }
-  // A tenant takes at most half of the places that others leave, so that there is one for who comes next.
-  // Without keys there is one tenant, and it has them all.
-  const int mine = NumOf(a.tenant), others = static_cast<int>(waiting_.size()) - mine;
-  if (!a.tenant.empty() && mine >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
-    return refuse_full(absl::StrCat("max_queued_requests: ", mine, " requests of this key wait already"));
+  // A tenant takes at most half of the places and tokens that others leave, so that there are some for who
+  // comes next. Without keys there is one tenant, and it has them all.
+  const TenantUse mine = UseOf(a.tenant);
+  const int others = static_cast<int>(waiting_.size()) - mine.num_waiting;
+  if (!a.tenant.empty() && mine.num_waiting >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
+    return refuse_full(
+        absl::StrCat("max_queued_requests: ", mine.num_waiting, " requests of this key wait already"));
+  }
+  const int64_t others_tokens = waiting_tokens_ - mine.waiting_tokens;
+  if (!a.tenant.empty() && mine.num_waiting > 0 &&
+      mine.waiting_tokens + a.num_prompt_tokens > (limits_.max_queued_tokens - others_tokens + 1) / 2) {
+    return refuse_full(
+        absl::StrCat("max_queued_tokens: ", mine.waiting_tokens, " prompt tokens of this key wait already"));
   }
   const absl::Duration wait = PredictWait(a, now);
   if (wait <= absl::ZeroDuration()) return absl::OkStatus();
@@ -90,6 +98,8 @@ void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
   TenantUse& tenant = tenants_[a.tenant];
   tenant.weight = a.tenant_weight;
   ++tenant.num_waiting;
+  tenant.waiting_tokens += a.num_prompt_tokens;
+  waiting_tokens_ += a.num_prompt_tokens;
   waiting_[id] = {a.tenant,
                   a.tenant_weight,
                   a.priority,
@@ -105,6 +115,8 @@ void Admission::Leave(RequestId id, int num_cached_tokens) {
   if (it == waiting_.end()) return;
   TenantUse& tenant = tenants_[it->second.tenant];
   --tenant.num_waiting;
+  tenant.waiting_tokens -= it->second.num_prompt_tokens;
+  waiting_tokens_ -= it->second.num_prompt_tokens;
   if (num_cached_tokens >= 0) {
     tenant.served += it->second.prompt_seconds;
     prompt_tokens_ = kForget * prompt_tokens_ + static_cast<double>(it->second.num_prompt_tokens);
@@ -148,9 +160,9 @@ double Admission::AnswerSeconds(const Arrival& a) const {
   return a.n * rows * absl::ToDoubleSeconds(costs_.Predict(middle) - fixed + fixed / batch_);
 }
 
-int Admission::NumOf(const std::string& tenant) const {
+Admission::TenantUse Admission::UseOf(const std::string& tenant) const {
   const auto it = tenants_.find(tenant);
-  return it == tenants_.end() ? 0 : it->second.num_waiting;
+  return it == tenants_.end() ? TenantUse() : it->second;
 }
 
 // Seconds of this tenant's prompts, as predicted, in a second: what the others leave, and at least its share.
@@ -173,7 +185,7 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
     sum->num_sequences += w.num_sequences;
   };
   for (const auto& [id, w] : waiting_) {
-    if (w.priority > a.priority) continue;
+    if (w.tenant == a.tenant && w.priority > a.priority) continue;
     const double age = absl::ToDoubleSeconds(now - w.arrival);
     if (w.tenant != a.tenant) {
       auto& [weight, sum] = others[w.tenant];

@@ -89,16 +89,18 @@ class Admission {
   };
   struct TenantUse {
     int weight = 1, num_waiting = 0;
-    double served = 0;  // seconds of prompts computed since the last step that was observed
-    double rate = 0;    // of that, in a second, lately
+    int64_t waiting_tokens = 0;  // of their prompts
+    double served = 0;           // seconds of prompts computed since the last step that was observed
+    double rate = 0;             // of that, in a second, lately
   };
   double SpeedOf(const Arrival& arrival, double missed) const;
   double PromptSeconds(int64_t num_tokens) const;  // the engine's time, without prefix hits
   double AnswerSeconds(const Arrival& arrival) const;
-  int NumOf(const std::string& tenant) const;
+  TenantUse UseOf(const std::string& tenant) const;  // zeros when there is none
 
   const AdmissionLimits limits_;
   std::map<RequestId, Waiting> waiting_;      // taken, and their prompts are not computed
+  int64_t waiting_tokens_ = 0;                // of their prompts
   std::map<std::string, TenantUse> tenants_;  // those that wait or were served lately
   CostModel costs_;
   AnswerLengths lengths_;

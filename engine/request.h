@@ -84,7 +84,7 @@ struct Request {
   absl::Time deadline = absl::InfiniteFuture();
   std::string tenant;     // fairness and cache salt; empty: the default tenant
   int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
-  int priority = 0;       // lower first
+  int priority = 0;       // lower first, among the tenant's own requests
   std::shared_ptr<TokenSink> sink;
 };
 

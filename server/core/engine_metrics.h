@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "prometheus/metric_family.h"
+#include "server/core/tenants.h"
 
 namespace sessa {
 
@@ -21,6 +22,10 @@ class ConnectionStats;
 void AppendConnectionMetrics(const ConnectionStats& stats, std::vector<prometheus::MetricFamily>* families);
 
 void AppendEngineMetrics(const EngineStats& stats, std::vector<prometheus::MetricFamily>* families);
+
+// sessa_tenant_*, with the label tenant; none without tenants.
+void AppendTenantMetrics(const std::vector<TenantUse>& tenants,
+                         std::vector<prometheus::MetricFamily>* families);
 
 // process_*, with the names and meanings that Prometheus' own clients use; one that /proc does not tell is
 // left out.

@@ -18,7 +18,7 @@ constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
 GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model,
                                GenerationRequest request, std::vector<std::vector<int32_t>> prompts,
                                std::shared_ptr<EventQueue> queue, std::vector<RequestId> ids,
-                               absl::Time deadline, std::string tenant, RequestTicket ticket)
+                               absl::Time deadline, Tenants::Pass pass, RequestTicket ticket)
     : service_(service),
       model_(std::move(model)),
       request_(std::move(request)),
@@ -26,7 +26,7 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
       queue_(std::move(queue)),
       ids_(std::move(ids)),
       deadline_(deadline),
-      tenant_(std::move(tenant)),
+      pass_(std::move(pass)),
       ticket_(std::move(ticket)) {
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
@@ -45,7 +45,14 @@ GenerationImpl::~GenerationImpl() {
   ticket_.Finish(queue_->overflowed() ? Outcome::kSlowReader
                  : DeadlinePassed()   ? Outcome::kDeadline
                                       : Outcome::kCancelled);
-  service_->LeaveTenant(tenant_);
+  LeaveTenant();
+}
+
+// Prompts count whole, also of what was cancelled early: else who cancels gets them computed for nothing.
+void GenerationImpl::LeaveTenant() {
+  int64_t prompt_tokens = 0;
+  for (const std::vector<int32_t>& prompt : prompts_) prompt_tokens += static_cast<int64_t>(prompt.size());
+  pass_.End(prompt_tokens, usage_.completion_tokens);
 }
 
 void GenerationImpl::Cancel() {
@@ -220,7 +227,7 @@ void GenerationImpl::Finish() {
   } else {
     ticket_.Finish(error_);
   }
-  service_->LeaveTenant(tenant_);
+  LeaveTenant();
   done_ = true;
   ready_.push_back(GenerationEnd{error_, usage_});
 }

@@ -218,7 +218,8 @@ prometheus::MetricFamily Metrics::SuccessFamily() const {
   return family;
 }
 
-std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
+std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
+                            const std::vector<TenantUse>& tenants) {
   std::vector<prometheus::MetricFamily> all = families_->registry.Collect();
   auto gauge = [&all](const char* name, const char* help, double value,
                       std::vector<prometheus::ClientMetric::Label> labels = {}) {
@@ -234,6 +235,7 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
   all.push_back(SuccessFamily());
   AppendConnectionMetrics(connections_, &all);
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
+  AppendTenantMetrics(tenants, &all);
   for (prometheus::MetricFamily& family : all) {
     for (prometheus::ClientMetric& metric : family.metric) {
       metric.label.insert(metric.label.begin(), {"model_name", families_->model_name});

@@ -1,10 +1,12 @@
 // sessa-server: listens first, so that probes answer, then loads the model; takes requests until SIGTERM or
 // SIGINT, and drains. Prints one line on stdout, "ready http=HOST:PORT grpc=HOST:PORT admin=HOST:PORT"
-// (without the last when it is off); everything else goes to stderr. Exit codes: 0 after a drain, 1 with one
-// line that says what is wrong.
+// (without the last when it is off); everything else goes to stderr. SIGHUP reads the API keys and the TLS
+// files again. Exit codes: 0 after a drain, 1 with one line that says what is wrong.
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -14,11 +16,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "server/core/make_key.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
 #include "server/main/listener_watch.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
+#include "server/main/reload.h"
 #include "server/main/signals.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
@@ -32,6 +36,70 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 
 // Of probes and scrapers; descriptors are kept for them (FitConnections).
 constexpr int kMaxAdminConnections = 64;
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) return absl::NotFoundError(absl::StrCat("reading ", path));
+  return text.str();
+}
+
+absl::Status PrintNewKey(const std::string& tenant) {
+  const absl::StatusOr<NewKey> made = MakeKey(tenant);
+  if (!made.ok())
+    return absl::Status(made.status().code(), absl::StrCat("--make_key: ", made.status().message()));
+  std::printf("%s\n", made->line.c_str());
+  if (std::fflush(stdout) != 0) return absl::UnavailableError("--make_key: the line could not be written");
+  std::fprintf(stderr, "The key, shown this once: %s\n", made->key.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status PrintHashedKeys(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  std::fputs(HashKeys(*text).c_str(), stdout);
+  return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("--hash_keys: writing failed");
+}
+
+absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) {
+  absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
+  if (!keys.ok()) return keys.status();
+  if (const int plain = keys->num_plain_keys(); plain > 0) {
+    std::fprintf(
+        stderr,
+        "warning: %s holds %d API keys in plain text; sessa-server --hash_keys=%s prints it with hashes "
+        "in their place\n",
+        path.c_str(), plain, path.c_str());
+  }
+  const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
+  service->tenants().Reload(*std::move(keys));
+  return what;
+}
+
+// What is read again while the server runs. Read here for the first time.
+absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* service) {
+  std::vector<Watched> watched;
+  if (!options.api_keys_file.empty()) {
+    watched.emplace_back("API keys", std::vector{options.api_keys_file},
+                         [path = options.api_keys_file, service] { return ReadKeys(path, service); });
+  }
+  for (Watched& files : watched) {
+    if (const absl::StatusOr<std::string> read = files.Read(); !read.ok()) return read.status();
+  }
+  return watched;
+}
+
+Watched WatchTls(const TlsFiles& files, TlsContext* tls) {
+  std::vector<std::string> paths = {files.cert, files.key};
+  if (!files.client_ca.empty()) paths.push_back(files.client_ca);
+  Watched watched("TLS files", std::move(paths), [tls]() -> absl::StatusOr<std::string> {
+    if (absl::Status reloaded = tls->Reload(); !reloaded.ok()) return reloaded;
+    return std::string("in use for new connections");
+  });
+  watched.Read().IgnoreError();  // remembers what they were; they have just been read
+  return watched;
+}
 
 struct Servers {
   std::unique_ptr<TlsContext> tls;
@@ -99,24 +167,25 @@ absl::Status Run(const MainOptions& options) {
   service_options.model_name = options.served_model_name;
   service_options.limits = options.limits;
   service_options.access_log = options.access_log;
-  if (!options.api_keys_file.empty()) {
-    absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys_file);
-    if (!keys.ok()) return keys.status();
-    service_options.api_keys = *std::move(keys);
-  }
   Service service(std::move(service_options));
+  absl::StatusOr<std::vector<Watched>> watched = Watch(options, &service);
+  if (!watched.ok()) return watched.status();
   absl::StatusOr<Servers> servers = Listen(options, &service);
   if (!servers.ok()) return servers.status();
 
+  if (servers->tls != nullptr) watched->push_back(WatchTls(options.tls, servers->tls.get()));
+  Reloader reloader(*std::move(watched));
   Events events;
-  SignalThread signals([&events, &service](int count) {
-    if (count > 1) {
-      std::fprintf(stderr, "second signal: ending what runs\n");
-      service.Drain(absl::Now());
-    }
-    absl::MutexLock lock(&events.mutex);
-    events.num_signals = count;
-  });
+  SignalThread signals(
+      [&events, &service](int count) {
+        if (count > 1) {
+          std::fprintf(stderr, "second signal: ending what runs\n");
+          service.Drain(absl::Now());
+        }
+        absl::MutexLock lock(&events.mutex);
+        events.num_signals = count;
+      },
+      [&reloader] { reloader.ReadAll(); });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
     absl::MutexLock lock(&events.mutex);
@@ -184,7 +253,10 @@ absl::Status Run(const MainOptions& options) {
 int main(int argc, char** argv) {
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
-  const absl::Status status = options.ok() ? sessa::Run(*options) : options.status();
+  const absl::Status status = !options.ok()                 ? options.status()
+                              : !options->make_key.empty()  ? sessa::PrintNewKey(options->make_key)
+                              : !options->hash_keys.empty() ? sessa::PrintHashedKeys(options->hash_keys)
+                                                            : sessa::Run(*options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "sessa-server: %s\n", std::string(status.message()).c_str());
   return 1;

@@ -35,7 +35,7 @@ class Handlers {
   };
   Handlers(Service* service, Scope scope) : service_(service), scope_(scope) {}  // `service` outlives this
 
-  // 400, 404, 405, 401, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
+  // 400, 404, 405, 401, 429, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
   // Marks the exchange as refused with `status` before it came to Handle (413 while reading, 408, a client
   // that left).
@@ -59,6 +59,7 @@ class Handlers {
   const Limits& limits() const { return service_->limits(); }
 
  private:
+  std::optional<Reply> JudgeWork(Exchange* exchange) const;  // Judge, once the tenant is known
   Result Dispatch(Exchange* exchange, const std::string& body) const;
   Result Generate(Exchange* exchange, const std::string& body) const;
   Reply Probe(const absl::Status& status, Endpoint endpoint) const;

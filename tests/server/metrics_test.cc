@@ -32,7 +32,7 @@ TEST(MetricsTest, ATicketCountsOneOutcomeAndOneStatus) {
   Metrics metrics("m", "1");
   RequestTicket(&metrics, "rest").Finish(Outcome::kStop);
   RequestTicket(&metrics, "rest").Finish(Outcome::kInvalid, 413);
-  RequestTicket(&metrics, "kserve").Finish(TenantLimitError("too many"));
+  RequestTicket(&metrics, "kserve").Finish(TenantLimitError("too many", absl::Seconds(1)));
   RequestTicket(&metrics, "grpc").Finish(absl::ResourceExhaustedError("the queue is full"));
   {
     RequestTicket twice(&metrics, "grpc");
