@@ -68,6 +68,17 @@ absl::StatusOr<std::vector<Watched>> Watch(const MainOptions& options, Service* 
   return watched;
 }
 
+Watched WatchTls(const TlsFiles& files, TlsContext* tls) {
+  std::vector<std::string> paths = {files.cert, files.key};
+  if (!files.client_ca.empty()) paths.push_back(files.client_ca);
+  Watched watched("TLS files", std::move(paths), [tls]() -> absl::StatusOr<std::string> {
+    if (absl::Status reloaded = tls->Reload(); !reloaded.ok()) return reloaded;
+    return std::string("in use for new connections");
+  });
+  watched.Read().IgnoreError();  // remembers what they were; they have just been read
+  return watched;
+}
+
 struct Servers {
   std::unique_ptr<TlsContext> tls;
   std::unique_ptr<RestServer> admin, rest;
@@ -141,6 +152,7 @@ absl::Status Run(const MainOptions& options) {
   absl::StatusOr<Servers> servers = Listen(options, &service);
   if (!servers.ok()) return servers.status();
 
+  if (servers->tls != nullptr) watched->push_back(WatchTls(options.tls, servers->tls.get()));
   Reloader reloader(*std::move(watched));
   Events events;
   SignalThread signals(
@@ -153,10 +165,7 @@ absl::Status Run(const MainOptions& options) {
         events.num_signals = count;
         events.news.notify_all();
       },
-      [&reloader, &servers] {
-        reloader.ReadAll();
-        if (servers->tls != nullptr) servers->tls->Reload().IgnoreError();  // which it has logged
-      });
+      [&reloader] { reloader.ReadAll(); });
   std::thread loader([&events, &options, &service] {
     absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
     MutexLock lock(&events.mutex);

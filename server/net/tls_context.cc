@@ -12,7 +12,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "boost/asio/buffer.hpp"
-#include "server/core/log.h"
 
 namespace sessa {
 namespace {
@@ -59,35 +58,13 @@ absl::Status RequireClients(SSL_CTX* context, const std::string& pem, const std:
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Load(TlsFiles files, ConnectionStats* stats,
-                                                             absl::Duration poll_interval) {
+absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Load(TlsFiles files, ConnectionStats* stats) {
   std::unique_ptr<TlsContext> tls(new TlsContext(std::move(files), stats));
-  {
-    absl::MutexLock lock(&tls->reload_mutex_);
-    absl::StatusOr<Pem> pem = tls->Read();
-    if (!pem.ok()) return pem.status();
-    if (absl::Status used = tls->Use(*pem); !used.ok()) return used;
-  }
-  tls->poller_ = std::thread([tls = tls.get(), poll_interval] { tls->Poll(poll_interval); });
+  absl::MutexLock lock(&tls->reload_mutex_);
+  absl::StatusOr<Pem> pem = tls->Read();
+  if (!pem.ok()) return pem.status();
+  if (absl::Status used = tls->Use(*pem); !used.ok()) return used;
   return tls;
-}
-
-void TlsContext::Poll(absl::Duration interval) {
-  MutexLock stop_lock(&stop_mutex_);
-  const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(stop_mutex_) { return stop_; };
-  while (!WaitUntil(&stopped_, &stop_mutex_, MonotonicNow() + interval, stopped)) {
-    absl::MutexLock lock(&reload_mutex_);
-    ReloadLocked(/*only_news=*/true).IgnoreError();  // logged
-  }
-}
-
-TlsContext::~TlsContext() {
-  {
-    MutexLock lock(&stop_mutex_);
-    stop_ = true;
-  }
-  stopped_.notify_one();
-  if (poller_.joinable()) poller_.join();
 }
 
 TlsContext::Context TlsContext::For(Listener listener) const {
@@ -97,21 +74,10 @@ TlsContext::Context TlsContext::For(Listener listener) const {
 
 absl::Status TlsContext::Reload() {
   absl::MutexLock lock(&reload_mutex_);
-  return ReloadLocked(/*only_news=*/false);
-}
-
-absl::Status TlsContext::ReloadLocked(bool only_news) {
   absl::StatusOr<Pem> pem = Read();
-  if (only_news && pem.ok() && *pem == last_) return absl::OkStatus();
-  // A file that is gone for a moment while it is replaced is no news yet.
-  if (only_news && !pem.ok()) return pem.status();
+  if (pem.ok() && *pem == in_use_) return absl::OkStatus();
   const absl::Status status = pem.ok() ? Use(*pem) : pem.status();
   stats_->OnTlsReload(status.ok());
-  if (status.ok()) {
-    Log(absl::StrCat("tls: ", files_.cert, " is in use for new connections"));
-  } else {
-    Log(absl::StrCat("tls: the old certificate stays: ", status.message()));
-  }
   return status;
 }
 
@@ -132,7 +98,6 @@ absl::StatusOr<TlsContext::Pem> TlsContext::Read() const {
 }
 
 absl::Status TlsContext::Use(const Pem& pem) {
-  last_ = pem;
   const auto& [cert, key, client_ca] = pem;
   Context contexts[2];
   for (const Listener listener : {Listener::kHttp, Listener::kGrpc}) {
@@ -166,6 +131,7 @@ absl::Status TlsContext::Use(const Pem& pem) {
     }
     contexts[listener == Listener::kGrpc] = std::move(context);
   }
+  in_use_ = pem;
   absl::MutexLock lock(&mutex_);
   http_ = std::move(contexts[0]);
   grpc_ = std::move(contexts[1]);

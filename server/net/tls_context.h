@@ -1,21 +1,17 @@
 // The certificate of both ports, and what is asked of clients: TLS 1.2 or newer, without renegotiation, and a
-// certificate of their own when a CA is named. The files are read again on Reload and when their contents
-// change (Kubernetes swaps a link): new connections get the new certificate, those that are open keep theirs,
-// and files that do not fit together leave the old ones in use. Thread-safe.
+// certificate of their own when a CA is named. After a Reload new connections get the new certificate, and
+// those that are open keep theirs; files that do not fit together leave the old ones in use. Thread-safe.
 #pragma once
 
 #include <array>
-#include <condition_variable>
 #include <memory>
 #include <string>
-#include <thread>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "boost/asio/ssl/context.hpp"
-#include "engine/monotonic.h"
 #include "server/net/connection_stats.h"
 
 namespace sessa {
@@ -30,16 +26,14 @@ class TlsContext {
  public:
   using Context = std::shared_ptr<boost::asio::ssl::context>;
 
-  // INVALID_ARGUMENT names the file. `stats` outlives this; the files are looked at every `poll_interval`.
-  static absl::StatusOr<std::unique_ptr<TlsContext>> Load(TlsFiles files, ConnectionStats* stats,
-                                                          absl::Duration poll_interval = absl::Seconds(5));
-  ~TlsContext();
+  // INVALID_ARGUMENT names the file. `stats` outlives this.
+  static absl::StatusOr<std::unique_ptr<TlsContext>> Load(TlsFiles files, ConnectionStats* stats);
 
   // For one new connection; a TLS stream made of it keeps what it needs. ALPN names h2 for gRPC, else
   // http/1.1.
   Context For(Listener listener) const;
 
-  // Reads the files now. On error the old certificate stays, and the error has been logged and counted.
+  // Reads the files. On error the old ones stay in use. Counts, unless they hold what they did.
   absl::Status Reload();
 
  private:
@@ -49,18 +43,13 @@ class TlsContext {
   TlsContext(TlsFiles files, ConnectionStats* stats) : files_(std::move(files)), stats_(stats) {}
   absl::StatusOr<Pem> Read() const;
   absl::Status Use(const Pem& pem) ABSL_EXCLUSIVE_LOCKS_REQUIRED(reload_mutex_);
-  absl::Status ReloadLocked(bool only_news) ABSL_EXCLUSIVE_LOCKS_REQUIRED(reload_mutex_);
 
   const TlsFiles files_;
   ConnectionStats* const stats_;
-  absl::Mutex reload_mutex_;                 // taken before mutex_, held while files are read
-  Pem last_ ABSL_GUARDED_BY(reload_mutex_);  // tried last, in use or not
+  absl::Mutex reload_mutex_;  // taken before mutex_, held while files are read
+  Pem in_use_ ABSL_GUARDED_BY(reload_mutex_);
   mutable absl::Mutex mutex_;
   Context http_ ABSL_GUARDED_BY(mutex_), grpc_ ABSL_GUARDED_BY(mutex_);
-  Mutex stop_mutex_;
-  std::condition_variable_any stopped_;
-  bool stop_ ABSL_GUARDED_BY(stop_mutex_) = false;
-  std::thread poller_;
 };
 
 }  // namespace sessa

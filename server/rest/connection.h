@@ -48,6 +48,7 @@ class ConnectionRegistry {
   // come; false when none is idle.
   bool EvictIdle();
   int size() const;
+  int num_evicted() const;  // of them: asked to end by EvictIdle
   std::vector<std::shared_ptr<Connection>> All() const;
   // False at the deadline.
   bool WaitUntilEmpty(absl::Time deadline) const;
@@ -56,6 +57,7 @@ class ConnectionRegistry {
   struct Entry {
     std::weak_ptr<Connection> connection;
     std::optional<std::list<Connection*>::iterator> idle;  // its place in idle_
+    bool evicted = false;
   };
   void SetIdleLocked(Connection* key, Entry* entry, bool idle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -66,6 +68,7 @@ class ConnectionRegistry {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<Connection*, Entry> connections_ ABSL_GUARDED_BY(mutex_);
   std::list<Connection*> idle_ ABSL_GUARDED_BY(mutex_);  // the longest idle first
+  int num_evicted_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // What connections of a server share; constant but for the registry.

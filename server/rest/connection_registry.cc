@@ -1,4 +1,6 @@
 // The connections that live; see connection.h.
+#include <utility>
+
 #include "server/rest/connection.h"
 
 namespace sessa {
@@ -16,6 +18,7 @@ void ConnectionRegistry::Remove(Connection* key) {
   const auto it = connections_.find(key);
   if (it == connections_.end()) return;
   SetIdleLocked(key, &it->second, false);
+  num_evicted_ -= it->second.evicted;
   connections_.erase(it);
   if (connections_.empty()) emptied_.notify_all();
   stats_->OnClosed(listener_);
@@ -45,7 +48,8 @@ bool ConnectionRegistry::EvictIdle() {
       if (idle_.empty()) return false;
       Connection* const key = idle_.front();
       Entry& entry = connections_.at(key);
-      SetIdleLocked(key, &entry, false);  // asked once
+      SetIdleLocked(key, &entry, false);
+      num_evicted_ += !std::exchange(entry.evicted, true);
       longest = entry.connection.lock();  // null: it is about to leave by itself
     }
   }
@@ -62,6 +66,11 @@ void ConnectionRegistry::Close() {
 int ConnectionRegistry::size() const {
   MutexLock lock(&mutex_);
   return static_cast<int>(connections_.size());
+}
+
+int ConnectionRegistry::num_evicted() const {
+  absl::MutexLock lock(&mutex_);
+  return num_evicted_;
 }
 
 std::vector<std::shared_ptr<Connection>> ConnectionRegistry::All() const {

@@ -100,10 +100,11 @@ class RestServer::Impl {
   // On the acceptor's thread.
   void OnAccepted(ScopedFd fd, bool is_own) {
     const int num_open = registry_->size();
-    const bool is_full = !is_own && num_open >= options_.max_connections;
+    // In a burst those that give way are slower to close than others to come: each makes room for one.
+    const bool is_full = !is_own && num_open - registry_->num_evicted() >= options_.max_connections;
     const bool evicted = is_full && registry_->EvictIdle();
     const bool tls = options_.tls != nullptr && !is_own;
-    if (is_full && num_open >= options_.max_connections + kSpareHttpConnections) {
+    if (!is_own && num_open >= options_.max_connections + kSpareHttpConnections) {
       stats_->OnRefused(listener_, Refusal::kLimit);
       return TurnAway(fd, tls);
     }

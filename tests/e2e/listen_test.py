@@ -122,7 +122,7 @@ class TlsTest(unittest.TestCase):
         # A certificate without its key: the old one stays.
         second = make_certificate(self.folder, "second")
         os.replace(second[0], self.cert)
-        wait_until(lambda: "the old certificate stays" in server.stderr())
+        wait_until(lambda: "TLS files stay as they were" in server.stderr())
         self.assertEqual(self.common_name(server.http_address), "first")
         os.replace(second[1], self.key)
         for where in (server.http_address, server.grpc_address):
