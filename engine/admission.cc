@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -99,6 +100,10 @@ void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
   tenant.weight = a.tenant_weight;
   ++tenant.num_waiting;
   tenant.waiting_tokens += a.num_prompt_tokens;
+  const double left = std::exp(-absl::ToDoubleSeconds(now - tenant.last_taken) / kSpeedSeconds);
+  for (double& rate : tenant.taken) rate *= left;
+  tenant.taken[Bucket(a.num_prompt_tokens)] += PromptSeconds(a.num_prompt_tokens) / kSpeedSeconds;
+  tenant.last_taken = now;
   waiting_tokens_ += a.num_prompt_tokens;
   waiting_[id] = {a.tenant,
                   a.tenant_weight,
@@ -176,6 +181,22 @@ double Admission::SpeedOf(const Arrival& a, double missed) const {
   return std::max({prompt_speed_ - others, prompt_speed_ * a.tenant_weight / weights, kMinSpeed});
 }
 
+int Admission::Bucket(int64_t num_tokens) {
+  return std::clamp(static_cast<int>(4 * std::log2(static_cast<double>(std::max<int64_t>(1, num_tokens)))), 0,
+                    kBuckets - 1);
+}
+
+double Admission::ShareOfOvertakers(const Arrival& a, double missed, absl::Time now) const {
+  const auto it = tenants_.find(a.tenant);
+  if (it == tenants_.end()) return 0;
+  const auto& taken = it->second.taken;
+  const double shorter = std::accumulate(taken.begin(), taken.begin() + Bucket(a.num_prompt_tokens), 0.0);
+  const double left = std::exp(-absl::ToDoubleSeconds(now - it->second.last_taken) / kSpeedSeconds);
+  // Whom age puts first has one step after each kMaxOvertakes of the shorter ones'.
+  constexpr double kMost = Scheduler::kMaxOvertakes / (Scheduler::kMaxOvertakes + 1.0);
+  return std::min(kMost, shorter * left * missed / SpeedOf(a, missed));
+}
+
 absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
   Ahead mine, aged;
   std::map<std::string, std::pair<int, Ahead>> others;  // by tenant, with the weight
@@ -216,9 +237,11 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
   }
   const double missed = prompt_tokens_ > 0 ? 1 - cached_tokens_ / prompt_tokens_ : 1;
   const double without_slot = std::max(0.0, 1 - num_free_slots_ / all.num_sequences);
+  const double own = 1 - ShareOfOvertakers(a, missed, now);
   return absl::Seconds(
       std::max({all.prompt_seconds * missed / std::max(prompt_speed_, kMinSpeed),
-                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}));
+                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}) /
+      own);
 }
 
 }  // namespace sessa

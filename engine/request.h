@@ -1,5 +1,5 @@
 // What a client of the engine hands in and gets back: token ids, never text. Values here are validated by
-// Engine::Submit; the server's own limits (stop strings, n, body size) come before.
+// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are MonotonicNow()'s.
 #pragma once
 
 #include <cstdint>

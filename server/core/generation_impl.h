@@ -26,12 +26,11 @@ class GenerationImpl final : public Generation {
   // is for the raw log-probabilities of echoed prompts.
   GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
                  std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                 std::vector<RequestId> ids, absl::Time deadline, std::string tenant, RequestTicket ticket,
+                 std::vector<RequestId> ids, absl::Time deadline, Tenants::Pass pass, RequestTicket ticket,
                  ByteBudget::Lease prompt_lease);
   ~GenerationImpl() override;
 
   std::optional<GenerationEvent> TryNext() override;
-  std::optional<GenerationEvent> Next(absl::Time deadline) override;
   void SetNotify(std::function<void()> notify) override { queue_->SetNotify(std::move(notify)); }
   void Cancel() override;
   void Abandon(const absl::Status& why) override;
@@ -57,6 +56,7 @@ class GenerationImpl final : public Generation {
   bool DeadlinePassed() const;
   // Its queue reached a bound; a whole answer's is read as fast as can be, only the budget can end it.
   bool slow_reader() const { return request_.stream && queue_->overflowed(); }
+  void LeaveTenant();
   void Finish();
 
   Service* const service_;
@@ -66,7 +66,7 @@ class GenerationImpl final : public Generation {
   const std::shared_ptr<EventQueue> queue_;
   const std::vector<RequestId> ids_;
   const absl::Time deadline_;
-  const std::string tenant_;
+  Tenants::Pass pass_;
   RequestTicket ticket_;
 
   std::vector<Choice> choices_;  // [prompts * n]

@@ -188,8 +188,8 @@ void GenerateStream::OnDone() {
     absl::MutexLock lock(&mutex_);
     done_ = true;
     generation = std::move(generation_);
-    AccessRecord record = {"grpc",      "Generate", absl::StatusCodeToString(status_.code()),
-                           request_id_, start_,     absl::Now()};
+    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_,
+                           MonotonicNow() - start_};
     record.usage = generation != nullptr ? generation->usage() : usage_;
     if (!status_.ok()) record.error = Describe(status_).code;
     WriteAccess(record, access_log_);

@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/monotonic.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/access_log.h"
@@ -64,7 +65,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   grpc::CallbackServerContext* const context_;
   const std::string request_id_;
   const AccessLogFormat access_log_;
-  const absl::Time start_ = absl::Now();
+  const absl::Time start_ = MonotonicNow();
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 

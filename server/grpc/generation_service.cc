@@ -97,6 +97,11 @@ absl::StatusOr<std::string> GenerationService::Tenant(const grpc::CallbackServer
   return service_->Authenticate(absl::string_view(it->second.data(), it->second.size()));
 }
 
+absl::Status GenerationService::TakeRequest(const grpc::CallbackServerContext& context) const {
+  absl::StatusOr<std::string> tenant = Tenant(context);
+  return tenant.ok() ? service_->tenants().TakeRequest(*tenant) : tenant.status();
+}
+
 grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                          const pb::GenerateRequest* request) {
   RequestTicket ticket = service_->Begin("grpc");
@@ -114,6 +119,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   if (!lease.ok()) return reject(lease.status());
   absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
@@ -170,7 +176,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const pb::TokenizeRequest* request,
                                                       pb::TokenizeReply* reply) {
-  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
   return OnTextPool(context, *request, [this, request, reply] { return TokenizeText(*request, reply); });
 }
 
@@ -205,7 +211,7 @@ absl::Status GenerationService::TokenizeText(const pb::TokenizeRequest& request,
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const pb::DetokenizeRequest* request,
                                                         pb::DetokenizeReply* reply) {
-  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
   return OnTextPool(context, *request, [this, request, reply] {
     const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
     absl::StatusOr<std::string> text =

@@ -57,6 +57,7 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
   void WatchStreams();
 
   absl::StatusOr<std::string> Tenant(const grpc::CallbackServerContext& context) const;
+  absl::Status TakeRequest(const grpc::CallbackServerContext& context) const;  // of a known tenant
 
   sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::chrono::nanoseconds write_timeout_;

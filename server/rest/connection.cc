@@ -6,17 +6,17 @@
 #include <netinet/tcp.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdio>
 #include <exception>
 #include <functional>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "boost/asio/dispatch.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/ssl/stream.hpp"
+#include "server/core/log.h"
 #include "server/rest/epoch_timer.h"
 #include "server/rest/http_read.h"
 #include "server/rest/reply_writer.h"
@@ -262,7 +262,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         if (exchange_->head.version >= 11) pending_ += "0\r\n\r\n";
       }
     } catch (const std::exception& e) {
-      std::fprintf(stderr, "rest: %s: %s\n", exchange_->head.path.c_str(), e.what());
+      Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()));
       return Close();
     }
     // If neither, the call's notification comes when there is news.

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "boost/beast/http/error.hpp"
+#include "boost/system/errc.hpp"
 
 namespace sessa {
 namespace {
@@ -38,6 +40,32 @@ RequestHead HeadOf(const RequestParser& parser) {
   return head;
 }
 
+boost::system::error_code CheckFraming(const RequestParser& parser) {
+  const auto& message = parser.get();
+  const absl::string_view host = View(message[http::field::host]);
+  const bool fit_host = std::all_of(host.begin(), host.end(), [](char c) {
+    return absl::ascii_isgraph(c) && !absl::StrContains(",/\\?#@\"<>", c);
+  });
+  if (message.count(http::field::host) > 1 || !fit_host) return http::error::bad_field;
+  const absl::string_view length = View(message[http::field::content_length]);
+  const size_t num_lengths = message.count(http::field::content_length);
+  // The parser takes "5, 5" and repetitions, which RFC 9110 (8.6) lets a server refuse.
+  if (num_lengths > 1 || !std::all_of(length.begin(), length.end(), absl::ascii_isdigit))
+    return http::error::bad_content_length;
+  const size_t num_encodings = message.count(http::field::transfer_encoding);
+  if (num_encodings == 0) return {};
+  const absl::string_view encoding = View(message[http::field::transfer_encoding]);
+  if (num_lengths > 0 || num_encodings > 1 || message.version() < 11)
+    return http::error::bad_transfer_encoding;
+  if (absl::EqualsIgnoreCase(encoding, "chunked")) return {};
+  // Chunked last and once, after others: these are what is not known.
+  const size_t comma = encoding.rfind(',');
+  const bool others = comma != encoding.npos && encoding.find_first_not_of(", \t") < comma;
+  if (parser.chunked() && others && absl::EndsWithIgnoreCase(encoding, "chunked"))
+    return make_error_code(boost::system::errc::not_supported);
+  return http::error::bad_transfer_encoding;
+}
+
 void SkipBlankLines(boost::beast::flat_buffer* buffer) {
   while (buffer->size() > 0) {
     const char c = *static_cast<const char*>(buffer->data().data());
@@ -56,6 +84,8 @@ std::optional<Reply> ReplyToReadError(boost::system::error_code ec, bool timed_o
     return ErrorReply(413, "request_too_large",
                       absl::StrCat("The body is larger than ", limits.max_body_bytes, " bytes."));
   }
+  if (ec == boost::system::errc::not_supported)
+    return ErrorReply(501, "not_implemented", "The only Transfer-Encoding that is taken is chunked.");
   const bool is_http = ec.category() == make_error_code(http::error::bad_method).category();
   if (!is_http || ec == http::error::end_of_stream || ec == http::error::partial_message) return std::nullopt;
   return ErrorReply(400, "bad_request", absl::StrCat("The request is not valid HTTP: ", ec.message(), "."));

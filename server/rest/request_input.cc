@@ -44,7 +44,10 @@ RequestInput::State RequestInput::Parse(boost::system::error_code* error) {
     buffer_.consume(used);
     if (*error == http::error::need_more) break;
     if (*error) return State::kFailed;
-    if (!in_body_ && parser_->is_header_done()) return State::kHeader;
+    if (!in_body_ && parser_->is_header_done()) {
+      *error = CheckFraming(*parser_);
+      return *error ? State::kFailed : State::kHeader;
+    }
     if (in_body_ && parser_->is_done()) return State::kBody;
     if (used == 0) break;
   }

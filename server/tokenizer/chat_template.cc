@@ -49,9 +49,11 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::stri
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir) {
-  if (!std::filesystem::exists(dir + "/tokenizer.json")) return nullptr;
+  if (std::error_code ignored; !std::filesystem::exists(dir + "/tokenizer.json", ignored)) return nullptr;
   std::string bos, eos, source;
-  if (auto text = ReadTextFile(dir + "/tokenizer_config.json"); text.ok()) {
+  auto text = ReadOptionalFile(dir + "/tokenizer_config.json");
+  if (!text.ok()) return text.status();
+  if (!text->empty()) {
     auto config = ParseJsonFile(*text, dir + "/tokenizer_config.json");
     if (!config.ok()) return config.status();
     for (auto [key, token] : {std::pair{"bos_token", &bos}, {"eos_token", &eos}}) {
@@ -63,20 +65,29 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
     if (!of_config.ok()) return of_config.status();
     source = *std::move(of_config);
   }
-  if (auto text = ReadTextFile(dir + "/chat_template.jinja"); text.ok()) source = *std::move(text);
+  auto file = ReadOptionalFile(dir + "/chat_template.jinja");
+  if (!file.ok()) return file.status();
+  if (!file->empty()) source = *std::move(file);
   return FromSource(source.empty() ? std::string(kDefault) : source, std::move(bos), std::move(eos));
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
-                                                 bool add_generation_prompt) const {
-  json::array list;
-  for (const ChatMessage& m : messages)
-    list.push_back(json::object{{"role", m.role}, {"content", m.content}});
-  const json::object context{{"messages", std::move(list)},
-                             {"add_generation_prompt", add_generation_prompt},
-                             {"bos_token", bos_token_},
-                             {"eos_token", eos_token_}};
-  return jinja::Evaluate(statements_, context);
+                                                 bool add_generation_prompt,
+                                                 const std::atomic<bool>* cancelled) const {
+  jinja::Budget budget(jinja::RenderLimits(), cancelled);
+  jinja::ListBuilder list(&budget);
+  for (const ChatMessage& m : messages) {
+    jinja::DictBuilder message(&budget);
+    message.Add("role", budget.Text(m.role));
+    message.Add("content", budget.Text(m.content));
+    list.Append(message.Finish());
+  }
+  return jinja::Evaluate(statements_,
+                         {{"messages", list.Finish()},
+                          {"add_generation_prompt", jinja::Value(add_generation_prompt)},
+                          {"bos_token", budget.Text(bos_token_)},
+                          {"eos_token", budget.Text(eos_token_)}},
+                         &budget);
 }
 
 }  // namespace sessa

@@ -2,6 +2,7 @@
 // subset: what published chat templates use; see jinja_parser.h). Constant after loading, thread-safe.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,9 +32,10 @@ class ChatTemplate {
       "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
       "{% if add_generation_prompt %}assistant:{% endif %}";
 
-  // INVALID_ARGUMENT: what the template raised, or where it failed.
-  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
-                                     bool add_generation_prompt) const;
+  // INVALID_ARGUMENT: what the template raised, where it failed, or which of the limits in jinja_budget.h it
+  // reached. CANCELLED soon after `cancelled`, which may be null, has become true.
+  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                                     const std::atomic<bool>* cancelled = nullptr) const;
 
  private:
   ChatTemplate() = default;

@@ -1,11 +1,12 @@
 // The syntax tree of a chat template. Built by JinjaParser, constant afterwards, walked by JinjaEvaluator.
 #pragma once
 
-#include <boost/json/value.hpp>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "server/tokenizer/jinja_value.h"
 
 namespace sessa::jinja {
 
@@ -28,8 +29,9 @@ struct Expression {
   using Ptr = std::unique_ptr<Expression>;
   Kind kind;
   int line = 0;
+  int depth = 1;  // of the tree below; the parser bounds it, as the evaluator recurses
   std::string name;
-  boost::json::value literal;
+  Value literal;
   std::vector<Ptr> children;
   std::vector<std::pair<std::string, Ptr>> named;  // keyword arguments
 };

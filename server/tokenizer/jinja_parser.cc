@@ -7,52 +7,26 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "server/tokenizer/jinja_lexer.h"
+#include "server/tokenizer/jinja_cursor.h"
 
 namespace sessa::jinja {
 namespace {
 
-constexpr int kMaxDepth = 100;
 using K = Token::Kind;
 using E = Expression::Kind;
 
-class Parser {
+class Parser : private TokenCursor {
  public:
-  explicit Parser(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
+  explicit Parser(std::vector<Token> tokens) : TokenCursor(std::move(tokens), kMaxNesting) {}
 
   absl::StatusOr<std::vector<Statement>> Run() {
     std::vector<Statement> statements = Body({});
     if (Peek().kind != K::kEnd) Fail(absl::StrCat("unexpected '", Peek(1).text, "'"));
-    if (!status_.ok()) return status_;
+    if (!ok()) return status();
     return statements;
   }
 
  private:
-  // Past an error everything looks like the end, so that all loops stop.
-  const Token& Peek(size_t ahead = 0) const {
-    return status_.ok() && at_ + ahead < tokens_.size() ? tokens_[at_ + ahead] : tokens_.back();
-  }
-  Token Next() {
-    Token token = Peek();
-    if (at_ + 1 < tokens_.size()) ++at_;
-    return token;
-  }
-  void Fail(const std::string& what) {
-    if (status_.ok())
-      status_ =
-          absl::InvalidArgumentError(absl::StrCat("chat template, line ", tokens_[at_].line, ": ", what));
-  }
-  bool TakeSymbol(std::string_view s) { return Peek().Is(K::kSymbol, s) && (Next(), true); }
-  bool TakeName(std::string_view s) { return Peek().Is(K::kName, s) && (Next(), true); }
-  void Expect(K kind, std::string_view text, const char* what) {
-    if (Peek().kind != kind || (!text.empty() && Peek().text != text))
-      return Fail(absl::StrCat("expected ", what));
-    Next();
-  }
-  std::string Name() {
-    if (Peek().kind != K::kName) Fail("expected a name");
-    return Next().text;
-  }
   Expression::Ptr Make(E kind, std::string name = "") {
     auto e = std::make_unique<Expression>();
     e->kind = kind;
@@ -61,19 +35,23 @@ class Parser {
     return e;
   }
 
-  struct Nested {  // counts the depth of recursion: a hostile template must not end the stack
-    explicit Nested(Parser* p) : parser(p) {
-      if (++p->depth_ > kMaxDepth) p->Fail("nested too deep");
-    }
-    ~Nested() { --parser->depth_; }
-    Parser* parser;
-  };
+  // Puts `child` under `e`; null stands for something left out. A chain of operators is as deep as it is
+  // long.
+  void Add(Expression* e, Expression::Ptr child) {
+    Deepen(e, child.get());
+    e->children.push_back(std::move(child));
+  }
+  void Deepen(Expression* e, const Expression* child) {
+    if (child != nullptr) e->depth = std::max(e->depth, child->depth + 1);
+    if (e->depth > kMaxExpressionDepth)
+      Fail("an expression is nested too deep, or a chain of operators too long");
+  }
 
   // Statements up to a tag with one of the `ends` (not consumed).
   std::vector<Statement> Body(std::initializer_list<std::string_view> ends) {
     const Nested nested(this);
     std::vector<Statement> out;
-    while (status_.ok() && Peek().kind != K::kEnd) {
+    while (ok() && Peek().kind != K::kEnd) {
       if (Peek().kind == K::kBlockBegin && std::find(ends.begin(), ends.end(), Peek(1).text) != ends.end())
         break;
       if (Peek().kind == K::kBlockBegin &&
@@ -165,13 +143,13 @@ class Parser {
 
   Expression::Ptr Binary(std::string op, Expression::Ptr left, Expression::Ptr right) {
     auto e = Make(E::kBinary, std::move(op));
-    e->children.push_back(std::move(left));
-    e->children.push_back(std::move(right));
+    Add(e.get(), std::move(left));
+    Add(e.get(), std::move(right));
     return e;
   }
   Expression::Ptr Unary(std::string op, Expression::Ptr of) {
     auto e = Make(E::kUnary, std::move(op));
-    e->children.push_back(std::move(of));
+    Add(e.get(), std::move(of));
     return e;
   }
 
@@ -180,9 +158,9 @@ class Parser {
     auto value = Or();
     while (TakeName("if")) {
       auto e = Make(E::kTernary);
-      e->children.push_back(std::move(value));
-      e->children.push_back(Or());
-      e->children.push_back(TakeName("else") ? Ternary() : nullptr);
+      Add(e.get(), std::move(value));
+      Add(e.get(), Or());
+      Add(e.get(), TakeName("else") ? Ternary() : nullptr);
       value = std::move(e);
     }
     return value;
@@ -198,8 +176,9 @@ class Parser {
     return left;
   }
   Expression::Ptr Not() {
+    if (!TakeName("not")) return Compare();
     const Nested nested(this);
-    return TakeName("not") ? Unary("not", Not()) : Compare();
+    return Unary("not", Not());
   }
   // A chain a < b < c is refused rather than misread.
   Expression::Ptr Compare() {
@@ -242,8 +221,8 @@ class Parser {
     return left;
   }
   Expression::Ptr Sign() {
-    const Nested nested(this);
     if (Peek().Is(K::kSymbol, "-") || Peek().Is(K::kSymbol, "+")) {
+      const Nested nested(this);
       const std::string op = Next().text;
       return Unary(op, Sign());
     }
@@ -252,16 +231,16 @@ class Parser {
   }
 
   Expression::Ptr Postfix(Expression::Ptr e) {
-    while (status_.ok()) {
+    while (ok()) {
       if (TakeSymbol(".")) {
         auto attribute = Make(E::kAttribute, Name());
-        attribute->children.push_back(std::move(e));
+        Add(attribute.get(), std::move(e));
         e = std::move(attribute);
       } else if (TakeSymbol("[")) {
         e = Subscript(std::move(e));
       } else if (TakeSymbol("(")) {
         auto call = Make(E::kCall);
-        call->children.push_back(std::move(e));
+        Add(call.get(), std::move(e));
         Arguments(call.get());
         e = std::move(call);
       } else {
@@ -283,19 +262,20 @@ class Parser {
     Expect(K::kSymbol, "]", "]");
     if (!slice && parts[0] == nullptr) Fail("expected an index");
     auto e = Make(slice ? E::kSlice : E::kIndex);
-    e->children.push_back(std::move(of));
-    for (int i = 0; i < (slice ? 3 : 1); ++i) e->children.push_back(std::move(parts[i]));
+    Add(e.get(), std::move(of));
+    for (int i = 0; i < (slice ? 3 : 1); ++i) Add(e.get(), std::move(parts[i]));
     return e;
   }
 
   void Arguments(Expression* call) {
-    while (status_.ok() && !TakeSymbol(")")) {
+    while (ok() && !TakeSymbol(")")) {
       if (Peek().kind == K::kName && Peek(1).Is(K::kSymbol, "=")) {
         std::string name = Name();
         Next();
         call->named.emplace_back(std::move(name), Ternary());
+        Deepen(call, call->named.back().second.get());
       } else {
-        call->children.push_back(Ternary());
+        Add(call, Ternary());
       }
       if (!Peek().Is(K::kSymbol, ")")) Expect(K::kSymbol, ",", ", or )");
     }
@@ -303,16 +283,16 @@ class Parser {
 
   // Filters and tests bind tighter than every operator.
   Expression::Ptr Filters(Expression::Ptr e) {
-    while (status_.ok()) {
+    while (ok()) {
       if (TakeSymbol("|")) {
         auto filter = Make(E::kFilter, Name());
-        filter->children.push_back(std::move(e));
+        Add(filter.get(), std::move(e));
         if (TakeSymbol("(")) Arguments(filter.get());
         e = std::move(filter);
       } else if (TakeName("is")) {
         const bool negated = TakeName("not");
         auto test = Make(E::kTest, Name());
-        test->children.push_back(std::move(e));
+        Add(test.get(), std::move(e));
         if (TakeSymbol("(")) Arguments(test.get());
         e = negated ? Unary("not", std::move(test)) : std::move(test);
       } else {
@@ -322,7 +302,7 @@ class Parser {
     return e;
   }
 
-  Expression::Ptr Literal(boost::json::value value) {
+  Expression::Ptr Literal(Value value) {
     auto e = Make(E::kLiteral);
     e->literal = std::move(value);
     return e;
@@ -334,22 +314,22 @@ class Parser {
       case K::kString: {
         std::string value = token.text;
         while (Peek().kind == K::kString) value += Next().text;  // neighbours are one string
-        return Literal(boost::json::string(value));
+        return Literal(Value::Literal(std::move(value)));
       }
       case K::kInteger: {
         int64_t value = 0;
         if (!absl::SimpleAtoi(token.text, &value)) Fail("an integer is too large");
-        return Literal(value);
+        return Literal(Value(value));
       }
       case K::kFloat: {
         double value = 0;
         if (!absl::SimpleAtod(token.text, &value)) Fail("a number is malformed");
-        return Literal(value);
+        return Literal(Value(value));
       }
       case K::kName:
-        if (token.text == "true" || token.text == "True") return Literal(true);
-        if (token.text == "false" || token.text == "False") return Literal(false);
-        if (token.text == "none" || token.text == "None") return Literal(nullptr);
+        if (token.text == "true" || token.text == "True") return Literal(Value(true));
+        if (token.text == "false" || token.text == "False") return Literal(Value(false));
+        if (token.text == "none" || token.text == "None") return Literal(Value::None());
         return Make(E::kName, token.text);
       default: break;
     }
@@ -360,18 +340,18 @@ class Parser {
     }
     if (token.Is(K::kSymbol, "[")) {
       auto e = Make(E::kList);
-      while (status_.ok() && !TakeSymbol("]")) {
-        e->children.push_back(Ternary());
+      while (ok() && !TakeSymbol("]")) {
+        Add(e.get(), Ternary());
         if (!Peek().Is(K::kSymbol, "]")) Expect(K::kSymbol, ",", ", or ]");
       }
       return e;
     }
     if (token.Is(K::kSymbol, "{")) {
       auto e = Make(E::kDict);
-      while (status_.ok() && !TakeSymbol("}")) {
-        e->children.push_back(Ternary());
+      while (ok() && !TakeSymbol("}")) {
+        Add(e.get(), Ternary());
         Expect(K::kSymbol, ":", ":");
-        e->children.push_back(Ternary());
+        Add(e.get(), Ternary());
         if (!Peek().Is(K::kSymbol, "}")) Expect(K::kSymbol, ",", ", or }");
       }
       return e;
@@ -379,16 +359,15 @@ class Parser {
     Fail("expected an expression");
     return Make(E::kLiteral);
   }
-
-  const std::vector<Token> tokens_;
-  size_t at_ = 0;
-  int depth_ = 0;
-  absl::Status status_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::vector<Statement>> Parse(std::string_view source) {
+  if (source.size() > kMaxSourceBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("chat template: has ", source.size(), " bytes, at most ",
+                                                   kMaxSourceBytes, " are taken"));
+  }
   absl::StatusOr<std::vector<Token>> tokens = Tokenize(source);
   if (!tokens.ok()) return tokens.status();
   return Parser(*std::move(tokens)).Run();

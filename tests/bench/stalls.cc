@@ -20,6 +20,7 @@
 #include "absl/flags/usage.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/monotonic.h"
 #include "tests/reference/random_model.h"
 
 ABSL_FLAG(int, prompt, 0, "run only the case with a long prompt of so many tokens; 0: all");
@@ -57,7 +58,7 @@ struct Log {
 
 void NoteStep(void* context, const StepObservation& step) {
   auto* log = static_cast<Log*>(context);
-  log->steps.push_back({absl::Now(), step.duration, step.predicted, step.num_tokens});
+  log->steps.push_back({MonotonicNow(), step.duration, step.predicted, step.num_tokens});
   log->rows.fetch_add(step.num_tokens);
   log->num_steps.fetch_add(1);
 }
@@ -68,7 +69,7 @@ class TimingSink final : public TokenSink {
   void OnPrompt(const PromptInfo&) override {}
   bool OnToken(TokenUpdate) override {
     if (times.empty()) first_step = log_.num_steps.load();
-    times.push_back(absl::Now());
+    times.push_back(MonotonicNow());
     num_tokens.fetch_add(1);
     return true;
   }
@@ -139,14 +140,14 @@ class Episode {
     });
     const int first_step = log_.num_steps, begin_tokens = streams_[0]->num_tokens;
     const int64_t begin_rows = log_.rows;
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = MonotonicNow();
     std::vector<std::shared_ptr<TimingSink>> prompt, shorts;
     Submit(prompt_, 1, &prompt);
     std::vector<absl::Time> arrivals;  // of the short prompts
     while (!prompt[0]->ended) {
       const int next = arrivals.empty() ? first_step + 2 : shorts.back()->first_step + 8;
       if ((arrivals.empty() || shorts.back()->ended) && log_.num_steps >= next) {
-        arrivals.push_back(absl::Now());
+        arrivals.push_back(MonotonicNow());
         Submit(kShortPrompt, 1, &shorts);
       }
       absl::SleepFor(absl::Milliseconds(1));
@@ -161,7 +162,8 @@ class Episode {
         return std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return s->ended.load(); });
       });
     }
-    out.rows_per_s = static_cast<double>(log_.rows - begin_rows) / absl::ToDoubleSeconds(absl::Now() - begin);
+    out.rows_per_s =
+        static_cast<double>(log_.rows - begin_rows) / absl::ToDoubleSeconds(MonotonicNow() - begin);
     engine_.reset();
 
     std::vector<double> decodes, gaps, errors;

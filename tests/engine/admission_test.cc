@@ -14,14 +14,14 @@ namespace {
 using ::testing::HasSubstr;
 
 // A prompt of so many tokens takes a second.
+double SecondsOf(int64_t num_tokens) {
+  StepFeatures f;
+  f.AddPrefill(0, num_tokens);
+  return absl::ToDoubleSeconds(CostModel().Predict(f) - CostModel().Predict({}));
+}
 int64_t TokensOfASecond() {
-  const auto seconds = [](int64_t num_tokens) {
-    StepFeatures f;
-    f.AddPrefill(0, num_tokens);
-    return absl::ToDoubleSeconds(CostModel().Predict(f) - CostModel().Predict({}));
-  };
   int64_t num_tokens = 1;
-  while (seconds(num_tokens) < 1) ++num_tokens;
+  while (SecondsOf(num_tokens) < 1) ++num_tokens;
   return num_tokens;
 }
 const int64_t kSecond = TokensOfASecond();
@@ -165,6 +165,21 @@ TEST_F(AdmissionTest, ALongPromptThatHasAgedHasOneStepInFour) {
   EXPECT_NEAR(Wait(Of(kSecond)), 1.0 / 3, 0.02);
   Enter(Of(kSecond), 2);
   EXPECT_NEAR(Wait(Of(kSecond)), 2 + 1, 0.05);
+}
+
+// Half of the time goes to shorter prompts that never cease: what is ahead takes twice as long.
+TEST_F(AdmissionTest, ShorterOnesWillGoOnOvertaking) {
+  Limit({});
+  for (int i = 0; i < 400; ++i) {
+    Enter(Of(kSecond / 20));
+    admission_->Leave(next_id_ - 1, 0);
+    now_ += absl::Seconds(2 * SecondsOf(kSecond / 20));
+  }
+  Enter(Of(kSecond));
+  EXPECT_NEAR(Wait(Of(kSecond)), 2, 0.1);
+  EXPECT_EQ(Wait(Of(kSecond / 20)), 0);  // it overtakes too
+  now_ += absl::Seconds(30);
+  EXPECT_NEAR(Wait(Of(kSecond)), 1, 0.05);  // they have ceased
 }
 
 TEST_F(AdmissionTest, WhatCannotEndByItsDeadlineIsRefused) {

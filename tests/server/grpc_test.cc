@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/monotonic.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "server/grpc/status.h"
@@ -181,8 +182,8 @@ TEST_F(GrpcTest, ClientCancelReachesTheEngine) {
 TEST_F(GrpcTest, DeadlineOfTheCallIsTheRequests) {
   Load();
   grpc::ClientContext context;
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  context.set_deadline(absl::ToChronoTime(deadline));
+  const absl::Time deadline = MonotonicNow() + absl::Seconds(30);
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
   auto reader = stub_->Generate(&context, Prompt({1}));
   pb::GenerateReply reply;
   while (reader->Read(&reply)) {
@@ -234,6 +235,24 @@ TEST_F(GrpcTest, AbortEndsOnlyTheCallersOwnRequest) {
   caller.join();
   EXPECT_EQ(ended.error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_TRUE(engine_->WaitForCancelled(1));
+}
+
+TEST_F(GrpcTest, RequestsASecond) {
+  Start("alpha team-a rate=0.001 burst=2\nbeta team-b\n");
+  Load();
+  EXPECT_TRUE(Call(Prompt({1}), nullptr, "Bearer alpha").ok());
+  const auto tokenize = [this](const std::string& key) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", key));
+    pb::DetokenizeRequest request;
+    pb::DetokenizeReply reply;
+    return stub_->Detokenize(&context, request, &reply).error_code();
+  };
+  EXPECT_NE(tokenize("alpha"), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(tokenize("alpha"), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Call(Prompt({1}), nullptr, "Bearer alpha").error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Call(Prompt({1}), nullptr, "Bearer beta").ok());
+  EXPECT_EQ(service_->metrics().outcome(Outcome::kRejected), 1);
 }
 
 TEST_F(GrpcTest, ApiKeyIsNeededForEveryCall) {

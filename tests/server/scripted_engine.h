@@ -32,17 +32,20 @@ class ScriptedEngine final : public TokenEngine {
   absl::Status CheckQueue(const Arrival& arrival) const override;
   void Cancel(RequestId id) override;
   void StopChoice(RequestId id, int choice) override;
-  void Drain(absl::Time deadline) override;
+  bool Drain(absl::Time deadline) override;
   void Stop();  // ends what runs; afterwards no sink is touched, and what sinks report to may go
   EngineStats Stats() const override;
   const ModelConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
 
   void SetScript(std::vector<int32_t> tokens);
+  // From now on Submit plays the whole answer itself, on its caller's thread; kHang is a token as others.
+  void PlayAtOnce();
   void Refuse(absl::Status status);  // all that is submitted from now on
   // From now on the queue takes prompts of at most so many tokens; 0: none at all.
   void LimitQueue(int64_t max_prompt_tokens);
   void SetHealth(absl::Status health);
+  void SetSilence(absl::Duration silence);  // how long ago its loop last turned
 
   void Hold();     // Submit blocks
   void Release();  // until now
@@ -56,7 +59,7 @@ class ScriptedEngine final : public TokenEngine {
 
  private:
   absl::Status CheckRoom(const Arrival& arrival) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Play(const Request& request, std::vector<int32_t> script);
+  void Play(const Request& request, std::vector<int32_t> script) const;
   void Hang(RequestId id, const Request& request);
 
   ModelConfig config_;
@@ -65,11 +68,13 @@ class ScriptedEngine final : public TokenEngine {
   absl::Status refuse_ ABSL_GUARDED_BY(mutex_);
   int64_t max_prompt_tokens_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<int64_t>::max();
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration silence_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> script_ ABSL_GUARDED_BY(mutex_);
   std::map<RequestId, absl::Status> hanging_
       ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool at_once_ ABSL_GUARDED_BY(mutex_) = false;
   int num_submitted_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_queue_refusals_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;

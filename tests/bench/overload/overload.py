@@ -11,7 +11,7 @@ import pathlib
 import server as servers
 
 LENGTHS = "256-512,32"
-USERS = (8, 16, 32, 64)
+USERS = (16, 32, 64)
 SLO = "e2e:10s"
 TIMES = 5
 
@@ -24,7 +24,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build_dir", required=True, type=pathlib.Path)
     parser.add_argument("--work_dir", required=True, type=pathlib.Path)
-    parser.add_argument("--seconds", type=int, default=180, help="of overload; a sixth of that for each number of users")
+    parser.add_argument("--seconds", type=int, default=180, help="of overload; a third of that for each number of users, warm-up included")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     arguments = parser.parse_args()
@@ -35,7 +35,7 @@ def main():
         run = lambda *flags: servers.load(arguments.build_dir, server, arguments.work_dir, *common, *flags)
         capacities = {}
         for users in USERS:
-            capacities[users] = run(f"--users={users}", f"--duration_seconds={arguments.seconds // 6}", "--warmup_seconds=10",
+            capacities[users] = run(f"--users={users}", f"--duration_seconds={arguments.seconds // 3}", "--warmup_seconds=10",
                                     "--cooldown_seconds=1")
             server.idle()
         capacity = max(capacities.values(), key=lambda run: figures(run)["goodput"])
