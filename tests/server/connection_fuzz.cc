@@ -28,7 +28,7 @@ namespace {
 namespace net = boost::asio;
 namespace http = boost::beast::http;
 
-// Beyond this a body is parsed on another thread.
+// Enough for several requests and a body in pieces.
 constexpr size_t kMaxBytes = sessa::TextPool::kLongBytes;
 
 void Check(bool ok) {
