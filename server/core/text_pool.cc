@@ -30,6 +30,10 @@ TextPool::~TextPool() {
 }
 
 bool TextPool::Post(size_t num_bytes, std::function<void()> work) {
+  if (threads_.empty()) {
+    work();
+    return true;
+  }
   absl::MutexLock lock(&mutex_);
   Queue& queue = num_bytes <= kLongBytes ? short_ : long_;
   if (!queue.items.empty() && queue.waiting_bytes + num_bytes > max_bytes_) return false;

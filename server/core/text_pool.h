@@ -20,7 +20,8 @@ class TextPool {
  public:
   static constexpr size_t kLongBytes = 8 << 10;  // more than so many are long
 
-  // So many threads for short texts, and as many for long ones.
+  // So many threads for short texts, and as many for long ones. 0: who posts does the work, so that a fuzz
+  // target does the same each time.
   TextPool(int num_threads, size_t max_bytes);
   ~TextPool();  // what waits is dropped
 

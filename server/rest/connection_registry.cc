@@ -69,7 +69,7 @@ int ConnectionRegistry::size() const {
 }
 
 int ConnectionRegistry::num_evicted() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return num_evicted_;
 }
 

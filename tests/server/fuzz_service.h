@@ -14,6 +14,7 @@ namespace sessa {
 
 inline std::unique_ptr<Service> MakeFuzzService() {
   ServiceOptions options;
+  options.num_text_threads = 0;
   options.limits.max_total_tokens = 512;  // answers that are quickly made
   auto service = std::make_unique<Service>(std::move(options));
   auto engine = std::make_shared<ScriptedEngine>(1024, 256);
