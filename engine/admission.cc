@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -61,11 +62,19 @@ absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting
   if (waiting_tokens > 0 && waiting_tokens + a.num_prompt_tokens > limits_.max_queued_tokens) {
     return refuse_full(absl::StrCat("max_queued_tokens: ", waiting_tokens, " prompt tokens wait already"));
   }
-  // A tenant takes at most half of the places that others leave, so that there is one for who comes next.
-  // Without keys there is one tenant, and it has them all.
-  const int mine = NumOf(a.tenant), others = static_cast<int>(waiting_.size()) - mine;
-  if (!a.tenant.empty() && mine >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
-    return refuse_full(absl::StrCat("max_queued_requests: ", mine, " requests of this key wait already"));
+  // A tenant takes at most half of the places and tokens that others leave, so that there are some for who
+  // comes next. Without keys there is one tenant, and it has them all.
+  const TenantUse mine = UseOf(a.tenant);
+  const int others = static_cast<int>(waiting_.size()) - mine.num_waiting;
+  if (!a.tenant.empty() && mine.num_waiting >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
+    return refuse_full(
+        absl::StrCat("max_queued_requests: ", mine.num_waiting, " requests of this key wait already"));
+  }
+  const int64_t others_tokens = waiting_tokens_ - mine.waiting_tokens;
+  if (!a.tenant.empty() && mine.num_waiting > 0 &&
+      mine.waiting_tokens + a.num_prompt_tokens > (limits_.max_queued_tokens - others_tokens + 1) / 2) {
+    return refuse_full(
+        absl::StrCat("max_queued_tokens: ", mine.waiting_tokens, " prompt tokens of this key wait already"));
   }
   const absl::Duration wait = PredictWait(a, now);
   if (wait <= absl::ZeroDuration()) return absl::OkStatus();
@@ -90,6 +99,12 @@ void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
   TenantUse& tenant = tenants_[a.tenant];
   tenant.weight = a.tenant_weight;
   ++tenant.num_waiting;
+  tenant.waiting_tokens += a.num_prompt_tokens;
+  const double left = std::exp(-absl::ToDoubleSeconds(now - tenant.last_taken) / kSpeedSeconds);
+  for (double& rate : tenant.taken) rate *= left;
+  tenant.taken[Bucket(a.num_prompt_tokens)] += PromptSeconds(a.num_prompt_tokens) / kSpeedSeconds;
+  tenant.last_taken = now;
+  waiting_tokens_ += a.num_prompt_tokens;
   waiting_[id] = {a.tenant,
                   a.tenant_weight,
                   a.priority,
@@ -105,6 +120,8 @@ void Admission::Leave(RequestId id, int num_cached_tokens) {
   if (it == waiting_.end()) return;
   TenantUse& tenant = tenants_[it->second.tenant];
   --tenant.num_waiting;
+  tenant.waiting_tokens -= it->second.num_prompt_tokens;
+  waiting_tokens_ -= it->second.num_prompt_tokens;
   if (num_cached_tokens >= 0) {
     tenant.served += it->second.prompt_seconds;
     prompt_tokens_ = kForget * prompt_tokens_ + static_cast<double>(it->second.num_prompt_tokens);
@@ -148,9 +165,9 @@ double Admission::AnswerSeconds(const Arrival& a) const {
   return a.n * rows * absl::ToDoubleSeconds(costs_.Predict(middle) - fixed + fixed / batch_);
 }
 
-int Admission::NumOf(const std::string& tenant) const {
+Admission::TenantUse Admission::UseOf(const std::string& tenant) const {
   const auto it = tenants_.find(tenant);
-  return it == tenants_.end() ? 0 : it->second.num_waiting;
+  return it == tenants_.end() ? TenantUse() : it->second;
 }
 
 // Seconds of this tenant's prompts, as predicted, in a second: what the others leave, and at least its share.
@@ -164,6 +181,22 @@ double Admission::SpeedOf(const Arrival& a, double missed) const {
   return std::max({prompt_speed_ - others, prompt_speed_ * a.tenant_weight / weights, kMinSpeed});
 }
 
+int Admission::Bucket(int64_t num_tokens) {
+  return std::clamp(static_cast<int>(4 * std::log2(static_cast<double>(std::max<int64_t>(1, num_tokens)))), 0,
+                    kBuckets - 1);
+}
+
+double Admission::ShareOfOvertakers(const Arrival& a, double missed, absl::Time now) const {
+  const auto it = tenants_.find(a.tenant);
+  if (it == tenants_.end()) return 0;
+  const auto& taken = it->second.taken;
+  const double shorter = std::accumulate(taken.begin(), taken.begin() + Bucket(a.num_prompt_tokens), 0.0);
+  const double left = std::exp(-absl::ToDoubleSeconds(now - it->second.last_taken) / kSpeedSeconds);
+  // Whom age puts first has one step after each kMaxOvertakes of the shorter ones'.
+  constexpr double kMost = Scheduler::kMaxOvertakes / (Scheduler::kMaxOvertakes + 1.0);
+  return std::min(kMost, shorter * left * missed / SpeedOf(a, missed));
+}
+
 absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
   Ahead mine, aged;
   std::map<std::string, std::pair<int, Ahead>> others;  // by tenant, with the weight
@@ -173,7 +206,7 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
     sum->num_sequences += w.num_sequences;
   };
   for (const auto& [id, w] : waiting_) {
-    if (w.priority > a.priority) continue;
+    if (w.tenant == a.tenant && w.priority > a.priority) continue;
     const double age = absl::ToDoubleSeconds(now - w.arrival);
     if (w.tenant != a.tenant) {
       auto& [weight, sum] = others[w.tenant];
@@ -204,9 +237,11 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
   }
   const double missed = prompt_tokens_ > 0 ? 1 - cached_tokens_ / prompt_tokens_ : 1;
   const double without_slot = std::max(0.0, 1 - num_free_slots_ / all.num_sequences);
+  const double own = 1 - ShareOfOvertakers(a, missed, now);
   return absl::Seconds(
       std::max({all.prompt_seconds * missed / std::max(prompt_speed_, kMinSpeed),
-                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}));
+                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}) /
+      own);
 }
 
 }  // namespace sessa

@@ -4,6 +4,7 @@
 // thread-safe: the Engine guards it with its mutex.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -66,13 +67,15 @@ class Admission {
   void Leave(RequestId id, int num_cached_tokens);
   void Observe(const EngineSupply& supply);
 
-  // From arrival to the first row of its prompt, if nobody more urgent comes. Zero when nobody is ahead.
+  // From arrival to the first row of its prompt, if nobody of a higher priority comes. Zero when nobody is
+  // ahead.
   //
   // Ahead of it, within its tenant, are those that waiting_queue.h puts first. While they are served every
   // other tenant is too, with what waits of it and with what it will send, if it goes on as lately, both as
   // far as its weight allows. Prompts go as fast as they went lately (this sees the decoding beside them, and
   // that slots or pages are short); those for whom no slot is free wait for answers to end besides, and the
-  // longest counts.
+  // longest counts. Shorter prompts of its own tenant will go on to overtake it: the time they take is not
+  // its own.
   absl::Duration PredictWait(const Arrival& arrival, absl::Time now) const;
 
  private:
@@ -87,18 +90,28 @@ class Admission {
   struct Ahead {  // sums
     double prompt_seconds = 0, answer_seconds = 0, num_sequences = 0;
   };
+  static constexpr int kBuckets = 96;  // four to a factor of two: up to 2^24 tokens
+  static int Bucket(int64_t num_tokens);
   struct TenantUse {
     int weight = 1, num_waiting = 0;
-    double served = 0;  // seconds of prompts computed since the last step that was observed
-    double rate = 0;    // of that, in a second, lately
+    int64_t waiting_tokens = 0;  // of their prompts
+    double served = 0;           // seconds of prompts computed since the last step that was observed
+    double rate = 0;             // of that, in a second, lately
+    // Seconds of prompts taken in a second, lately, as of last_taken, by Bucket of their length.
+    std::array<double, kBuckets> taken = {};
+    absl::Time last_taken = absl::InfinitePast();
   };
   double SpeedOf(const Arrival& arrival, double missed) const;
+  // The share of its tenant's prompt time that goes to shorter ones which come after it, if as many come as
+  // lately.
+  double ShareOfOvertakers(const Arrival& arrival, double missed, absl::Time now) const;
   double PromptSeconds(int64_t num_tokens) const;  // the engine's time, without prefix hits
   double AnswerSeconds(const Arrival& arrival) const;
-  int NumOf(const std::string& tenant) const;
+  TenantUse UseOf(const std::string& tenant) const;  // zeros when there is none
 
   const AdmissionLimits limits_;
   std::map<RequestId, Waiting> waiting_;      // taken, and their prompts are not computed
+  int64_t waiting_tokens_ = 0;                // of their prompts
   std::map<std::string, TenantUse> tenants_;  // those that wait or were served lately
   CostModel costs_;
   AnswerLengths lengths_;

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/check_request.h"
 #include "engine/engine_options.h"
+#include "engine/monotonic.h"
 #include "engine/mutex.h"
 #include "engine/scheduler.h"
 #include "engine/warm_up.h"
@@ -68,6 +68,10 @@ absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
 // time for all shapes.
 constexpr absl::Duration kWarmUpTime = absl::Seconds(1);
 
+// What ending every request may take: the step that runs, which is a fraction of a second long unless a rank
+// hangs.
+constexpr absl::Duration kAbortTime = absl::Seconds(10);
+
 // What other threads want, in the order of their calls.
 struct Command {
   enum class Kind { kAdd, kCancel, kStopChoice } kind;
@@ -92,7 +96,7 @@ class Engine::Impl {
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     stats_.num_pages = workers_->num_pages();
-    stats_.heartbeat = absl::Now();
+    stats_.heartbeat = MonotonicNow();
   }
 
   ~Impl() {
@@ -107,11 +111,11 @@ class Engine::Impl {
   absl::Status WarmUp() {
     bool first = true;  // the first step is one row at position 0, which reads nothing that was not written
     const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
-      const absl::Time begin = absl::Now();
+      const absl::Time begin = MonotonicNow();
       if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
       if (std::exchange(first, false) && results_[0].token < 0)
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
-      return absl::Now() - begin;
+      return MonotonicNow() - begin;
     };
     return sessa::WarmUp(SchedulerOptionsOf(options_, config_, workers_->num_pages()), kWarmUpTime, run,
                          scheduler_.mutable_cost_model());
@@ -124,7 +128,7 @@ class Engine::Impl {
   absl::StatusOr<RequestId> Submit(Request request) {
     if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
     if (absl::Status fits = scheduler_.CheckFits(request); !fits.ok()) return fits;
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicNow();
     const Arrival arrival = ArrivalOf(request);
     RequestId id = 0;
     {
@@ -135,7 +139,7 @@ class Engine::Impl {
       id = next_id_++;
       admission_.Enter(id, arrival, now);
       if (num_live_++ == 0)
-        stats_.heartbeat = absl::Now();  // the loop may have slept: a beat is due from now on
+        stats_.heartbeat = MonotonicNow();  // the loop may have slept: a beat is due from now on
       ++unseen_requests_;
       unseen_tokens_ += arrival.num_prompt_tokens;
       inbox_.push_back({Command::Kind::kAdd, id, std::move(request), 0, now});
@@ -146,7 +150,7 @@ class Engine::Impl {
 
   absl::Status CheckQueue(const Arrival& arrival) const {
     MutexLock lock(&mutex_);
-    return CheckRoom(arrival, absl::Now());
+    return CheckRoom(arrival, MonotonicNow());
   }
 
   void Send(Command command) {
@@ -157,21 +161,17 @@ class Engine::Impl {
     wake_.notify_one();
   }
 
-  void Drain(absl::Time deadline) {
+  bool Drain(absl::Time deadline) {
     MutexLock lock(&mutex_);
     draining_ = true;
     stats_.draining = true;
     drain_deadline_ = std::min(drain_deadline_, deadline);  // a second call may hasten the first
     wake_.notify_one();
-    while (num_live_ > 0) {
-      if (drain_deadline_ == absl::InfiniteFuture()) {
-        idle_.wait(mutex_);
-      } else if (idle_.wait_until(mutex_, absl::ToChronoTime(drain_deadline_)) == std::cv_status::timeout) {
-        abort_ = true;
-        wake_.notify_one();
-        while (num_live_ > 0) idle_.wait(mutex_);
-      }
-    }
+    const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_live_ == 0; };
+    if (WaitUntil(&idle_, &mutex_, drain_deadline_, idle)) return true;
+    abort_ = true;
+    wake_.notify_one();
+    return WaitUntil(&idle_, &mutex_, MonotonicNow() + kAbortTime, idle);
   }
 
   EngineStats Stats() const {
@@ -203,7 +203,7 @@ class Engine::Impl {
         stop = stop_;
         abort = std::exchange(abort_, false);
       }
-      const absl::Time now = absl::Now();
+      const absl::Time now = MonotonicNow();
       for (Command& command : commands) Apply(std::move(command), now, &events);
       scheduler_.Expire(now, &events);
       if (abort) scheduler_.AbortAll(absl::UnavailableError("the server is shutting down"), now, &events);
@@ -238,12 +238,12 @@ class Engine::Impl {
     EngineSupply supply;
     supply.costs = &scheduler_.cost_model();
     supply.lengths = &scheduler_.answer_lengths();
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = MonotonicNow();
     const StepPlan& plan = scheduler_.Schedule(begin);
     if (plan.num_rows() == 0) return supply;
     const absl::Duration predicted = scheduler_.PredictStep(plan);
     health_ = workers_->Execute(plan, &results_);
-    const absl::Time end = absl::Now();
+    const absl::Time end = MonotonicNow();
     if (!health_.ok()) {
       scheduler_.AbortAll(health_, end, events);
       return supply;
@@ -285,7 +285,7 @@ class Engine::Impl {
     stats_.generation_tokens = s.generation_tokens;
     stats_.num_steps = s.num_steps;
     stats_.health = health_;
-    stats_.heartbeat = absl::Now();
+    stats_.heartbeat = MonotonicNow();
   }
 
   void Deliver(std::vector<SchedulerEvent>* events) {
@@ -375,7 +375,7 @@ void Engine::Cancel(RequestId id) { impl_->Send({Command::Kind::kCancel, id}); }
 void Engine::StopChoice(RequestId id, int choice) {
   impl_->Send({Command::Kind::kStopChoice, id, {}, choice});
 }
-void Engine::Drain(absl::Time deadline) { impl_->Drain(deadline); }
+bool Engine::Drain(absl::Time deadline) { return impl_->Drain(deadline); }
 EngineStats Engine::Stats() const { return impl_->Stats(); }
 const ModelConfig& Engine::config() const { return impl_->config(); }
 const EngineOptions& Engine::options() const { return impl_->options(); }

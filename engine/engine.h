@@ -53,7 +53,7 @@ struct EngineStats {
   int64_t num_steps = 0;
   bool draining = false;
   absl::Status health;   // not OK after a device fault
-  absl::Time heartbeat;  // last pass of the loop, or when a request woke it; old while it sleeps idle
+  absl::Time heartbeat;  // MonotonicNow() at the loop's last pass, or when a request woke it; old while idle
 };
 
 struct StepObservation {
@@ -90,8 +90,8 @@ class Engine {
   void StopChoice(RequestId id, int choice);
 
   // Takes no more requests; waits until those accepted have ended or `deadline`, then ends the rest with
-  // UNAVAILABLE.
-  void Drain(absl::Time deadline);
+  // UNAVAILABLE. False: they did not end even so, the engine's thread hangs in a step, and so would ~Engine.
+  bool Drain(absl::Time deadline);
 
   EngineStats Stats() const;
   const ModelConfig& config() const;

@@ -30,7 +30,7 @@ absl::Duration PrefillBudget::ChunkTime(const StepFeatures& planned, int start, 
 
 int PrefillBudget::Rows(const StepFeatures& planned, int start, int remaining, int room, bool first) const {
   room = std::min(room, remaining);
-  int rows = Fit(planned, start, room, limit_ - debt_);
+  int rows = Fit(planned, start, room, limit_);
   if (rows < room) {  // a chunk that ends inside a tile makes the next one read the past once more
     const int aligned = (start + rows) / kTile * kTile - start;
     if (aligned >= kAligned * rows) rows = aligned;

@@ -5,10 +5,11 @@
 // The limit of a step is the target, or 4/3 of the decodes' own predicted time where that is more: prompts
 // get a quarter of the time however many streams run. A chunk that fits the limit is taken whole. Where what
 // fits is inefficient (deep in a prompt a block of rows reads the whole past, which costs as much as four
-// rows' arithmetic), the step may stretch to 1.5 times the limit, and steps without prompt rows follow until
-// the debt is paid: prompts then progress every k steps, decode in every one, and the mean stays at the
-// limit. Where even one row takes longer than that, a step may take twice as long as with one row, so that
-// every prompt ends.
+// rows' arithmetic), the step may stretch to 1.5 times the limit, and no such chunk follows until steps below
+// the limit have paid the debt: deep prompts then progress every k steps, decode in every one, and the mean
+// stays at the limit. Short prompts do not pay for deep ones: what is efficient and fits goes in between.
+// Where even one row takes longer than that, a step may take twice as long as with one row, so that every
+// prompt ends.
 #pragma once
 
 #include "absl/time/time.h"
@@ -31,7 +32,8 @@ class PrefillBudget {
 
   // Rows of a prompt with `remaining` rows to compute from position `start` that the step, which has
   // `planned` and room for `room` rows more, has time for. first: no prompt has rows in this step yet. 0: it
-  // has to wait; the first one only beside decodes, and until the debt is paid. Requires: room >= 1.
+  // has to wait; the first one only beside decodes, and, deep in its prompt, until the debt is paid. Requires:
+  // room >= 1.
   int Rows(const StepFeatures& planned, int start, int remaining, int room, bool first) const;
 
   // All is planned.

@@ -1,5 +1,5 @@
 // What a client of the engine hands in and gets back: token ids, never text. Values here are validated by
-// Engine::Submit; the server's own limits (stop strings, n, body size) come before.
+// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are MonotonicNow()'s.
 #pragma once
 
 #include <cstdint>
@@ -84,7 +84,7 @@ struct Request {
   absl::Time deadline = absl::InfiniteFuture();
   std::string tenant;     // fairness and cache salt; empty: the default tenant
   int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
-  int priority = 0;       // lower first
+  int priority = 0;       // lower first, among the tenant's own requests
   std::shared_ptr<TokenSink> sink;
 };
 

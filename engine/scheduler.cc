@@ -2,6 +2,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/base/macros.h"
@@ -92,8 +93,7 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   planned_features_ = {};
   planned_rows_ = 0;
   preempted_ = false;
-  std::sort(running_.begin(), running_.end(),
-            [this](const Sequence* a, const Sequence* b) { return Before(*a, *b); });
+  OrderRunning();
   PlanDecodes();
   budget_.BeginStep(planned_features_);
   PlanPrefills(now);
@@ -103,8 +103,27 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   return plan_;
 }
 
-bool Scheduler::Before(const Sequence& a, const Sequence& b) const {
-  return std::tuple(!IsProtected(a), a.priority, a.id) < std::tuple(!IsProtected(b), b.priority, b.id);
+void Scheduler::OrderRunning() {
+  std::sort(running_.begin(), running_.end(), [this](const Sequence* a, const Sequence* b) {
+    return std::tuple(!IsProtected(*a), a->id) < std::tuple(!IsProtected(*b), b->id);
+  });
+  const auto group = [this](const Sequence* s) { return std::pair(s->tenant->number, !IsProtected(*s)); };
+  const bool equal = std::all_of(running_.begin(), running_.end(), [this](const Sequence* s) {
+    return s->priority == running_.front()->priority;
+  });
+  if (!equal) {  // both below are in the order of groups: the i-th most urgent takes the i-th place
+    std::vector<Sequence*> urgent = running_, ordered(running_.size());
+    std::stable_sort(urgent.begin(), urgent.end(), [&](const Sequence* a, const Sequence* b) {
+      return std::pair(group(a), a->priority) < std::pair(group(b), b->priority);
+    });
+    std::vector<size_t> places(running_.size());
+    std::iota(places.begin(), places.end(), 0);
+    std::stable_sort(places.begin(), places.end(),
+                     [&](size_t a, size_t b) { return group(running_[a]) < group(running_[b]); });
+    for (size_t i = 0; i < urgent.size(); ++i) ordered[places[i]] = urgent[i];
+    running_ = std::move(ordered);
+  }
+  for (size_t i = 0; i < running_.size(); ++i) running_[i]->place = static_cast<int>(i);
 }
 
 void Scheduler::PlanDecodes() {
@@ -151,13 +170,18 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
   std::sort(begun.begin(), begun.end());
   bool first = true, admitting = true;
   for (auto next = begun.begin(); planned_rows_ < options_.max_step_tokens;) {
-    Sequence* waiting = admitting && !preempted_ ? waiting_.Front(order) : nullptr;
+    Sequence* waiting =
+        admitting && !preempted_ ? waiting_.Front(order, /*only_without_slot=*/!HasSlot()) : nullptr;
     Sequence* s = waiting;
     if (next != begun.end() && (waiting == nullptr || next->first < RankOf(*waiting, order)))
       s = (next++)->second;
     if (s == nullptr) return;
     if (s != waiting && s->status != SequenceStatus::kRunning) continue;  // preempted for one before it
-    if (PrefillRows(*s, first) == 0) return;
+    if (PrefillRows(*s, first) == 0) {
+      if (order == PrefillOrder::kAged) return;  // nobody passes until it is paid for
+      if (s == waiting) admitting = false;
+      continue;
+    }
     if (s == waiting && !TryAdmit(s, now)) {
       admitting = false;
       continue;
@@ -169,9 +193,24 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
   }
 }
 
+bool Scheduler::HasSlot() const { return static_cast<int>(running_.size()) < max_running_ && !BatchIsFull(); }
+
+Sequence* Scheduler::WhoGivesASlot(const Sequence& to) const {
+  if (to.tenant->num_running > 0) return nullptr;
+  Sequence* last = nullptr;
+  for (Sequence* r : running_) {
+    if (IsProtected(*r) || r->tenant->num_running < 2 || r->tenant->counter <= to.tenant->counter) continue;
+    if (last == nullptr ||
+        std::pair(last->tenant->num_running, last->place) < std::pair(r->tenant->num_running, r->place))
+      last = r;
+  }
+  return last;
+}
+
 bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   full_ = true;
-  if (static_cast<int>(running_.size()) >= max_running_ || BatchIsFull()) return false;
+  Sequence* gives_way = nullptr;
+  if (!HasSlot() && (gives_way = WhoGivesASlot(*s)) == nullptr) return false;
   RequestState* request = FindRequest(s->request_id);
   if (options_.enable_prefix_caching && !request->NeedsPromptRows()) {
     // The last token's row is always computed: it gives the next token.
@@ -182,9 +221,11 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
     s->pages.clear();
     return false;
   }
-  full_ = false;
+  full_ = gives_way != nullptr;
+  if (gives_way != nullptr) Preempt(gives_way);
   waiting_.Remove(s);
   SetRunning(s, true);
+  OrderRunning();
   s->num_registered = static_cast<int>(s->pages.size());
   s->num_computed = s->num_registered * options_.page_size;
   s->max_computed = std::max(s->max_computed, s->num_computed);
@@ -264,7 +305,8 @@ int Scheduler::GrowPages(Sequence* s, int num_rows) {
 Sequence* Scheduler::Victim(const Sequence& for_whom) const {
   Sequence* last = nullptr;
   for (Sequence* r : running_) {
-    if (!IsProtected(*r) && Before(for_whom, *r) && (last == nullptr || Before(*last, *r))) last = r;
+    if (!IsProtected(*r) && for_whom.place < r->place && (last == nullptr || last->place < r->place))
+      last = r;
   }
   return last;
 }

@@ -66,23 +66,28 @@ struct SchedulerStats {
 // Rules of a step. (1) Every running sequence that is one token behind gets its row, oldest first. (2) What
 // is left of max_step_tokens and of the step's time (prefill_budget.h) goes to prompts, begun or waiting,
 // several a step: the shortest first, but after kMaxOvertakes steps in which the one that age puts first got
-// nothing, that one. So short prompts do not wait for long ones, and a long one has a quarter of the steps
-// with prompt rows at least. Both orders are of waiting_queue.h, and keep priorities and tenants apart. (3)
+// nothing, that one, or nobody until its time has come. So short prompts do not wait for long ones, and a long
+// one has a quarter of the steps with prompt rows at least. Both orders are of waiting_queue.h, and keep
+// priorities and tenants apart. (3)
 // Waiting sequences are admitted while their tokens (less the prefix hit) and one page more fit beside what
 // the running ones need for theirs now, and while all of them, as page_forecast.h expects them to grow and
 // end, fit later, and while a token of each running sequence leaves time in the step (BatchIsFull); the first
 // that does not fit stops admission, so that a large one is not passed over for ever.
 //
-// When a page is missing, the newest running sequence of the lowest priority is preempted: its pages are
-// freed, it waits in front and recomputes, with the tokens it had. A sequence gives way only to older or more
-// urgent ones; where it is itself the newest, it skips the step instead. After max_preemptions it is
-// protected: never preempted again.
+// When no slot is free and a tenant has none, it gets one of the tenant that has the most, if that has two and
+// was served more: its last in the order below is preempted, where the pages suffice for both. So nobody is
+// kept out by others' long answers, and what was preempted finds most of its pages again.
+//
+// When a page is missing, the newest running sequence is preempted, or of its tenant's the one of the lowest
+// priority (OrderRunning): its pages are freed, it waits in front and recomputes, with the tokens it had. A
+// sequence gives way only to those before it in that order; where it is itself the last, it skips the step
+// instead. After max_preemptions it is protected: never preempted again.
 //
 // Why this cannot lock up. Let need(s) be the pages, by class, of s at its maximal length. (a) Add refuses s
 // when need(s) exceeds the pool. (b) A sequence becomes protected while it waits, and protected ones are
 // admitted only while the sum of need over the protected running ones, with it, is within the pool. So once
 // all unprotected ones are preempted, each protected one finds its pages. (c) Order running sequences:
-// protected first, then by priority and age. The first one always gets a page: if protected by (b), else all
+// protected first, the rest does not matter. The first one always gets a page: if protected by (b), else all
 // others are preemptible and by (a) it fits alone. So every step with work computes at least one row;
 // preemptions are bounded; hence everything ends. With nothing running, (a) and (b) admit the first waiting
 // one.
@@ -160,7 +165,10 @@ class Scheduler {
 
   // scheduler.cc: building a plan
   bool IsProtected(const Sequence& s) const { return s.num_preemptions >= options_.max_preemptions; }
-  bool Before(const Sequence& a, const Sequence& b) const;  // age order of running sequences, as in (c) above
+  // The order of (c) above into running_ and each one's place: protected ones, then by age; but a tenant's
+  // sequences share out the places that their ages give the tenant by priority. So priority moves a tenant's
+  // sequences among themselves, and never past another tenant's.
+  void OrderRunning();
   int MaxTokensInCache(const Sequence& s) const {
     return s.max_size - 1;
   }  // the last token's state is never needed
@@ -169,6 +177,8 @@ class Scheduler {
   const Sequence* AgedHead() const;
   void PlanPrefillsInOrder(PrefillOrder order, absl::Time now);
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
+  bool HasSlot() const;
+  Sequence* WhoGivesASlot(const Sequence& to) const;  // null: nobody does
   bool TryAdmit(Sequence* s, absl::Time now);
   bool BatchIsFull() const;
   bool FitsBesideRunning(const Sequence& s) const;

@@ -93,10 +93,12 @@ void Scheduler::SetRunning(Sequence* s, bool running) {
   if (running) {
     s->status = SequenceStatus::kRunning;
     running_.push_back(s);
+    ++s->tenant->num_running;
     ++request->num_running;
   } else {
     running_.erase(std::find(running_.begin(), running_.end(), s));
     --request->num_running;
+    --s->tenant->num_running;
   }
   const bool is = request->num_running > 0;
   if (was == is) return;

@@ -23,7 +23,7 @@ struct Sequence {
   uint64_t id = 0;  // grows with arrival, then with the choice: the order of age
   RequestId request_id = 0;
   int choice = 0;
-  int priority = 0;  // lower first
+  int priority = 0;  // lower first, among the tenant's own
   Tenant* tenant = nullptr;
   const SamplingParams* sampling = nullptr;
   uint64_t seed = 0;
@@ -39,8 +39,9 @@ struct Sequence {
   int num_registered = 0;      // pages [0, num_registered) are in the prefix index and must not be written
 
   int num_preemptions = 0;
-  bool resumed = false;   // its request had rows before: goes ahead of new ones of its priority
+  bool resumed = false;   // its request had rows before: goes ahead of new ones
   int planned_rows = 0;   // in the plan being built or executed
+  int place = 0;          // among the running ones: who gives way to whom
   int64_t queue_key = 0;  // WaitingQueue's
 
   int num_tokens() const { return static_cast<int>(tokens.size()); }

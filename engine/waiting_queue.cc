@@ -19,7 +19,10 @@ bool TenantLedger::SmallestActive(int64_t* counter) const {
 Tenant* TenantLedger::Arrive(const std::string& name, int weight) {
   const auto [it, inserted] = tenants_.try_emplace(name);
   Tenant* tenant = &it->second;
-  if (inserted) tenant->name = name;
+  if (inserted) {
+    tenant->name = name;
+    tenant->number = next_number_++;
+  }
   tenant->weight = weight;
   int64_t smallest = 0;
   if (tenant->num_requests == 0 && SmallestActive(&smallest))
@@ -50,63 +53,56 @@ int64_t KeyOf(const Sequence& s) {
 
 PrefillRank RankOf(const Sequence& s, PrefillOrder order) {
   const bool shortest = order == PrefillOrder::kShortest;
+  const Tenant& tenant = *s.tenant;
   // A long recompute that has its pages may be overtaken by what is shorter; to get pages it goes first.
-  if (s.resumed && !(shortest && s.status == SequenceStatus::kRunning)) return {s.priority, 0, 0, 0, s.id};
-  return {s.priority, 1, s.tenant->counter, shortest ? s.num_remaining() : KeyOf(s), s.id};
+  if (s.resumed && !(shortest && s.status == SequenceStatus::kRunning))
+    return {0, tenant.counter, tenant.number, s.priority, 0, s.id};
+  return {1, tenant.counter, tenant.number, s.priority, shortest ? s.num_remaining() : KeyOf(s), s.id};
 }
 
 void WaitingQueue::Push(Sequence* s) {
-  Level& level = levels_[s->priority];
+  TenantQueue& queue = tenants_[s->tenant];
   s->queue_key = KeyOf(*s);
   bool inserted = false;
   if (s->resumed) {
-    inserted = level.resumed.emplace(s->id, s).second;
+    inserted = queue.resumed.emplace(std::tuple(s->priority, 0, s->id), s).second;
   } else {
-    TenantQueue& queue = level.fresh[s->tenant];
-    inserted = queue.aged.emplace(std::pair(s->queue_key, s->id), s).second &&
-               queue.shortest.emplace(std::pair(s->num_remaining(), s->id), s).second;
+    inserted = queue.aged.emplace(std::tuple(s->priority, s->queue_key, s->id), s).second &&
+               queue.shortest.emplace(std::tuple(s->priority, s->num_remaining(), s->id), s).second;
   }
   ABSL_HARDENING_ASSERT(inserted);
   ++size_;
 }
 
 void WaitingQueue::Remove(Sequence* s) {
-  const auto it = levels_.find(s->priority);
-  ABSL_HARDENING_ASSERT(it != levels_.end());
-  Level& level = it->second;
-  size_t erased = 0;
-  if (s->resumed) {
-    erased = level.resumed.erase(s->id);
-  } else {
-    const auto tenant = level.fresh.find(s->tenant);
-    ABSL_HARDENING_ASSERT(tenant != level.fresh.end());
-    TenantQueue& queue = tenant->second;
-    erased = queue.aged.erase({s->queue_key, s->id}) & queue.shortest.erase({s->num_remaining(), s->id});
-    if (queue.aged.empty()) level.fresh.erase(tenant);
-  }
+  const auto it = tenants_.find(s->tenant);
+  ABSL_HARDENING_ASSERT(it != tenants_.end());
+  TenantQueue& queue = it->second;
+  const size_t erased = s->resumed ? queue.resumed.erase({s->priority, 0, s->id})
+                                   : queue.aged.erase({s->priority, s->queue_key, s->id}) &
+                                         queue.shortest.erase({s->priority, s->num_remaining(), s->id});
   ABSL_HARDENING_ASSERT(erased == 1);
-  if (level.resumed.empty() && level.fresh.empty()) levels_.erase(it);
+  if (queue.resumed.empty() && queue.aged.empty()) tenants_.erase(it);
   --size_;
 }
 
-Sequence* WaitingQueue::Front(PrefillOrder order) const {
-  if (levels_.empty()) return nullptr;
-  const Level& level = levels_.begin()->second;
-  if (!level.resumed.empty()) return level.resumed.begin()->second;
+Sequence* WaitingQueue::Front(PrefillOrder order, bool only_without_slot) const {
   Sequence* best = nullptr;
-  for (const auto& [tenant, queue] : level.fresh) {
-    Sequence* first = (order == PrefillOrder::kAged ? queue.aged : queue.shortest).begin()->second;
+  for (const auto& [tenant, queue] : tenants_) {
+    if (only_without_slot && tenant->num_running > 0) continue;
+    const Keyed& fresh = order == PrefillOrder::kAged ? queue.aged : queue.shortest;
+    Sequence* first = (queue.resumed.empty() ? fresh : queue.resumed).begin()->second;
     if (best == nullptr || RankOf(*first, order) < RankOf(*best, order)) best = first;
   }
   return best;
 }
 
 bool WaitingQueue::Contains(const Sequence& s) const {
-  const auto level = levels_.find(s.priority);
-  if (level == levels_.end()) return false;
-  if (s.resumed) return level->second.resumed.count(s.id) > 0;
-  const auto tenant = level->second.fresh.find(s.tenant);
-  return tenant != level->second.fresh.end() && tenant->second.aged.count({s.queue_key, s.id}) > 0;
+  const auto tenant = tenants_.find(s.tenant);
+  if (tenant == tenants_.end()) return false;
+  const TenantQueue& queue = tenant->second;
+  return s.resumed ? queue.resumed.contains({s.priority, 0, s.id})
+                   : queue.aged.contains({s.priority, s.queue_key, s.id});
 }
 
 }  // namespace sessa

@@ -1,6 +1,7 @@
-// Who is next: priority, then requests already begun, then the tenant served least, then the shortest prompt,
-// with ageing or without. The same orders rank prompts in the queue and prompts half computed, so they live
-// here and not in the Scheduler. Deterministic; not thread-safe; owned by the Scheduler.
+// Who is next: requests already begun, then the tenant served least, then priority, then the shortest prompt,
+// with ageing or without. Priority stands behind the tenant, so that nobody moves ahead of others by asking
+// for it. The same orders rank prompts in the queue and prompts half computed, so they live here and not in
+// the Scheduler. Deterministic; not thread-safe; owned by the Scheduler.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +19,11 @@ namespace sessa {
 
 struct Tenant {
   std::string name;
+  uint64_t number = 0;   // grows with arrival; decides between equal counters
   int64_t counter = 0;   // tokens served over the weight, on the scale of TenantLedger
   int weight = 1;        // its share beside others that wait
   int num_requests = 0;  // alive; 0: idle
+  int num_running = 0;   // sequences; kept by the Scheduler
 };
 
 // Virtual token counters (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): the active
@@ -42,6 +45,7 @@ class TenantLedger {
 
   bool SmallestActive(int64_t* counter) const;  // false: nobody is active
   std::map<std::string, Tenant> tenants_;
+  uint64_t next_number_ = 1;
 };
 
 // Ageing: a second of waiting weighs like this many tokens less to compute. As all age alike, a prompt of r
@@ -54,29 +58,28 @@ enum class PrefillOrder {
   kShortest,  // what has least to compute, however long others have waited
 };
 
-// Smaller goes first; no two sequences are equal (the last member is the id).
-using PrefillRank = std::tuple<int, int, int64_t, int64_t, uint64_t>;
+// Smaller goes first: begun before new, the tenant's counter and number, priority, the key of the order, the
+// id. No two sequences are equal.
+using PrefillRank = std::tuple<int, int64_t, uint64_t, int, int64_t, uint64_t>;
 PrefillRank RankOf(const Sequence& sequence, PrefillOrder order);
 
 class WaitingQueue {
  public:
   // Requires: not in the queue. While it is, tokens, priority, arrival and resumed must not change.
   void Push(Sequence* sequence);
-  void Remove(Sequence* sequence);            // Requires: in the queue
-  Sequence* Front(PrefillOrder order) const;  // null when empty
+  void Remove(Sequence* sequence);  // Requires: in the queue
+  // Null when there is none. `only_without_slot`: of tenants that have nothing running.
+  Sequence* Front(PrefillOrder order, bool only_without_slot = false) const;
   size_t size() const { return size_; }
   bool Contains(const Sequence& sequence) const;  // for tests and invariants
 
  private:
-  using Keyed = std::map<std::pair<int64_t, uint64_t>, Sequence*>;  // by a key, then the id
+  using Keyed = std::map<std::tuple<int, int64_t, uint64_t>, Sequence*>;  // by priority, a key, the id
   struct TenantQueue {
-    Keyed aged, shortest;  // the same sequences by queue_key and by num_remaining()
+    Keyed resumed;         // by age
+    Keyed aged, shortest;  // the others, the same ones by queue_key and by num_remaining()
   };
-  struct Level {  // one priority
-    std::map<uint64_t, Sequence*> resumed;
-    std::map<Tenant*, TenantQueue> fresh;
-  };
-  std::map<int, Level> levels_;
+  std::map<Tenant*, TenantQueue> tenants_;
   size_t size_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -11,12 +12,13 @@
 
 namespace sessa {
 
-// Read-only bytes of one checkpoint tensor, row-major, little-endian; valid as long as the source. `data` may
-// be unaligned.
+// Read-only bytes of one checkpoint tensor, row-major, little-endian; valid as long as `owner`, or as the
+// source when it is null. `data` may be unaligned.
 struct WeightView {
   DType dtype = DType::kF32;  // kF32, kBF16 or kF16
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  std::shared_ptr<const void> owner = nullptr;
 };
 
 class WeightSource {

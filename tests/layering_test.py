@@ -2,8 +2,8 @@
 """Keeps the parts of the tree apart (design: "Parts and their direction").
 
 Fails when an include goes against server -> engine -> kernels, when anything but server, loadtest and tests uses proto,
-when anything depends on tests, when a file in engine/ or kernels/ throws or calls getenv, and when a file outgrows its
-limit. `layering_test.py ROOT` checks a tree; `layering_test.py --self-test` feeds the rules violations.
+when anything depends on tests, when a file in engine/ or kernels/ throws or calls getenv, when the wall clock or a wait
+that counts by it is used where an hour's step would end requests, and when a file outgrows its limit. `layering_test.py ROOT` checks a tree; `layering_test.py --self-test` feeds the rules violations.
 """
 import pathlib
 import re
@@ -23,6 +23,14 @@ SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 HOST_LIMIT, KERNEL_LIMIT = 400, 500
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
 GENERATED = re.compile(r"^(sessa/v1|google/rpc|inference)/.*\.pb\.h$")
+# absl::Mutex's timed waits count by the wall clock (Abseil 20220623); engine/monotonic.h has what takes their place.
+WALL_CLOCK = re.compile(r"\babsl::Now\s*\(|\b\w+With(?:Timeout|Deadline)\s*\(|\bsystem_clock\b|\bCLOCK_REALTIME\b"
+                        r"|\bgettimeofday\b|\btime\(nullptr\)")
+WALL_CLOCK_FILES = {
+    "server/core/access_log.h",  # for people to read
+    "server/core/service.h", "server/rest/handlers.cc",  # the API's `created`
+    "server/grpc/generation_service.cc", "server/grpc/grpc_server.cc",  # gRPC's deadlines, turned into durations at once
+}
 BANNED = re.compile(r"\bthrow\b|\b(?:secure_)?getenv\s*\(")
 
 
@@ -55,6 +63,11 @@ def check_file(path, text):
             match = BANNED.search(line)
             if match:
                 found.append(f"{path}:{number}: '{match.group().strip('( ')}' is not allowed in {folder}/")
+    if folder in ("engine", "server", "kernels") and path not in WALL_CLOCK_FILES:
+        for number, line in enumerate(code_of(text).split("\n"), 1):
+            match = WALL_CLOCK.search(line)
+            if match:
+                found.append(f"{path}:{number}: '{match.group()}' goes by the wall clock; see engine/monotonic.h")
     limit = KERNEL_LIMIT if folder == "kernels" or path.endswith((".cu", ".cuh")) else HOST_LIMIT
     if len(lines) > limit:
         found.append(f"{path}: {len(lines)} lines, the limit is {limit}")
@@ -90,6 +103,10 @@ def self_test():
         ("kernels/cpu/a.cc", "/* fine */ const char* p = secure_getenv (n);\n", "getenv"),
         ("engine/a.cc", 'R"(quiet)"; throw 2;\n', "'throw'"),
         ("engine/a.cc", "const int n = 1'000'000; throw n;  // it's\n", "'throw'"),
+        ("engine/a.cc", "auto now = absl::Now();\n", "wall clock"),
+        ("server/a.cc", "mutex.AwaitWithTimeout(c, t);\n", "wall clock"),
+        ("server/a.cc", "done.WaitForNotificationWithTimeout(t);\n", "wall clock"),
+        ("server/a.cc", "std::chrono::system_clock::now();\n", "wall clock"),
         ("server/a.cc", "\n" * 401, "401 lines, the limit is 400"),
         ("kernels/a.cc", "\n" * 501, "501 lines, the limit is 500"),
         ("docs/a.cc", "\n", "no C++ belongs there"),
@@ -100,6 +117,8 @@ def self_test():
         ("server/a.cc", '#include "engine/engine.h"\n#include "sessa/v1/generation.pb.h"\nthrow 1;\n'),
         ("tests/a.cc", '#include "server/core/limits.h"\n#include "kernels/tensor.h"\n'),
         ("loadtest/a.cc", '#include "sessa/v1/generation.grpc.pb.h"\n'),
+        ("server/core/access_log.h", "absl::Time time = absl::Now();\n"),
+        ("tests/b.cc", "absl::Now();\n"),
         ("server/b.cc", "\n" * 400),
         ("kernels/a.cc", "\n" * 500),
         ("build/gen/a.cc", "\n" * 9000),

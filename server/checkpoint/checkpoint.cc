@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cerrno>
-#include <cstdio>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <system_error>
@@ -14,27 +14,15 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/checkpoint/config_json.h"
+#include "server/file/read_file.h"
 
 namespace sessa {
 namespace {
 
 namespace json = boost::json;
 
+constexpr size_t kKeptBytes = 1 << 20;      // a linear's weight, but not the bias that is asked for after it
 constexpr size_t kMaxJsonBytes = 64 << 20;  // an index of a million tensors is smaller
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::unique_ptr<FILE, int (*)(FILE*)> file(fopen(path.c_str(), "rb"), fclose);
-  if (file == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
-  std::string text;
-  char buffer[65536];
-  while (const size_t n = fread(buffer, 1, sizeof(buffer), file.get())) {
-    text.append(buffer, n);
-    if (text.size() > kMaxJsonBytes)
-      return absl::InvalidArgumentError(absl::StrCat(path, ": larger than 64 MiB"));
-  }
-  if (ferror(file.get())) return absl::UnavailableError(absl::StrCat(path, ": read failed"));
-  return text;
-}
 
 absl::Status Prefix(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
@@ -45,9 +33,41 @@ bool IsPlainName(std::string_view name) {
          name.find('\0') == name.npos;
 }
 
+// The first of n values that is infinite or no number; n when there is none. Inf and NaN have all exponent
+// bits set, so that the largest absolute value of a block, as an integer, tells: a loop that compilers
+// vectorise.
+template <typename Bits>
+int64_t FindNotFinite(const char* data, Bits infinity, int64_t n) {
+  constexpr Bits kAbsolute = static_cast<Bits>(~Bits{0}) >> 1;
+  constexpr int64_t kBlock = 4096;
+  const auto at = [data](int64_t i) {
+    Bits bits;
+    std::memcpy(&bits, data + i * sizeof(Bits), sizeof(Bits));
+    return static_cast<Bits>(bits & kAbsolute);
+  };
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = std::min(n, begin + kBlock);
+    Bits largest = 0;
+    for (int64_t i = begin; i < end; ++i) largest = std::max(largest, at(i));
+    if (largest < infinity) continue;
+    for (int64_t i = begin; i < end; ++i) {
+      if (at(i) >= infinity) return i;
+    }
+  }
+  return n;
+}
+
+int64_t FindNotFinite(const char* data, DType dtype, int64_t n) {
+  switch (dtype) {
+    case DType::kF32: return FindNotFinite<uint32_t>(data, 0x7f800000, n);
+    case DType::kF16: return FindNotFinite<uint16_t>(data, 0x7c00, n);
+    default: return FindNotFinite<uint16_t>(data, 0x7f80, n);
+  }
+}
+
 // The index's weight_map: tensor -> shard.
 absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
-  auto text = ReadFile(path);
+  auto text = ReadFile(path, kMaxJsonBytes);
   if (!text.ok()) return text.status();
   const auto error = [&](auto... what) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", what...));
@@ -75,7 +95,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
   checkpoint->dir_ = dir;
   const std::string config_path = dir + "/config.json";
-  auto text = ReadFile(config_path);
+  auto text = ReadFile(config_path, kMaxJsonBytes);
   if (!text.ok()) return text.status();
   auto config = ParseConfigJson(*text);
   if (!config.ok()) return Prefix(config_path, config.status());
@@ -100,7 +120,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     auto file = SafetensorsFile::Open(absl::StrCat(dir, "/", name));
     if (!file.ok()) return file.status();
     for (const auto& [tensor, view] : (*file)->tensors()) {
-      if (!checkpoint->tensors_.emplace(tensor, &view).second) {
+      if (!checkpoint->tensors_.emplace(tensor, Place{file->get(), &view}).second) {
         return absl::InvalidArgumentError(
             absl::StrCat(dir, "/", name, ": tensor ", tensor, ": is in two shards"));
       }
@@ -120,19 +140,38 @@ absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
   const std::string key(name);
   const auto it = tensors_.find(key);
   if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", key));
+  const auto& [file, tensor] = it->second;
+  const std::string where = absl::StrCat(file->name(), ": tensor ", key);
   WeightView view;
-  switch (it->second->dtype) {
+  switch (tensor->dtype) {
     case FileDType::kF32: view.dtype = DType::kF32; break;
     case FileDType::kF16: view.dtype = DType::kF16; break;
     case FileDType::kBF16: view.dtype = DType::kBF16; break;
     case FileDType::kI64:
-      return absl::InvalidArgumentError(
-          absl::StrCat(dir_, ": tensor ", key, ": dtype I64 is none for weights"));
+      return absl::InvalidArgumentError(absl::StrCat(where, ": dtype I64 is none for weights"));
   }
-  view.shape = it->second->shape;
-  view.data = it->second->data;
-  absl::MutexLock lock(&mutex_);
-  used_.insert(key);
+  view.shape = tensor->shape;
+  {
+    absl::MutexLock lock(&mutex_);
+    used_.insert(key);
+    if (last_name_ == key) view.owner = last_;
+  }
+  if (view.owner == nullptr) {
+    auto data = file->Read(*tensor);
+    if (!data.ok()) return Prefix(where, data.status());
+    const int64_t n = static_cast<int64_t>(tensor->num_bytes) / SizeOf(view.dtype);
+    if (const int64_t i = FindNotFinite(data->get(), view.dtype, n); i < n) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, ": element ", i, " of ", n, " is not a finite number"));
+    }
+    view.owner = *std::move(data);
+    if (tensor->num_bytes >= kKeptBytes) {
+      absl::MutexLock lock(&mutex_);
+      last_name_ = key;
+      last_ = view.owner;
+    }
+  }
+  view.data = view.owner.get();
   return view;
 }
 
@@ -140,7 +179,7 @@ std::vector<std::string> Checkpoint::unused_tensors() const {
   std::vector<std::string> unused;
   {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [name, view] : tensors_) {
+    for (const auto& [name, place] : tensors_) {
       if (!used_.contains(name)) unused.push_back(name);
     }
   }

@@ -1,5 +1,7 @@
 // A checkpoint folder: config.json and model.safetensors, or the shards that model.safetensors.index.json
-// names. The files stay mapped as long as the Checkpoint lives; weights are read in place.
+// names. Weights are read a
+// tensor at a time, so that loading needs little more memory than the engine keeps, and a file that is cut
+// while it is read is an error, not a signal.
 #pragma once
 
 #include <memory>
@@ -27,21 +29,29 @@ class Checkpoint : public WeightSource {
 
   const ModelConfig& config() const { return config_; }
 
-  // NOT_FOUND when there is no such tensor, INVALID_ARGUMENT when its dtype is none for weights.
+  // NOT_FOUND when there is no such tensor, INVALID_ARGUMENT when its dtype is none for weights or a value is
+  // not finite, OUT_OF_RANGE when the file has become shorter. The last large one is kept, since linears ask
+  // for theirs twice.
   absl::StatusOr<WeightView> Get(std::string_view name) const override;
 
   // Names of the tensors that nobody has asked for yet, sorted: after loading, a reason for a warning.
   std::vector<std::string> unused_tensors() const;
 
  private:
+  struct Place {
+    const SafetensorsFile* file;
+    const TensorView* tensor;
+  };
   Checkpoint() = default;
 
   std::string dir_;
   ModelConfig config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  absl::flat_hash_map<std::string, const TensorView*> tensors_;
+  absl::flat_hash_map<std::string, Place> tensors_;
   mutable absl::Mutex mutex_;
   mutable absl::flat_hash_set<std::string> used_ ABSL_GUARDED_BY(mutex_);
+  mutable std::string last_name_ ABSL_GUARDED_BY(mutex_);
+  mutable std::shared_ptr<const void> last_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sessa

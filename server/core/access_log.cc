@@ -1,12 +1,10 @@
 // See access_log.h.
 #include "server/core/access_log.h"
 
-#include <cstdio>
-
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/core/json_writer.h"
+#include "server/core/log.h"
 
 namespace sessa {
 namespace {
@@ -14,10 +12,10 @@ namespace {
 constexpr char kTimeFormat[] = "%Y-%m-%dT%H:%M:%E3SZ";
 
 std::string Text(const AccessRecord& r) {
-  std::string line = absl::StrFormat("%s %s %s %s id=%s seconds=%.3f",
-                                     absl::FormatTime(kTimeFormat, r.end, absl::UTCTimeZone()), r.protocol,
-                                     absl::CHexEscape(r.endpoint), r.status, absl::CHexEscape(r.request_id),
-                                     absl::ToDoubleSeconds(r.end - r.start));
+  std::string line =
+      absl::StrFormat("time=%s protocol=%s endpoint=%s status=%s request_id=%s seconds=%.3f",
+                      absl::FormatTime(kTimeFormat, r.time, absl::UTCTimeZone()), r.protocol,
+                      Quoted(r.endpoint), r.status, Quoted(r.request_id), absl::ToDoubleSeconds(r.duration));
   if (r.usage.has_value()) {
     absl::StrAppend(&line, " prompt_tokens=", r.usage->prompt_tokens,
                     " cached_tokens=", r.usage->cached_tokens,
@@ -27,12 +25,20 @@ std::string Text(const AccessRecord& r) {
   return line;
 }
 
+// What a client wrote, at most so much of it as the text has.
+absl::string_view Cut(absl::string_view value) { return value.substr(0, kMaxLoggedBytes); }
+
 std::string Json(const AccessRecord& r) {
   std::string line;
   JsonWriter json(&line);
-  json.BeginObject().Key("time").String(absl::FormatTime(kTimeFormat, r.end, absl::UTCTimeZone()));
-  json.Key("protocol").String(r.protocol).Key("endpoint").String(r.endpoint).Key("status").String(r.status);
-  json.Key("request_id").String(r.request_id).Key("seconds").Number(absl::ToDoubleSeconds(r.end - r.start));
+  json.BeginObject().Key("time").String(absl::FormatTime(kTimeFormat, r.time, absl::UTCTimeZone()));
+  json.Key("protocol")
+      .String(r.protocol)
+      .Key("endpoint")
+      .String(Cut(r.endpoint))
+      .Key("status")
+      .String(r.status);
+  json.Key("request_id").String(Cut(r.request_id)).Key("seconds").Number(absl::ToDoubleSeconds(r.duration));
   if (r.usage.has_value()) {
     json.Key("prompt_tokens").Int(r.usage->prompt_tokens).Key("cached_tokens").Int(r.usage->cached_tokens);
     json.Key("completion_tokens").Int(r.usage->completion_tokens);
@@ -45,13 +51,11 @@ std::string Json(const AccessRecord& r) {
 }  // namespace
 
 std::string FormatAccess(const AccessRecord& record, AccessLogFormat format) {
-  return (format == AccessLogFormat::kJson ? Json(record) : Text(record)) + "\n";
+  return format == AccessLogFormat::kJson ? Json(record) : Text(record);
 }
 
 void WriteAccess(const AccessRecord& record, AccessLogFormat format) {
-  if (format == AccessLogFormat::kOff) return;
-  const std::string line = FormatAccess(record, format);
-  std::fwrite(line.data(), 1, line.size(), stderr);
+  if (format != AccessLogFormat::kOff) Log(FormatAccess(record, format));
 }
 
 }  // namespace sessa

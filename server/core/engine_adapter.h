@@ -16,7 +16,7 @@ class EngineAdapter final : public TokenEngine {
   absl::Status CheckQueue(const Arrival& arrival) const override { return engine_->CheckQueue(arrival); }
   void Cancel(RequestId id) override { engine_->Cancel(id); }
   void StopChoice(RequestId id, int choice) override { engine_->StopChoice(id, choice); }
-  void Drain(absl::Time deadline) override { engine_->Drain(deadline); }
+  bool Drain(absl::Time deadline) override { return engine_->Drain(deadline); }
   EngineStats Stats() const override { return engine_->Stats(); }
   const ModelConfig& config() const override { return engine_->config(); }
   const EngineOptions& options() const override { return engine_->options(); }

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/monotonic.h"
 
 namespace sessa {
 namespace {
@@ -21,7 +21,7 @@ struct EngineMetric {
 // How long the engine's loop has not turned though there is work; 0 while it sleeps idle.
 double LoopAgeSeconds(const EngineStats& stats) {
   if (stats.num_running + stats.num_waiting == 0) return 0;
-  return std::max(0.0, absl::ToDoubleSeconds(absl::Now() - stats.heartbeat));
+  return std::max(0.0, absl::ToDoubleSeconds(MonotonicNow() - stats.heartbeat));
 }
 
 constexpr MetricType kGauge = MetricType::Gauge, kCounter = MetricType::Counter;

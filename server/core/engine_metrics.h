@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "prometheus/metric_family.h"
+#include "server/core/tenants.h"
 
 namespace sessa {
 
@@ -18,6 +19,10 @@ prometheus::MetricFamily SingleMetric(const char* name, const char* help, promet
                                       double value, std::vector<prometheus::ClientMetric::Label> labels = {});
 
 void AppendEngineMetrics(const EngineStats& stats, std::vector<prometheus::MetricFamily>* families);
+
+// sessa_tenant_*, with the label tenant; none without tenants.
+void AppendTenantMetrics(const std::vector<TenantUse>& tenants,
+                         std::vector<prometheus::MetricFamily>* families);
 
 // process_*, with the names and meanings that Prometheus' own clients use; one that /proc does not tell is
 // left out.

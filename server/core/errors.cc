@@ -41,9 +41,11 @@ absl::Status ModelNotFoundError(absl::string_view model) {
                   "model_not_found");
 }
 
-absl::Status TenantLimitError(absl::string_view message) {
+absl::Status TenantLimitError(absl::string_view message, absl::Duration retry_after) {
   absl::Status status = Annotate(absl::ResourceExhaustedError(message), "", "rate_limit_exceeded");
-  status.SetPayload(kRetryMs, absl::Cord("1000"));
+  // Up, so that nobody comes too early, but for what rounding has added.
+  const absl::Duration whole = absl::Ceil(retry_after - absl::Microseconds(1), absl::Milliseconds(1));
+  status.SetPayload(kRetryMs, absl::Cord(absl::StrCat(absl::ToInt64Milliseconds(whole))));
   return status;
 }
 

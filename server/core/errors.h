@@ -18,8 +18,8 @@ absl::Status FieldError(absl::string_view param, absl::string_view message,
 absl::Status ContextLengthError(absl::string_view param, absl::string_view message);
 // NOT_FOUND, code model_not_found.
 absl::Status ModelNotFoundError(absl::string_view model);
-// RESOURCE_EXHAUSTED, code rate_limit_exceeded: the tenant's own limit (REST 429).
-absl::Status TenantLimitError(absl::string_view message);
+// RESOURCE_EXHAUSTED, code rate_limit_exceeded: the tenant's own limit (REST 429), and when to come again.
+absl::Status TenantLimitError(absl::string_view message, absl::Duration retry_after);
 // UNAVAILABLE with a time to retry; code is "loading", "draining" or "unavailable".
 absl::Status UnavailableError(absl::string_view message, absl::string_view code, absl::Duration retry_after);
 

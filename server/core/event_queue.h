@@ -13,12 +13,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/monotonic.h"
 #include "engine/request.h"
 #include "server/core/metrics.h"
 
 namespace sessa {
 
 struct RawEvent {
+  static constexpr int kAllPrompts = -1;  // of an end that does not come from the engine
   int prompt_index = 0;
   std::variant<PromptInfo, TokenUpdate, RequestEnd> what;
 };
@@ -63,20 +65,24 @@ class EventQueue {
     return true;
   }
 
-  // Waits until there is an event; false at the deadline.
-  bool Wait(absl::Time deadline) {
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithDeadline(absl::Condition(
-                                        +[](EventQueue* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-                                          return !self->events_.empty();
-                                        },
-                                        this),
-                                    deadline);
-  }
-
   void SetNotify(std::function<void()> notify) {
     absl::MutexLock lock(&mutex_);
     notify_ = std::move(notify);
+  }
+
+  // Ends every prompt with `status` in the engine's place; what the engine still brings is refused.
+  void Fail(const absl::Status& status) {
+    std::function<void()> notify;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return;
+      closed_ = true;
+      RequestEnd end;
+      end.status = status;
+      events_.push_back({RawEvent::kAllPrompts, std::move(end)});
+      if (std::exchange(armed_, false)) notify = notify_;
+    }
+    if (notify) notify();
   }
 
   void Close() {
@@ -118,7 +124,7 @@ class PromptSink final : public TokenSink {
   }
 
   bool OnToken(TokenUpdate update) override {
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicNow();
     Choice& choice = choices_[update.choice];
     if (choice.num_tokens++ > 0) metrics_->OnInterToken(now - choice.last_token);
     choice.last_token = now;

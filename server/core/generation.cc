@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/monotonic.h"
 #include "server/core/generation_impl.h"
 #include "server/tokenizer/tokenizer.h"
 
@@ -18,7 +19,7 @@ constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
 GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model,
                                GenerationRequest request, std::vector<std::vector<int32_t>> prompts,
                                std::shared_ptr<EventQueue> queue, std::vector<RequestId> ids,
-                               absl::Time deadline, std::string tenant, RequestTicket ticket)
+                               absl::Time deadline, Tenants::Pass pass, RequestTicket ticket)
     : service_(service),
       model_(std::move(model)),
       request_(std::move(request)),
@@ -26,7 +27,7 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
       queue_(std::move(queue)),
       ids_(std::move(ids)),
       deadline_(deadline),
-      tenant_(std::move(tenant)),
+      pass_(std::move(pass)),
       ticket_(std::move(ticket)) {
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
@@ -39,13 +40,21 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
 }
 
 GenerationImpl::~GenerationImpl() {
+  service_->watchdog_.Forget(queue_);
   queue_->Close();
   if (done_) return;
   Cancel();
   ticket_.Finish(queue_->overflowed() ? Outcome::kSlowReader
                  : DeadlinePassed()   ? Outcome::kDeadline
                                       : Outcome::kCancelled);
-  service_->LeaveTenant(tenant_);
+  LeaveTenant();
+}
+
+// Prompts count whole, also of what was cancelled early: else who cancels gets them computed for nothing.
+void GenerationImpl::LeaveTenant() {
+  int64_t prompt_tokens = 0;
+  for (const std::vector<int32_t>& prompt : prompts_) prompt_tokens += static_cast<int64_t>(prompt.size());
+  pass_.End(prompt_tokens, usage_.completion_tokens);
 }
 
 void GenerationImpl::Cancel() {
@@ -62,19 +71,14 @@ std::optional<GenerationEvent> GenerationImpl::TryNext() {
     } else if (auto* token = std::get_if<TokenUpdate>(&raw.what)) {
       HandleToken(raw.prompt_index, *token);
     } else {
-      HandleEnd(std::get<RequestEnd>(raw.what));
+      const RequestEnd& end = std::get<RequestEnd>(raw.what);
+      num_ended_ += raw.prompt_index == RawEvent::kAllPrompts ? ids_.size() - num_ended_ : 1;
+      HandleEnd(end);
     }
   }
   GenerationEvent event = std::move(ready_.front());
   ready_.pop_front();
   return event;
-}
-
-std::optional<GenerationEvent> GenerationImpl::Next(absl::Time deadline) {
-  while (true) {
-    std::optional<GenerationEvent> event = TryNext();
-    if (event.has_value() || done_ || !queue_->Wait(deadline)) return event;
-  }
 }
 
 TopLogprob GenerationImpl::Top(int32_t id, float logprob) const {
@@ -182,7 +186,6 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
 }
 
 void GenerationImpl::HandleEnd(const RequestEnd& end) {
-  ++num_ended_;
   if (!end.status.ok() && error_.ok()) {
     error_ = Explain(end.status);
     Cancel();  // the other prompts: half an answer is none
@@ -190,7 +193,7 @@ void GenerationImpl::HandleEnd(const RequestEnd& end) {
   if (num_ended_ == ids_.size()) Finish();
 }
 
-bool GenerationImpl::DeadlinePassed() const { return absl::Now() + kDeadlineSlack >= deadline_; }
+bool GenerationImpl::DeadlinePassed() const { return MonotonicNow() + kDeadlineSlack >= deadline_; }
 
 absl::Status GenerationImpl::Explain(const absl::Status& end) const {
   if (queue_->overflowed()) {
@@ -220,7 +223,7 @@ void GenerationImpl::Finish() {
   } else {
     ticket_.Finish(error_);
   }
-  service_->LeaveTenant(tenant_);
+  LeaveTenant();
   done_ = true;
   ready_.push_back(GenerationEnd{error_, usage_});
 }

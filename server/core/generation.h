@@ -66,8 +66,6 @@ class Generation {
 
   // The next event, or none yet. After GenerationEnd: none, for ever.
   virtual std::optional<GenerationEvent> TryNext() = 0;
-  // Blocks until there is one, or `deadline` (then none).
-  virtual std::optional<GenerationEvent> Next(absl::Time deadline) = 0;
   // `notify` is called once on another thread each time TryNext gave none and there is news now. It must not
   // block nor call this object, and must own what it touches: one call may come just after this object is
   // gone.

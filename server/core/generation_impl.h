@@ -22,11 +22,10 @@ class GenerationImpl final : public Generation {
   // `service` outlives this. `ids` are the prompts' engine requests, whose sinks fill `queue`.
   GenerationImpl(Service* service, std::shared_ptr<const ServedModel> model, GenerationRequest request,
                  std::vector<std::vector<int32_t>> prompts, std::shared_ptr<EventQueue> queue,
-                 std::vector<RequestId> ids, absl::Time deadline, std::string tenant, RequestTicket ticket);
+                 std::vector<RequestId> ids, absl::Time deadline, Tenants::Pass pass, RequestTicket ticket);
   ~GenerationImpl() override;
 
   std::optional<GenerationEvent> TryNext() override;
-  std::optional<GenerationEvent> Next(absl::Time deadline) override;
   void SetNotify(std::function<void()> notify) override { queue_->SetNotify(std::move(notify)); }
   void Cancel() override;
   const std::vector<std::vector<int32_t>>& prompt_token_ids() const override { return prompts_; }
@@ -51,6 +50,7 @@ class GenerationImpl final : public Generation {
   // What the client is told, and what is counted, of the engine's end.
   absl::Status Explain(const absl::Status& end) const;
   bool DeadlinePassed() const;
+  void LeaveTenant();
   void Finish();
 
   Service* const service_;
@@ -60,7 +60,7 @@ class GenerationImpl final : public Generation {
   const std::shared_ptr<EventQueue> queue_;
   const std::vector<RequestId> ids_;
   const absl::Time deadline_;
-  const std::string tenant_;
+  Tenants::Pass pass_;
   RequestTicket ticket_;
 
   std::vector<Choice> choices_;  // [prompts * n]

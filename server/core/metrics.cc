@@ -15,6 +15,7 @@
 #include "prometheus/text_serializer.h"
 #include "server/core/engine_metrics.h"
 #include "server/core/errors.h"
+#include "server/core/log.h"
 
 namespace sessa {
 namespace {
@@ -218,7 +219,8 @@ prometheus::MetricFamily Metrics::SuccessFamily() const {
   return family;
 }
 
-std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
+std::string Metrics::Render(const EngineStats* stats, bool live, bool ready,
+                            const std::vector<TenantUse>& tenants) {
   std::vector<prometheus::MetricFamily> all = families_->registry.Collect();
   auto gauge = [&all](const char* name, const char* help, double value,
                       std::vector<prometheus::ClientMetric::Label> labels = {}) {
@@ -231,8 +233,12 @@ std::string Metrics::Render(const EngineStats* stats, bool live, bool ready) {
   gauge("sessa_num_requests_in_flight", "Requests received that have not ended.", received() - num_ended);
   gauge("sessa_build_info", "What this server was built from and with.", 1,
         {{"version", families_->version}, {"compiler", kCompiler}, {"cuda", SESSA_CUDA_VERSION}});
+  all.push_back(SingleMetric("sessa_log_lines_dropped_total",
+                             "Lines that stderr's reader or disk did not take in time.",
+                             prometheus::MetricType::Counter, StderrLog().num_dropped()));
   all.push_back(SuccessFamily());
   if (stats != nullptr) AppendEngineMetrics(*stats, &all);
+  AppendTenantMetrics(tenants, &all);
   for (prometheus::MetricFamily& family : all) {
     for (prometheus::ClientMetric& metric : family.metric) {
       metric.label.insert(metric.label.begin(), {"model_name", families_->model_name});

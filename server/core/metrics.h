@@ -5,10 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/core/tenants.h"
 
 namespace prometheus {
 struct MetricFamily;
@@ -61,7 +63,8 @@ class Metrics {
   int64_t outcome(Outcome outcome) const;
 
   // The Prometheus text format, version 0.0.4; `stats` null while no engine is there.
-  std::string Render(const EngineStats* stats, bool live, bool ready);
+  std::string Render(const EngineStats* stats, bool live, bool ready,
+                     const std::vector<TenantUse>& tenants = {});
 
  private:
   struct Families;

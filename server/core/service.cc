@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/monotonic.h"
 #include "server/core/event_queue.h"
 #include "server/core/generation_impl.h"
 #include "server/core/text_stream.h"
@@ -51,7 +52,12 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
       metrics_(options_.model_name, options_.version),
-      text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)) {}
+      tenants_(options_.api_keys, options_.limits.max_requests_per_tenant, options_.tenant_clock),
+      text_pool_(options_.num_text_threads, static_cast<size_t>(options_.limits.max_waiting_text_bytes)),
+      watchdog_(std::min(options_.watchdog / 4, absl::Seconds(1)), [this] {
+        auto served = model();
+        return served == nullptr ? absl::OkStatus() : CheckLoop(served->engine->Stats());
+      }) {}
 
 Service::~Service() = default;
 
@@ -70,9 +76,12 @@ void Service::BeginDrain() {
   draining_ = true;
 }
 
-void Service::Drain(absl::Time deadline) {
+bool Service::Drain(absl::Time deadline) {
   BeginDrain();
-  if (auto served = model()) served->engine->Drain(deadline);
+  auto served = model();
+  if (served == nullptr || served->engine->Drain(deadline)) return true;
+  watchdog_.FailAll(absl::UnavailableError("the server is shutting down"));
+  return false;
 }
 
 std::shared_ptr<const ServedModel> Service::model() const {
@@ -89,13 +98,16 @@ ServiceState Service::state() const {
 
 absl::Status Service::EngineHealth(const ServedModel& served) const {
   const EngineStats stats = served.engine->Stats();
-  if (!stats.health.ok()) return stats.health;
+  return stats.health.ok() ? CheckLoop(stats) : stats.health;
+}
+
+absl::Status Service::CheckLoop(const EngineStats& stats) const {
   // An idle engine sleeps in its inbox; only one with work must show a beat.
-  if (stats.num_running + stats.num_waiting > 0 && absl::Now() - stats.heartbeat > options_.watchdog) {
-    return absl::UnavailableError(absl::StrCat("the engine's loop has not turned for ",
-                                               absl::FormatDuration(absl::Now() - stats.heartbeat)));
-  }
-  return absl::OkStatus();
+  const absl::Duration silence = MonotonicNow() - stats.heartbeat;
+  if (stats.num_running + stats.num_waiting == 0 || silence <= options_.watchdog) return absl::OkStatus();
+  return UnavailableError(
+      absl::StrCat("the engine's loop has not turned for ", absl::FormatDuration(silence)), "unavailable",
+      options_.retry_after);
 }
 
 bool Service::Live() const {
@@ -137,29 +149,13 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> Service::FindModel(absl::stri
   return served;
 }
 
-absl::Status Service::AdmitTenant(const std::string& tenant) {
-  absl::MutexLock lock(&mutex_);
-  int& running = tenant_requests_[tenant];
-  if (options_.limits.max_requests_per_tenant > 0 && running >= options_.limits.max_requests_per_tenant) {
-    return TenantLimitError(
-        absl::StrCat("This API key has ", running, " requests running, the most it may have."));
-  }
-  ++running;
-  return absl::OkStatus();
-}
-
-void Service::LeaveTenant(const std::string& tenant) {
-  absl::MutexLock lock(&mutex_);
-  auto it = tenant_requests_.find(tenant);
-  if (--it->second == 0) tenant_requests_.erase(it);
-}
-
 absl::Status Service::CheckQueue(const std::string& tenant) const {
+  if (absl::Status room = tenants_.CheckRoom(tenant); !room.ok()) return room;
   auto served = model();
   if (served == nullptr) return absl::OkStatus();  // Generate says that it is loading
   Arrival arrival;
   arrival.tenant = tenant;
-  arrival.tenant_weight = options_.api_keys.Weight(tenant);
+  arrival.tenant_weight = tenants_.Limits(tenant).weight;
   arrival.priority = Arrival::kMostUrgent;
   return served->engine->CheckQueue(arrival);
 }
@@ -168,7 +164,7 @@ absl::Status Service::CheckBeforeTokenising(const ServedModel& served, const Gen
                                             const std::string& tenant, absl::Time deadline) const {
   Arrival arrival;
   arrival.tenant = tenant;
-  arrival.tenant_weight = options_.api_keys.Weight(tenant);
+  arrival.tenant_weight = tenants_.Limits(tenant).weight;
   arrival.priority = static_cast<int>(request.priority);
   arrival.n = static_cast<int>(request.n);
   arrival.max_tokens = static_cast<int>(request.max_tokens.value_or(1));
@@ -226,7 +222,13 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   std::shared_ptr<const ServedModel> served = model();
   const ModelFacts facts = FactsOf(*served);
   if (absl::Status valid = ValidateRequest(request, facts, options_.limits); !valid.ok()) return fail(valid);
-  const absl::Time deadline = absl::Now() + request.timeout.value_or(options_.limits.default_timeout);
+  const TenantLimits tenant_limits = tenants_.Limits(tenant);
+  if (request.priority < tenant_limits.min_priority || request.priority > tenant_limits.max_priority) {
+    return fail(FieldError(
+        "priority", absl::StrCat("must be between ", tenant_limits.min_priority, " and ",
+                                 tenant_limits.max_priority, " with this API key, got ", request.priority)));
+  }
+  const absl::Time deadline = MonotonicNow() + request.timeout.value_or(options_.limits.default_timeout);
   if (request.is_chat) {
     auto text = RenderChat(served->name, request.messages, request.add_generation_prompt, gone);
     if (!text.ok()) return fail(text.status());
@@ -240,17 +242,18 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   const uint64_t seed = RandomSeed();
   std::vector<Request> requests(prompts->size());
   auto queue = std::make_shared<EventQueue>(QueueBound(request, requests.size(), options_.limits));
-  int64_t total_tokens = 0;
+  int64_t total_tokens = 0, prompt_tokens = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
     Request& r = requests[i];
     absl::Status fits = ToSampling(request, facts, static_cast<int>((*prompts)[i].size()), seed, &r.sampling);
     if (!fits.ok()) return fail(fits);
     total_tokens += request.n * r.sampling.max_tokens;
+    prompt_tokens += static_cast<int64_t>((*prompts)[i].size());
     r.prompt = (*prompts)[i];
     r.n = static_cast<int>(request.n);
     r.deadline = deadline;
     r.tenant = tenant;
-    r.tenant_weight = options_.api_keys.Weight(tenant);
+    r.tenant_weight = tenant_limits.weight;
     r.priority = static_cast<int>(request.priority);
     r.sink = std::make_shared<PromptSink>(queue, &metrics_, static_cast<int>(i), r.n, r.sampling.max_tokens);
   }
@@ -259,7 +262,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
                            absl::StrCat("prompts * n * ", request.max_tokens_name, " is ", total_tokens,
                                         ", at most ", options_.limits.max_total_tokens, " are served")));
   }
-  if (absl::Status admitted = AdmitTenant(tenant); !admitted.ok()) return fail(admitted);
+  absl::StatusOr<Tenants::Pass> pass = tenants_.Enter(tenant, prompt_tokens + total_tokens);
+  if (!pass.ok()) return fail(pass.status());
 
   // All or none: when one prompt is refused, those before it are taken back.
   std::vector<RequestId> ids;
@@ -268,13 +272,13 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     if (!id.ok()) {
       queue->Close();
       for (RequestId taken : ids) served->engine->Cancel(taken);
-      LeaveTenant(tenant);
       return fail(NameField(id.status(), request.is_chat));
     }
     ids.push_back(*id);
   }
+  watchdog_.Watch(queue);
   return std::make_unique<GenerationImpl>(this, std::move(served), std::move(request), *std::move(prompts),
-                                          std::move(queue), std::move(ids), deadline, tenant,
+                                          std::move(queue), std::move(ids), deadline, *std::move(pass),
                                           std::move(ticket));
 }
 
@@ -323,9 +327,9 @@ absl::StatusOr<std::string> Service::Detokenize(const std::string& model, const 
 
 std::string Service::RenderMetrics() {
   auto served = model();
-  if (served == nullptr) return metrics_.Render(nullptr, Live(), false);
+  if (served == nullptr) return metrics_.Render(nullptr, Live(), false, tenants_.Use());
   const EngineStats stats = served->engine->Stats();
-  return metrics_.Render(&stats, Live(), Ready());
+  return metrics_.Render(&stats, Live(), Ready(), tenants_.Use());
 }
 
 }  // namespace sessa

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -20,8 +20,10 @@
 #include "server/core/generation_request.h"
 #include "server/core/limits.h"
 #include "server/core/metrics.h"
+#include "server/core/tenants.h"
 #include "server/core/text_pool.h"
 #include "server/core/token_engine.h"
+#include "server/core/watchdog.h"
 
 namespace sessa {
 
@@ -33,20 +35,21 @@ struct ServedModel {
   std::shared_ptr<TokenEngine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
-  absl::Time created = absl::Now();
+  absl::Time created = absl::Now();                   // for clients to read
 };
 
 enum class ServiceState { kLoading, kReady, kSettling, kDraining };
 
 struct ServiceOptions {
   Limits limits;
-  ApiKeys api_keys;
+  ApiKeys api_keys;        // the first; Service::tenants takes others
   std::string model_name;  // of the metrics' label; that of the model which SetModel will bring
   std::string version = "0.1.0";
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
   AccessLogFormat access_log = AccessLogFormat::kOff;
   int num_text_threads = 2;
+  Tenants::Clock tenant_clock = &std::chrono::steady_clock::now;  // of rates; for tests
 };
 
 class Service {
@@ -60,8 +63,8 @@ class Service {
   void BeginSettle();
   void BeginDrain();  // readiness off, new requests UNAVAILABLE; what runs goes on
   // BeginDrain, then Engine::Drain: returns when all have ended or `deadline`, the rest ended with
-  // UNAVAILABLE.
-  void Drain(absl::Time deadline);
+  // UNAVAILABLE; false when they did not end even so.
+  bool Drain(absl::Time deadline);
   ServiceState state() const;
   bool Live() const;     // loading, or the engine is healthy and its loop turns; never a matter of load
   bool Ready() const;    // a model is there, healthy, not draining
@@ -74,9 +77,10 @@ class Service {
   // Each received generation request takes one ticket first, whatever becomes of it.
   RequestTicket Begin(absl::string_view protocol) { return RequestTicket(&metrics_, protocol); }
   absl::StatusOr<std::string> Authenticate(absl::string_view authorization) const {
-    return options_.api_keys.Tenant(authorization);
+    return tenants_.Authenticate(authorization);
   }
-  // Whether the engine's queue has room for anything of this tenant: before its body is parsed, or even read.
+  // Whether the engine's queue and the tenant's own limits have room for anything of this tenant: before its
+  // body is parsed, or even read.
   absl::Status CheckQueue(const std::string& tenant) const;
   // Validates, tokenises and submits. What could never be taken is not tokenised. On error the ticket has its
   // outcome. `ticket` is kept until the end. `gone`, when given, ends the work on the text once it is true,
@@ -102,18 +106,20 @@ class Service {
   TextPool& text_pool() { return text_pool_; }
   const ServiceOptions& options() const { return options_; }
   const Limits& limits() const { return options_.limits; }
+  Tenants& tenants() { return tenants_; }
+  const Tenants& tenants() const { return tenants_; }
   Metrics& metrics() { return metrics_; }
 
  private:
   friend class GenerationImpl;
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
+  // UNAVAILABLE when the engine has work and its loop does not turn.
+  absl::Status CheckLoop(const EngineStats& stats) const;
   absl::Status CheckState(bool settling_is_fine) const;
   // One list of token ids for each prompt.
   absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
                                                                   GenerationRequest* request) const;
-  absl::Status AdmitTenant(const std::string& tenant);
-  void LeaveTenant(const std::string& tenant);
   // What Submit will ask of the queue, as far as it is known without tokenising: every text has at least so
   // many tokens as its bytes need.
   absl::Status CheckBeforeTokenising(const ServedModel& model, const GenerationRequest& request,
@@ -121,12 +127,13 @@ class Service {
 
   const ServiceOptions options_;
   Metrics metrics_;
+  Tenants tenants_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
   bool settling_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<std::string, int> tenant_requests_ ABSL_GUARDED_BY(mutex_);
-  TextPool text_pool_;  // last: its threads use the rest
+  TextPool text_pool_;  // its threads use the rest
+  Watchdog watchdog_;
 };
 
 }  // namespace sessa

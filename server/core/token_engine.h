@@ -17,7 +17,7 @@ class TokenEngine {
   virtual absl::Status CheckQueue(const Arrival& arrival) const = 0;
   virtual void Cancel(RequestId id) = 0;
   virtual void StopChoice(RequestId id, int choice) = 0;
-  virtual void Drain(absl::Time deadline) = 0;
+  virtual bool Drain(absl::Time deadline) = 0;
   virtual EngineStats Stats() const = 0;
   virtual const ModelConfig& config() const = 0;
   virtual const EngineOptions& options() const = 0;  // max_model_len is filled in

@@ -148,8 +148,8 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     generation = std::move(generation_);
-    AccessRecord record = {"grpc",      "Generate", absl::StatusCodeToString(status_.code()),
-                           request_id_, start_,     absl::Now()};
+    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_,
+                           MonotonicNow() - start_};
     if (generation != nullptr) record.usage = generation->usage();
     if (!status_.ok()) record.error = Describe(status_).code;
     WriteAccess(record, access_log_);

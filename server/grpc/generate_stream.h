@@ -10,6 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/monotonic.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/access_log.h"
 #include "server/core/generation.h"
@@ -48,7 +49,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
   const std::string request_id_;
   const AccessLogFormat access_log_;
-  const absl::Time start_ = absl::Now();
+  const absl::Time start_ = MonotonicNow();
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 

@@ -49,6 +49,11 @@ absl::StatusOr<std::string> GenerationService::Tenant(const grpc::CallbackServer
   return service_->Authenticate(absl::string_view(it->second.data(), it->second.size()));
 }
 
+absl::Status GenerationService::TakeRequest(const grpc::CallbackServerContext& context) const {
+  absl::StatusOr<std::string> tenant = Tenant(context);
+  return tenant.ok() ? service_->tenants().TakeRequest(*tenant) : tenant.status();
+}
+
 grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                          const pb::GenerateRequest* request) {
   RequestTicket ticket = service_->Begin("grpc");
@@ -64,6 +69,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   absl::StatusOr<GenerationRequest> core_request = FromProto(*request);
   if (!core_request.ok()) return reject(core_request.status());
@@ -116,7 +122,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const pb::TokenizeRequest* request,
                                                       pb::TokenizeReply* reply) {
-  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
   std::string text = request->text();
   bool add_special_tokens = true;
   switch (request->input_case()) {
@@ -147,7 +153,7 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const pb::DetokenizeRequest* request,
                                                         pb::DetokenizeReply* reply) {
-  if (auto tenant = Tenant(*context); !tenant.ok()) return Reply(context, tenant.status());
+  if (absl::Status taken = TakeRequest(*context); !taken.ok()) return Reply(context, taken);
   const std::vector<int64_t> ids(request->token_ids().begin(), request->token_ids().end());
   absl::StatusOr<std::string> text =
       service_->Detokenize(request->model(), ids, request->skip_special_tokens());

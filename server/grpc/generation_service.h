@@ -42,6 +42,7 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
   using StreamKey = std::pair<std::string, std::string>;
 
   absl::StatusOr<std::string> Tenant(const grpc::CallbackServerContext& context) const;
+  absl::Status TakeRequest(const grpc::CallbackServerContext& context) const;  // of a known tenant
 
   sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::shared_ptr<WakeupQueue> wakeups_;

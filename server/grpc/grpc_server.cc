@@ -2,12 +2,16 @@
 // probes into it.
 #include "server/grpc/grpc_server.h"
 
+#include <chrono>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "server/core/log.h"
 
 namespace sessa {
 namespace {
@@ -19,6 +23,12 @@ std::shared_ptr<grpc::ServerCredentials> Credentials(const GrpcServerOptions& op
   return grpc::SslServerCredentials(tls);
 }
 
+// What gRPC says of itself (errors only, unless GRPC_VERBOSITY asks for more) must not wait for stderr's
+// reader either.
+void LogOfGrpc(gpr_log_func_args* args) {
+  Log(absl::StrCat("grpc: ", args->file, ":", args->line, ": ", Quoted(args->message)));
+}
+
 // An IPv6 address needs brackets before its port.
 std::string Address(const std::string& host, int port) {
   return absl::StrContains(host, ':') ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
@@ -28,6 +38,7 @@ std::string Address(const std::string& host, int port) {
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               Service* service) {
+  gpr_set_log_function(&LogOfGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads));
@@ -51,14 +62,19 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
     return absl::UnavailableError(absl::StrCat("gRPC cannot listen on ", address));
   }
   result->PublishHealth();
-  result->health_thread_ = std::thread([server = result.get(), interval = options.health_interval] {
-    while (!server->stop_health_.WaitForNotificationWithTimeout(interval)) server->PublishHealth();
-  });
+  result->health_thread_ = std::thread(
+      [server = result.get(), interval = options.health_interval] { server->WatchHealth(interval); });
   return result;
 }
 
 GrpcServer::~GrpcServer() {
-  if (server_ != nullptr) Shutdown(absl::Now());
+  if (server_ != nullptr) Shutdown(MonotonicNow());
+}
+
+void GrpcServer::WatchHealth(absl::Duration interval) {
+  MutexLock lock(&stop_mutex_);
+  const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(stop_mutex_) { return stop_health_; };
+  while (!WaitUntil(&stopped_, &stop_mutex_, MonotonicNow() + interval, stopped)) PublishHealth();
 }
 
 void GrpcServer::PublishHealth() {
@@ -81,9 +97,14 @@ void GrpcServer::Publish(const std::string& name, bool serving) {
 }
 
 void GrpcServer::Shutdown(absl::Time deadline) {
-  if (!stop_health_.HasBeenNotified()) stop_health_.Notify();
+  {
+    MutexLock lock(&stop_mutex_);
+    stop_health_ = true;
+  }
+  stopped_.notify_one();
   if (health_thread_.joinable()) health_thread_.join();
-  server_->Shutdown(absl::ToChronoTime(deadline));
+  // gRPC takes wall time, and turns it into its own monotonic time at once.
+  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(deadline - MonotonicNow()));
 }
 
 }  // namespace sessa

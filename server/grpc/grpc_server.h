@@ -3,6 +3,7 @@
 // "" and "sessa.v1.Generation" are readiness, "liveness" and "startup" the other two probes.
 #pragma once
 
+#include <condition_variable>
 #include <memory>
 #include <string>
 #include <thread>
@@ -11,8 +12,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "engine/monotonic.h"
 #include "grpcpp/server.h"
 #include "server/core/service.h"
 #include "server/grpc/generation_service.h"
@@ -48,6 +49,7 @@ class GrpcServer {
  private:
   GrpcServer(Service* service, int num_threads) : service_(service), generation_(service, num_threads) {}
 
+  void WatchHealth(absl::Duration interval);
   void Publish(const std::string& name, bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
 
   Service* const service_;
@@ -56,7 +58,9 @@ class GrpcServer {
   int port_ = 0;
   absl::Mutex health_mutex_;
   absl::flat_hash_map<std::string, bool> published_ ABSL_GUARDED_BY(health_mutex_);
-  absl::Notification stop_health_;
+  Mutex stop_mutex_;
+  std::condition_variable_any stopped_;
+  bool stop_health_ ABSL_GUARDED_BY(stop_mutex_) = false;
   std::thread health_thread_;
 };
 

@@ -1,32 +1,32 @@
 // See load_model.h.
 #include "server/main/load_model.h"
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/strings/str_format.h"
+#include "engine/monotonic.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/core/engine_adapter.h"
+#include "server/core/log.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/tokenizer.h"
 
 namespace sessa {
 namespace {
 
-// One line on stderr for each stage, with the time since the start.
+// One line in the log for each stage, with the time since the start.
 class Progress {
  public:
   void Say(absl::string_view what) const {
-    std::fprintf(stderr, "[%6.2f s] %s\n", absl::ToDoubleSeconds(absl::Now() - start_),
-                 std::string(what).c_str());
+    Log(absl::StrFormat("[%6.2f s] %s", absl::ToDoubleSeconds(MonotonicNow() - start_), what));
   }
 
  private:
-  const absl::Time start_ = absl::Now();
+  const absl::Time start_ = MonotonicNow();
 };
 
 // What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16,

@@ -1,6 +1,8 @@
 // The flags; see options.h. Their help texts are the reference: sessa-server --help.
 #include "server/main/options.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
@@ -16,13 +18,24 @@
 
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
-ABSL_FLAG(std::string, host, "127.0.0.1", "address to listen on; 0.0.0.0 for all");
+ABSL_FLAG(
+    std::string, host, "127.0.0.1",
+    "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file or --insecure");
+ABSL_FLAG(bool, insecure, false, "whoever reaches the server's address may use it: without API keys");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
 ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
 ABSL_FLAG(
     std::string, api_keys_file, "",
-    "a line for each key: 'KEY [TENANT] [weight=N]', where tenants that wait share the engine by weight "
-    "(1 to 1000, 1 without); without the file: no keys are asked for");
+    "a line for each key, as --make_key prints it: 'sha256:HEX [TENANT]', and what its tenant may: weight=N "
+    "(tenants that wait share the engine by weight; 1 to 1000, 1 without), rate=R (requests a second) with "
+    "burst=N (at once), tokens_per_minute=N, max_requests=N (running at once), min_priority=N and "
+    "max_priority=N. Read again at SIGHUP and when it changes; without the file: no keys are asked for");
+ABSL_FLAG(
+    std::string, make_key, "",
+    "TENANT, or 'TENANT weight=4 rate=10 ...': prints a new key on stderr and its line for the key file "
+    "on stdout, and exits: sessa-server --make_key=alice >> keys");
+ABSL_FLAG(std::string, hash_keys, "",
+          "a key file: prints it with hashes in place of keys in plain text, and exits");
 ABSL_FLAG(std::string, tls_cert, "", "PEM certificate chain; with --tls_key, for both ports");
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
@@ -100,6 +113,15 @@ absl::Status CheckPort(absl::string_view flag, int port) {
   return FlagError(flag, absl::StrCat(port, " is not a port (0 to 65535)"));
 }
 
+// False for names but localhost: where they lead is not known here.
+bool IsLoopback(const std::string& host) {
+  in_addr v4 = {};
+  in6_addr v6 = {};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
+  return host == "localhost";
+}
+
 // The last part of the folder's path, also when it ends in a slash or is relative.
 std::string FolderName(const std::string& dir) {
   std::error_code error;
@@ -123,6 +145,9 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (rest.size() > 1) return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'"));
 
   MainOptions options;
+  options.make_key = absl::GetFlag(FLAGS_make_key);
+  options.hash_keys = absl::GetFlag(FLAGS_hash_keys);
+  if (!options.make_key.empty() || !options.hash_keys.empty()) return options;
   options.model_dir = absl::GetFlag(FLAGS_model);
   if (options.model_dir.empty()) return FlagError("model", "the checkpoint folder is needed");
   options.served_model_name = absl::GetFlag(FLAGS_served_model_name);
@@ -136,6 +161,13 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (absl::Status port = CheckPort("http_port", options.http_port); !port.ok()) return port;
   if (absl::Status port = CheckPort("grpc_port", options.grpc_port); !port.ok()) return port;
   options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
+  if (options.api_keys_file.empty() && !absl::GetFlag(FLAGS_insecure) && !IsLoopback(options.host)) {
+    return FlagError("host",
+                     absl::StrCat("'", options.host,
+                                  "' can be reached from elsewhere, and without API keys anyone there "
+                                  "may use it: give --api_keys_file (--make_key=NAME makes a key), or "
+                                  "say --insecure"));
+  }
   options.tls_cert = absl::GetFlag(FLAGS_tls_cert);
   options.tls_key = absl::GetFlag(FLAGS_tls_key);
   if (options.tls_cert.empty() != options.tls_key.empty())

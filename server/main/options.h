@@ -13,6 +13,10 @@
 namespace sessa {
 
 struct MainOptions {
+  // Print and exit; the rest is empty then.
+  std::string make_key;   // what follows the new key on its line
+  std::string hash_keys;  // a key file
+
   std::string model_dir;
   std::string served_model_name;  // empty: the model folder's name
   std::string host;

@@ -1,4 +1,5 @@
-// SIGTERM and SIGINT as ordinary events on a thread that waits for them: no code runs in a signal handler.
+// SIGTERM, SIGINT and SIGHUP as ordinary events on a thread that waits for them: no code runs in a signal
+// handler.
 #pragma once
 
 #include <pthread.h>
@@ -13,23 +14,25 @@ namespace sessa {
 
 class SignalThread {
  public:
-  // Call first in main: threads started later inherit the mask. SIGPIPE is ignored: writers see EPIPE.
+  // Call first in main: threads started later inherit the mask. Writers see EPIPE and EFBIG instead of
+  // signals.
   static void Block() {
     const sigset_t signals = Signals();
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
   }
 
-  // Calls `on_signal(1)`, `on_signal(2)`, ... on its thread, in order.
-  explicit SignalThread(std::function<void(int count)> on_signal)
-      : thread_([this, on_signal = std::move(on_signal)] {
+  // Calls `on_signal(1)`, `on_signal(2)`, ... and at each SIGHUP `on_hangup` on its thread, in order.
+  SignalThread(std::function<void(int count)> on_signal, std::function<void()> on_hangup)
+      : thread_([this, on_signal = std::move(on_signal), on_hangup = std::move(on_hangup)] {
           const sigset_t signals = Signals();
           for (int count = 1;;) {
             int number = 0;
             if (sigwait(&signals, &number) != 0) continue;
             if (stopping_.load()) return;
             if (number == SIGUSR2) continue;
-            on_signal(count++);
+            number == SIGHUP ? on_hangup() : on_signal(count++);
           }
         }) {}
   ~SignalThread() {
@@ -42,7 +45,7 @@ class SignalThread {
   static sigset_t Signals() {
     sigset_t signals;
     sigemptyset(&signals);
-    for (int number : {SIGTERM, SIGINT, SIGUSR2}) sigaddset(&signals, number);
+    for (int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, number);
     return signals;
   }
 

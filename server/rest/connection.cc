@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -19,6 +18,7 @@
 #include "boost/asio/write.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http/read.hpp"
+#include "server/core/log.h"
 #include "server/rest/epoch_timer.h"
 #include "server/rest/http_read.h"
 
@@ -249,7 +249,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         if (exchange_->head.version >= 11) pending_ += "0\r\n\r\n";
       }
     } catch (const std::exception& e) {
-      std::fprintf(stderr, "rest: %s: %s\n", exchange_->head.path.c_str(), e.what());
+      Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()));
       return Close();
     }
     if (pending_.empty()) return;  // SetNotify's function comes when there is news

@@ -4,15 +4,16 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/ssl/context.hpp"
+#include "engine/monotonic.h"
 #include "server/rest/handlers.h"
 #include "server/rest/rest_server.h"
 
@@ -41,7 +42,8 @@ class ConnectionRegistry {
   bool WaitUntilEmpty(absl::Time deadline) const;
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
+  mutable std::condition_variable_any emptied_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<Connection*, std::weak_ptr<Connection>> connections_ ABSL_GUARDED_BY(mutex_);
 };

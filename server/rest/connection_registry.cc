@@ -4,30 +4,31 @@
 namespace sessa {
 
 bool ConnectionRegistry::Add(Connection* key, std::weak_ptr<Connection> connection) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (closed_) return false;
   connections_.emplace(key, std::move(connection));
   return true;
 }
 
 void ConnectionRegistry::Remove(Connection* key) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   connections_.erase(key);
+  if (connections_.empty()) emptied_.notify_all();
 }
 
 void ConnectionRegistry::Close() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   closed_ = true;
 }
 
 int ConnectionRegistry::size() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return static_cast<int>(connections_.size());
 }
 
 std::vector<std::shared_ptr<Connection>> ConnectionRegistry::All() const {
   std::vector<std::shared_ptr<Connection>> all;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   all.reserve(connections_.size());
   for (const auto& [key, weak] : connections_) {
     if (auto connection = weak.lock()) all.push_back(std::move(connection));
@@ -37,8 +38,8 @@ std::vector<std::shared_ptr<Connection>> ConnectionRegistry::All() const {
 
 bool ConnectionRegistry::WaitUntilEmpty(absl::Time deadline) const {
   auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithDeadline(absl::Condition(&empty), deadline);
+  MutexLock lock(&mutex_);
+  return WaitUntil(&emptied_, &mutex_, deadline, empty);
 }
 
 }  // namespace sessa

@@ -1,7 +1,6 @@
 // See handlers.h.
 #include "server/rest/handlers.h"
 
-#include <cstdio>
 #include <exception>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "server/core/json_writer.h"
+#include "server/core/log.h"
 #include "server/rest/request_json.h"
 #include "server/rest/status_json.h"
 #include "server/rest/web_page.h"
@@ -24,6 +24,19 @@ bool IsJson(const std::string& content_type) {
 void AddIgnored(const std::vector<std::string>& ignored,
                 std::vector<std::pair<std::string, std::string>>* headers) {
   if (!ignored.empty()) headers->emplace_back("X-Sessa-Ignored-Fields", IgnoredFieldsHeader(ignored));
+}
+
+// OpenAI's headers: the tenant's limits, what is left of them and until when all is there again.
+void AddRateLimits(const RateLimits& limits, std::vector<std::pair<std::string, std::string>>* headers) {
+  const auto add = [headers](const char* what, const std::optional<RateLimit>& limit) {
+    if (!limit.has_value()) return;
+    headers->emplace_back(absl::StrCat("x-ratelimit-limit-", what), absl::StrCat(limit->limit));
+    headers->emplace_back(absl::StrCat("x-ratelimit-remaining-", what), absl::StrCat(limit->remaining));
+    headers->emplace_back(absl::StrCat("x-ratelimit-reset-", what),
+                          absl::FormatDuration(absl::Ceil(limit->reset, absl::Milliseconds(1))));
+  };
+  add("requests", limits.requests);
+  add("tokens", limits.tokens);
 }
 
 Reply JsonReply(std::string body) {
@@ -57,6 +70,20 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
       return ErrorReply(tenant.status());
     }
     x->tenant = *std::move(tenant);
+  }
+  std::optional<Reply> refused = JudgeWork(x);
+  if (refused.has_value() && x->route.is_post)
+    AddRateLimits(service_->tenants().Remaining(x->tenant), &refused->headers);
+  return refused;
+}
+
+std::optional<Reply> Handlers::JudgeWork(Exchange* x) const {
+  const RequestHead& head = x->head;
+  if (x->route.is_post) {  // what works with text; to look at models and limits is free
+    if (absl::Status taken = service_->tenants().TakeRequest(x->tenant); !taken.ok()) {
+      x->ticket.Finish(taken);
+      return ErrorReply(taken);
+    }
   }
   std::optional<Reply> refused;
   if (head.version >= 11 && !head.has_host) {
@@ -96,7 +123,8 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
 void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* call) const {
   const AccessLogFormat format = service_->options().access_log;
   if (format == AccessLogFormat::kOff || !x.route.generates) return;
-  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id, x.start, absl::Now()};
+  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id,
+                         MonotonicNow() - x.start};
   if (call != nullptr) {
     record.usage = call->usage();
     if (call->ended() && !call->status().ok()) record.error = Describe(call->status()).code;
@@ -106,9 +134,12 @@ void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* ca
 
 Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
   try {
-    return Dispatch(x, body);
+    Result result = Dispatch(x, body);
+    if (auto* reply = std::get_if<Reply>(&result); reply != nullptr && x->route.is_post)
+      AddRateLimits(service_->tenants().Remaining(x->tenant), &reply->headers);
+    return result;
   } catch (const std::exception& e) {  // Boost.JSON and the standard library when memory is short
-    std::fprintf(stderr, "rest: %s: %s\n", x->head.path.c_str(), e.what());
+    Log(absl::StrCat("rest: ", Quoted(x->head.path), ": ", e.what()));
   }
   x->ticket.Finish(Outcome::kError);
   return ErrorReply(absl::InternalError("The server failed on this request."));
@@ -137,7 +168,7 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
       return metrics;
     }
     case Endpoint::kVersion: return JsonReply(VersionJson(*service_));
-    case Endpoint::kLimits: return JsonReply(LimitsJson(*service_));
+    case Endpoint::kLimits: return JsonReply(LimitsJson(*service_, x->tenant));
     case Endpoint::kModels:
     case Endpoint::kModel:
     case Endpoint::kKserveModel:
@@ -212,6 +243,7 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
     for (auto& header : headers) reply.headers.push_back(std::move(header));
     return reply;
   }
+  AddRateLimits(service_->tenants().Remaining(x->tenant), &headers);
   answer.model = (*generation)->model();
   if (answer.return_token_ids) answer.prompts = (*generation)->prompt_token_ids();
   return std::make_unique<GenerationCall>(*std::move(generation), std::move(answer), stream,

@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "absl/time/time.h"
+#include "engine/monotonic.h"
 #include "server/core/service.h"
 #include "server/rest/generation_call.h"
 #include "server/rest/http_message.h"
@@ -23,7 +24,7 @@ struct Exchange {
   Route route;
   RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
-  absl::Time start = absl::Now();
+  absl::Time start = MonotonicNow();
   const std::atomic<bool>* gone = nullptr;  // true: the client left
 };
 
@@ -31,7 +32,7 @@ class Handlers {
  public:
   explicit Handlers(Service* service) : service_(service) {}  // outlives this
 
-  // 400, 404, 405, 401, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
+  // 400, 404, 405, 401, 429, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
   // Marks the exchange as refused with `status` before it came to Handle (413 while reading, 408, a client
   // that left).
@@ -55,6 +56,7 @@ class Handlers {
   const Limits& limits() const { return service_->limits(); }
 
  private:
+  std::optional<Reply> JudgeWork(Exchange* exchange) const;  // Judge, once the tenant is known
   Result Dispatch(Exchange* exchange, const std::string& body) const;
   Result Generate(Exchange* exchange, const std::string& body) const;
   Reply Probe(const absl::Status& status, Endpoint endpoint) const;

@@ -1,7 +1,6 @@
 // See rest_server.h: the acceptor, its threads and the order of shutting down.
 #include "server/rest/rest_server.h"
 
-#include <cstdio>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -17,6 +16,8 @@
 #include "boost/asio/ssl/context.hpp"
 #include "boost/asio/steady_timer.hpp"
 #include "boost/asio/strand.hpp"
+#include "engine/monotonic.h"
+#include "server/core/log.h"
 #include "server/rest/connection.h"
 
 namespace sessa {
@@ -76,7 +77,7 @@ class RestServer::Impl {
         context_(std::make_shared<ConnectionContext>(options, service)),
         acceptor_(net::make_strand(*io_)),
         accept_timer_(acceptor_.get_executor()) {}
-  ~Impl() { Shutdown(absl::Now()); }
+  ~Impl() { Shutdown(MonotonicNow()); }
 
   absl::Status Start() {
     auto tls = MakeTls(context_->options);
@@ -104,7 +105,7 @@ class RestServer::Impl {
     for (const auto& connection : registry.All()) connection->BeginShutdown();
     if (!threads_.empty() && !registry.WaitUntilEmpty(deadline)) {
       for (const auto& connection : registry.All()) connection->ForceClose();
-      registry.WaitUntilEmpty(absl::Now() + kForceTime);
+      registry.WaitUntilEmpty(MonotonicNow() + kForceTime);
     }
     work_.reset();
     io_->stop();
@@ -169,7 +170,7 @@ class RestServer::Impl {
         return;
       } catch (const std::exception&
                    e) {  // memory, mostly: the connection it came from is dropped, the rest goes on
-        std::fprintf(stderr, "rest: %s\n", e.what());
+        Log(absl::StrCat("rest: ", e.what()));
       }
     }
   }

@@ -17,6 +17,21 @@ void WriteModel(const ServedModel& model, JsonWriter* json) {
   json->Key("has_chat_template").Bool(model.chat_template != nullptr).EndObject();
 }
 
+// As the key file spells it; null: no limit of its own.
+void WriteTenant(const std::string& name, const TenantLimits& limits, JsonWriter* json) {
+  const auto limit = [json](const char* key, double value) {
+    json->Key(key);
+    value > 0 ? json->Number(value) : json->Null();
+  };
+  json->Key("tenant").BeginObject().Key("name").String(name).Key("weight").Int(limits.weight);
+  limit("rate", limits.rate);
+  limit("burst", limits.burst);
+  limit("tokens_per_minute", static_cast<double>(limits.tokens_per_minute));
+  limit("max_requests", limits.max_requests);
+  json->Key("min_priority").Int(limits.min_priority).Key("max_priority").Int(limits.max_priority);
+  json->EndObject();
+}
+
 void WriteKserveTensor(const char* name, JsonWriter* json) {
   json->BeginArray().BeginObject().Key("name").String(name).Key("datatype").String("BYTES");
   json->Key("shape").BeginArray().Int(1).EndArray().EndObject().EndArray();
@@ -52,7 +67,7 @@ std::string KserveModelJson(const ServedModel& model) {
   return out;
 }
 
-std::string LimitsJson(const Service& service) {
+std::string LimitsJson(const Service& service, const std::string& tenant) {
   const Limits& limits = service.limits();
   std::string out;
   JsonWriter json(&out);
@@ -82,6 +97,7 @@ std::string LimitsJson(const Service& service) {
     json.Key("max_queued_requests").Int(engine.max_queued_requests);
     json.Key("max_queued_tokens").Int(engine.max_queued_tokens);
   }
+  if (!tenant.empty()) WriteTenant(tenant, service.tenants().Limits(tenant), &json);
   json.EndObject();
   return out;
 }

@@ -10,7 +10,8 @@ namespace sessa {
 std::string ModelJson(const ServedModel& model);  // OpenAI's object
 std::string ModelListJson(const ServedModel& model);
 std::string KserveModelJson(const ServedModel& model);
-std::string LimitsJson(const Service& service);  // with the model's when one is loaded
+// The server's, the model's when one is loaded, and what the key file says of `tenant`.
+std::string LimitsJson(const Service& service, const std::string& tenant);
 std::string VersionJson(const Service& service);
 
 }  // namespace sessa

@@ -49,9 +49,11 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::stri
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir) {
-  if (!std::filesystem::exists(dir + "/tokenizer.json")) return nullptr;
+  if (std::error_code ignored; !std::filesystem::exists(dir + "/tokenizer.json", ignored)) return nullptr;
   std::string bos, eos, source;
-  if (auto text = ReadTextFile(dir + "/tokenizer_config.json"); text.ok()) {
+  auto text = ReadOptionalFile(dir + "/tokenizer_config.json");
+  if (!text.ok()) return text.status();
+  if (!text->empty()) {
     auto config = ParseJsonFile(*text, dir + "/tokenizer_config.json");
     if (!config.ok()) return config.status();
     for (auto [key, token] : {std::pair{"bos_token", &bos}, {"eos_token", &eos}}) {
@@ -63,7 +65,9 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
     if (!of_config.ok()) return of_config.status();
     source = *std::move(of_config);
   }
-  if (auto text = ReadTextFile(dir + "/chat_template.jinja"); text.ok()) source = *std::move(text);
+  auto file = ReadOptionalFile(dir + "/chat_template.jinja");
+  if (!file.ok()) return file.status();
+  if (!file->empty()) source = *std::move(file);
   return FromSource(source.empty() ? std::string(kDefault) : source, std::move(bos), std::move(eos));
 }
 

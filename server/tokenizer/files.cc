@@ -1,28 +1,22 @@
 #include "server/tokenizer/files.h"
 
 #include <boost/json/parse.hpp>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/read_file.h"
 #include "server/tokenizer/json_fields.h"
 
 namespace sessa {
 
-constexpr size_t kMaxBytes = 256 << 20;
-
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
+absl::StatusOr<std::string> ReadOptionalFile(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsNotFound(text.status())) return "";
+  if (text.ok() && text->empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": is empty"));
+  return text;
 }
 
 absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const std::string& name) {
-  if (text.size() > kMaxBytes)
-    return absl::InvalidArgumentError(absl::StrCat(name, ": larger than ", kMaxBytes, " bytes"));
   boost::system::error_code error;
   boost::json::value value = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
   if (error) return absl::InvalidArgumentError(absl::StrCat(name, ": ", error.message()));

@@ -7,10 +7,11 @@
 
 namespace sessa {
 
-// A whole file; NOT_FOUND when it cannot be opened.
-absl::StatusOr<std::string> ReadTextFile(const std::string& path);
+// A file that may be left out: empty when there is none of that name. One that is there and holds nothing, as
+// a download that broke off leaves it, is an error. Errors name it.
+absl::StatusOr<std::string> ReadOptionalFile(const std::string& path);
 
-// INVALID_ARGUMENT, naming `name`, when it is too large or no JSON.
+// INVALID_ARGUMENT, naming `name`, when it is no JSON.
 absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const std::string& name);
 
 // tokenizer_config.json writes a token as a string or as an object with its "content". Empty when absent.

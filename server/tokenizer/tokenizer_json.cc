@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/read_file.h"
 #include "server/tokenizer/files.h"
 #include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/tokenizer.h"
@@ -272,10 +273,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& dir) {
-  auto text = ReadTextFile(dir + "/tokenizer.json");
-  if (!text.ok()) return nullptr;
-  auto config = ReadTextFile(dir + "/tokenizer_config.json");
-  auto tokenizer = FromJson(*text, config.ok() ? *config : "");
+  auto text = ReadFile(dir + "/tokenizer.json");
+  if (absl::IsNotFound(text.status())) return nullptr;
+  if (!text.ok()) return text.status();
+  auto config = ReadOptionalFile(dir + "/tokenizer_config.json");
+  if (!config.ok()) return config.status();
+  auto tokenizer = FromJson(*text, *config);
   if (!tokenizer.ok())
     return absl::InvalidArgumentError(absl::StrCat(dir, ": ", tokenizer.status().message()));
   return tokenizer;

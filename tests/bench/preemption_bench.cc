@@ -12,8 +12,8 @@
 #include <random>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/monotonic.h"
 #include "tests/reference/random_model.h"
 
 namespace sessa {
@@ -112,7 +112,7 @@ Outcome Play(const Load& load, const WeightSource& weights, int64_t state_cache_
   const auto between = [&rng](int low, int high) { return low + static_cast<int>(rng() % (high - low + 1)); };
   int num_sent = 0, num_alive = load.num_clients;
   for (int client = 0; client < load.num_clients; ++client) ended.Push(client);
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = MonotonicNow();
   while (num_alive > 0) {
     const int client = ended.Pop();
     outcome.peak_pages = std::max(outcome.peak_pages, engine->Stats().num_used_pages);
@@ -135,7 +135,7 @@ Outcome Play(const Load& load, const WeightSource& weights, int64_t state_cache_
       std::exit(1);
     }
   }
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
+  const double seconds = absl::ToDoubleSeconds(MonotonicNow() - begin);
   const EngineStats stats = engine->Stats();
   engine.reset();
   outcome.num_pages = stats.num_pages;

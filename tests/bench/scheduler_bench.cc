@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/monotonic.h"
 #include "engine/scheduler.h"
 #include "tests/reference/random_model.h"
 
@@ -59,28 +60,28 @@ void BenchScheduler(int num_sequences, int context) {
   Scheduler scheduler(options);
   const auto sink = std::make_shared<CountingSink>();
   for (int i = 0; i < num_sequences; ++i) {
-    if (!scheduler.Add(i + 1, MakeRequest(i, context, 2 * kSteps, sink), absl::Now()).ok()) std::abort();
+    if (!scheduler.Add(i + 1, MakeRequest(i, context, 2 * kSteps, sink), MonotonicNow()).ok()) std::abort();
   }
   std::vector<SequenceResult> results;
   std::vector<SchedulerEvent> events;
   std::vector<double> schedule, observe, commit, deliver, all;
   while (static_cast<int>(all.size()) < kSteps) {
-    const absl::Time t0 = absl::Now();
+    const absl::Time t0 = MonotonicNow();
     const StepPlan& plan = scheduler.Schedule(t0);
-    const absl::Time t1 = absl::Now();
+    const absl::Time t1 = MonotonicNow();
     const bool decodes = plan.num_rows() == num_sequences;
     results.resize(plan.sequences.size());
     for (size_t i = 0; i < results.size(); ++i) results[i].token = plan.sequences[i].sample ? 7 : -1;
-    const absl::Time t2 = absl::Now();
+    const absl::Time t2 = MonotonicNow();
     scheduler.ObserveStep(plan, absl::Milliseconds(5));
-    const absl::Time t3 = absl::Now();
+    const absl::Time t3 = MonotonicNow();
     scheduler.Commit(plan, results, t3, &events);
-    const absl::Time t4 = absl::Now();
+    const absl::Time t4 = MonotonicNow();
     for (SchedulerEvent& event : events) {
       if (auto* token = std::get_if<TokenUpdate>(&event.what)) event.sink->OnToken(std::move(*token));
     }
     events.clear();
-    const absl::Time t5 = absl::Now();
+    const absl::Time t5 = MonotonicNow();
     if (!decodes) continue;  // prompts
     const auto note = [](absl::Duration d, std::vector<double>* to) {
       to->push_back(absl::ToDoubleMicroseconds(d));
@@ -102,7 +103,7 @@ struct StepLog {
 
 void NoteStep(void* context, const StepObservation& step) {
   auto* log = static_cast<StepLog*>(context);
-  const absl::Time now = absl::Now();
+  const absl::Time now = MonotonicNow();
   log->in_model.push_back(absl::ToDoubleMicroseconds(step.duration));
   log->own.push_back(
       absl::ToDoubleMicroseconds(now - log->last - step.duration));  // from the end of the step before

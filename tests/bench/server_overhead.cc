@@ -15,8 +15,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/monotonic.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/core/engine_adapter.h"
 #include "server/core/service.h"
@@ -48,12 +48,12 @@ double Median(std::vector<Sample> samples, Get get) {
 }
 
 absl::StatusOr<Sample> Measure(const Front& front, const ClientLoad& load) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = MonotonicNow();
   const absl::Duration cpu = ProcessCpuTime();
   const absl::StatusOr<absl::Duration> client = front.run(load);
   if (!client.ok()) return client.status();
   const double tokens = load.num_streams * load.num_tokens;
-  return Sample{absl::ToDoubleMicroseconds(absl::Now() - begin) / tokens,
+  return Sample{absl::ToDoubleMicroseconds(MonotonicNow() - begin) / tokens,
                 absl::ToDoubleMicroseconds(ProcessCpuTime() - cpu - *client) / tokens,
                 absl::ToDoubleMicroseconds(*client) / tokens};
 }
@@ -103,8 +103,8 @@ absl::Status Serve(const char* name, std::shared_ptr<TokenEngine> engine,
       {"REST", [&](const ClientLoad& load) { return RunRestClient((*rest)->port(), load); }},
   };
   absl::Status done = Compare(name, fronts, {streams, num_tokens});
-  (*rest)->Shutdown(absl::Now() + absl::Seconds(5));
-  (*grpc)->Shutdown(absl::Now() + absl::Seconds(5));
+  (*rest)->Shutdown(MonotonicNow() + absl::Seconds(5));
+  (*grpc)->Shutdown(MonotonicNow() + absl::Seconds(5));
   return done;
 }
 

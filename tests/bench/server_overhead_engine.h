@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "engine/monotonic.h"
 #include "engine/mutex.h"
 #include "engine/scheduler.h"
 #include "server/core/token_engine.h"
@@ -51,10 +52,10 @@ class StubEngine final : public TokenEngine {
     cancelled_.push_back(id);
   }
   void StopChoice(RequestId, int) override {}  // no stop strings here
-  void Drain(absl::Time) override {}
+  bool Drain(absl::Time) override { return true; }
   EngineStats Stats() const override {
     EngineStats stats;
-    stats.heartbeat = absl::Now();
+    stats.heartbeat = MonotonicNow();
     return stats;
   }
   const ModelConfig& config() const override { return config_; }
@@ -80,7 +81,7 @@ class StubEngine final : public TokenEngine {
         added.swap(added_);
         cancelled.swap(cancelled_);
       }
-      const absl::Time now = absl::Now();
+      const absl::Time now = MonotonicNow();
       for (auto& [id, request] : added) {
         if (!scheduler_.Add(id, std::move(request), now).ok())
           std::abort();  // this benchmark sends what fits
@@ -92,7 +93,7 @@ class StubEngine final : public TokenEngine {
       Step(now, &events);
       Deliver(&events);
     }
-    scheduler_.AbortAll(absl::CancelledError("the engine is closed"), absl::Now(), &events);
+    scheduler_.AbortAll(absl::CancelledError("the engine is closed"), MonotonicNow(), &events);
     Deliver(&events);
   }
 
@@ -108,9 +109,9 @@ class StubEngine final : public TokenEngine {
     if (step_time_ > absl::ZeroDuration()) {
       // From step to step: a late wake-up must not slow the rate.
       next_step_ = std::max(next_step_ + step_time_, begin);
-      absl::SleepFor(next_step_ - absl::Now());
+      absl::SleepFor(next_step_ - MonotonicNow());
     }
-    const absl::Time end = absl::Now();
+    const absl::Time end = MonotonicNow();
     scheduler_.ObserveStep(plan, end - begin);
     scheduler_.Commit(plan, results_, end, events);
   }

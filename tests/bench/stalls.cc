@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <utility>
@@ -19,10 +20,13 @@
 #include "absl/flags/usage.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/monotonic.h"
 #include "tests/reference/random_model.h"
 
 ABSL_FLAG(int, prompt, 0, "run only the case with a long prompt of so many tokens; 0: all");
 ABSL_FLAG(double, target_ms, 0, "target_step_time, where it should differ from the case's");
+ABSL_FLAG(bool, explain, false,
+          "say on stderr which steps took longest, and those of the slowest short prompt");
 ABSL_FLAG(int, rounds, 1, "of each case; a row each, as rates of a shared machine drift");
 
 namespace sessa {
@@ -54,7 +58,7 @@ struct Log {
 
 void NoteStep(void* context, const StepObservation& step) {
   auto* log = static_cast<Log*>(context);
-  log->steps.push_back({absl::Now(), step.duration, step.predicted, step.num_tokens});
+  log->steps.push_back({MonotonicNow(), step.duration, step.predicted, step.num_tokens});
   log->rows.fetch_add(step.num_tokens);
   log->num_steps.fetch_add(1);
 }
@@ -65,7 +69,7 @@ class TimingSink final : public TokenSink {
   void OnPrompt(const PromptInfo&) override {}
   bool OnToken(TokenUpdate) override {
     if (times.empty()) first_step = log_.num_steps.load();
-    times.push_back(absl::Now());
+    times.push_back(MonotonicNow());
     num_tokens.fetch_add(1);
     return true;
   }
@@ -136,14 +140,14 @@ class Episode {
     });
     const int first_step = log_.num_steps, begin_tokens = streams_[0]->num_tokens;
     const int64_t begin_rows = log_.rows;
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = MonotonicNow();
     std::vector<std::shared_ptr<TimingSink>> prompt, shorts;
     Submit(prompt_, 1, &prompt);
     std::vector<absl::Time> arrivals;  // of the short prompts
     while (!prompt[0]->ended) {
       const int next = arrivals.empty() ? first_step + 2 : shorts.back()->first_step + 8;
       if ((arrivals.empty() || shorts.back()->ended) && log_.num_steps >= next) {
-        arrivals.push_back(absl::Now());
+        arrivals.push_back(MonotonicNow());
         Submit(kShortPrompt, 1, &shorts);
       }
       absl::SleepFor(absl::Milliseconds(1));
@@ -158,7 +162,8 @@ class Episode {
         return std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return s->ended.load(); });
       });
     }
-    out.rows_per_s = static_cast<double>(log_.rows - begin_rows) / absl::ToDoubleSeconds(absl::Now() - begin);
+    out.rows_per_s =
+        static_cast<double>(log_.rows - begin_rows) / absl::ToDoubleSeconds(MonotonicNow() - begin);
     engine_.reset();
 
     std::vector<double> decodes, gaps, errors;
@@ -178,22 +183,41 @@ class Episode {
     out.worst_ms = Quantile(gaps, 1);
     out.prompt_s = absl::ToDoubleSeconds(prompt[0]->times[0] - begin);
     out.num_shorts = static_cast<int>(shorts.size());
+    int slowest = 0;  // short prompt: its first token's step
     for (size_t i = 0; i < shorts.size(); ++i) {
       int steps = 0;  // begun after its arrival, up to the one that gave its first token
       for (int k = shorts[i]->first_step - 1;
            k >= 0 && log_.steps[k].end - log_.steps[k].duration > arrivals[i]; --k)
         ++steps;
+      if (steps > out.short_steps) slowest = shorts[i]->first_step;
       out.short_steps = std::max(out.short_steps, steps);
       out.short_ms = std::max(out.short_ms, absl::ToDoubleMilliseconds(shorts[i]->times[0] - arrivals[i]));
     }
     for (int i = first_step; i < last_step; ++i)
       errors.push_back(std::abs(absl::FDivDuration(log_.steps[i].predicted, log_.steps[i].duration) - 1));
+    if (absl::GetFlag(FLAGS_explain)) Explain(first_step, last_step, slowest - out.short_steps, slowest);
     out.error_p50 = Quantile(errors, 0.5);
     out.error_p95 = Quantile(errors, 0.95);
     return out;
   }
 
  private:
+  void Explain(int first_step, int last_step, int short_begin, int short_end) const {
+    std::vector<int> order(last_step - first_step);
+    std::iota(order.begin(), order.end(), first_step);
+    const auto longer = [this](int a, int b) { return log_.steps[a].duration > log_.steps[b].duration; };
+    std::sort(order.begin(), order.end(), longer);
+    std::fprintf(stderr, "steps %d to %d, the longest:\n", first_step, last_step);
+    for (size_t i = 0; i < std::min<size_t>(order.size(), 12); ++i) Explain(order[i]);
+    std::fprintf(stderr, "the slowest short prompt's:\n");
+    for (int i = short_begin; i < short_end; ++i) Explain(i);
+  }
+  void Explain(int i) const {
+    const Log::Step& step = log_.steps[i];
+    std::fprintf(stderr, "  step %d: %d rows, %.0f ms, predicted %.0f\n", i, step.rows,
+                 absl::ToDoubleMilliseconds(step.duration), absl::ToDoubleMilliseconds(step.predicted));
+  }
+
   void Submit(int prompt_size, int max_tokens, std::vector<std::shared_ptr<TimingSink>>* sinks) {
     Request request;
     const int seed = ++num_requests_;

@@ -63,7 +63,8 @@ TEST(SafetensorsTest, Malformed) {
     return absl::StrCat("{", absl::StrReplaceAll(kA, {{from, to}}), "}");
   };
   const std::string good = absl::StrCat("{\"__metadata__\": {\"format\": \"pt\"}, ", kA, "}");
-  ASSERT_TRUE(SafetensorsFile::Parse("f", Safetensors(good, 24)).ok());
+  const std::string good_file = Safetensors(good, 24);
+  ASSERT_TRUE(SafetensorsFile::Parse("f", good_file, good_file.size()).ok());
   const std::pair<std::string, const char*> cases[] = {
       {"", "header length"},
       {"1234567", "header length"},
@@ -100,7 +101,7 @@ TEST(SafetensorsTest, Malformed) {
        "overlap"},
   };
   for (const auto& [bytes, expected] : cases) {
-    const auto file = SafetensorsFile::Parse("the-file", bytes);
+    const auto file = SafetensorsFile::Parse("the-file", bytes, bytes.size());
     ASSERT_FALSE(file.ok()) << expected;
     EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(file.status().message().find(expected), std::string::npos) << file.status();
@@ -188,6 +189,78 @@ TEST(CheckpointTest, FilesAndShards) {
   EXPECT_EQ((*checkpoint)->unused_tensors(), std::vector<std::string>{"b"});
 }
 
+// What is there and cannot be read is not taken for a file that was left out. (Permissions would not stop
+// root.)
+TEST(CheckpointTest, UnreadableIsNotAbsent) {
+  const std::string index = "model.safetensors.index.json";
+  for (const std::string name : {"config.json", "model.safetensors", index.c_str()}) {
+    Folder folder;
+    if (name != "config.json") folder.Write("config.json", kConfig);
+    std::filesystem::create_directory(folder.dir() + "/" + name);
+    folder.ExpectError({"/" + name});
+    std::filesystem::remove(folder.dir() + "/" + name);
+    std::filesystem::create_symlink("gone", folder.dir() + "/" + name);
+    if (name != index) folder.ExpectError({"/" + name, "link"});
+  }
+}
+
+constexpr char kTwoTensors[] = R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+  "b": {"dtype": "BF16", "shape": [20000], "data_offsets": [8, 40008]}})";
+
+TEST(CheckpointTest, AFileThatIsCutWhileItIsReadIsNamed) {
+  Folder folder;
+  folder.Write("config.json", kConfig);
+  folder.Write("model.safetensors", Safetensors(kTwoTensors, 40008));
+  const auto checkpoint = Checkpoint::Open(folder.dir());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const std::string path = folder.dir() + "/model.safetensors";
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+  EXPECT_TRUE((*checkpoint)->Get("a").ok());
+  const absl::Status cut = (*checkpoint)->Get("b").status();
+  EXPECT_EQ(cut.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(cut.message().find(path + ": tensor b: "), 0u) << cut;
+  std::filesystem::resize_file(path, 0);
+  EXPECT_EQ((*checkpoint)->Get("a").status().code(), absl::StatusCode::kOutOfRange);
+}
+
+// The first, the last and one across the border of the blocks that are looked at; the largest numbers pass.
+TEST(CheckpointTest, ValuesThatAreNotFiniteAreNamed) {
+  struct Case {
+    const char* dtype;
+    int size;
+    uint32_t largest;
+    std::vector<uint32_t> bad;  // NaN of either sign, both infinities
+  };
+  const Case cases[] = {{"F32", 4, 0x7f7fffff, {0x7fc00000, 0xffc00001, 0x7f800000, 0xff800000}},
+                        {"F16", 2, 0x7bff, {0x7e00, 0xfe01, 0x7c00, 0xfc00}},
+                        {"BF16", 2, 0x7f7f, {0x7fc0, 0xffc1, 0x7f80, 0xff80}}};
+  constexpr int kN = 10000;
+  for (const Case& c : cases) {
+    const std::string header = absl::StrCat("{\"a\": {\"dtype\": \"", c.dtype, "\", \"shape\": [", kN,
+                                            "], \"data_offsets\": [0, ", kN * c.size, "]}}");
+    const auto get = [&](int at, uint32_t bits) {
+      Folder folder;
+      folder.Write("config.json", kConfig);
+      std::string bytes = Safetensors(header, kN * c.size);
+      memcpy(bytes.data() + bytes.size() - (kN - at) * c.size, &bits, c.size);
+      folder.Write("model.safetensors", bytes);
+      return (*Checkpoint::Open(folder.dir()))->Get("a").status();
+    };
+    EXPECT_TRUE(get(5, c.largest).ok());
+    EXPECT_TRUE(get(5, c.largest | 1u << (8 * c.size - 1)).ok());
+    for (int at : {0, 4095, 4096, kN - 1}) {
+      for (uint32_t bits : c.bad) {
+        const absl::Status status = get(at, bits);
+        EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+        EXPECT_NE(
+            status.message().find(absl::StrCat("model.safetensors: tensor a: element ", at, " of 10000")),
+            std::string::npos)
+            << status;
+      }
+    }
+  }
+}
+
 // A whole model whose tensor is missing, of a wrong shape or dtype: the engine says which.
 TEST(CheckpointTest, EngineNamesTheTensor) {
   const auto original = SafetensorsFile::Open(absl::StrCat(SESSA_DEMO_MODEL, "/model.safetensors"));
@@ -210,7 +283,7 @@ TEST(CheckpointTest, EngineNamesTheTensor) {
           absl::StrAppend(&header, i > 0 ? ", " : "", view.shape[i]);
       }
       absl::StrAppend(&header, "], \"data_offsets\": [", data.size(), ", ", data.size() + bytes, "]}");
-      data.append(static_cast<const char*>(view.data), bytes);
+      data.append((*original)->Read(view).value().get(), bytes);
     }
     header += "}";
     folder.Write("model.safetensors", Length(header.size()) + header + data);

@@ -2,6 +2,7 @@
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 from server_process import PROMPT, ROOT, ServerProcess, wait_until
@@ -56,15 +57,28 @@ def names_in(cell):
     return re.findall(r"`([a-z_:0-9]+)`", cell)
 
 
+KEY = "Bearer secret"
+
+
+def server_with_key(*flags):
+    """A server whose clients are a tenant, so that there are metrics of tenants."""
+    with tempfile.NamedTemporaryFile("w", suffix="keys") as keys:
+        keys.write("secret team\n")
+        keys.flush()
+        return ServerProcess(*flags, f"--api_keys_file={keys.name}")
+
+
 class MetricsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = ServerProcess(f"--served_model_name={NAME}")
+        cls.server = server_with_key(f"--served_model_name={NAME}")
         cls.addClassCleanup(cls.server.stop)
+        key = {"Authorization": KEY}
         for body in ({"max_tokens": 7, "n": 2}, {"max_tokens": 5, "n": 1}, {"max_tokens": 1}):
-            status, _, text = cls.server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "ignore_eos": True} | body)
+            status, _, text = cls.server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "ignore_eos": True} | body,
+                                                  key)
             assert status == 200, text
-        cls.server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "temperature": -1})
+        cls.server.request("POST", "/v1/completions", {"prompt": 4 * PROMPT, "temperature": -1}, key)
         wait_until(lambda: cls.server.metrics()["sessa_state_cache_usage_ratio"] == 0)
         _, cls.headers, cls.text = cls.server.request("GET", "/metrics")
         cls.samples = samples_of(cls.text)
@@ -140,6 +154,8 @@ class MetricsTest(unittest.TestCase):
         self.assertEqual(self.value("sessa_request_success_total", finished_reason="length"), 3)
         self.assertEqual(self.value("sessa_responses_total", protocol="rest", code="200"), 3)
         self.assertEqual(self.value("sessa_responses_total", protocol="rest", code="400"), 1)
+        self.assertEqual(self.value("sessa_tenant_requests_total", tenant="team"), 3)
+        self.assertEqual(self.value("sessa_tenant_tokens_total", tenant="team", kind="generation"), 20)
         self.assertEqual(self.value("sessa_cache_config_info", block_size="64", num_gpu_blocks="1024"), 1)
         self.assertEqual((self.value("sessa_ready"), self.value("sessa_live"), self.value("sessa_engine_healthy")), (1, 1, 1))
 

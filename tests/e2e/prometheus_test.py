@@ -19,8 +19,8 @@ import urllib.parse
 
 import grpc_client
 from grpc_client import pb
-from metrics_test import rows, samples_of
-from server_process import PROMPT, ROOT, ServerProcess, wait_until
+from metrics_test import KEY, rows, samples_of, server_with_key
+from server_process import PROMPT, ROOT, wait_until
 
 SECONDS = 10
 RATE_INTERVAL = "1h"  # of the dashboards' rates: all that was scraped, however slow the machine is
@@ -95,7 +95,7 @@ class Prometheus:
 class PrometheusTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = ServerProcess("--served_model_name=the \"demo\" ☃")
+        cls.server = server_with_key("--served_model_name=the \"demo\" ☃")
         cls.addClassCleanup(cls.server.stop)
         cls.prometheus = Prometheus(cls.server.http_address)
         cls.addClassCleanup(cls.prometheus.stop)
@@ -122,10 +122,12 @@ class PrometheusTest(unittest.TestCase):
                 if stop.wait(0.05):
                     return
                 if i % 3 == 2:
-                    list(stub.Generate(pb.GenerateRequest(text=f"{i} {PROMPT}", sampling=pb.Sampling(max_tokens=8)), timeout=60))
+                    list(stub.Generate(pb.GenerateRequest(text=f"{i} {PROMPT}", sampling=pb.Sampling(max_tokens=8)), timeout=60,
+                                       metadata=(("authorization", KEY),)))
                     continue
                 body = {"prompt": (4 if i % 2 else 1) * PROMPT, "max_tokens": 5 + i % 20, "stream": bool(i % 2), "ignore_eos": number == 0}
-                status, _, text = cls.server.request("POST", "/v1/completions", body | ({"top_p": 7} if i % 50 == 49 else {}))
+                status, _, text = cls.server.request("POST", "/v1/completions", body | ({"top_p": 7} if i % 50 == 49 else {}),
+                                                      {"Authorization": KEY})
                 if status != (400 if i % 50 == 49 else 200):
                     cls.failures.append(text)
 

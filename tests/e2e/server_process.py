@@ -16,14 +16,15 @@ START_SECONDS = 300  # with a sanitizer on a busy machine
 
 
 class ServerProcess:
-    """One server. The constructor waits for its line, `stop` ends it and closes what it left open."""
+    """One server. The constructor waits for its line, `stop` ends it and closes what it left open. `popen`: what else Popen
+    is told, as another environment or standard error."""
 
-    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True):
+    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, **popen):
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [BINARY, f"--model={model}", "--http_port=0", "--grpc_port=0", "--threads=2",
              "--state_cache_bytes=268435456", *flags],
-            stdout=subprocess.PIPE, stderr=self.errors, text=True)
+            **{"stdout": subprocess.PIPE, "stderr": self.errors, "text": True, **popen})
         self.http_address = self.grpc_address = None
         if wait:
             self.ready()

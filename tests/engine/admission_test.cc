@@ -14,14 +14,14 @@ namespace {
 using ::testing::HasSubstr;
 
 // A prompt of so many tokens takes a second.
+double SecondsOf(int64_t num_tokens) {
+  StepFeatures f;
+  f.AddPrefill(0, num_tokens);
+  return absl::ToDoubleSeconds(CostModel().Predict(f) - CostModel().Predict({}));
+}
 int64_t TokensOfASecond() {
-  const auto seconds = [](int64_t num_tokens) {
-    StepFeatures f;
-    f.AddPrefill(0, num_tokens);
-    return absl::ToDoubleSeconds(CostModel().Predict(f) - CostModel().Predict({}));
-  };
   int64_t num_tokens = 1;
-  while (seconds(num_tokens) < 1) ++num_tokens;
+  while (SecondsOf(num_tokens) < 1) ++num_tokens;
   return num_tokens;
 }
 const int64_t kSecond = TokensOfASecond();
@@ -93,6 +93,32 @@ TEST_F(AdmissionTest, ATenantTakesHalfOfThePlacesThatOthersLeave) {
   EXPECT_TRUE(Check(Of(10)).ok());  // the tenant without a key has them all
 }
 
+TEST_F(AdmissionTest, ATenantTakesHalfOfTheTokensThatOthersLeave) {
+  Limit({.max_queued_tokens = 800});
+  EXPECT_TRUE(Check(Of(700, "much")).ok());  // an empty queue takes any prompt
+  Enter(Of(100, "much"), 3);
+  EXPECT_TRUE(Check(Of(100, "much")).ok());
+  EXPECT_THAT(Check(Of(101, "much")).message(), HasSubstr("300 prompt tokens of this key"));
+  Enter(Of(100, "much"));
+  EXPECT_TRUE(Check(Of(400, "other")).ok());  // its first may have all that is left
+  Enter(Of(100, "other"));
+  EXPECT_TRUE(Check(Of(100, "other")).ok());  // half of the 400 left
+  EXPECT_FALSE(Check(Of(101, "other")).ok());
+  EXPECT_TRUE(Check(Of(300)).ok());  // the tenant without a key has them all
+  EXPECT_FALSE(Check(Of(301)).ok());
+}
+
+TEST_F(AdmissionTest, PriorityIsNobodyElsesConcern) {
+  Limit({});
+  Arrival urgent = Of(kSecond, "urgent"), mine = Of(kSecond, "mine");
+  urgent.priority = -1000;
+  Enter(urgent, 10);
+  Enter(mine);
+  EXPECT_NEAR(Wait(mine), 2, 0.1);  // its own, and as much of the other's
+  mine.priority = -1;
+  EXPECT_EQ(Wait(mine), 0);  // before its own
+}
+
 TEST_F(AdmissionTest, WhoWouldWaitTooLongIsRefused) {
   Limit({.max_queue_time = absl::Milliseconds(5500)});
   EXPECT_EQ(Wait(Of(kSecond)), 0);
@@ -139,6 +165,21 @@ TEST_F(AdmissionTest, ALongPromptThatHasAgedHasOneStepInFour) {
   EXPECT_NEAR(Wait(Of(kSecond)), 1.0 / 3, 0.02);
   Enter(Of(kSecond), 2);
   EXPECT_NEAR(Wait(Of(kSecond)), 2 + 1, 0.05);
+}
+
+// Half of the time goes to shorter prompts that never cease: what is ahead takes twice as long.
+TEST_F(AdmissionTest, ShorterOnesWillGoOnOvertaking) {
+  Limit({});
+  for (int i = 0; i < 400; ++i) {
+    Enter(Of(kSecond / 20));
+    admission_->Leave(next_id_ - 1, 0);
+    now_ += absl::Seconds(2 * SecondsOf(kSecond / 20));
+  }
+  Enter(Of(kSecond));
+  EXPECT_NEAR(Wait(Of(kSecond)), 2, 0.1);
+  EXPECT_EQ(Wait(Of(kSecond / 20)), 0);  // it overtakes too
+  now_ += absl::Seconds(30);
+  EXPECT_NEAR(Wait(Of(kSecond)), 1, 0.05);  // they have ceased
 }
 
 TEST_F(AdmissionTest, WhatCannotEndByItsDeadlineIsRefused) {

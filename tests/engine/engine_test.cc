@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "engine/monotonic.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/reference/reference_model.h"
 
@@ -106,7 +107,7 @@ TEST_F(EngineTest, CancelAndStopChoiceFreeThePages) {
 TEST_F(EngineTest, DeadlineAndSlowReader) {
   auto engine = Make(SmallOptions());
   Request late = MakeRequest(RandomPrompt(30), 480);
-  late.deadline = absl::Now() - absl::Seconds(1);
+  late.deadline = MonotonicNow() - absl::Seconds(1);
   EXPECT_EQ(Submit(engine.get(), late)->WaitForEnd().end.status.code(), absl::StatusCode::kDeadlineExceeded);
   Request slow = MakeRequest(RandomPrompt(30), 480);
   auto sink = std::make_shared<CollectingSink>(1, 3);
@@ -152,8 +153,8 @@ TEST_F(EngineTest, DrainLetsFinishThenEndsTheRest) {
   engine = Make(SmallOptions());
   auto slow = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480));
   auto fast = Submit(engine.get(), MakeRequest(RandomPrompt(30), 480, 1, 6, 8));
-  std::thread first([&] { engine->Drain(absl::Now() + absl::Hours(1)); });
-  engine->Drain(absl::Now());  // hastens the first
+  std::thread first([&] { engine->Drain(MonotonicNow() + absl::Hours(1)); });
+  engine->Drain(MonotonicNow());  // hastens the first
   first.join();
   for (const auto& sink : {slow, fast}) {
     ASSERT_TRUE(sink->ended());
@@ -224,7 +225,7 @@ TEST_F(EngineTest, TheBeatIsDueFromTheFirstRequestOn) {
       &seen);
   ASSERT_TRUE(engine.ok());
   seen.engine = *std::move(engine);
-  const absl::Time submitted = absl::Now();
+  const absl::Time submitted = MonotonicNow();
   Submit(seen.engine.get(), MakeRequest(RandomPrompt(30), 2))->WaitForEnd();
   EXPECT_GE(seen.heartbeat, submitted);
 }
@@ -243,7 +244,7 @@ TEST_F(EngineTest, ARequestArrivesWhenItIsSubmitted) {
         auto* s = static_cast<Seen*>(context);
         if (s->second != nullptr) return;
         s->second = Submit(s->engine.get(), MakeRequest(RandomPrompt(3), 1));
-        s->submitted = absl::Now();
+        s->submitted = MonotonicNow();
         absl::SleepFor(absl::Milliseconds(1));
       },
       &seen);

@@ -42,7 +42,7 @@ struct Folder {
     B = view->shape[0], T = view->shape[1];
     for (int b = 0; b < B; ++b) {
       std::vector<int64_t> wide(T);
-      std::memcpy(wide.data(), static_cast<const char*>(view->data) + int64_t{8} * b * T, 8 * T);
+      std::memcpy(wide.data(), expected->Read(*view).value().get() + int64_t{8} * b * T, 8 * T);
       ids.emplace_back(wide.begin(), wide.end());
     }
   }
@@ -59,7 +59,7 @@ struct Folder {
     const TensorView* view = expected->Find(tensor);
     if (view == nullptr) return {};
     std::vector<float> values(view->num_bytes / 4 / B);
-    std::memcpy(values.data(), static_cast<const char*>(view->data) + b * values.size() * 4,
+    std::memcpy(values.data(), expected->Read(*view).value().get() + b * values.size() * 4,
                 values.size() * 4);
     return values;
   }

@@ -109,7 +109,7 @@ TEST_P(MixTest, BoundedStallsShortPromptsAndThroughput) {
   absl::Duration worst;
   for (; !Done(prompt); ++steps) {
     ASSERT_LT(steps, 100000);
-    if (steps % 50 == 2) shorter = Add(100, 1), since = steps;
+    if (steps % 25 == 2) shorter = Add(100, 1), since = steps;
     Step();
     worst = std::max(worst, took_);
     for (RequestId stream : streams_) ASSERT_EQ(rows_[stream], 1);  // in every step
@@ -120,7 +120,7 @@ TEST_P(MixTest, BoundedStallsShortPromptsAndThroughput) {
   EXPECT_LE(bounded / steps, 1.02 * mix.target);                 // and the mean of all is the target
 
   // The same work, with chunks by tokens.
-  const int decoded = num_tokens_[streams_[0]], shorts = (steps + 47) / 50;
+  const int decoded = num_tokens_[streams_[0]], shorts = (steps + 22) / 25;
   num_tokens_.clear();
   streams_.clear();
   Make(mix.cost, absl::InfiniteDuration());
@@ -168,7 +168,8 @@ TEST_F(StallTest, APromptSoDeepThatOneRowIsTooMuch) {
   }
 }
 
-// Short prompts that never cease, more than there is time for: the long one has its quarter of the steps.
+// Short prompts that never cease, more than there is time for: the long one has its turns, each after a step
+// that pays for the one before.
 TEST_F(StallTest, ALongPromptIsNotStarved) {
   Make(kShapeA, absl::Milliseconds(200));
   AddStreams(8);
@@ -184,7 +185,7 @@ TEST_F(StallTest, ALongPromptIsNotStarved) {
     without = rows_[prompt] > 0 ? 0 : without + 1;
     longest = std::max(longest, without);
   }
-  EXPECT_LE(longest, Scheduler::kMaxOvertakes);
+  EXPECT_LE(longest, Scheduler::kMaxOvertakes + 1);
   EXPECT_GT(std::count_if(shorts.begin(), shorts.end(), [&](RequestId id) { return Done(id); }), steps / 4);
 }
 

@@ -20,8 +20,7 @@ void ExpectClose(const SafetensorsFile& file, const std::string& name, int b,
   ASSERT_NE(view, nullptr) << name;
   ASSERT_EQ(view->num_bytes / 4, actual.size() * view->shape[0]) << name;
   std::vector<float> expected(actual.size());
-  std::memcpy(expected.data(), static_cast<const char*>(view->data) + b * actual.size() * 4,
-              actual.size() * 4);
+  std::memcpy(expected.data(), file.Read(*view).value().get() + b * actual.size() * 4, actual.size() * 4);
   double largest = 0, error = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
     ASSERT_TRUE(std::isfinite(actual[i])) << name;
@@ -44,7 +43,7 @@ TEST_P(ReferenceTest, AgreesWithPublishedOutputs) {
   const ReferenceModel model((*checkpoint)->config(), **checkpoint);
   for (int b = 0; b < B; ++b) {
     std::vector<int64_t> wide(T);
-    std::memcpy(wide.data(), static_cast<const char*>(ids->data) + int64_t{8} * b * T, 8 * T);
+    std::memcpy(wide.data(), (*file)->Read(*ids).value().get() + int64_t{8} * b * T, 8 * T);
     auto output = model.Forward({wide.begin(), wide.end()});
     ASSERT_TRUE(output.ok()) << output.status();
     for (size_t n = 0; n < output->layers.size(); ++n) {

@@ -25,6 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Check(!keys->required() || !keys->Tenant("").ok());
   Check(!keys->required() || !keys->Tenant("Bearer ").ok());
   Check(!keys->required() || !keys->Tenant(absl::StrCat("Bearer ", text, "x")).ok());
-  Check(keys->Weight("a") >= 1 && keys->Weight("a") <= sessa::ApiKeys::kMaxWeight);
+  for (const auto& [tenant, limits] : keys->tenants()) {
+    Check(limits.weight >= 1 && limits.rate >= 0 && limits.tokens_per_minute >= 0 && limits.max_requests >= 0);
+    Check(limits.rate == 0 || limits.burst >= 1);
+    Check(limits.min_priority <= limits.max_priority);
+  }
   return 0;
 }

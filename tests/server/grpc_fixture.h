@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/monotonic.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
@@ -35,7 +36,7 @@ class GrpcTest : public ::testing::Test {
  protected:
   void SetUp() override { Start(""); }
   void TearDown() override {
-    server_->Shutdown(absl::Now() + absl::Seconds(5));
+    server_->Shutdown(MonotonicNow() + absl::Seconds(5));
     server_.reset();
     if (engine_ != nullptr) engine_->Stop();
     service_.reset();

@@ -236,6 +236,24 @@ TEST_F(GrpcTest, AbortEndsOnlyTheCallersOwnRequest) {
   EXPECT_TRUE(engine_->WaitForCancelled(1));
 }
 
+TEST_F(GrpcTest, RequestsASecond) {
+  Start("alpha team-a rate=0.001 burst=2\nbeta team-b\n");
+  Load();
+  EXPECT_TRUE(Call(Prompt({1}), nullptr, "Bearer alpha").ok());
+  const auto tokenize = [this](const std::string& key) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", key));
+    pb::DetokenizeRequest request;
+    pb::DetokenizeReply reply;
+    return stub_->Detokenize(&context, request, &reply).error_code();
+  };
+  EXPECT_NE(tokenize("alpha"), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(tokenize("alpha"), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Call(Prompt({1}), nullptr, "Bearer alpha").error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Call(Prompt({1}), nullptr, "Bearer beta").ok());
+  EXPECT_EQ(service_->metrics().outcome(Outcome::kRejected), 1);
+}
+
 TEST_F(GrpcTest, ApiKeyIsNeededForEveryCall) {
   Start("alpha team-a\n");
   Load();

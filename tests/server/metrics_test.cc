@@ -3,7 +3,7 @@
 #include "server/core/metrics.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/monotonic.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core/errors.h"
@@ -32,7 +32,7 @@ TEST(MetricsTest, ATicketCountsOneOutcomeAndOneStatus) {
   Metrics metrics("m", "1");
   RequestTicket(&metrics, "rest").Finish(Outcome::kStop);
   RequestTicket(&metrics, "rest").Finish(Outcome::kInvalid, 413);
-  RequestTicket(&metrics, "kserve").Finish(TenantLimitError("too many"));
+  RequestTicket(&metrics, "kserve").Finish(TenantLimitError("too many", absl::Seconds(1)));
   RequestTicket(&metrics, "grpc").Finish(absl::ResourceExhaustedError("the queue is full"));
   {
     RequestTicket twice(&metrics, "grpc");
@@ -118,7 +118,7 @@ TEST(MetricsTest, EngineFiguresComeWithTheEngine) {
   stats.num_pages = 8;
   stats.num_used_pages = 2;
   stats.page_size = 16;
-  stats.heartbeat = absl::Now() - absl::Hours(1);
+  stats.heartbeat = MonotonicNow() - absl::Hours(1);
   std::string text = metrics.Render(&stats, true, true);
   EXPECT_EQ(Value(text, "sessa_state_cache_usage_ratio{model_name=\"m\"}"), "0.25");
   EXPECT_EQ(Value(text, "sessa_kv_cache_usage_perc{model_name=\"m\"}"), "0.25");

@@ -138,7 +138,7 @@ TEST_F(RestTest, DrainEndsStreamsAndWholeAnswersWithAnError) {
   stream.Send(RequestBytes("POST", kCompletions, R"({"prompt": [99], "stream": true})"));
   whole.Send(RequestBytes("POST", kCompletions, R"({"prompt": [99]})"));
   ASSERT_TRUE(engine_->WaitForSubmitted(2));
-  service_->Drain(absl::Now());
+  service_->Drain(MonotonicNow());
   const std::vector<std::string> events = stream.Read().Events();
   ASSERT_GE(events.size(), 2u);
   EXPECT_EQ(events.back(), "[DONE]");
@@ -170,7 +170,7 @@ TEST_F(RestTest, ShutdownLeavesNobodyHanging) {
       "9\r\n\r\n{");
   running.Send(RequestBytes("POST", kCompletions, R"({"prompt": [99], "stream": true})"));
   EXPECT_THAT(running.ReadSome(), StartsWith("HTTP/1.1 200 OK"));
-  server_->Shutdown(absl::Now() + absl::Milliseconds(100));
+  server_->Shutdown(MonotonicNow() + absl::Milliseconds(100));
   EXPECT_EQ(idle.ReadAll(), "");
   EXPECT_EQ(half.ReadAll(), "");
   running.ReadAll();  // ends

@@ -196,6 +196,7 @@ TEST_F(RestTest, KeysAreAskedForEverywhereButAtProbes) {
     EXPECT_EQ(Call("GET", path).status, 200) << path;
   }
   EXPECT_EQ(Post("/tokenize", R"({"prompt": "x"})").status, 401);
+  EXPECT_EQ(none.Header("x-ratelimit-limit-requests"), "");
   EXPECT_EQ(Outcomes(Outcome::kUnauthenticated), 3);
 }
 

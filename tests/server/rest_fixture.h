@@ -16,6 +16,7 @@
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http.hpp"
 #include "boost/json.hpp"
+#include "engine/monotonic.h"
 #include "gtest/gtest.h"
 #include "server/core/service.h"
 #include "server/rest/rest_server.h"
@@ -123,7 +124,7 @@ class RestTest : public ::testing::Test {
  protected:
   void SetUp() override { Start({}); }
   void TearDown() override {
-    if (server_ != nullptr) server_->Shutdown(absl::Now() + absl::Seconds(5));
+    if (server_ != nullptr) server_->Shutdown(MonotonicNow() + absl::Seconds(5));
     server_.reset();
     if (engine_ != nullptr) engine_->Stop();
     service_.reset();

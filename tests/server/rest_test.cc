@@ -160,7 +160,7 @@ TEST_F(RestTest, ParametersReachTheEngine) {
   EXPECT_EQ(r.sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{6, -100.0f}}));
   EXPECT_TRUE(r.sampling.ignore_eos);
   EXPECT_EQ(r.priority, -3);
-  EXPECT_LT(r.deadline, absl::Now() + absl::Seconds(61));
+  EXPECT_LT(r.deadline, MonotonicNow() + absl::Seconds(61));
 }
 
 TEST_F(RestTest, EchoBringsThePromptAndItsLogprobs) {

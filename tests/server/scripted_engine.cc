@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/check_request.h"
+#include "engine/monotonic.h"
 
 namespace sessa {
 namespace {
@@ -18,7 +19,7 @@ RequestEnd EndOf(absl::Time arrival, absl::Status status, int num_tokens) {
   end.status = std::move(status);
   end.arrival = end.scheduled = arrival;
   end.first_token = num_tokens > 0 ? arrival : absl::InfinitePast();
-  end.finished = absl::Now();
+  end.finished = MonotonicNow();
   end.num_generated_tokens = num_tokens;
   return end;
 }
@@ -58,7 +59,7 @@ ScriptedEngine::ScriptedEngine(int vocab_size, int max_model_len) {
 ScriptedEngine::~ScriptedEngine() { Stop(); }
 
 void ScriptedEngine::Stop() {
-  Drain(absl::Now());
+  Drain(MonotonicNow());
   std::vector<std::thread> threads;
   {
     absl::MutexLock lock(&mutex_);
@@ -92,6 +93,11 @@ void ScriptedEngine::Release() {
 int ScriptedEngine::num_queue_refusals() const {
   absl::MutexLock lock(&mutex_);
   return num_queue_refusals_;
+}
+
+void ScriptedEngine::SetSilence(absl::Duration silence) {
+  absl::MutexLock lock(&mutex_);
+  silence_ = silence;
 }
 
 void ScriptedEngine::LimitQueue(int64_t max_prompt_tokens) {
@@ -128,7 +134,7 @@ absl::StatusOr<RequestId> ScriptedEngine::Submit(Request request) {
 }
 
 void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) const {
-  const absl::Time arrival = absl::Now();
+  const absl::Time arrival = MonotonicNow();
   request.sink->OnPrompt(PromptOf(request));
   const int max_tokens = request.sampling.max_tokens;
   const int num_tokens =
@@ -156,7 +162,7 @@ void ScriptedEngine::Play(const Request& request, std::vector<int32_t> script) c
 }
 
 void ScriptedEngine::Hang(RequestId id, const Request& request) {
-  const absl::Time arrival = absl::Now();
+  const absl::Time arrival = MonotonicNow();
   request.sink->OnPrompt(PromptOf(request));
   TokenUpdate update;
   update.token = 1;
@@ -166,7 +172,7 @@ void ScriptedEngine::Hang(RequestId id, const Request& request) {
   {
     absl::MutexLock lock(&mutex_);
     auto ended = [this, id]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !hanging_.at(id).ok(); };
-    status = mutex_.AwaitWithDeadline(absl::Condition(&ended), request.deadline)
+    status = mutex_.AwaitWithTimeout(absl::Condition(&ended), request.deadline - MonotonicNow())
                  ? hanging_.at(id)
                  : absl::DeadlineExceededError("the deadline has passed");
     hanging_.erase(id);
@@ -185,14 +191,15 @@ void ScriptedEngine::Cancel(RequestId id) {
 void ScriptedEngine::StopChoice(RequestId, int) {
 }  // what was drawn before the stop is seen comes all the same
 
-void ScriptedEngine::Drain(absl::Time deadline) {
+bool ScriptedEngine::Drain(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return hanging_.empty(); };
-  if (mutex_.AwaitWithDeadline(absl::Condition(&empty), deadline)) return;
+  if (mutex_.AwaitWithTimeout(absl::Condition(&empty), deadline - MonotonicNow())) return true;
   for (auto& [id, status] : hanging_) {
     if (status.ok()) status = absl::UnavailableError("the server is shutting down");
   }
   mutex_.Await(absl::Condition(&empty));
+  return true;
 }
 
 EngineStats ScriptedEngine::Stats() const {
@@ -201,8 +208,8 @@ EngineStats ScriptedEngine::Stats() const {
   stats.num_pages = 8;
   stats.num_used_pages = 2;
   stats.num_waiting = 3;
-  stats.heartbeat = absl::Now();
   absl::MutexLock lock(&mutex_);
+  stats.heartbeat = MonotonicNow() - silence_;
   stats.health = health_;
   return stats;
 }
@@ -252,9 +259,9 @@ bool ScriptedEngine::WaitForNoneHanging() const {
 }
 
 bool WaitUntilAllEnded(Service* service) {
-  const absl::Time deadline = absl::Now() + kPatience;
+  const absl::Time deadline = MonotonicNow() + kPatience;
   while (service->metrics().ended() != service->metrics().received()) {
-    if (absl::Now() > deadline) return false;
+    if (MonotonicNow() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(1));
   }
   return true;

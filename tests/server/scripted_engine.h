@@ -32,7 +32,7 @@ class ScriptedEngine final : public TokenEngine {
   absl::Status CheckQueue(const Arrival& arrival) const override;
   void Cancel(RequestId id) override;
   void StopChoice(RequestId id, int choice) override;
-  void Drain(absl::Time deadline) override;
+  bool Drain(absl::Time deadline) override;
   void Stop();  // ends what runs; afterwards no sink is touched, and what sinks report to may go
   EngineStats Stats() const override;
   const ModelConfig& config() const override { return config_; }
@@ -45,6 +45,7 @@ class ScriptedEngine final : public TokenEngine {
   // From now on the queue takes prompts of at most so many tokens; 0: none at all.
   void LimitQueue(int64_t max_prompt_tokens);
   void SetHealth(absl::Status health);
+  void SetSilence(absl::Duration silence);  // how long ago its loop last turned
 
   void Hold();     // Submit blocks
   void Release();  // until now
@@ -67,6 +68,7 @@ class ScriptedEngine final : public TokenEngine {
   absl::Status refuse_ ABSL_GUARDED_BY(mutex_);
   int64_t max_prompt_tokens_ ABSL_GUARDED_BY(mutex_) = std::numeric_limits<int64_t>::max();
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration silence_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> script_ ABSL_GUARDED_BY(mutex_);
   std::map<RequestId, absl::Status> hanging_
       ABSL_GUARDED_BY(mutex_);  // OK: still to wait, else how it is to end

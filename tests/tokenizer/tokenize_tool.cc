@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "server/file/read_file.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/detokenizer.h"
 #include "server/tokenizer/files.h"
@@ -66,7 +67,7 @@ int main(int argc, char** argv) {
   std::unique_ptr<sessa::Tokenizer> tokenizer;
   std::string source;
   if (args.size() == 2 && args[0] == "--chat") {
-    source = *sessa::ReadTextFile(args[1]);
+    source = *sessa::ReadFile(args[1]);
   } else if (args.size() == 1) {
     auto loaded = sessa::Tokenizer::Load(args[0]);
     if (!loaded.ok() || *loaded == nullptr) {

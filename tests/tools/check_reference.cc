@@ -100,6 +100,8 @@ int Run(const std::string& dir) {
     return Fail(absl::InvalidArgumentError(
         absl::StrCat("expected.safetensors: input_ids has more than ", kMaxTokens, " tokens")));
   }
+  const auto ids_data = (*expected)->Read(*ids);
+  if (!ids_data.ok()) return Fail(ids_data.status());
   const int B = static_cast<int>(ids->shape[0]), T = static_cast<int>(ids->shape[1]);
   const int chunk = absl::GetFlag(FLAGS_chunk) > 0 ? std::min(absl::GetFlag(FLAGS_chunk), T) : T;
   options.max_rows = chunk;
@@ -112,7 +114,7 @@ int Run(const std::string& dir) {
   };
   for (int b = 0; b < B; ++b) {
     std::vector<int64_t> wide(T);
-    std::memcpy(wide.data(), static_cast<const char*>(ids->data) + int64_t{8} * b * T, 8 * T);
+    std::memcpy(wide.data(), ids_data->get() + int64_t{8} * b * T, 8 * T);
     for (int64_t id : wide) {
       if (id < 0 || id >= config.vocab_size)
         return Fail(absl::OutOfRangeError(absl::StrCat("input_ids: ", id, " is not in [0, vocab_size)")));
@@ -140,7 +142,9 @@ int Run(const std::string& dir) {
           absl::StrCat("expected.safetensors: ", name, " has a wrong size or dtype")));
     }
     std::vector<float> want(values.size());
-    std::memcpy(want.data(), view->data, view->num_bytes);
+    const auto data = (*expected)->Read(*view);
+    if (!data.ok()) return Fail(data.status());
+    std::memcpy(want.data(), data->get(), view->num_bytes);
     double largest = 0, error = 0;
     for (size_t i = 0; i < want.size(); ++i) {
       largest = std::max(largest, std::abs(double{want[i]}));

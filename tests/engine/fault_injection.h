@@ -1,0 +1,43 @@
+// Ranks whose devices fail when a test says so. A program that links fault_injection.cc gets these from
+// MakeRanks, which takes the place of kernels/device.cc: the engine above is the real one, and so are the
+// kernels below.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "engine/mutex.h"
+
+namespace sessa {
+
+// The faults of all ranks of the process. Thread-safe.
+class Faults {
+ public:
+  static Faults& Get();
+  void Clear();
+
+  // The allocation after `count` more fails; -1: none.
+  void FailAllocation(int64_t count);
+  int64_t num_allocations() const;  // since Clear
+
+  // `at_sync(rank)` runs in each rank's Synchronize, once a step and rank; it may block. An error is sticky,
+  // as the devices' own are.
+  void SetAtSync(std::function<absl::Status(int rank)> at_sync);
+  // `at_sample()`: true when the first row drawn in that step has logits that are not numbers.
+  void SetAtSample(std::function<bool()> at_sample);
+
+  absl::Status OnAllocation(size_t bytes);  // called by the devices
+  absl::Status OnSync(int rank);
+  bool OnSample();
+
+ private:
+  mutable Mutex mutex_;
+  int64_t allocations_left_ ABSL_GUARDED_BY(mutex_) = -1;
+  int64_t num_allocations_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::function<absl::Status(int)> at_sync_ ABSL_GUARDED_BY(mutex_);
+  std::function<bool()> at_sample_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sessa
