@@ -219,8 +219,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
 }
 
 absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest request,
-                                                              const std::string& tenant,
-                                                              RequestTicket ticket) {
+                                                              const std::string& tenant, RequestTicket ticket,
+                                                              const std::atomic<bool>* gone) {
   auto fail = [&ticket](const absl::Status& status) {
     ticket.Finish(status);
     return status;
@@ -237,7 +237,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   }
   const absl::Time deadline = MonotonicNow() + request.timeout.value_or(options_.limits.default_timeout);
   if (request.is_chat) {
-    auto text = RenderChat(served->name, request.messages, request.add_generation_prompt);
+    auto text = RenderChat(served->name, request.messages, request.add_generation_prompt, gone);
     if (!text.ok()) return fail(text.status());
     request.prompts = {*std::move(text)};
   }
@@ -314,13 +314,15 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
 
 absl::StatusOr<std::string> Service::RenderChat(const std::string& model,
                                                 const std::vector<RequestMessage>& messages,
-                                                bool add_generation_prompt) const {
+                                                bool add_generation_prompt,
+                                                const std::atomic<bool>* gone) const {
   auto served = FindModel(model);
   if (!served.ok()) return served.status();
   if ((*served)->chat_template == nullptr) return FieldError("messages", "this model has no chat template");
   std::vector<ChatMessage> chat;
   for (const RequestMessage& message : messages) chat.push_back({message.role, message.content});
-  auto text = (*served)->chat_template->Render(chat, add_generation_prompt);
+  auto text = (*served)->chat_template->Render(chat, add_generation_prompt, gone);
+  if (absl::IsCancelled(text.status())) return text.status();
   if (!text.ok()) return FieldError("messages", text.status().message());
   return text;
 }

@@ -89,16 +89,19 @@ class Service {
   // body is parsed, or even read.
   absl::Status CheckQueue(const std::string& tenant) const;
   // Validates, tokenises and submits. What could never be taken is not tokenised. On error the ticket has its
-  // outcome. `ticket` is kept until the end.
+  // outcome. `ticket` is kept until the end. `gone`, when given, ends the work on the text once it is true,
+  // with CANCELLED: nobody waits for it.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerationRequest request, const std::string& tenant,
-                                                       RequestTicket ticket);
+                                                       RequestTicket ticket,
+                                                       const std::atomic<bool>* gone = nullptr);
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
                                                 bool add_special_tokens) const;
   // The chat template's text of `messages`.
   absl::StatusOr<std::string> RenderChat(const std::string& model,
                                          const std::vector<RequestMessage>& messages,
-                                         bool add_generation_prompt) const;
+                                         bool add_generation_prompt,
+                                         const std::atomic<bool>* gone = nullptr) const;
   absl::StatusOr<std::string> Detokenize(const std::string& model, const std::vector<int64_t>& ids,
                                          bool skip_special_tokens) const;
 

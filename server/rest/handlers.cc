@@ -124,6 +124,7 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
                           std::function<void(Result)> done) const {
   if (!x->route.is_post) return done(Handle(x, body));
   const size_t num_bytes = body.size();
+  x->gone = &gone;
   auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
   if (service_->text_pool().Post(num_bytes, std::move(work))) return;
   const absl::Status full = absl::ResourceExhaustedError("too many bodies wait to be read");
@@ -187,7 +188,7 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kModel:
     case Endpoint::kKserveModel:
     case Endpoint::kKserveModelReady: return Model(x->route);
-    case Endpoint::kTokenize: return Tokenize(body);
+    case Endpoint::kTokenize: return Tokenize(*x, body);
     case Endpoint::kDetokenize: return Detokenize(body);
     case Endpoint::kCompletions:
     case Endpoint::kChat:
@@ -251,7 +252,7 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   AddIgnored(parsed->ignored, &headers);
 
   absl::StatusOr<std::unique_ptr<Generation>> generation =
-      service_->Generate(std::move(request), x->tenant, std::move(x->ticket));
+      service_->Generate(std::move(request), x->tenant, std::move(x->ticket), x->gone);
   if (!generation.ok()) {
     Reply reply = ErrorReply(generation.status());
     for (auto& header : headers) reply.headers.push_back(std::move(header));
@@ -264,7 +265,7 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
                                           std::move(headers));
 }
 
-Reply Handlers::Tokenize(const std::string& body) const {
+Reply Handlers::Tokenize(const Exchange& x, const std::string& body) const {
   absl::StatusOr<ParsedTokenize> parsed = ParseTokenize(body, limits());
   if (!parsed.ok()) return ErrorReply(parsed.status());
   auto model = service_->FindModel(parsed->model);
@@ -272,7 +273,7 @@ Reply Handlers::Tokenize(const std::string& body) const {
   std::string text = std::move(parsed->prompt);
   if (parsed->is_chat) {
     absl::StatusOr<std::string> rendered =
-        service_->RenderChat(parsed->model, parsed->messages, parsed->add_generation_prompt);
+        service_->RenderChat(parsed->model, parsed->messages, parsed->add_generation_prompt, x.gone);
     if (!rendered.ok()) return ErrorReply(rendered.status());
     text = *std::move(rendered);
   }

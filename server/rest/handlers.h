@@ -25,6 +25,7 @@ struct Exchange {
   RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
   absl::Time start = MonotonicNow();
+  const std::atomic<bool>* gone = nullptr;  // true: the client left
 };
 
 class Handlers {
@@ -70,7 +71,7 @@ class Handlers {
   Result Generate(Exchange* exchange, const std::string& body) const;
   Reply Probe(const absl::Status& status, Endpoint endpoint) const;
   Reply Model(const Route& route) const;
-  Reply Tokenize(const std::string& body) const;
+  Reply Tokenize(const Exchange& exchange, const std::string& body) const;
   Reply Detokenize(const std::string& body) const;
 
   Service* const service_;

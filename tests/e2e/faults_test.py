@@ -95,7 +95,7 @@ class FaultsTest(unittest.TestCase):
             for spoil in ({"stdout": full}, {"preexec_fn": lambda: os.close(1)}, {"preexec_fn": lambda: os.close(2)},
                           {"preexec_fn": lambda: [os.close(fd) for fd in (0, 1, 2)]}):
                 with self.subTest(spoil):
-                    server = ServerProcess(wait=False, **spoil)
+                    server = ServerProcess("--admin_port=off", wait=False, **spoil)
                     server.http_address = self.listening_address(server.process.pid)
                     wait_until(lambda: server.request("GET", "/readyz")[0] == 200)
                     self.assertEqual(complete(server)[0], 200)
@@ -207,8 +207,7 @@ class FaultsTest(unittest.TestCase):
                        for _ in range(6)]
             for thread in threads:
                 thread.start()
-            wait_until(lambda: server.metrics()["sessa_requests_received_total{protocol=\"rest\"}"] == 6)
-            self.assertGreater(server.metrics()["sessa_num_requests_waiting"], 0)
+            wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 5)
             server.signal()
             for thread in threads:
                 thread.join()

@@ -286,5 +286,20 @@ TEST_F(RestTest, RequestIdIsEchoed) {
       32u);
 }
 
+TEST_F(RestTest, TemplateOfAClientThatLeftEnds) {
+  Load();
+  std::atomic<bool> gone = true;
+  EXPECT_EQ(service_->RenderChat("", {{"user", "Hi"}}, true, &gone).status().code(),
+            absl::StatusCode::kCancelled);
+  GenerationRequest request;
+  request.is_chat = true;
+  request.messages = {{"user", "Hi"}};
+  EXPECT_EQ(service_->Generate(request, "", service_->Begin("rest"), &gone).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(Outcomes(Outcome::kCancelled), 1);
+  gone = false;
+  EXPECT_TRUE(service_->RenderChat("", {{"user", "Hi"}}, true, &gone).ok());
+}
+
 }  // namespace
 }  // namespace sessa
