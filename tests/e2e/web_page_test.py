@@ -5,6 +5,7 @@ import http.client
 import json
 import pathlib
 import tempfile
+import threading
 import unittest
 
 from playwright.sync_api import expect, sync_playwright
@@ -279,6 +280,14 @@ class WebPageTest(unittest.TestCase):
                 "prompt": [PROMPT] * 8, "max_tokens": 3900, "ignore_eos": True, "stream": True}),
                 {"Content-Type": "application/json"})
             stream = load.getresponse()
+            left = threading.Event()
+
+            def read():  # who does not is ended soon: the server keeps little for it
+                while not left.is_set() and stream.read1(1 << 16):
+                    pass
+
+            reader = threading.Thread(target=read)
+            reader.start()
             for page in pages:
                 expect(page.locator("#requests dd").first).to_have_text("8")
                 expect(page.locator("#cache dd")).not_to_have_text("0 %")
@@ -290,6 +299,8 @@ class WebPageTest(unittest.TestCase):
                 for plot, color in (("requests", "first"), ("tokens", "first"), ("tokens", "second"), ("step", "first"),
                                     ("step", "second"), ("cache", "first")):
                     wait_until(lambda: self.drawn(page, plot, color) > 8)
+            left.set()
+            reader.join()
             stream.close()
             load.close()
             for page in pages:
