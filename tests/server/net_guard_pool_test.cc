@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "engine/monotonic.h"
 #include "gtest/gtest.h"
 #include "server/net/guard_pool.h"
 
@@ -190,7 +191,7 @@ TEST_F(GuardPoolTest, ShutdownWaitsForTheLibraryAndForNobodyElse) {
   EXPECT_EQ(ReadAll(silent), "");
   Send(library, kPing);
   library.Reset();
-  pool_->Shutdown(absl::Now() + absl::Seconds(60));
+  pool_->Shutdown(MonotonicNow() + absl::Seconds(60));
   EXPECT_EQ(ReadAll(client), kPing);
   EXPECT_EQ(stats_.open(Listener::kGrpc), 0);
   const ScopedFd late = Connect();
@@ -201,7 +202,7 @@ TEST_F(GuardPoolTest, ShutdownEndsAtItsDeadlineWhatDoesNotEnd) {
   const ScopedFd client = Connect();
   Send(client, kHello);
   const ScopedFd library = Served();
-  pool_->Shutdown(absl::Now());
+  pool_->Shutdown(MonotonicNow());
   EXPECT_EQ(ReadAll(client), "");
   EXPECT_EQ(stats_.open(Listener::kGrpc), 0);
 }
