@@ -64,7 +64,7 @@ absl::Status Admission::Check(const Arrival& a, int num_waiting, int64_t waiting
   }
   // A tenant takes at most half of the places and tokens that others leave, so that there are some for who
   // comes next. Without keys there is one tenant, and it has them all.
-  const TenantUse mine = UseOf(a.tenant);
+  const TenantUse& mine = UseOf(a.tenant);
   const int others = static_cast<int>(waiting_.size()) - mine.num_waiting;
   if (!a.tenant.empty() && mine.num_waiting >= std::max(1, (limits_.max_queued_requests - others + 1) / 2)) {
     return refuse_full(
@@ -100,7 +100,7 @@ void Admission::Enter(RequestId id, const Arrival& a, absl::Time now) {
   tenant.weight = a.tenant_weight;
   ++tenant.num_waiting;
   tenant.waiting_tokens += a.num_prompt_tokens;
-  const double left = std::exp(-absl::ToDoubleSeconds(now - tenant.last_taken) / kSpeedSeconds);
+  const double left = tenant.StillTaken(now);
   for (double& rate : tenant.taken) rate *= left;
   tenant.taken[Bucket(a.num_prompt_tokens)] += PromptSeconds(a.num_prompt_tokens) / kSpeedSeconds;
   tenant.last_taken = now;
@@ -165,9 +165,14 @@ double Admission::AnswerSeconds(const Arrival& a) const {
   return a.n * rows * absl::ToDoubleSeconds(costs_.Predict(middle) - fixed + fixed / batch_);
 }
 
-Admission::TenantUse Admission::UseOf(const std::string& tenant) const {
+const Admission::TenantUse& Admission::UseOf(const std::string& tenant) const {
+  static const TenantUse kNone;
   const auto it = tenants_.find(tenant);
-  return it == tenants_.end() ? TenantUse() : it->second;
+  return it == tenants_.end() ? kNone : it->second;
+}
+
+double Admission::TenantUse::StillTaken(absl::Time now) const {
+  return std::exp(-absl::ToDoubleSeconds(now - last_taken) / kSpeedSeconds);
 }
 
 // Seconds of this tenant's prompts, as predicted, in a second: what the others leave, and at least its share.
@@ -187,14 +192,12 @@ int Admission::Bucket(int64_t num_tokens) {
 }
 
 double Admission::ShareOfOvertakers(const Arrival& a, double missed, absl::Time now) const {
-  const auto it = tenants_.find(a.tenant);
-  if (it == tenants_.end()) return 0;
-  const auto& taken = it->second.taken;
-  const double shorter = std::accumulate(taken.begin(), taken.begin() + Bucket(a.num_prompt_tokens), 0.0);
-  const double left = std::exp(-absl::ToDoubleSeconds(now - it->second.last_taken) / kSpeedSeconds);
+  const TenantUse& mine = UseOf(a.tenant);
+  const double shorter =
+      std::accumulate(mine.taken.begin(), mine.taken.begin() + Bucket(a.num_prompt_tokens), 0.0);
   // Whom age puts first has one step after each kMaxOvertakes of the shorter ones'.
   constexpr double kMost = Scheduler::kMaxOvertakes / (Scheduler::kMaxOvertakes + 1.0);
-  return std::min(kMost, shorter * left * missed / SpeedOf(a, missed));
+  return std::min(kMost, shorter * mine.StillTaken(now) * missed / SpeedOf(a, missed));
 }
 
 absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {

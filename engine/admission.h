@@ -100,6 +100,8 @@ class Admission {
     // Seconds of prompts taken in a second, lately, as of last_taken, by Bucket of their length.
     std::array<double, kBuckets> taken = {};
     absl::Time last_taken = absl::InfinitePast();
+
+    double StillTaken(absl::Time now) const;  // what is left of `taken` by now, as a share
   };
   double SpeedOf(const Arrival& arrival, double missed) const;
   // The share of its tenant's prompt time that goes to shorter ones which come after it, if as many come as
@@ -107,7 +109,7 @@ class Admission {
   double ShareOfOvertakers(const Arrival& arrival, double missed, absl::Time now) const;
   double PromptSeconds(int64_t num_tokens) const;  // the engine's time, without prefix hits
   double AnswerSeconds(const Arrival& arrival) const;
-  TenantUse UseOf(const std::string& tenant) const;  // zeros when there is none
+  const TenantUse& UseOf(const std::string& tenant) const;  // zeros when there is none
 
   const AdmissionLimits limits_;
   std::map<RequestId, Waiting> waiting_;      // taken, and their prompts are not computed

@@ -66,17 +66,17 @@ struct SchedulerStats {
 // Rules of a step. (1) Every running sequence that is one token behind gets its row, oldest first. (2) What
 // is left of max_step_tokens and of the step's time (prefill_budget.h) goes to prompts, begun or waiting,
 // several a step: the shortest first, but after kMaxOvertakes steps in which the one that age puts first got
-// nothing, that one, or nobody until its time has come. So short prompts do not wait for long ones, and a long
-// one has a quarter of the steps with prompt rows at least. Both orders are of waiting_queue.h, and keep
-// priorities and tenants apart. (3)
-// Waiting sequences are admitted while their tokens (less the prefix hit) and one page more fit beside what
-// the running ones need for theirs now, and while all of them, as page_forecast.h expects them to grow and
-// end, fit later, and while a token of each running sequence leaves time in the step (BatchIsFull); the first
-// that does not fit stops admission, so that a large one is not passed over for ever.
+// nothing, that one, or nobody until its time has come. So short prompts do not wait for long ones, and a
+// long one has a quarter of the steps with prompt rows at least. Both orders are of waiting_queue.h, and keep
+// priorities and tenants apart. (3) Waiting sequences are admitted while their tokens (less the prefix hit)
+// and one page more fit beside what the running ones need for theirs now, and while all of them, as
+// page_forecast.h expects them to grow and end, fit later, and while a token of each running sequence leaves
+// time in the step (BatchIsFull); the first that does not fit stops admission, so that a large one is not
+// passed over for ever.
 //
-// When no slot is free and a tenant has none, it gets one of the tenant that has the most, if that has two and
-// was served more: its last in the order below is preempted, where the pages suffice for both. So nobody is
-// kept out by others' long answers, and what was preempted finds most of its pages again.
+// When no slot is free and a tenant has none, it gets one of the tenant that has the most, if that has two
+// and was served more: its last in the order below is preempted, where the pages suffice for both. So nobody
+// is kept out by others' long answers, and what was preempted finds most of its pages again.
 //
 // When a page is missing, the newest running sequence is preempted, or of its tenant's the one of the lowest
 // priority (OrderRunning): its pages are freed, it waits in front and recomputes, with the tokens it had. A

@@ -93,13 +93,14 @@ absl::Status Tenants::TakeRequest(const std::string& tenant) {
   return absl::OkStatus();
 }
 
-absl::Status Tenants::CheckRunning(const Account& account) const {
-  const int most = account.limits.max_requests > 0 ? account.limits.max_requests : max_requests_;
-  const int running = account.use.running;
+absl::Status Tenants::CheckRunning(Account* account) const {
+  const int most = account->limits.max_requests > 0 ? account->limits.max_requests : max_requests_;
+  const int running = account->use.running;
   if (most == 0 || running < most) return absl::OkStatus();
+  ++account->use.over_requests;
   // The next of them ends, on average, after this part of the time that one takes.
   const absl::Duration wait =
-      std::clamp(absl::Seconds(account.mean_seconds / std::max(1, running)), kMinRetry, kMaxRetry);
+      std::clamp(absl::Seconds(account->mean_seconds / std::max(1, running)), kMinRetry, kMaxRetry);
   return TenantLimitError(
       absl::StrCat("This API key has ", running, " requests running, the most it may have."), wait);
 }
@@ -107,10 +108,7 @@ absl::Status Tenants::CheckRunning(const Account& account) const {
 absl::Status Tenants::CheckRoom(const std::string& tenant) const {
   absl::MutexLock lock(&mutex_);
   Account& account = *Find(tenant);
-  if (absl::Status room = CheckRunning(account); !room.ok()) {
-    ++account.use.over_requests;
-    return room;
-  }
+  if (absl::Status room = CheckRunning(&account); !room.ok()) return room;
   const absl::Duration wait = account.tokens.TimeUntil(1, clock_());
   if (wait <= absl::ZeroDuration()) return absl::OkStatus();
   ++account.use.over_tokens;
@@ -122,10 +120,7 @@ absl::Status Tenants::CheckRoom(const std::string& tenant) const {
 absl::StatusOr<Tenants::Pass> Tenants::Enter(const std::string& tenant, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
   Account& account = *Find(tenant);
-  if (absl::Status room = CheckRunning(account); !room.ok()) {
-    ++account.use.over_requests;
-    return room;
-  }
+  if (absl::Status room = CheckRunning(&account); !room.ok()) return room;
   Pass pass;
   pass.begun_ = clock_();
   const absl::Duration wait = account.tokens.TimeUntil(static_cast<double>(tokens), pass.begun_);

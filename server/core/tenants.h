@@ -96,7 +96,7 @@ class Tenants {
 
  private:
   Account* Find(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckRunning(const Account& account) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckRunning(Account* account) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Limit(Account* account) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int max_requests_;

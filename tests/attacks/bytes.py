@@ -71,6 +71,14 @@ def row(what, value, limit):
     print(f"| {what} | {value} | {limit} |", flush=True)
 
 
+def leave(server, sockets, memory):
+    """All clients go; what the server keeps."""
+    for client in sockets:
+        client.close()
+    server.idle()
+    row("kept afterwards", f"{memory.now():.0f} MiB", "")
+
+
 def most_prompts(server, limits, n, num_ids):
     """How many prompts of one echo are taken, by the size that the refusal of too many names."""
     text = completion(server.address, echo(64, n, num_ids))[2]
@@ -131,10 +139,7 @@ def unread_answers(start, num_clients):
         row("peak memory", f"{memory.peak():.0f} MiB", f"{num_clients * size / MIB:.0f} MiB were asked for")
         row("until nothing of it was held", f"{time.monotonic() - begin:.0f} s", "60 s for each 64 KiB")
         row("others' short requests meanwhile: served, slowest", f"{statuses.count(200)} of {len(statuses)}, {slowest:.2f} s", "")
-        for client in sockets:
-            client.close()
-        server.idle()
-        row("kept afterwards", f"{memory.now():.0f} MiB", "")
+        leave(server, sockets, memory)
 
 
 def open_bodies(start, num_bodies):
@@ -178,10 +183,7 @@ def open_bodies(start, num_bodies):
         row("of them refused at once", refused, "")
         row("an honest body of 1.2 MB meanwhile: served, tries", f"{served} of {num_bodies // 25}, {tries}", "")
         row("short requests meanwhile: served", f"{short.count(200)} of {len(short)}", "")
-        for client in sockets:
-            client.close()
-        server.idle()
-        row("kept afterwards", f"{memory.now():.0f} MiB", "")
+        leave(server, sockets, memory)
 
 
 def main():
