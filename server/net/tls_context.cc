@@ -6,12 +6,11 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "boost/asio/buffer.hpp"
+#include "server/file/read_file.h"
 
 namespace sessa {
 namespace {
@@ -88,11 +87,9 @@ absl::StatusOr<TlsContext::Pem> TlsContext::Read() const {
   for (size_t i = 0; i < pem.size(); ++i) {
     const std::string& path = *files[i].second;
     if (path.empty()) continue;
-    std::ifstream file(path, std::ios::binary);
-    std::stringstream text;
-    text << file.rdbuf();
-    if (!file) return FileError(files[i].first, path, "cannot be read");
-    pem[i] = text.str();
+    absl::StatusOr<std::string> text = ReadFile(path);
+    if (!text.ok()) return FileError(files[i].first, path, std::string(text.status().message()));
+    pem[i] = *std::move(text);
   }
   return pem;
 }
