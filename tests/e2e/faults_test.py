@@ -202,12 +202,17 @@ class FaultsTest(unittest.TestCase):
         for streams in (True, False):
             server = self.start("--max_num_seqs=1", "--drain_seconds=100", "--max_step_tokens=64")
             answers = []
-            long = {"prompt": PROMPT * 20, "max_tokens": 100, "ignore_eos": True, "stream": streams}
+            long = {"prompt": PROMPT * 20, "max_tokens": 300, "ignore_eos": True, "stream": streams}
             threads = [threading.Thread(target=lambda: answers.append(server.request("POST", "/v1/completions", long)))
                        for _ in range(6)]
             for thread in threads:
                 thread.start()
-            wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 5)
+
+            def all_are_taken():  # in one look at both, lest one that begins between two looks stands in neither
+                metrics = server.metrics()
+                return metrics["sessa_num_requests_running"] == 1 and metrics["sessa_num_requests_waiting"] == 5
+
+            wait_until(all_are_taken)
             server.signal()
             for thread in threads:
                 thread.join()
