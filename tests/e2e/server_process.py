@@ -73,9 +73,9 @@ class ServerProcess:
         finally:
             self.errors.close()
 
-    def request(self, method, path, body=None, headers=None):
-        """(status, headers, body as text) of one HTTP request; a dict body is sent as JSON."""
-        host, port = self.http_address.rsplit(":", 1)
+    def request(self, method, path, body=None, headers=None, at=None):
+        """(status, headers, body as text) of one HTTP request, to the HTTP port or `at`; a dict body is sent as JSON."""
+        host, port = (at or self.http_address).rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=120)
         try:
             headers = dict(headers or {})
@@ -88,9 +88,9 @@ class ServerProcess:
         finally:
             connection.close()
 
-    def metrics(self):
+    def metrics(self, at=None):
         """{name{labels}: value} of GET /metrics, without the label model_name that all carry."""
-        status, _, text = self.request("GET", "/metrics")
+        status, _, text = self.request("GET", "/metrics", at=at)
         assert status == 200, text
         values = {}
         for line in text.splitlines():
