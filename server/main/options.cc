@@ -18,6 +18,10 @@
 #include "server/tokenizer/utf8.h"
 
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
+ABSL_FLAG(std::string, generation_config, "auto",
+          "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
+          "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
+          "The tokens that it lets answers end with (eos_token_id) do so in any case");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
@@ -186,6 +190,10 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   if (FindInvalidUtf8(options.served_model_name) != std::string::npos) {
     return FlagError("served_model_name", "the name must be UTF-8");  // it goes into JSON and metrics
   }
+  const std::string generation_config = absl::GetFlag(FLAGS_generation_config);
+  if (generation_config != "auto" && generation_config != "none")
+    return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
+  options.sampling_defaults = generation_config == "auto";
   options.host = absl::GetFlag(FLAGS_host);
   options.http_port = absl::GetFlag(FLAGS_http_port);
   options.grpc_port = absl::GetFlag(FLAGS_grpc_port);
