@@ -52,6 +52,8 @@ struct GenerationRequest {
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   bool echo = false;
+  // Of each prompt the position from which it is echoed; empty: all of it. For the server's own use.
+  std::vector<int32_t> echo_starts;
   int64_t logprobs = -1;                   // -1: none; n: the token's own and the n best
   std::string logprobs_name = "logprobs";  // what this client calls it, for errors
   bool stream = false;

@@ -22,12 +22,6 @@ ModelFacts FactsOf(const ServedModel& model) {
           model.tokenizer != nullptr};
 }
 
-uint64_t RandomSeed() {
-  // Below 2^53, so that a client can read it back from JSON and repeat the request.
-  thread_local std::mt19937_64 generator{std::random_device{}()};
-  return generator() >> 11;
-}
-
 // A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it
 // (max_total_tokens).
 int QueueBound(const GenerationRequest& request, size_t num_prompts, const Limits& limits) {
@@ -48,6 +42,11 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
 }
 
 }  // namespace
+
+uint64_t Service::RandomSeed() {
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  return generator() >> 11;
+}
 
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
@@ -257,6 +256,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     if (!fits.ok()) return fail(fits);
     total_tokens += request.n * r.sampling.max_tokens;
     prompt_tokens += static_cast<int64_t>((*prompts)[i].size());
+    if (!request.echo_starts.empty()) r.sampling.prompt_logprobs_start = request.echo_starts[i];
     r.prompt = (*prompts)[i];
     r.n = static_cast<int>(request.n);
     r.deadline = deadline;

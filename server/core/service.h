@@ -109,6 +109,9 @@ class Service {
   absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(absl::string_view name) const;
   std::string RenderMetrics();
 
+  // For a request that names none. Below 2^53, so that a client can read it back from JSON and repeat it.
+  static uint64_t RandomSeed();
+
   TextPool& text_pool() { return text_pool_; }
   ByteBudget& byte_budget() { return byte_budget_; }
   const ServiceOptions& options() const { return options_; }
