@@ -14,22 +14,17 @@
 #include "absl/time/time.h"
 #include "engine/request.h"
 #include "server/core/limits.h"
+#include "server/tokenizer/chat.h"
 
 namespace sessa {
 
 using PromptInput = std::variant<std::string, std::vector<int32_t>>;  // text or token ids
 
-struct RequestMessage {
-  std::string role;
-  std::string content;
-};
-
 struct GenerationRequest {
   std::string model;     // empty: the one that is served
-  bool is_chat = false;  // true: `messages`, false: `prompts`
+  bool is_chat = false;  // true: `chat`, false: `prompts`
   std::vector<PromptInput> prompts;
-  std::vector<RequestMessage> messages;
-  bool add_generation_prompt = true;  // chat
+  Chat chat;
 
   std::optional<int64_t> max_tokens;  // none: 16 for completions, what fits for chat; 0 only with echo
   std::string max_tokens_name = "max_tokens";  // what this client calls it, for errors

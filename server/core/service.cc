@@ -213,7 +213,7 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
     prompts.push_back(std::move(ids));
   }
   request->prompts.clear();  // the texts were needed for this alone
-  request->messages.clear();
+  request->chat = {};
   return prompts;
 }
 
@@ -236,7 +236,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   }
   const absl::Time deadline = MonotonicNow() + request.timeout.value_or(options_.limits.default_timeout);
   if (request.is_chat) {
-    auto text = RenderChat(served->name, request.messages, request.add_generation_prompt, gone);
+    auto text = RenderChat(served->name, request.chat, gone);
     if (!text.ok()) return fail(text.status());
     request.prompts = {*std::move(text)};
   }
@@ -312,16 +312,12 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
   return ids;
 }
 
-absl::StatusOr<std::string> Service::RenderChat(const std::string& model,
-                                                const std::vector<RequestMessage>& messages,
-                                                bool add_generation_prompt,
+absl::StatusOr<std::string> Service::RenderChat(const std::string& model, const Chat& chat,
                                                 const std::atomic<bool>* gone) const {
   auto served = FindModel(model);
   if (!served.ok()) return served.status();
   if ((*served)->chat_template == nullptr) return FieldError("messages", "this model has no chat template");
-  std::vector<ChatMessage> chat;
-  for (const RequestMessage& message : messages) chat.push_back({message.role, message.content});
-  auto text = (*served)->chat_template->Render(chat, add_generation_prompt, gone);
+  auto text = (*served)->chat_template->Render(chat, gone);
   if (absl::IsCancelled(text.status())) return text.status();
   if (!text.ok()) return FieldError("messages", text.status().message());
   return text;

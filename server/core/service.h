@@ -97,10 +97,8 @@ class Service {
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
                                                 bool add_special_tokens) const;
-  // The chat template's text of `messages`.
-  absl::StatusOr<std::string> RenderChat(const std::string& model,
-                                         const std::vector<RequestMessage>& messages,
-                                         bool add_generation_prompt,
+  // The chat template's text of `chat`.
+  absl::StatusOr<std::string> RenderChat(const std::string& model, const Chat& chat,
                                          const std::atomic<bool>* gone = nullptr) const;
   absl::StatusOr<std::string> Detokenize(const std::string& model, const std::vector<int64_t>& ids,
                                          bool skip_special_tokens) const;

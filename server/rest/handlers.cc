@@ -272,8 +272,7 @@ Reply Handlers::Tokenize(const Exchange& x, const std::string& body) const {
   if (!model.ok()) return ErrorReply(model.status());
   std::string text = std::move(parsed->prompt);
   if (parsed->is_chat) {
-    absl::StatusOr<std::string> rendered =
-        service_->RenderChat(parsed->model, parsed->messages, parsed->add_generation_prompt, x.gone);
+    absl::StatusOr<std::string> rendered = service_->RenderChat(parsed->model, parsed->chat, x.gone);
     if (!rendered.ok()) return ErrorReply(rendered.status());
     text = *std::move(rendered);
   }

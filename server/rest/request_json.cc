@@ -9,6 +9,7 @@
 #include "server/core/errors.h"
 #include "server/rest/json_parse.h"
 #include "server/rest/request_json_internal.h"
+#include "server/rest/unserved_fields.h"
 
 namespace sessa {
 namespace {
@@ -170,6 +171,7 @@ void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* r) {
       log->Fail(FieldError("response_format", "only {\"type\": \"text\"} is served", "unsupported_field"));
     }
   }
+  RefuseUnserved(fields, log);
 }
 
 absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const Limits& limits) {
@@ -219,6 +221,7 @@ absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, co
     if (value->is_object()) {
       Fields parameters(value->get_object(), "parameters", &log);
       ReadSampling(parameters, &log, &r);
+      RefuseUnserved(parameters, &log);
       parameters.Read("details", &parsed.details);
       std::optional<int64_t> logprobs;
       parameters.Read("logprobs", &logprobs);
@@ -250,11 +253,7 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(const std::string& body, const Limi
   if (has_prompt == parsed.is_chat)
     log.Fail(FieldError("prompt", "exactly one of prompt and messages is needed", "missing_field"));
   fields.Read("prompt", &parsed.prompt);
-  ReadMessages(fields, &log, &parsed.messages);
-  if (parsed.messages.size() > limits.max_messages) {
-    log.Fail(FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages")));
-  }
-  if (parsed.is_chat) fields.Read("add_generation_prompt", &parsed.add_generation_prompt);
+  if (parsed.is_chat) ReadChat(fields, limits, &log, &parsed.chat);
   fields.Read("add_special_tokens", &parsed.add_special_tokens);
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;

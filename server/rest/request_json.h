@@ -31,8 +31,7 @@ struct ParsedTokenize {
   std::string model;
   bool is_chat = false;
   std::string prompt;
-  std::vector<RequestMessage> messages;
-  bool add_generation_prompt = true;
+  Chat chat;
   std::optional<bool> add_special_tokens;
   std::vector<std::string> ignored;
 };

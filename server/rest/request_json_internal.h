@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "boost/json/value.hpp"
@@ -18,7 +17,7 @@ absl::StatusOr<boost::json::value> ParseBody(const std::string& body, const Limi
 void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* request);
 // stream, stream_options, user and what else is the same in OpenAI's two bodies.
 void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* request);
-// A chat's messages; absent: leaves `out` empty.
-void ReadMessages(Fields& fields, ReadLog* log, std::vector<RequestMessage>* out);
+// What a chat's template gets: messages, tools and the rest. Absent messages: leaves them empty.
+void ReadChat(Fields& fields, const Limits& limits, ReadLog* log, Chat* out);
 
 }  // namespace sessa
