@@ -1,7 +1,8 @@
-// Distances between texts by what the served model would write after each (similarity_estimate.h): continuations
-// of every text are sampled, then each is scored after every other text, all through Service::Generate, one
-// generation at a time, so that what holds for those (validation, queue, tenant's limits, deadline) holds here.
-// A text's own pages stay in the prefix cache between the two, so only continuations are computed again.
+// Distances between texts by what the served model would write after each (similarity_estimate.h):
+// continuations of every text are sampled, then each is scored after every other text, all through
+// Service::Generate, one generation at a time, so that what holds for those (validation, queue, tenant's
+// limits, deadline) holds here. A text's own pages stay in the prefix cache between the two, so only
+// continuations are computed again.
 #pragma once
 
 #include <atomic>
@@ -19,22 +20,11 @@
 #include "server/core/generation_request.h"
 #include "server/core/metrics.h"
 #include "server/core/similarity_estimate.h"
+#include "server/core/similarity_request.h"
 
 namespace sessa {
 
 class Service;
-
-struct SimilarityRequest {
-  std::string model;               // empty: the one that is served
-  std::vector<PromptInput> texts;  // 2 to Limits::max_similarity_texts
-  int64_t num_samples = 16;        // continuations of each text: 2 to Limits::max_similarity_samples
-  int64_t max_tokens = 32;         // of a continuation; it ends sooner with an end-of-text token
-  std::optional<uint64_t> seed;    // none: drawn at random. The same seed and texts give the same answer
-  bool ignore_eos = false;         // every continuation has max_tokens tokens
-  std::optional<bool> add_special_tokens;
-  int64_t priority = 0;
-  std::optional<absl::Duration> timeout;  // none: Limits::default_timeout
-};
 
 struct SimilarityResult {
   // Of two texts; what has not i < j is the mirror image, and 0 for i == j or equal texts.
@@ -50,8 +40,8 @@ struct SimilarityResult {
 // One request under way; not thread-safe. Destroying it cancels what still runs.
 class Similarity {
  public:
-  // Starts sampling. On error the ticket has its outcome. `service` outlives this; `gone` as Service::Generate
-  // has it.
+  // Starts sampling. On error the ticket has its outcome. `service` outlives this; `gone` as
+  // Service::Generate has it.
   static absl::StatusOr<std::unique_ptr<Similarity>> Start(Service* service, SimilarityRequest request,
                                                            std::string tenant, RequestTicket ticket,
                                                            const std::atomic<bool>* gone);

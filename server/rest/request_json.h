@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/core/generation_request.h"
 #include "server/core/limits.h"
+#include "server/core/similarity_request.h"
 
 namespace sessa {
 
@@ -26,6 +27,12 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
 // `stream`: generate_stream was asked for.
 absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits,
                                                      bool stream);
+
+struct ParsedSimilarity {
+  SimilarityRequest request;
+  std::vector<std::string> ignored;
+};
+absl::StatusOr<ParsedSimilarity> ParseSimilarity(const std::string& body, const Limits& limits);
 
 struct ParsedTokenize {
   std::string model;

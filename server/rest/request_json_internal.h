@@ -1,7 +1,9 @@
 // Pieces that several bodies share; for request_json*.cc alone.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "boost/json/value.hpp"
@@ -12,6 +14,13 @@ namespace sessa {
 
 // The body's value, which is an object.
 absl::StatusOr<boost::json::value> ParseBody(const std::string& body, const Limits& limits);
+
+// A string, strings, token ids, or lists of token ids; the first element decides which. `name` is the
+// field's.
+absl::Status ReadPrompts(const boost::json::value& value, const std::string& name,
+                         std::vector<PromptInput>* out);
+// "timeout" in seconds, an extension.
+void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* timeout);
 
 // Sampling fields, the same in every generation body.
 void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* request);
