@@ -187,10 +187,7 @@ absl::Status GenerationService::TokenizeText(const pb::TokenizeRequest& request,
   switch (request.input_case()) {
     case pb::TokenizeRequest::kText: break;
     case pb::TokenizeRequest::kChat: {
-      const bool add_prompt =
-          !request.chat().has_add_generation_prompt() || request.chat().add_generation_prompt();
-      absl::StatusOr<std::string> rendered =
-          service_->RenderChat(request.model(), FromProto(request.chat()), add_prompt);
+      absl::StatusOr<std::string> rendered = service_->RenderChat(request.model(), FromProto(request.chat()));
       if (!rendered.ok()) return rendered.status();
       text = *std::move(rendered);
       add_special_tokens = false;  // the template writes them
