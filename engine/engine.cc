@@ -357,12 +357,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   w.page_size = options->page_size;
   w.state_cache_bytes = options->state_cache_bytes;
   w.max_pages = MaxUsefulPages(*options);
+  w.judge_pages = [&](int num_pages) {
+    return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options);
+  };
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
-  if (absl::Status fits = FitMaxModelLen(given.max_model_len > 0, (*workers)->num_pages(), &*options);
-      !fits.ok())
-    return fits;
   auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();

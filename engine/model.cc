@@ -107,16 +107,21 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
                                                    DType weight_dtype, int max_rows, Backend* backend,
                                                    Communicator* communicator) {
   if (absl::Status s = config.Validate(); !s.ok()) return s;
-  std::unique_ptr<Model> m(new Model(config, max_rows, backend, communicator));
-  Loader load(weights, backend, weight_dtype);
-  const int D = config.hidden_size, V = config.vocab_size, kv = config.kv_size(), d = config.head_dim();
-  const int rank = communicator->rank();
-  const int c0 = m->column_bounds_[rank], c1 = m->column_bounds_[rank + 1];
-  const int h0 = m->head_column_bounds_[rank], h1 = m->head_column_bounds_[rank + 1];
-  const int kv0 = m->first_kv_head_ * d, kv1 = kv0 + m->num_kv_heads_ * d;
-  for (int i = 0; i < config.num_layers && load.status().ok(); ++i) {
+  auto model = std::make_unique<Model>(config, max_rows, backend, communicator);
+  if (absl::Status s = model->LoadWeights(weights, weight_dtype); !s.ok()) return s;
+  return model;
+}
+
+absl::Status Model::LoadWeights(const WeightSource& weights, DType weight_dtype) {
+  Loader load(weights, backend_, weight_dtype);
+  const int D = config_.hidden_size, V = config_.vocab_size, kv = config_.kv_size(), d = config_.head_dim();
+  const int rank = communicator_->rank();
+  const int c0 = column_bounds_[rank], c1 = column_bounds_[rank + 1];
+  const int h0 = head_column_bounds_[rank], h1 = head_column_bounds_[rank + 1];
+  const int kv0 = first_kv_head_ * d, kv1 = kv0 + num_kv_heads_ * d;
+  for (int i = 0; i < config_.num_layers && load.status().ok(); ++i) {
     const std::string p = absl::StrCat("layers.", i, ".");
-    Layer& l = m->layers_.emplace_back();
+    Layer& l = layers_.emplace_back();
     l.ln_weight = load.Vector(p + "ln.weight", {D});
     l.ln_bias = load.Vector(p + "ln.bias", {D});
     l.w_a = load.Linear(p + "W_in", 2 * D, D, c0, c1, true);
@@ -126,24 +131,22 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelConfig& config, co
     l.v = load.Linear(p + "mixer.v_proj", kv, D, kv0, kv1, true);
     l.q_b = load.Linear(p + "mixer.proj_fb", 2 * D, D, c0, c1, true);
     l.k_b = load.Linear(p + "mixer.proj_fb", 2 * D, D, D + c0, D + c1, true);
-    if (config.num_heads > 1) l.out = load.Linear(p + "mixer.out_proj", D, D, c0, c1, false);
+    if (config_.num_heads > 1) l.out = load.Linear(p + "mixer.out_proj", D, D, c0, c1, false);
     l.gamma_ctx = load.Vector(p + "mixer.gamma_ctx.weight", {1, D});
     l.gamma_bias = load.Vector(p + "mixer.gamma_bias", {1});
     l.w_out = load.Linear(p + "W_out", D, D, c0, c1, true);
   }
-  m->norm_weight_ = load.Vector("norm.weight", {D});
-  m->norm_bias_ = load.Vector("norm.bias", {D});
+  norm_weight_ = load.Vector("norm.weight", {D});
+  norm_bias_ = load.Vector("norm.bias", {D});
   const WeightView embed = load.View("embed.weight", {V, D});
-  m->lm_head_ = load.Linear(config.tie_word_embeddings ? "embed" : "lm_head", V, D, m->vocab_bounds_[rank],
-                            m->vocab_bounds_[rank + 1], false);
+  lm_head_ = load.Linear(config_.tie_word_embeddings ? "embed" : "lm_head", V, D, vocab_bounds_[rank],
+                         vocab_bounds_[rank + 1], false);
   if (!load.status().ok()) return load.status();
   // The embedding is read a row at a time: kept as a plain table, in the checkpoint's precision or float.
-  m->embed_dtype_ = embed.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  m->embed_ =
-      load.Take(backend->MakeTable(embed.data, embed.dtype, static_cast<int64_t>(V) * D, m->embed_dtype_));
+  embed_dtype_ = embed.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  embed_ = load.Take(backend_->MakeTable(embed.data, embed.dtype, static_cast<int64_t>(V) * D, embed_dtype_));
   if (!load.status().ok()) return load.status();
-  if (absl::Status s = m->AllocateActivations(); !s.ok()) return s;
-  return m;
+  return AllocateActivations();
 }
 
 absl::Status Model::AllocateActivations() {

@@ -24,7 +24,12 @@ struct ForwardTrace {
 
 class Model {
  public:
+  // Without weights; StateShape alone may be asked. Requires: config.Validate(). What is pointed to outlives
+  // it.
+  Model(const ModelConfig& config, int max_rows, Backend* backend, Communicator* communicator);
   // Errors name the tensor: NOT_FOUND when missing, INVALID_ARGUMENT for a wrong shape.
+  absl::Status LoadWeights(const WeightSource& weights, DType weight_dtype);
+  // Both at once.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelConfig& config, const WeightSource& weights,
                                                      DType weight_dtype, int max_rows, Backend* backend,
                                                      Communicator* communicator);
@@ -47,7 +52,6 @@ class Model {
   };
   class Loader;
 
-  Model(const ModelConfig& config, int max_rows, Backend* backend, Communicator* communicator);
   absl::Status AllocateActivations();
   Matrix Rows(const Buffer& buffer, int rows, int cols) const { return {buffer.floats(), rows, cols, cols}; }
   void BeginStep(const StepPlan& plan, const std::vector<int32_t>& logit_rows, DType state_dtype);

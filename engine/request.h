@@ -32,6 +32,7 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits
   int num_logprobs = -1;                              // -1: none; n >= 0: the token's own and the n best
   bool prompt_logprobs = false;                       // also for each prompt token but the first
+  int prompt_logprobs_start = 1;  // or but those before this position, whose states a cached prefix may give
 };
 
 // log-probabilities of the model's own distribution: before penalties, bias and temperature.
@@ -53,7 +54,7 @@ struct TokenUpdate {
 struct PromptInfo {
   int num_tokens = 0;
   int num_cached_tokens = 0;
-  std::vector<TokenLogprobs> logprobs;  // [num_tokens - 1] for positions 1.., with prompt_logprobs
+  std::vector<TokenLogprobs> logprobs;  // [num_tokens - start], for positions start.. of prompt_logprobs_start
 };
 
 // How a request ended, for usage and metrics. Sent once.

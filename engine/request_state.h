@@ -20,8 +20,11 @@ struct Scheduler::RequestState {
   PromptInfo prompt;
   RequestEnd end;  // filled as it goes
 
-  // The log-probabilities of prompt tokens come from rows, so a cache hit would lose them.
   bool NeedsPromptRows() const { return request.sampling.prompt_logprobs && !prompt_done; }
+  // The first row whose log-probability is still wanted: what comes from a row, a cache hit would lose.
+  int FirstLogprobRow() const {
+    return request.sampling.prompt_logprobs_start - 1 + static_cast<int>(prompt.logprobs.size());
+  }
 };
 
 }  // namespace sessa

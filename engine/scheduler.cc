@@ -212,9 +212,10 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   Sequence* gives_way = nullptr;
   if (!HasSlot() && (gives_way = WhoGivesASlot(*s)) == nullptr) return false;
   RequestState* request = FindRequest(s->request_id);
-  if (options_.enable_prefix_caching && !request->NeedsPromptRows()) {
-    // The last token's row is always computed: it gives the next token.
-    s->pages = pool_.Lookup(s->tokens, s->tenant->name, s->num_tokens() - 1);
+  if (options_.enable_prefix_caching) {
+    int num_cachable = s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
+    if (request->NeedsPromptRows()) num_cachable = std::min(num_cachable, request->FirstLogprobRow());
+    s->pages = pool_.Lookup(s->tokens, s->tenant->name, num_cachable);
   }
   if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s)) {
     pool_.Release(s->pages);
@@ -357,9 +358,9 @@ void Scheduler::EmitPlan() {
     p.seed = s->seed;
     const RequestState* request = FindRequest(s->request_id);
     if (request->NeedsPromptRows()) {
-      const int known = static_cast<int>(request->prompt.logprobs.size());  // rows [0, known) gave theirs
-      if (p.start + p.num_rows > known && known + 1 < s->prompt_size)
-        p.first_logprob_row = std::max(0, known - p.start);
+      const int first = request->FirstLogprobRow();
+      if (p.start + p.num_rows > first && first + 1 < s->prompt_size)
+        p.first_logprob_row = std::max(0, first - p.start);
     }
     for (int position = p.start; position < p.start + p.num_rows; ++position) {
       plan_.token_ids.push_back(s->tokens[position]);

@@ -48,23 +48,26 @@ class Workers::Impl {
       Rank& rank = ranks_[i];
       rank.backend = std::move((*devices)[i].backend);
       rank.communicator = std::move((*devices)[i].communicator);
-      auto model = Model::Load(config, weights, options_.weight_dtype, options_.max_rows, rank.backend.get(),
-                               rank.communicator.get());
-      if (!model.ok()) return model.status();
-      rank.model = *std::move(model);
+      rank.model =
+          std::make_unique<Model>(config, options_.max_rows, rank.backend.get(), rank.communicator.get());
       const LayerState shape = rank.model->StateShape(options_.state_dtype, options_.page_size, 0);
       page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/false));
       if (i == 0)
         page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
     }
     page_bytes *= config.num_layers;
-    state_cache_bytes_ = options_.state_cache_bytes > 0 ? options_.state_cache_bytes : DefaultCacheBytes();
-    const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
-    num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
-    if (num_pages_ == 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
-                                                       " bytes hold no page for each rank; a page of ",
-                                                       options_.page_size, " tokens takes ", page_bytes));
+    // A budget that was named is judged before minutes are spent on reading weights.
+    state_cache_bytes_ = options_.state_cache_bytes;
+    if (state_cache_bytes_ > 0) {
+      if (absl::Status fits = CountPages(page_bytes); !fits.ok()) return fits;
+    }
+    for (Rank& rank : ranks_) {
+      absl::Status loaded = rank.model->LoadWeights(weights, options_.weight_dtype);
+      if (!loaded.ok()) return loaded;
+    }
+    if (state_cache_bytes_ == 0) {
+      state_cache_bytes_ = DefaultCacheBytes();
+      if (absl::Status fits = CountPages(page_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
       auto cache =
@@ -113,6 +116,17 @@ class Workers::Impl {
   }
 
  private:
+  absl::Status CountPages(int64_t page_bytes) {
+    const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
+    num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
+    if (num_pages_ == 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
+                                                       " bytes hold no page for each rank; a page of ",
+                                                       options_.page_size, " tokens takes ", page_bytes));
+    }
+    return options_.judge_pages == nullptr ? absl::OkStatus() : options_.judge_pages(num_pages_);
+  }
+
   int64_t DefaultCacheBytes() const {
     if (options_.device == DeviceType::kCpu)
       return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -27,6 +28,9 @@ struct WorkerOptions {
   int max_pages = 0;              // more would be of no use
   int64_t state_cache_bytes = 0;  // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
                                   // have free, or a quarter of the machine's free memory, at most 4 GiB
+  // Called once the number of pages is known, which is before the weights are read where the budget was
+  // named; its error is Create's. Null: any will do.
+  std::function<absl::Status(int num_pages)> judge_pages = nullptr;
 };
 
 class Workers {

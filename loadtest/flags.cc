@@ -2,9 +2,6 @@
 #include "loadtest/flags.h"
 
 #include "absl/flags/flag.h"
-#include "absl/flags/reflection.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 
 ABSL_FLAG(
     std::string, url, "http://127.0.0.1:8000",
@@ -28,10 +25,11 @@ ABSL_FLAG(std::string, extra_body, "", "REST: a JSON object whose members are ad
 ABSL_FLAG(std::string, api_key, "", "sent as 'Authorization: Bearer KEY'");
 ABSL_FLAG(std::string, tenants_file, "",
           "several keys: lines 'KEY NAME [SHARE]'; requests are dealt out by the shares (1 if not given)");
-ABSL_FLAG(double, request_timeout_seconds, 600, "a request that has not ended after so long is ended");
+ABSL_FLAG(sessa::FlagSeconds, request_timeout_seconds, {600},
+          "a request that has not ended after so long is ended");
 ABSL_FLAG(std::string, metrics_url, "auto",
           "http://HOST:PORT whose /metrics are read; auto: the server's own with REST, none with gRPC; none");
-ABSL_FLAG(double, metrics_interval_seconds, 1, "between two readings of /metrics");
+ABSL_FLAG(sessa::FlagSeconds, metrics_interval_seconds, {1}, "between two readings of /metrics");
 
 ABSL_FLAG(
     std::string, rate, "",
@@ -48,12 +46,14 @@ ABSL_FLAG(double, burstiness, 1,
           "shape of gamma arrivals: their coefficient of variation is 1/sqrt(this); 1 is Poisson, lower is "
           "burstier");
 ABSL_FLAG(int32_t, users, 0, "closed loop: so many users, each sends when its last answer has ended");
-ABSL_FLAG(double, think_seconds, 0,
+ABSL_FLAG(sessa::FlagSeconds, think_seconds, {0},
           "mean of the exponential time between an answer and the next request of a user, or turn of a "
           "conversation");
-ABSL_FLAG(double, duration_seconds, 60, "requests are sent for so long; of a trace: all of it, if not given");
+ABSL_FLAG(sessa::FlagSeconds, duration_seconds, {60},
+          "requests are sent for so long; of a trace: all of it, if not given");
 ABSL_FLAG(int64_t, num_requests, 0, "requests are sent at most (probes aside), of each run; 0: no limit");
-ABSL_FLAG(double, drain_seconds, 60, "what still runs so long after the last was sent is ended as too late");
+ABSL_FLAG(sessa::FlagSeconds, drain_seconds, {60},
+          "what still runs so long after the last was sent is ended as too late");
 ABSL_FLAG(double, search_share, 0.9,
           "--rate=search: the server follows if it serves this share of the load: of the requests within "
           "--slo where "
@@ -89,21 +89,22 @@ ABSL_FLAG(
     "replay a trace in the Mooncake format: JSON lines with timestamp (ms), input_length, output_length and "
     "hash_ids of blocks of 512 tokens");
 ABSL_FLAG(double, trace_time_scale, 1, "2: the trace takes twice as long");
-ABSL_FLAG(double, trace_offset_seconds, 0, "of the trace that are skipped at its start");
+ABSL_FLAG(sessa::FlagSeconds, trace_offset_seconds, {0}, "of the trace that are skipped at its start");
 ABSL_FLAG(double, cancel_share, 0, "of requests, each cancelled after a random number of its tokens");
 ABSL_FLAG(
     double, probe_rate, 0,
     "requests of one token per second beside the load, which see stalls; they have figures of their own");
 ABSL_FLAG(std::string, probe_tokens, "16", "of a probe's prompt");
 
-ABSL_FLAG(double, warmup_seconds, 0, "requests scheduled before are left out of the figures");
-ABSL_FLAG(double, cooldown_seconds, 0, "so many last seconds of sending are left out of the figures");
+ABSL_FLAG(sessa::FlagSeconds, warmup_seconds, {0}, "requests scheduled before are left out of the figures");
+ABSL_FLAG(sessa::FlagSeconds, cooldown_seconds, {0},
+          "so many last seconds of sending are left out of the figures");
 ABSL_FLAG(std::string, slo, "",
           "what a good request keeps: 'ttft:500ms,tpot:50ms,gap:200ms,e2e:10s', any of them");
-ABSL_FLAG(double, max_send_lag_ms, 10,
+ABSL_FLAG(sessa::FlagMilliseconds, max_send_lag_ms, {10},
           "the run fails if this client sent 1 % of the requests later than so, after their scheduled time");
 ABSL_FLAG(
-    double, max_loop_lag_ms, 10,
+    sessa::FlagMilliseconds, max_loop_lag_ms, {10},
     "the run fails if 1 % of the timers of this client's loop fired later than so: answers are read as late");
 ABSL_FLAG(double, max_cpu_share, 0.9,
           "the run fails if this client used more of a CPU core for each of its threads");
@@ -114,74 +115,36 @@ ABSL_FLAG(std::string, html, "", "a file with plots, for a browser");
 ABSL_FLAG(bool, progress, true, "show how it goes on stderr");
 
 namespace sessa::loadtest {
-namespace {
 
-constexpr size_t kColumns = 100;
-
-// `text` in lines of at most kColumns, each after `indent` spaces.
-std::string Wrap(absl::string_view text, size_t indent) {
-  std::string out;
-  size_t column = kColumns;
-  for (absl::string_view word : absl::StrSplit(text, ' ')) {
-    if (column + 1 + word.size() > kColumns) {
-      absl::StrAppend(&out, out.empty() ? "" : "\n", std::string(indent, ' '), word);
-      column = indent + word.size();
-    } else {
-      absl::StrAppend(&out, " ", word);
-      column += 1 + word.size();
-    }
-  }
-  return out + "\n";
-}
-
-}  // namespace
-
-const std::vector<FlagGroup>& FlagGroups() {
-  static const auto* const groups = new std::vector<FlagGroup>{
-      {"The server",
-       {"url", "model", "api", "prompt_as", "vocab_size", "temperature", "ignore_eos", "return_token_ids",
-        "extra_body", "api_key", "tenants_file", "request_timeout_seconds", "metrics_url",
-        "metrics_interval_seconds"}},
-      {"When requests are sent: --rate (open loop), --users (closed loop) or --trace",
-       {"rate", "arrivals", "burstiness", "ramp_to", "users", "think_seconds", "duration_seconds",
-        "num_requests", "drain_seconds", "search_share", "seed"}},
-      {"What is asked",
-       {"lengths", "mix", "max_context", "prefixes", "prefix_tokens", "prefix_share", "turns", "turn_input",
-        "trace", "trace_time_scale", "trace_offset_seconds", "cancel_share", "probe_rate", "probe_tokens"}},
-      {"What is said of it",
-       {"slo", "warmup_seconds", "cooldown_seconds", "title", "json", "csv", "html", "progress"}},
-      {"When this client's own figures are not to be trusted (exit code 3)",
-       {"max_send_lag_ms", "max_loop_lag_ms", "max_cpu_share"}},
-  };
-  return *groups;
-}
-
-std::string HelpText() {
-  std::string text =
+const Program& LoadTester() {
+  static const auto* const program = new Program{
+      "sessa-loadtest",
+      "0.1.0",
       "sessa-loadtest: sends load to a server of language models and tells how it behaved.\n\n"
       "  sessa-loadtest --url http://127.0.0.1:8000 --rate 4 --lengths 512,128 --duration_seconds 60\n"
       "  sessa-loadtest --url grpc://127.0.0.1:8001 --users 16 --mix chat --html report.html\n"
       "  sessa-loadtest --rate search --mix documents --max_context 4096 --slo ttft:2s,tpot:100ms\n\n"
       "Exit codes: 0; 1 with a line that says what is wrong; 3 when this client itself was too slow.\n"
-      "Flags may also stand in a file, --flagfile FILE. An interrupt (SIGINT) ends the run and reports it.\n";
-  for (const FlagGroup& group : FlagGroups()) {
-    absl::StrAppend(&text, "\n", group.title, "\n");
-    for (const char* name : group.flags) {
-      const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
-      absl::StrAppend(&text, "  --", name, "=", flag->DefaultValue(), "\n", Wrap(flag->Help(), 6));
-    }
-  }
-  return text;
-}
-
-std::map<std::string, std::string> FlagValues() {
-  std::map<std::string, std::string> values;
-  for (const FlagGroup& group : FlagGroups()) {
-    for (const absl::string_view name : group.flags) {
-      if (name != "api_key") values[std::string(name)] = absl::FindCommandLineFlag(name)->CurrentValue();
-    }
-  }
-  return values;
+      "An interrupt (SIGINT) ends the run and reports it. Times are seconds, or as 250ms or 2m.\n",
+      "SESSA_LOADTEST_",
+      {
+          {"The server",
+           {"url", "model", "api", "prompt_as", "vocab_size", "temperature", "ignore_eos", "return_token_ids",
+            "extra_body", "api_key", "tenants_file", "request_timeout_seconds", "metrics_url",
+            "metrics_interval_seconds"}},
+          {"When requests are sent: --rate (open loop), --users (closed loop) or --trace",
+           {"rate", "arrivals", "burstiness", "ramp_to", "users", "think_seconds", "duration_seconds",
+            "num_requests", "drain_seconds", "search_share", "seed"}},
+          {"What is asked",
+           {"lengths", "mix", "max_context", "prefixes", "prefix_tokens", "prefix_share", "turns",
+            "turn_input", "trace", "trace_time_scale", "trace_offset_seconds", "cancel_share", "probe_rate",
+            "probe_tokens"}},
+          {"What is said of it",
+           {"slo", "warmup_seconds", "cooldown_seconds", "title", "json", "csv", "html", "progress"}},
+          {"When this client's own figures are not to be trusted (exit code 3)",
+           {"max_send_lag_ms", "max_loop_lag_ms", "max_cpu_share"}},
+      }};
+  return *program;
 }
 
 }  // namespace sessa::loadtest

@@ -1,11 +1,12 @@
-// The flags of sessa-loadtest, and what --help prints of them: by topic, not by file.
+// The flags of sessa-loadtest, by topic.
 #pragma once
 
-#include <map>
+#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/flags/declare.h"
+#include "flags/command_line.h"
+#include "flags/units.h"
 
 ABSL_DECLARE_FLAG(std::string, url);
 ABSL_DECLARE_FLAG(std::string, api);
@@ -18,19 +19,19 @@ ABSL_DECLARE_FLAG(bool, return_token_ids);
 ABSL_DECLARE_FLAG(std::string, extra_body);
 ABSL_DECLARE_FLAG(std::string, api_key);
 ABSL_DECLARE_FLAG(std::string, tenants_file);
-ABSL_DECLARE_FLAG(double, request_timeout_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, request_timeout_seconds);
 ABSL_DECLARE_FLAG(std::string, metrics_url);
-ABSL_DECLARE_FLAG(double, metrics_interval_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, metrics_interval_seconds);
 
 ABSL_DECLARE_FLAG(std::string, rate);
 ABSL_DECLARE_FLAG(double, ramp_to);
 ABSL_DECLARE_FLAG(std::string, arrivals);
 ABSL_DECLARE_FLAG(double, burstiness);
 ABSL_DECLARE_FLAG(int32_t, users);
-ABSL_DECLARE_FLAG(double, think_seconds);
-ABSL_DECLARE_FLAG(double, duration_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, think_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, duration_seconds);
 ABSL_DECLARE_FLAG(int64_t, num_requests);
-ABSL_DECLARE_FLAG(double, drain_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, drain_seconds);
 ABSL_DECLARE_FLAG(double, search_share);
 ABSL_DECLARE_FLAG(uint64_t, seed);
 
@@ -44,16 +45,16 @@ ABSL_DECLARE_FLAG(std::string, turns);
 ABSL_DECLARE_FLAG(std::string, turn_input);
 ABSL_DECLARE_FLAG(std::string, trace);
 ABSL_DECLARE_FLAG(double, trace_time_scale);
-ABSL_DECLARE_FLAG(double, trace_offset_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, trace_offset_seconds);
 ABSL_DECLARE_FLAG(double, cancel_share);
 ABSL_DECLARE_FLAG(double, probe_rate);
 ABSL_DECLARE_FLAG(std::string, probe_tokens);
 
-ABSL_DECLARE_FLAG(double, warmup_seconds);
-ABSL_DECLARE_FLAG(double, cooldown_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, warmup_seconds);
+ABSL_DECLARE_FLAG(sessa::FlagSeconds, cooldown_seconds);
 ABSL_DECLARE_FLAG(std::string, slo);
-ABSL_DECLARE_FLAG(double, max_send_lag_ms);
-ABSL_DECLARE_FLAG(double, max_loop_lag_ms);
+ABSL_DECLARE_FLAG(sessa::FlagMilliseconds, max_send_lag_ms);
+ABSL_DECLARE_FLAG(sessa::FlagMilliseconds, max_loop_lag_ms);
 ABSL_DECLARE_FLAG(double, max_cpu_share);
 ABSL_DECLARE_FLAG(std::string, title);
 ABSL_DECLARE_FLAG(std::string, json);
@@ -63,14 +64,6 @@ ABSL_DECLARE_FLAG(bool, progress);
 
 namespace sessa::loadtest {
 
-struct FlagGroup {
-  const char* title;
-  std::vector<const char*> flags;
-};
-const std::vector<FlagGroup>& FlagGroups();  // every flag of this program, once
-
-std::string HelpText();
-// The value of every flag but those that hold keys, by name.
-std::map<std::string, std::string> FlagValues();
+const Program& LoadTester();
 
 }  // namespace sessa::loadtest

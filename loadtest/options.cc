@@ -1,16 +1,14 @@
 // See options.h.
 #include "loadtest/options.h"
 
+#include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <optional>
-#include <set>
+#include <utility>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/reflection.h"
-#include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,15 +19,6 @@
 
 namespace sessa::loadtest {
 namespace {
-
-absl::Status FlagError(absl::string_view flag, absl::string_view message) {
-  return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
-}
-
-bool IsGiven(absl::string_view flag) {
-  const absl::CommandLineFlag* found = absl::FindCommandLineFlag(flag);
-  return found->CurrentValue() != found->DefaultValue();
-}
 
 // Written so that NaN fails too.
 absl::Status CheckRange(absl::string_view flag, double value, double low, double high) {
@@ -47,27 +36,27 @@ absl::Status CheckNumbers() {
   };
   check("vocab_size", absl::GetFlag(FLAGS_vocab_size), 0, 1 << 30);
   check("temperature", absl::GetFlag(FLAGS_temperature), 0, 100);
-  check("request_timeout_seconds", absl::GetFlag(FLAGS_request_timeout_seconds), 1e-3, kMaxSeconds);
-  check("metrics_interval_seconds", absl::GetFlag(FLAGS_metrics_interval_seconds), 0.01, kMaxSeconds);
+  check("request_timeout_seconds", absl::GetFlag(FLAGS_request_timeout_seconds).value, 1e-3, kMaxSeconds);
+  check("metrics_interval_seconds", absl::GetFlag(FLAGS_metrics_interval_seconds).value, 0.01, kMaxSeconds);
   check("ramp_to", absl::GetFlag(FLAGS_ramp_to), 0, kMaxRate);
   check("burstiness", absl::GetFlag(FLAGS_burstiness), 1e-3, 1e6);
   check("users", absl::GetFlag(FLAGS_users), 0, 1e6);
-  check("think_seconds", absl::GetFlag(FLAGS_think_seconds), 0, kMaxSeconds);
-  check("duration_seconds", absl::GetFlag(FLAGS_duration_seconds), least, kMaxSeconds);
+  check("think_seconds", absl::GetFlag(FLAGS_think_seconds).value, 0, kMaxSeconds);
+  check("duration_seconds", absl::GetFlag(FLAGS_duration_seconds).value, least, kMaxSeconds);
   check("num_requests", static_cast<double>(absl::GetFlag(FLAGS_num_requests)), 0, 1e9);
-  check("drain_seconds", absl::GetFlag(FLAGS_drain_seconds), 0, kMaxSeconds);
+  check("drain_seconds", absl::GetFlag(FLAGS_drain_seconds).value, 0, kMaxSeconds);
   check("search_share", absl::GetFlag(FLAGS_search_share), 0.01, 1);
   check("max_context", absl::GetFlag(FLAGS_max_context), 0, kMaxTokens);
   check("prefixes", absl::GetFlag(FLAGS_prefixes), 0, 1 << 20);
   check("prefix_share", absl::GetFlag(FLAGS_prefix_share), 0, 1);
   check("trace_time_scale", absl::GetFlag(FLAGS_trace_time_scale), least, 1e6);
-  check("trace_offset_seconds", absl::GetFlag(FLAGS_trace_offset_seconds), 0, 1e12);
+  check("trace_offset_seconds", absl::GetFlag(FLAGS_trace_offset_seconds).value, 0, 1e12);
   check("cancel_share", absl::GetFlag(FLAGS_cancel_share), 0, 1);
   check("probe_rate", absl::GetFlag(FLAGS_probe_rate), 0, 1000);
-  check("warmup_seconds", absl::GetFlag(FLAGS_warmup_seconds), 0, kMaxSeconds);
-  check("cooldown_seconds", absl::GetFlag(FLAGS_cooldown_seconds), 0, kMaxSeconds);
-  check("max_send_lag_ms", absl::GetFlag(FLAGS_max_send_lag_ms), 0, 1e6);
-  check("max_loop_lag_ms", absl::GetFlag(FLAGS_max_loop_lag_ms), 0, 1e6);
+  check("warmup_seconds", absl::GetFlag(FLAGS_warmup_seconds).value, 0, kMaxSeconds);
+  check("cooldown_seconds", absl::GetFlag(FLAGS_cooldown_seconds).value, 0, kMaxSeconds);
+  check("max_send_lag_ms", absl::GetFlag(FLAGS_max_send_lag_ms).value, 0, 1e6);
+  check("max_loop_lag_ms", absl::GetFlag(FLAGS_max_loop_lag_ms).value, 0, 1e6);
   check("max_cpu_share", absl::GetFlag(FLAGS_max_cpu_share), 0, 1e3);
   return status;
 }
@@ -88,7 +77,7 @@ absl::Status ParseTenants(std::vector<Tenant>* tenants) {
   }
   if (IsGiven("api_key")) return FlagError("tenants_file", "holds the keys: --api_key can't be given too");
   std::ifstream file(path);
-  if (!file) return FlagError("tenants_file", absl::StrCat("reading ", path, " failed"));
+  if (!file) return FlagError("tenants_file", absl::ErrnoToStatus(errno, path).message());
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     const std::vector<std::string> parts = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
@@ -123,7 +112,7 @@ absl::Status ParseUrls(Options* options) {
     if (!parsed.ok()) return FlagError("metrics_url", parsed.status().message());
     options->metrics = *std::move(parsed);
   }
-  options->metrics_interval = absl::GetFlag(FLAGS_metrics_interval_seconds);
+  options->metrics_interval = absl::GetFlag(FLAGS_metrics_interval_seconds).value;
   return absl::OkStatus();
 }
 
@@ -133,7 +122,7 @@ absl::Status ParseRequest(Options* options) {
   request.temperature = absl::GetFlag(FLAGS_temperature);
   request.ignore_eos = absl::GetFlag(FLAGS_ignore_eos);
   request.return_token_ids = absl::GetFlag(FLAGS_return_token_ids);
-  request.timeout_seconds = absl::GetFlag(FLAGS_request_timeout_seconds);
+  request.timeout_seconds = absl::GetFlag(FLAGS_request_timeout_seconds).value;
   const std::string prompt_as = absl::GetFlag(FLAGS_prompt_as), api = absl::GetFlag(FLAGS_api);
   if (prompt_as != "ids" && prompt_as != "text")
     return FlagError("prompt_as", absl::StrCat("'", prompt_as, "' is not ids or text"));
@@ -180,10 +169,10 @@ absl::Status ParseRates(Options* options) {
 absl::Status ParseLoad(Options* options) {
   LoadOptions& load = options->load;
   load.num_users = absl::GetFlag(FLAGS_users);
-  load.think_seconds = absl::GetFlag(FLAGS_think_seconds);
-  load.duration = absl::GetFlag(FLAGS_duration_seconds);
+  load.think_seconds = absl::GetFlag(FLAGS_think_seconds).value;
+  load.duration = absl::GetFlag(FLAGS_duration_seconds).value;
   load.max_requests = absl::GetFlag(FLAGS_num_requests);
-  load.drain_seconds = absl::GetFlag(FLAGS_drain_seconds);
+  load.drain_seconds = absl::GetFlag(FLAGS_drain_seconds).value;
   load.probe_rate = absl::GetFlag(FLAGS_probe_rate);
   load.seed = absl::GetFlag(FLAGS_seed);
   absl::StatusOr<Lengths> probe = ParseLengths("probe_tokens", absl::GetFlag(FLAGS_probe_tokens));
@@ -224,9 +213,9 @@ absl::Status ParseLoad(Options* options) {
 absl::Status ParseTrace(Options* options) {
   const std::string path = absl::GetFlag(FLAGS_trace);
   std::ifstream file(path);
-  if (!file) return FlagError("trace", absl::StrCat("reading ", path, " failed"));
-  absl::StatusOr<std::vector<TraceEntry>> trace =
-      ReadTrace(&file, {absl::GetFlag(FLAGS_trace_offset_seconds), absl::GetFlag(FLAGS_trace_time_scale), 0});
+  if (!file) return FlagError("trace", absl::ErrnoToStatus(errno, path).message());
+  absl::StatusOr<std::vector<TraceEntry>> trace = ReadTrace(
+      &file, {absl::GetFlag(FLAGS_trace_offset_seconds).value, absl::GetFlag(FLAGS_trace_time_scale), 0});
   if (!trace.ok()) return FlagError("trace", absl::StrCat(path, ": ", trace.status().message()));
   options->work.trace = *std::move(trace);
   return absl::OkStatus();
@@ -292,41 +281,32 @@ absl::Status ParseReport(Options* options) {
   absl::StatusOr<Slo> slo = ParseSlo(absl::GetFlag(FLAGS_slo));
   if (!slo.ok()) return FlagError("slo", slo.status().message());
   options->slo = *slo;
-  options->warmup = absl::GetFlag(FLAGS_warmup_seconds);
-  options->cooldown = absl::GetFlag(FLAGS_cooldown_seconds);
+  options->warmup = absl::GetFlag(FLAGS_warmup_seconds).value;
+  options->cooldown = absl::GetFlag(FLAGS_cooldown_seconds).value;
   if (options->warmup + options->cooldown >= options->load.duration)
     return FlagError("warmup_seconds", "with --cooldown_seconds leaves nothing of --duration_seconds");
-  options->health = {absl::GetFlag(FLAGS_max_send_lag_ms) / 1e3, absl::GetFlag(FLAGS_max_loop_lag_ms) / 1e3,
-                     absl::GetFlag(FLAGS_max_cpu_share)};
+  options->health = {absl::GetFlag(FLAGS_max_send_lag_ms).value / 1e3,
+                     absl::GetFlag(FLAGS_max_loop_lag_ms).value / 1e3, absl::GetFlag(FLAGS_max_cpu_share)};
   options->search_share = absl::GetFlag(FLAGS_search_share);
   options->title = absl::GetFlag(FLAGS_title);
   options->json_path = absl::GetFlag(FLAGS_json);
   options->csv_path = absl::GetFlag(FLAGS_csv);
   options->html_path = absl::GetFlag(FLAGS_html);
   options->progress = absl::GetFlag(FLAGS_progress);
-  options->flags = FlagValues();
+  options->flags = FlagValues(LoadTester());
+  options->flags.erase("api_key");
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<Options> ParseOptions(int argc, char** argv, std::string* text) {
-  // --help of Abseil would list by file: it is taken out before.
-  std::vector<char*> arguments;
-  for (int i = 0; i < argc; ++i) {
-    const absl::string_view argument = argv[i];
-    if (argument == "--help" || argument == "-help" || argument == "-h") {
-      *text = HelpText();
-      return Options();
-    }
-    arguments.push_back(argv[i]);
-  }
-  absl::FlagsUsageConfig usage;
-  usage.version_string = [] { return std::string("sessa-loadtest 0.1.0\n"); };
-  absl::SetFlagsUsageConfig(usage);
-  const std::vector<char*> rest =
-      absl::ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
-  if (rest.size() > 1) return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'"));
+  absl::StatusOr<CommandLine> line = ReadCommandLine(LoadTester(), argc, argv);
+  if (!line.ok()) return line.status();
+  *text = std::move(line->text);
+  if (!text->empty()) return Options();
+  if (!line->arguments.empty())
+    return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", line->arguments[0], "'"));
   if (absl::GetFlag(FLAGS_mix) == "list") {
     *text = MixList();
     return Options();

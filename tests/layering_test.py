@@ -12,12 +12,13 @@ import tempfile
 
 # What each folder may include, besides itself. A folder that is not here may not hold C++ at all.
 ALLOWED = {
+    "flags": set(),
     "kernels": set(),
     "engine": {"kernels"},
     "proto": set(),
-    "server": {"engine", "kernels", "proto"},
-    "loadtest": {"proto"},
-    "tests": {"kernels", "engine", "proto", "server", "loadtest"},
+    "server": {"engine", "flags", "kernels", "proto"},
+    "loadtest": {"flags", "proto"},
+    "tests": {"flags", "kernels", "engine", "proto", "server", "loadtest"},
 }
 SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 HOST_LIMIT, KERNEL_LIMIT = 400, 500

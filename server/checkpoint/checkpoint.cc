@@ -136,20 +136,32 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   return checkpoint;
 }
 
+absl::StatusOr<const Checkpoint::Place*> Checkpoint::Find(const std::string& name) const {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", name));
+  return &it->second;
+}
+
+absl::StatusOr<DType> Checkpoint::TypeOf(std::string_view name) const {
+  auto place = Find(std::string(name));
+  if (!place.ok()) return place.status();
+  switch ((*place)->tensor->dtype) {
+    case FileDType::kF32: return DType::kF32;
+    case FileDType::kF16: return DType::kF16;
+    case FileDType::kBF16: return DType::kBF16;
+    case FileDType::kI64: break;
+  }
+  return absl::InvalidArgumentError(absl::StrCat((*place)->file->name(), ": tensor ", std::string(name),
+                                                 ": dtype I64 is none for weights"));
+}
+
 absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
   const std::string key(name);
-  const auto it = tensors_.find(key);
-  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat(dir_, ": no tensor ", key));
-  const auto& [file, tensor] = it->second;
-  const std::string where = absl::StrCat(file->name(), ": tensor ", key);
+  auto dtype = TypeOf(name);
+  if (!dtype.ok()) return dtype.status();
+  const auto& [file, tensor] = **Find(key);
   WeightView view;
-  switch (tensor->dtype) {
-    case FileDType::kF32: view.dtype = DType::kF32; break;
-    case FileDType::kF16: view.dtype = DType::kF16; break;
-    case FileDType::kBF16: view.dtype = DType::kBF16; break;
-    case FileDType::kI64:
-      return absl::InvalidArgumentError(absl::StrCat(where, ": dtype I64 is none for weights"));
-  }
+  view.dtype = *dtype;
   view.shape = tensor->shape;
   {
     absl::MutexLock lock(&mutex_);
@@ -157,8 +169,10 @@ absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
     if (last_name_ == key) view.owner = last_;
   }
   if (view.owner == nullptr) {
+    const std::string where = absl::StrCat(file->name(), ": tensor ", key);
     auto data = file->Read(*tensor);
     if (!data.ok()) return Prefix(where, data.status());
+    num_bytes_read_ += static_cast<int64_t>(tensor->num_bytes);
     const int64_t n = static_cast<int64_t>(tensor->num_bytes) / SizeOf(view.dtype);
     if (const int64_t i = FindNotFinite(data->get(), view.dtype, n); i < n) {
       return absl::InvalidArgumentError(
@@ -173,6 +187,12 @@ absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
   }
   view.data = view.owner.get();
   return view;
+}
+
+int64_t Checkpoint::num_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [name, place] : tensors_) bytes += static_cast<int64_t>(place.tensor->num_bytes);
+  return bytes;
 }
 
 std::vector<std::string> Checkpoint::unused_tensors() const {

@@ -4,6 +4,8 @@
 // while it is read is an error, not a signal.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -33,6 +35,12 @@ class Checkpoint : public WeightSource {
   // not finite, OUT_OF_RANGE when the file has become shorter. The last large one is kept, since linears ask
   // for theirs twice.
   absl::StatusOr<WeightView> Get(std::string_view name) const override;
+  // Without reading it; the first two errors of Get.
+  absl::StatusOr<DType> TypeOf(std::string_view name) const;
+
+  int64_t num_bytes() const;  // of all tensors
+  // By Get so far: for each rank all of num_bytes(), and what is asked for twice and was not kept.
+  int64_t num_bytes_read() const { return num_bytes_read_; }
 
   // Names of the tensors that nobody has asked for yet, sorted: after loading, a reason for a warning.
   std::vector<std::string> unused_tensors() const;
@@ -43,11 +51,13 @@ class Checkpoint : public WeightSource {
     const TensorView* tensor;
   };
   Checkpoint() = default;
+  absl::StatusOr<const Place*> Find(const std::string& name) const;
 
   std::string dir_;
   ModelConfig config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   absl::flat_hash_map<std::string, Place> tensors_;
+  mutable std::atomic<int64_t> num_bytes_read_{0};
   mutable absl::Mutex mutex_;
   mutable absl::flat_hash_set<std::string> used_ ABSL_GUARDED_BY(mutex_);
   mutable std::string last_name_ ABSL_GUARDED_BY(mutex_);

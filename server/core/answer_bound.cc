@@ -90,7 +90,8 @@ absl::Status AnswerBound::Check(const GenerationRequest& request,
     choice_bytes += kChoiceBytes + stop_bytes;
     if (request.return_token_ids) choice_bytes += kIdBytes * static_cast<int64_t>(prompts[i].size());
     if (request.echo) {
-      for (const int32_t id : prompts[i]) choice_bytes += TokenBytes(request, Of(id));
+      const size_t start = request.echo_starts.empty() ? 0 : request.echo_starts[i];
+      for (size_t k = start; k < prompts[i].size(); ++k) choice_bytes += TokenBytes(request, Of(prompts[i][k]));
     }
     num_tokens += requests[i].sampling.max_tokens;
   }
@@ -119,6 +120,7 @@ int64_t AnswerBound::PromptLogprobBytes(const GenerationRequest& request,
   if (!request.echo || request.logprobs < 0) return 0;
   int64_t num_tokens = 0;
   for (const std::vector<int32_t>& prompt : prompts) num_tokens += static_cast<int64_t>(prompt.size());
+  for (const int32_t start : request.echo_starts) num_tokens -= start;
   return num_tokens *
          static_cast<int64_t>(sizeof(TokenLogprobs) + request.logprobs * sizeof(std::pair<int32_t, float>));
 }

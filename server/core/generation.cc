@@ -106,7 +106,8 @@ void GenerationImpl::HandlePrompt(int prompt_index, PromptInfo info) {
   if (!request_.echo) return;
   echo_prompt_ = prompt_index;
   echo_.emplace(model_->tokenizer.get(), request_.skip_special_tokens, request_.logprobs >= 0, prompt_index,
-                static_cast<int>(request_.n), !request_.stream, prompts_[prompt_index], std::move(info));
+                static_cast<int>(request_.n), !request_.stream, prompts_[prompt_index],
+                request_.echo_starts.empty() ? 0 : request_.echo_starts[prompt_index], std::move(info));
 }
 
 void GenerationImpl::HandleEcho() {

@@ -43,12 +43,13 @@ absl::Status CheckPrompts(const GenerationRequest& r, const ModelFacts& model, c
     if (!model.has_tokenizer) {
       return FieldError("messages", "this model has no tokenizer; send token ids to /v1/completions");
     }
-    if (r.messages.empty()) return FieldError("messages", "must hold at least one message", "missing_field");
-    if (r.messages.size() > limits.max_messages) {
+    if (r.chat.messages.empty())
+      return FieldError("messages", "must hold at least one message", "missing_field");
+    if (r.chat.messages.size() > limits.max_messages) {
       return FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages"));
     }
-    for (size_t i = 0; i < r.messages.size(); ++i) {
-      if (r.messages[i].role.empty())
+    for (size_t i = 0; i < r.chat.messages.size(); ++i) {
+      if (r.chat.messages[i].role.empty())
         return FieldError(absl::StrCat("messages[", i, "].role"), "must not be empty");
     }
     return absl::OkStatus();

@@ -15,22 +15,17 @@
 #include "engine/request.h"
 #include "server/core/limits.h"
 #include "server/core/sampling_defaults.h"
+#include "server/tokenizer/chat.h"
 
 namespace sessa {
 
 using PromptInput = std::variant<std::string, std::vector<int32_t>>;  // text or token ids
 
-struct RequestMessage {
-  std::string role;
-  std::string content;
-};
-
 struct GenerationRequest {
   std::string model;     // empty: the one that is served
-  bool is_chat = false;  // true: `messages`, false: `prompts`
+  bool is_chat = false;  // true: `chat`, false: `prompts`
   std::vector<PromptInput> prompts;
-  std::vector<RequestMessage> messages;
-  bool add_generation_prompt = true;  // chat
+  Chat chat;
 
   // What is none here is SamplingDefaults' value, or the one beside it where that has none.
   std::optional<int64_t> max_tokens;           // 16 for completions, what fits for chat; 0 only with echo
@@ -54,6 +49,8 @@ struct GenerationRequest {
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   bool echo = false;
+  // Of each prompt the position from which it is echoed; empty: all of it. For the server's own use.
+  std::vector<int32_t> echo_starts;
   int64_t logprobs = -1;                   // -1: none; n: the token's own and the n best
   std::string logprobs_name = "logprobs";  // what this client calls it, for errors
   bool stream = false;

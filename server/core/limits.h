@@ -27,7 +27,10 @@ struct Limits {
   int max_logit_bias = 1024;
   int max_allowed_token_ids = 65536;
   int max_logprobs = 20;
-  int max_json_depth = 16;
+  int max_json_depth = 32;  // tools come with JSON schemas
+  int max_similarity_texts = 16;
+  int max_similarity_samples = 256;  // continuations of each text
+  int max_similarity_scores = 8192;  // texts * (texts - 1) * samples
   // Tokens that wait for the reader of one stream; beyond, it is cancelled. A stream of many choices gets
   // room for kMinQueuedEvents of each, since a step may bring one for every choice.
   int max_queued_events = 2048;

@@ -13,10 +13,10 @@ namespace sessa {
 
 class PromptEcho {
  public:
-  // `tokenizer` (null: token ids alone) and `ids` outlive this. `once`: each piece is made once, for all n
-  // choices; else the choices come one after the other.
+  // `tokenizer` (null: token ids alone) and `ids` outlive this; those from `start` on are echoed. `once`: each
+  // piece is made once, for all n choices; else the choices come one after the other.
   PromptEcho(const Tokenizer* tokenizer, bool skip_special_tokens, bool with_logprobs, int prompt_index,
-             int n, bool once, const std::vector<int32_t>& ids, PromptInfo info);
+             int n, bool once, const std::vector<int32_t>& ids, int start, PromptInfo info);
 
   // The next piece, of about kPieceTokens tokens; none after the last.
   std::optional<TextDelta> Next();
@@ -30,11 +30,12 @@ class PromptEcho {
   const bool skip_special_tokens_, with_logprobs_, once_;
   const int prompt_index_, n_;
   const std::vector<int32_t>& ids_;
+  const size_t start_;
   const PromptInfo info_;
   // The prompt goes through a detokenizer of its own, so that its text and its offsets agree.
   std::optional<Detokenizer> detokenizer_;
   int choice_ = 0;
-  size_t next_ = 0;  // of ids_
+  size_t next_;  // of ids_
   int64_t code_points_ = 0;
 };
 

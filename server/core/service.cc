@@ -22,12 +22,6 @@ ModelFacts FactsOf(const ServedModel& model) {
           model.tokenizer != nullptr, model.defaults};
 }
 
-uint64_t RandomSeed() {
-  // Below 2^53, so that a client can read it back from JSON and repeat the request.
-  thread_local std::mt19937_64 generator{std::random_device{}()};
-  return generator() >> 11;
-}
-
 // A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it
 // (max_total_tokens).
 int QueueBound(const GenerationRequest& request, size_t num_prompts, const Limits& limits) {
@@ -48,6 +42,11 @@ absl::Status NameField(absl::Status refused, bool is_chat) {
 }
 
 }  // namespace
+
+uint64_t Service::RandomSeed() {
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  return generator() >> 11;
+}
 
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
@@ -214,7 +213,7 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
     prompts.push_back(std::move(ids));
   }
   request->prompts.clear();  // the texts were needed for this alone
-  request->messages.clear();
+  request->chat = {};
   return prompts;
 }
 
@@ -237,7 +236,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
   }
   const absl::Time deadline = MonotonicNow() + request.timeout.value_or(options_.limits.default_timeout);
   if (request.is_chat) {
-    auto text = RenderChat(served->name, request.messages, request.add_generation_prompt, gone);
+    auto text = RenderChat(served->name, request.chat, gone);
     if (!text.ok()) return fail(text.status());
     request.prompts = {*std::move(text)};
   }
@@ -257,6 +256,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     if (!fits.ok()) return fail(fits);
     total_tokens += request.n * r.sampling.max_tokens;
     prompt_tokens += static_cast<int64_t>((*prompts)[i].size());
+    if (!request.echo_starts.empty()) r.sampling.prompt_logprobs_start = request.echo_starts[i];
     r.prompt = (*prompts)[i];
     r.n = static_cast<int>(request.n);
     r.deadline = deadline;
@@ -316,16 +316,12 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
   return ids;
 }
 
-absl::StatusOr<std::string> Service::RenderChat(const std::string& model,
-                                                const std::vector<RequestMessage>& messages,
-                                                bool add_generation_prompt,
+absl::StatusOr<std::string> Service::RenderChat(const std::string& model, const Chat& chat,
                                                 const std::atomic<bool>* gone) const {
   auto served = FindModel(model);
   if (!served.ok()) return served.status();
   if ((*served)->chat_template == nullptr) return FieldError("messages", "this model has no chat template");
-  std::vector<ChatMessage> chat;
-  for (const RequestMessage& message : messages) chat.push_back({message.role, message.content});
-  auto text = (*served)->chat_template->Render(chat, add_generation_prompt, gone);
+  auto text = (*served)->chat_template->Render(chat, gone);
   if (absl::IsCancelled(text.status())) return text.status();
   if (!text.ok()) return FieldError("messages", text.status().message());
   return text;

@@ -98,10 +98,8 @@ class Service {
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
                                                 bool add_special_tokens) const;
-  // The chat template's text of `messages`.
-  absl::StatusOr<std::string> RenderChat(const std::string& model,
-                                         const std::vector<RequestMessage>& messages,
-                                         bool add_generation_prompt,
+  // The chat template's text of `chat`.
+  absl::StatusOr<std::string> RenderChat(const std::string& model, const Chat& chat,
                                          const std::atomic<bool>* gone = nullptr) const;
   absl::StatusOr<std::string> Detokenize(const std::string& model, const std::vector<int64_t>& ids,
                                          bool skip_special_tokens) const;
@@ -109,6 +107,9 @@ class Service {
   // The served model when `name` is empty or its name; else UNAVAILABLE (loading) or NOT_FOUND.
   absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(absl::string_view name) const;
   std::string RenderMetrics();
+
+  // For a request that names none. Below 2^53, so that a client can read it back from JSON and repeat it.
+  static uint64_t RandomSeed();
 
   TextPool& text_pool() { return text_pool_; }
   ByteBudget& byte_budget() { return byte_budget_; }

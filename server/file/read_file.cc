@@ -15,7 +15,7 @@ absl::Status OpenError(int error_number, const std::string& path) {
   std::error_code ignored;
   if (error_number == ENOENT && std::filesystem::is_symlink(path, ignored))
     return absl::FailedPreconditionError(absl::StrCat(path, ": is a link to a file that is not there"));
-  return absl::ErrnoToStatus(error_number, absl::StrCat("open ", path));
+  return absl::ErrnoToStatus(error_number, path);
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) {
@@ -32,7 +32,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
       if (text.size() > max_bytes)
         status = absl::InvalidArgumentError(absl::StrCat(path, ": larger than ", max_bytes, " bytes"));
     } else if (errno != EINTR) {
-      status = absl::ErrnoToStatus(errno, absl::StrCat("read ", path));
+      status = absl::ErrnoToStatus(errno, path);
     }
   }
   close(fd);

@@ -37,12 +37,13 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
 
 }  // namespace
 
-std::vector<RequestMessage> FromProto(const pb::Chat& chat) {
-  std::vector<RequestMessage> messages;
-  messages.reserve(chat.messages_size());
+Chat FromProto(const pb::Chat& chat) {
+  Chat out;
+  out.messages.reserve(chat.messages_size());
   for (const pb::ChatMessage& message : chat.messages())
-    messages.push_back({message.role(), message.content()});
-  return messages;
+    out.messages.push_back({message.role(), message.content()});
+  if (chat.has_add_generation_prompt()) out.add_generation_prompt = chat.add_generation_prompt();
+  return out;
 }
 
 absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message) {
@@ -57,10 +58,7 @@ absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message) 
     }
     case pb::GenerateRequest::kChat:
       request.is_chat = true;
-      request.messages = FromProto(message.chat());
-      if (message.chat().has_add_generation_prompt()) {
-        request.add_generation_prompt = message.chat().add_generation_prompt();
-      }
+      request.chat = FromProto(message.chat());
       break;
     case pb::GenerateRequest::PROMPT_NOT_SET:
       return FieldError("prompt", "one of text, token_ids and chat must be set");

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/tensor.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/similarity_reactor.h"
 #include "server/grpc/status.h"
 
 namespace sessa {
@@ -187,10 +188,7 @@ absl::Status GenerationService::TokenizeText(const pb::TokenizeRequest& request,
   switch (request.input_case()) {
     case pb::TokenizeRequest::kText: break;
     case pb::TokenizeRequest::kChat: {
-      const bool add_prompt =
-          !request.chat().has_add_generation_prompt() || request.chat().add_generation_prompt();
-      absl::StatusOr<std::string> rendered =
-          service_->RenderChat(request.model(), FromProto(request.chat()), add_prompt);
+      absl::StatusOr<std::string> rendered = service_->RenderChat(request.model(), FromProto(request.chat()));
       if (!rendered.ok()) return rendered.status();
       text = *std::move(rendered);
       add_special_tokens = false;  // the template writes them
@@ -219,6 +217,42 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
     if (text.ok()) reply->set_text(*std::move(text));
     return text.status();
   });
+}
+
+grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerContext* context,
+                                                        const pb::SimilarityRequest* request,
+                                                        pb::SimilarityReply* reply) {
+  auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
+  absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
+  auto call = std::make_shared<SimilarityReactor>(reply, service_->options().access_log,
+                                                  lease.ok() ? *std::move(lease) : ByteBudget::Lease());
+  const auto reject = [&](const absl::Status& error) {
+    ticket->Finish(error);
+    call->Reject(error);
+    return call.get();
+  };
+  const absl::StatusOr<std::string> tenant = Tenant(*context);
+  if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
+  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
+  if (!lease.ok()) return reject(lease.status());
+  absl::StatusOr<SimilarityRequest> core_request = FromProto(*request);
+  if (!core_request.ok()) return reject(core_request.status());
+  const absl::Duration left = TimeLeft(*context);
+  if (left <= absl::ZeroDuration())
+    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
+  if (left != absl::InfiniteDuration())
+    core_request->timeout = std::min(left, service_->limits().max_timeout);
+
+  auto shared_request = std::make_shared<SimilarityRequest>(*std::move(core_request));
+  auto start = [this, call, ticket, shared_request, tenant = *tenant] {
+    auto similarity = sessa::Similarity::Start(service_, std::move(*shared_request), tenant,
+                                               std::move(*ticket), &call->gone());
+    similarity.ok() ? call->Start(*std::move(similarity), wakeups_) : call->Reject(similarity.status());
+  };
+  call->Defer();
+  if (!service_->text_pool().Post(request->ByteSizeLong(), std::move(start))) return reject(TooManyTexts());
+  return call.get();
 }
 
 grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerContext* context,

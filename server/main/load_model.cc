@@ -34,10 +34,10 @@ class Progress {
 
 // What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16,
 // which the engine has not.
-absl::StatusOr<DType> AutoWeightDType(const WeightSource& weights) {
-  absl::StatusOr<WeightView> embed = weights.Get("embed.weight");
+absl::StatusOr<DType> AutoWeightDType(const Checkpoint& checkpoint) {
+  absl::StatusOr<DType> embed = checkpoint.TypeOf("embed.weight");
   if (!embed.ok()) return embed.status();
-  return embed->dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  return *embed == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
 // What ends an answer: tokens that config.json or generation_config.json name, or else the tokenizer.

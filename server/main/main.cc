@@ -18,11 +18,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
+#include "server/core/listener_watch.h"
 #include "server/core/log.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
 #include "server/main/key_file.h"
-#include "server/main/listener_watch.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
 #include "server/main/reload.h"
@@ -227,6 +227,16 @@ absl::Status Run(const MainOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status Do(const MainOptions& options) {
+  if (!options.text.empty()) {
+    std::fputs(options.text.c_str(), stdout);
+    return std::fflush(stdout) == 0 ? absl::OkStatus() : absl::UnavailableError("stdout takes no text");
+  }
+  if (!options.make_key.empty()) return PrintNewKey(options.make_key);
+  if (!options.hash_keys.empty()) return PrintHashedKeys(options.hash_keys);
+  return Run(options);
+}
+
 }  // namespace
 }  // namespace sessa
 
@@ -237,10 +247,7 @@ int main(int argc, char** argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
-  const absl::Status status = !options.ok()                 ? options.status()
-                              : !options->make_key.empty()  ? sessa::PrintNewKey(options->make_key)
-                              : !options->hash_keys.empty() ? sessa::PrintHashedKeys(options->hash_keys)
-                                                            : sessa::Run(*options);
+  const absl::Status status = options.ok() ? sessa::Do(*options) : options.status();
   if (!status.ok()) sessa::Log(absl::StrCat("sessa-server: ", status.message()));
   sessa::StderrLog().Flush(sessa::kLogFlush);
   return status.ok() ? 0 : 1;

@@ -1,122 +1,25 @@
-// The flags; see options.h. Their help texts are the reference: sessa-server --help.
+// See options.h.
 #include "server/main/options.h"
 
 #include <arpa/inet.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <filesystem>
-#include <vector>
+#include <limits>
+#include <utility>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
-#include "absl/flags/usage_config.h"
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/engine_options.h"
+#include "server/main/flags.h"
 #include "server/tokenizer/utf8.h"
-
-ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
-ABSL_FLAG(std::string, generation_config, "auto",
-          "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
-          "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
-          "The tokens that it lets answers end with (eos_token_id) do so in any case");
-ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
-ABSL_FLAG(std::string, host, "127.0.0.1",
-          "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
-          "--tls_client_ca or --insecure");
-ABSL_FLAG(bool, insecure, false,
-          "whoever reaches the server's address may use it, without a key or a certificate");
-ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
-ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
-ABSL_FLAG(
-    std::string, admin_port, "auto",
-    "probes and metrics on a port and a thread of their own, without TLS, beside those on the HTTP port: a "
-    "port, 0: the system picks, or off; auto: 8002, but 0 with --http_port=0");
-ABSL_FLAG(std::string, admin_host, "", "address of the admin port; default: that of --host");
-ABSL_FLAG(int32_t, max_http_connections, 4096,
-          "open at once; fewer where the limit of file descriptors, which is raised at start, asks for it");
-ABSL_FLAG(int32_t, max_grpc_connections, 1024, "as --max_http_connections");
-ABSL_FLAG(
-    std::string, api_keys_file, "",
-    "a line for each key, as --make_key prints it: 'sha256:HEX [TENANT]', and what its tenant may: weight=N "
-    "(tenants that wait share the engine by weight; 1 to 1000, 1 without), rate=R (requests a second) with "
-    "burst=N (at once), tokens_per_minute=N, max_requests=N (running at once), min_priority=N and "
-    "max_priority=N. Read again at SIGHUP and when it changes; without the file: no keys are asked for");
-ABSL_FLAG(
-    std::string, make_key, "",
-    "TENANT, or 'TENANT weight=4 rate=10 ...': prints a new key on stderr and its line for the key file "
-    "on stdout, and exits: sessa-server --make_key=alice >> keys");
-ABSL_FLAG(std::string, hash_keys, "",
-          "a key file: prints it with hashes in place of keys in plain text, and exits");
-ABSL_FLAG(
-    std::string, tls_cert, "",
-    "PEM certificate chain; with --tls_key, for both ports. Read again at SIGHUP and when the files change");
-ABSL_FLAG(std::string, tls_key, "", "PEM private key");
-ABSL_FLAG(std::string, tls_client_ca, "",
-          "PEM certificates: clients of both ports must have one that these have signed");
-ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
-ABSL_FLAG(
-    double, settle_seconds, 0,
-    "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
-ABSL_FLAG(double, drain_seconds, 30, "after that what runs may go on for so long; a second signal ends it");
-ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
-ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
-ABSL_FLAG(int64_t, max_answer_bytes, 64 << 20,
-          "of one answer with all its choices; a request whose answer may be larger is refused");
-ABSL_FLAG(int64_t, max_buffered_bytes, 256 << 20,
-          "held for clients at once: bodies that come or wait, tokens and answers that are not read yet; at "
-          "least four times --max_body_bytes and once --max_answer_bytes");
-ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
-
-ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
-ABSL_FLAG(bool, batch_invariant, false,
-          "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
-ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
-ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
-ABSL_FLAG(std::string, weight_dtype, "auto",
-          "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
-ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
-ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with AMX or a fast bf16 "
-          "dot product");
-ABSL_FLAG(std::string, amx, "auto",
-          "auto or off: linears of bf16 weights run on AMX where the CPU has it, as exactly (1e-5 of the "
-          "largest value), "
-          "but with other bits than CPUs without");
-ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(int64_t, state_cache_bytes, 0,
-          "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
-ABSL_FLAG(int32_t, max_model_len, 0,
-          "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
-          "holds");
-ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
-ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
-ABSL_FLAG(
-    double, target_step_ms, 100,
-    "prompts are cut into chunks that keep steps within this, as predicted. A stream gets one token a step: "
-    "while prompts are computed this is its mean inter-token latency; a single gap may be planned at 1.5 "
-    "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
-    "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
-    "have a quarter of the time in any case");
-ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
-ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
-ABSL_FLAG(
-    double, max_queue_seconds, 30,
-    "a request that would wait longer before its prompt is begun, as predicted, is refused with 503 and a "
-    "Retry-After, or as long as its own prompt takes where that is longer; so is one that would miss its "
-    "deadline; 0: only the deadline counts");
-ABSL_FLAG(int32_t, max_preemptions, 4,
-          "of one sequence; 0: none ever, its pages are reserved when it starts");
-ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
 
 namespace sessa {
 namespace {
-
-absl::Status FlagError(absl::string_view flag, absl::string_view message) {
-  return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
-}
 
 absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8,
                         std::optional<DType>* dtype) {
@@ -165,130 +68,182 @@ std::string FolderName(const std::string& dir) {
   return path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
 }
 
-}  // namespace
-
-absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
-  absl::SetProgramUsageMessage("serves a Sessa model over REST and gRPC: sessa-server --model DIR [flags]");
-  absl::FlagsUsageConfig usage;
-  usage.contains_help_flags = [](absl::string_view file) {
-    return absl::EndsWith(file, "server/main/options.cc");
-  };
-  usage.contains_helpshort_flags = usage.contains_help_flags;
-  usage.version_string = [] { return std::string("sessa-server 0.1.0\n"); };
-  absl::SetFlagsUsageConfig(usage);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  if (rest.size() > 1) return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'"));
-
-  MainOptions options;
-  options.make_key = absl::GetFlag(FLAGS_make_key);
-  options.hash_keys = absl::GetFlag(FLAGS_hash_keys);
-  if (!options.make_key.empty() || !options.hash_keys.empty()) return options;
-  options.model_dir = absl::GetFlag(FLAGS_model);
-  if (options.model_dir.empty()) return FlagError("model", "the checkpoint folder is needed");
-  options.served_model_name = absl::GetFlag(FLAGS_served_model_name);
-  if (options.served_model_name.empty()) options.served_model_name = FolderName(options.model_dir);
-  if (FindInvalidUtf8(options.served_model_name) != std::string::npos) {
+// MODEL, or --model; the folder must be there.
+absl::Status ParseModel(const std::vector<std::string>& arguments, MainOptions* options) {
+  options->model_dir = absl::GetFlag(FLAGS_model);
+  if (!arguments.empty()) {
+    if (!options->model_dir.empty() || arguments.size() > 1)
+      return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", arguments.back(), "'"));
+    options->model_dir = arguments[0];
+  }
+  if (options->model_dir.empty()) {
+    return FlagError("model", "the checkpoint folder is needed: sessa-server MODEL; --help lists the flags");
+  }
+  struct stat file = {};
+  const int error = stat(options->model_dir.c_str(), &file) != 0 ? errno
+                    : S_ISDIR(file.st_mode)                      ? 0
+                                                                 : ENOTDIR;
+  if (error != 0) return FlagError("model", absl::ErrnoToStatus(error, options->model_dir).message());
+  options->served_model_name = absl::GetFlag(FLAGS_served_model_name);
+  if (options->served_model_name.empty()) options->served_model_name = FolderName(options->model_dir);
+  if (FindInvalidUtf8(options->served_model_name) != std::string::npos) {
     return FlagError("served_model_name", "the name must be UTF-8");  // it goes into JSON and metrics
   }
   const std::string generation_config = absl::GetFlag(FLAGS_generation_config);
   if (generation_config != "auto" && generation_config != "none")
     return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
-  options.sampling_defaults = generation_config == "auto";
-  options.host = absl::GetFlag(FLAGS_host);
-  options.http_port = absl::GetFlag(FLAGS_http_port);
-  options.grpc_port = absl::GetFlag(FLAGS_grpc_port);
-  if (absl::Status port = CheckPort("http_port", options.http_port); !port.ok()) return port;
-  if (absl::Status port = CheckPort("grpc_port", options.grpc_port); !port.ok()) return port;
-  if (absl::Status admin = ParseAdmin(&options); !admin.ok()) return admin;
-  options.max_connections = {absl::GetFlag(FLAGS_max_http_connections),
-                             absl::GetFlag(FLAGS_max_grpc_connections)};
-  if (options.max_connections.http < 1) return FlagError("max_http_connections", "must be at least 1");
-  if (options.max_connections.grpc < 1) return FlagError("max_grpc_connections", "must be at least 1");
-  options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
-  options.tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
-                 absl::GetFlag(FLAGS_tls_client_ca)};
-  if (options.tls.cert.empty() != options.tls.key.empty())
+  options->sampling_defaults = generation_config == "auto";
+  return absl::OkStatus();
+}
+
+absl::Status ParseAddresses(MainOptions* options) {
+  options->host = absl::GetFlag(FLAGS_host);
+  options->http_port = absl::GetFlag(FLAGS_http_port);
+  options->grpc_port = absl::GetFlag(FLAGS_grpc_port);
+  if (absl::Status port = CheckPort("http_port", options->http_port); !port.ok()) return port;
+  if (absl::Status port = CheckPort("grpc_port", options->grpc_port); !port.ok()) return port;
+  options->max_connections = {absl::GetFlag(FLAGS_max_http_connections),
+                              absl::GetFlag(FLAGS_max_grpc_connections)};
+  if (options->max_connections.http < 1) return FlagError("max_http_connections", "must be at least 1");
+  if (options->max_connections.grpc < 1) return FlagError("max_grpc_connections", "must be at least 1");
+  return ParseAdmin(options);
+}
+
+absl::Status ParseAccess(MainOptions* options) {
+  options->api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
+  options->tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
+                  absl::GetFlag(FLAGS_tls_client_ca)};
+  if (options->tls.cert.empty() != options->tls.key.empty())
     return FlagError("tls_cert", "goes with --tls_key");
-  if (options.tls.cert.empty() && !options.tls.client_ca.empty())
+  if (options->tls.cert.empty() && !options->tls.client_ca.empty())
     return FlagError("tls_client_ca", "goes with --tls_cert and --tls_key");
-  if (options.api_keys_file.empty() && options.tls.client_ca.empty() && !absl::GetFlag(FLAGS_insecure) &&
-      !IsLoopback(options.host)) {
+  if (options->api_keys_file.empty() && options->tls.client_ca.empty() && !absl::GetFlag(FLAGS_insecure) &&
+      !IsLoopback(options->host)) {
     return FlagError("host",
-                     absl::StrCat("'", options.host,
+                     absl::StrCat("'", options->host,
                                   "' can be reached from elsewhere, and without API keys anyone there "
                                   "may use it: give --api_keys_file (--make_key=NAME makes a key) or "
                                   "--tls_client_ca, or say --insecure"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ParseLog(MainOptions* options) {
   const std::string access_log = absl::GetFlag(FLAGS_access_log);
-  if (access_log == "text") options.access_log = AccessLogFormat::kText;
-  if (access_log == "json") options.access_log = AccessLogFormat::kJson;
-  if (options.access_log == AccessLogFormat::kOff && access_log != "off") {
+  if (access_log == "text") options->access_log = AccessLogFormat::kText;
+  if (access_log == "json") options->access_log = AccessLogFormat::kJson;
+  if (options->access_log == AccessLogFormat::kOff && access_log != "off") {
     return FlagError("access_log", absl::StrCat("'", access_log, "' is not off, text or json"));
   }
-  // Written so that NaN fails too.
-  if (!(absl::GetFlag(FLAGS_drain_seconds) >= 0)) return FlagError("drain_seconds", "must be at least 0");
-  if (!(absl::GetFlag(FLAGS_settle_seconds) >= 0)) return FlagError("settle_seconds", "must be at least 0");
-  options.settle = absl::Seconds(absl::GetFlag(FLAGS_settle_seconds));
-  options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
-  const double timeout = absl::GetFlag(FLAGS_request_timeout_seconds);
-  if (!(timeout > 0)) return FlagError("request_timeout_seconds", "must be above 0");
-  options.limits.default_timeout = absl::Seconds(timeout);
-  options.limits.max_timeout = std::max(options.limits.max_timeout, options.limits.default_timeout);
-  options.limits.max_body_bytes = absl::GetFlag(FLAGS_max_body_bytes);
-  if (options.limits.max_body_bytes < 1024 || options.limits.max_body_bytes > (1 << 30)) {
+  return absl::OkStatus();
+}
+
+absl::Status ParseEnd(MainOptions* options) {
+  options->settle = absl::Seconds(absl::GetFlag(FLAGS_settle_seconds).value);
+  options->drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds).value);
+  if (options->settle < absl::ZeroDuration()) return FlagError("settle_seconds", "must be at least 0");
+  if (options->drain < absl::ZeroDuration()) return FlagError("drain_seconds", "must be at least 0");
+  return absl::OkStatus();
+}
+
+absl::Status ParseLimits(MainOptions* options) {
+  Limits& limits = options->limits;
+  limits.default_timeout = absl::Seconds(absl::GetFlag(FLAGS_request_timeout_seconds).value);
+  if (limits.default_timeout <= absl::ZeroDuration())
+    return FlagError("request_timeout_seconds", "must be above 0");
+  limits.max_timeout = std::max(limits.max_timeout, limits.default_timeout);
+  limits.max_body_bytes = absl::GetFlag(FLAGS_max_body_bytes).bytes;
+  if (limits.max_body_bytes < 1024 || limits.max_body_bytes > (1 << 30)) {
     return FlagError("max_body_bytes", "must be between 1 KiB and 1 GiB");
   }
-  options.limits.max_answer_bytes = absl::GetFlag(FLAGS_max_answer_bytes);
-  options.limits.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes);
-  if (options.limits.max_answer_bytes < 1024) return FlagError("max_answer_bytes", "must be at least 1 KiB");
+  limits.max_answer_bytes = absl::GetFlag(FLAGS_max_answer_bytes).bytes;
+  limits.max_buffered_bytes = absl::GetFlag(FLAGS_max_buffered_bytes).bytes;
+  if (limits.max_answer_bytes < 1024) return FlagError("max_answer_bytes", "must be at least 1 KiB");
   // Bodies have half of it, and one whose length is not said may take twice its bytes while it grows.
-  if (options.limits.max_buffered_bytes < 4 * options.limits.max_body_bytes ||
-      options.limits.max_buffered_bytes < options.limits.max_answer_bytes) {
+  if (limits.max_buffered_bytes < 4 * limits.max_body_bytes ||
+      limits.max_buffered_bytes < limits.max_answer_bytes) {
     return FlagError("max_buffered_bytes",
                      "must be at least four times --max_body_bytes and at least --max_answer_bytes");
   }
-  options.limits.max_requests_per_tenant = absl::GetFlag(FLAGS_max_requests_per_tenant);
-  if (options.limits.max_requests_per_tenant < 0)
-    return FlagError("max_requests_per_tenant", "must be at least 0");
+  limits.max_requests_per_tenant = absl::GetFlag(FLAGS_max_requests_per_tenant);
+  if (limits.max_requests_per_tenant < 0) return FlagError("max_requests_per_tenant", "must be at least 0");
+  return absl::OkStatus();
+}
 
+absl::Status ParseFormats(MainOptions* options) {
   const std::string device = absl::GetFlag(FLAGS_device);
   if (device == "cuda" && !BuiltWithCuda())
     return FlagError("device", "this build has no CUDA backend; use --device=cpu");
   if (device != "cpu" && device != "cuda")
     return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
+  options->engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
   absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true,
-                                  &options.weight_dtype);
+                                  &options->weight_dtype);
   dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false,
-                          &options.state_dtype));
+                          &options->state_dtype));
   std::optional<DType> activations;
   dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false,
                           &activations));
-  options.engine.activation_dtype = activations.value_or(DType::kF32);
-  if (!dtype.ok()) return dtype;
+  options->engine.activation_dtype = activations.value_or(DType::kF32);
   const std::string amx = absl::GetFlag(FLAGS_amx);
-  if (amx != "auto" && amx != "off") return FlagError("amx", absl::StrCat("'", amx, "' is not auto or off"));
-  options.engine.amx = amx == "auto";
-  const double step_ms = absl::GetFlag(FLAGS_target_step_ms);
-  if (!(step_ms > 0)) return FlagError("target_step_ms", "must be above 0");
+  if (amx != "auto" && amx != "off")
+    dtype.Update(FlagError("amx", absl::StrCat("'", amx, "' is not auto or off")));
+  options->engine.amx = amx == "auto";
+  return dtype;
+}
 
-  EngineOptions& engine = options.engine;
-  engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
+// The engine judges what it is given before it knows a model; its words open with the name of an option,
+// which is the flag's but for the threads.
+absl::Status CheckEngine(const MainOptions& options) {
+  EngineOptions engine = options.engine;
+  engine.weight_dtype = options.weight_dtype.value_or(DType::kBF16);  // auto: nothing is known against it yet
+  engine.state_dtype = options.state_dtype.value_or(DType::kBF16);
+  ModelConfig any;
+  any.max_position_embeddings = std::numeric_limits<int>::max();
+  const absl::Status judged = CompleteOptions(engine, any).status();
+  if (judged.ok()) return judged;
+  const absl::string_view message = judged.message(), name = message.substr(0, message.find(": "));
+  return FlagError(name == "num_threads" ? "threads" : name, message.substr(name.size() + 2));
+}
+
+absl::Status ParseEngine(MainOptions* options) {
+  EngineOptions& engine = options->engine;
   engine.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   engine.page_size = absl::GetFlag(FLAGS_page_size);
-  engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes);
+  engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes).bytes;
   engine.tensor_parallel_size = absl::GetFlag(FLAGS_tensor_parallel_size);
   engine.num_threads = absl::GetFlag(FLAGS_threads);
   engine.max_model_len = absl::GetFlag(FLAGS_max_model_len);
   engine.max_num_seqs = absl::GetFlag(FLAGS_max_num_seqs);
   engine.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
-  engine.target_step_time = absl::Milliseconds(step_ms);
+  engine.target_step_time = absl::Milliseconds(absl::GetFlag(FLAGS_target_step_ms).value);
+  if (engine.target_step_time <= absl::ZeroDuration()) return FlagError("target_step_ms", "must be above 0");
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   engine.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
-  const double queue_seconds = absl::GetFlag(FLAGS_max_queue_seconds);
-  if (!(queue_seconds >= 0)) return FlagError("max_queue_seconds", "must be at least 0");
+  const double queue_seconds = absl::GetFlag(FLAGS_max_queue_seconds).value;
+  if (queue_seconds < 0) return FlagError("max_queue_seconds", "must be at least 0");
   if (queue_seconds > 0) engine.max_queue_time = absl::Seconds(queue_seconds);
   engine.max_preemptions = absl::GetFlag(FLAGS_max_preemptions);
   engine.enable_prefix_caching = absl::GetFlag(FLAGS_prefix_caching);
+  return CheckEngine(*options);
+}
+
+}  // namespace
+
+absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
+  absl::StatusOr<CommandLine> line = ReadCommandLine(Server(), argc, argv);
+  if (!line.ok()) return line.status();
+  MainOptions options;
+  options.text = std::move(line->text);
+  options.make_key = absl::GetFlag(FLAGS_make_key);
+  options.hash_keys = absl::GetFlag(FLAGS_hash_keys);
+  if (!options.text.empty() || !options.make_key.empty() || !options.hash_keys.empty()) return options;
+  absl::Status status = ParseModel(line->arguments, &options);
+  for (auto* parse :
+       {ParseAddresses, ParseAccess, ParseLog, ParseEnd, ParseLimits, ParseFormats, ParseEngine}) {
+    if (status.ok()) status = parse(&options);
+  }
+  if (!status.ok()) return status;
   return options;
 }
 

@@ -1,4 +1,4 @@
-// The command line, read once. Values that only the engine or the checkpoint can judge are judged there.
+// The command line, read once. What it takes a checkpoint to judge is judged there.
 #pragma once
 
 #include <optional>
@@ -16,6 +16,7 @@ namespace sessa {
 
 struct MainOptions {
   // Print and exit; the rest is empty then.
+  std::string text;       // --help, --version
   std::string make_key;   // what follows the new key on its line
   std::string hash_keys;  // a key file
 
@@ -36,7 +37,8 @@ struct MainOptions {
   Limits limits;
 };
 
-// Parses argv (also --flagfile) and checks what needs no file. INVALID_ARGUMENT names the flag.
+// From argv and the environment (flags/command_line.h). Checks what needs no checkpoint. Errors name the
+// flag.
 absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv);
 
 }  // namespace sessa

@@ -216,7 +216,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     input_.Charge(0);
     if (state_ == State::kClosed) return Abandon();
     if (auto* reply = std::get_if<Reply>(&result)) return Send(std::move(*reply));
-    call_ = std::get<std::unique_ptr<GenerationCall>>(std::move(result));
+    call_ = std::get<std::unique_ptr<Call>>(std::move(result));
     call_->SetNotify(OnStrand(&ConnectionImpl::Pump));
     alive_ =
         Self();  // when enough was sent ahead nothing is read, and while tokens are awaited nothing written
@@ -374,7 +374,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   int status_ = 0;
   size_t lingered_ = 0;
   std::optional<Exchange> exchange_;
-  std::unique_ptr<GenerationCall> call_;
+  std::unique_ptr<Call> call_;
   std::shared_ptr<ConnectionImpl> alive_;  // while there is a call
   std::string pending_;                    // of a stream, to be written next
   ErrorCode ignored_;

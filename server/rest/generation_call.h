@@ -1,5 +1,5 @@
-// One generation request that core has accepted: its Generation with the answer that its events become. Not
-// thread-safe; the connection's strand owns it. Destroying it cancels what still runs.
+// One generation request that core has accepted: its Generation with the answer that its events become. See
+// call.h.
 #pragma once
 
 #include <functional>
@@ -10,33 +10,25 @@
 
 #include "server/core/generation.h"
 #include "server/rest/answer.h"
-#include "server/rest/http_message.h"
+#include "server/rest/call.h"
 
 namespace sessa {
 
-class GenerationCall {
+class GenerationCall final : public Call {
  public:
   // `budget` outlives this: a whole answer is charged while it is gathered and, by its reply, written.
   GenerationCall(std::unique_ptr<Generation> generation, AnswerOptions options, bool stream,
                  ByteBudget* budget, std::vector<std::pair<std::string, std::string>> headers);
 
-  bool is_stream() const { return std::holds_alternative<StreamAnswer>(answer_); }
-  void SetNotify(std::function<void()> notify) { generation_->SetNotify(std::move(notify)); }
-
-  // Takes events that are ready; a stream appends their bytes to `out`. It stops soon after `max_bytes`, or
-  // kMaxEvents: so long does no other connection wait. False: there is nothing more now, the notification
-  // tells when there is.
-  bool Pull(std::string* out, size_t max_bytes);
-  bool ended() const;
-  const absl::Status& status() const;  // Requires: ended()
-  Usage usage() const { return generation_->usage(); }
-
-  // The head of a stream's reply, or the whole reply. Requires: is_stream() or ended().
-  Reply MakeReply();
+  bool is_stream() const override { return std::holds_alternative<StreamAnswer>(answer_); }
+  void SetNotify(std::function<void()> notify) override { generation_->SetNotify(std::move(notify)); }
+  bool Pull(std::string* out, size_t max_bytes) override;
+  bool ended() const override;
+  const absl::Status& status() const override;
+  Usage usage() const override { return generation_->usage(); }
+  Reply MakeReply() override;
 
  private:
-  static constexpr int kMaxEvents = 64;  // an echo's with 20 log-probabilities take some 20 us each
-
   const std::unique_ptr<Generation> generation_;
   std::variant<WholeAnswer, StreamAnswer> answer_;
   ByteBudget::Lease lease_;

@@ -9,7 +9,10 @@
 #include "absl/strings/strip.h"
 #include "server/core/json_writer.h"
 #include "server/core/log.h"
+#include "server/core/similarity.h"
+#include "server/rest/generation_call.h"
 #include "server/rest/request_json.h"
+#include "server/rest/similarity_call.h"
 #include "server/rest/status_json.h"
 #include "server/rest/web_page.h"
 
@@ -37,12 +40,6 @@ void AddRateLimits(const RateLimits& limits, std::vector<std::pair<std::string, 
   };
   add("requests", limits.requests);
   add("tokens", limits.tokens);
-}
-
-Reply JsonReply(std::string body) {
-  Reply reply;
-  reply.body = absl::Cord(std::move(body));
-  return reply;
 }
 
 }  // namespace
@@ -132,7 +129,7 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
   done(ErrorReply(full));
 }
 
-void Handlers::LogAccess(const Exchange& x, int status, const GenerationCall* call) const {
+void Handlers::LogAccess(const Exchange& x, int status, const Call* call) const {
   const AccessLogFormat format = service_->options().access_log;
   if (format == AccessLogFormat::kOff || !x.route.generates) return;
   AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id,
@@ -188,6 +185,7 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kModel:
     case Endpoint::kKserveModel:
     case Endpoint::kKserveModelReady: return Model(x->route);
+    case Endpoint::kSimilarity: return Similarity(x, body);
     case Endpoint::kTokenize: return Tokenize(*x, body);
     case Endpoint::kDetokenize: return Detokenize(body);
     case Endpoint::kCompletions:
@@ -265,6 +263,30 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
                                           std::move(headers));
 }
 
+Handlers::Result Handlers::Similarity(Exchange* x, const std::string& body) const {
+  if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {  // before the body is parsed
+    x->ticket.Finish(room);
+    return ErrorReply(room);
+  }
+  absl::StatusOr<ParsedSimilarity> parsed = ParseSimilarity(body, limits());
+  if (!parsed.ok()) {
+    x->ticket.Finish(parsed.status());
+    return ErrorReply(parsed.status());
+  }
+  auto similarity = sessa::Similarity::Start(service_, std::move(parsed->request), x->tenant,
+                                             std::move(x->ticket), x->gone);
+  std::vector<std::pair<std::string, std::string>> headers;
+  AddIgnored(parsed->ignored, &headers);
+  if (!similarity.ok()) {
+    Reply reply = ErrorReply(similarity.status());
+    for (auto& header : headers) reply.headers.push_back(std::move(header));
+    return reply;
+  }
+  AddRateLimits(service_->tenants().Remaining(x->tenant), &headers);
+  return std::make_unique<SimilarityCall>(*std::move(similarity), absl::StrCat("sim-", x->head.request_id),
+                                          absl::ToUnixSeconds(absl::Now()), std::move(headers));
+}
+
 Reply Handlers::Tokenize(const Exchange& x, const std::string& body) const {
   absl::StatusOr<ParsedTokenize> parsed = ParseTokenize(body, limits());
   if (!parsed.ok()) return ErrorReply(parsed.status());
@@ -272,8 +294,7 @@ Reply Handlers::Tokenize(const Exchange& x, const std::string& body) const {
   if (!model.ok()) return ErrorReply(model.status());
   std::string text = std::move(parsed->prompt);
   if (parsed->is_chat) {
-    absl::StatusOr<std::string> rendered =
-        service_->RenderChat(parsed->model, parsed->messages, parsed->add_generation_prompt, x.gone);
+    absl::StatusOr<std::string> rendered = service_->RenderChat(parsed->model, parsed->chat, x.gone);
     if (!rendered.ok()) return ErrorReply(rendered.status());
     text = *std::move(rendered);
   }

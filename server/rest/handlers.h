@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/monotonic.h"
 #include "server/core/service.h"
-#include "server/rest/generation_call.h"
+#include "server/rest/call.h"
 #include "server/rest/http_message.h"
 #include "server/rest/router.h"
 
@@ -49,13 +49,13 @@ class Handlers {
   // has, and where many do none gets on; its sender may come again.
   Reply OutOfBytes(Exchange* exchange) const;
 
-  using Result = std::variant<Reply, std::unique_ptr<GenerationCall>>;
+  using Result = std::variant<Reply, std::unique_ptr<Call>>;
   // Requires: Judge gave none. Never throws.
   Result Handle(Exchange* exchange, const std::string& body) const;
 
   // The access log's line of a generation request that was answered with `status`; `call` null: it was
   // refused.
-  void LogAccess(const Exchange& exchange, int status, const GenerationCall* call) const;
+  void LogAccess(const Exchange& exchange, int status, const Call* call) const;
 
   // Handle on a thread of the text pool, or on this one when there is no body: `done` gets the result there.
   // Where too much waits in the pool already the result is a refusal; once `gone` is set, anything.
@@ -69,6 +69,7 @@ class Handlers {
   std::optional<Reply> JudgeWork(Exchange* exchange) const;  // Judge, once the tenant is known
   Result Dispatch(Exchange* exchange, const std::string& body) const;
   Result Generate(Exchange* exchange, const std::string& body) const;
+  Result Similarity(Exchange* exchange, const std::string& body) const;
   Reply Probe(const absl::Status& status, Endpoint endpoint) const;
   Reply Model(const Route& route) const;
   Reply Tokenize(const Exchange& exchange, const std::string& body) const;

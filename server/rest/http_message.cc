@@ -62,6 +62,12 @@ std::string ErrorJson(const ErrorInfo& error) {
   return out;
 }
 
+Reply JsonReply(std::string body) {
+  Reply reply;
+  reply.body = absl::Cord(std::move(body));
+  return reply;
+}
+
 Reply ErrorReply(const ErrorInfo& error) {
   Reply reply;
   reply.status = error.http_status;

@@ -37,6 +37,7 @@ struct Reply {
 };
 
 // {"error": {...}} with Retry-After and WWW-Authenticate where they belong.
+Reply JsonReply(std::string body);  // 200
 Reply ErrorReply(const ErrorInfo& error);
 Reply ErrorReply(const absl::Status& error);
 // An error that has no absl::Status: 404, 405, 408, 413, 415, 431.

@@ -9,6 +9,7 @@
 #include "server/core/errors.h"
 #include "server/rest/json_parse.h"
 #include "server/rest/request_json_internal.h"
+#include "server/rest/unserved_fields.h"
 
 namespace sessa {
 namespace {
@@ -60,33 +61,35 @@ absl::Status ReadTokenPrompt(const json::array& array, const std::string& path, 
       return read;
     }
     if (id < std::numeric_limits<int32_t>::min() || id > std::numeric_limits<int32_t>::max()) {
-      return FieldError("prompt", absl::StrCat("token id ", id, " at ", path, "[", i, "] is out of range"));
+      return FieldError(path.substr(0, path.find('[')),
+                        absl::StrCat("token id ", id, " at ", path, "[", i, "] is out of range"));
     }
     out->push_back(static_cast<int32_t>(id));
   }
   return absl::OkStatus();
 }
 
-// A string, strings, token ids, or lists of token ids; the first element decides which.
-absl::Status ReadPrompts(const json::value& value, std::vector<PromptInput>* out) {
+}  // namespace
+
+absl::Status ReadPrompts(const json::value& value, const std::string& name, std::vector<PromptInput>* out) {
   constexpr char kWhat[] = "a string, an array of strings, an array of token ids or an array of such arrays";
   if (value.is_string()) {
     std::string text;
-    absl::Status read = ReadValue(value, "prompt", &text);
+    absl::Status read = ReadValue(value, name, &text);
     out->emplace_back(std::move(text));
     return read;
   }
-  if (!value.is_array()) return TypeError("prompt", kWhat, value);
+  if (!value.is_array()) return TypeError(name, kWhat, value);
   const json::array& array = value.get_array();
-  if (array.empty()) return FieldError("prompt", "must hold at least one prompt");
+  if (array.empty()) return FieldError(name, "must not be empty");
   if (array[0].is_number()) {
     std::vector<int32_t> ids;
-    absl::Status read = ReadTokenPrompt(array, "prompt", &ids);
+    absl::Status read = ReadTokenPrompt(array, name, &ids);
     out->emplace_back(std::move(ids));
     return read;
   }
   for (size_t i = 0; i < array.size(); ++i) {
-    const std::string path = absl::StrCat("prompt[", i, "]");
+    const std::string path = absl::StrCat(name, "[", i, "]");
     if (array[0].is_string()) {
       std::string text;
       if (absl::Status read = ReadValue(array[i], path, &text); !read.ok()) return read;
@@ -103,7 +106,6 @@ absl::Status ReadPrompts(const json::value& value, std::vector<PromptInput>* out
   return absl::OkStatus();
 }
 
-// "timeout" in seconds, an extension.
 void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* timeout) {
   const json::value* value = fields.Find("timeout");
   if (value == nullptr) return;
@@ -111,8 +113,6 @@ void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* ti
   log->Fail(ReadValue(*value, fields.Path("timeout"), &seconds));
   *timeout = absl::Seconds(seconds);
 }
-
-}  // namespace
 
 absl::StatusOr<json::value> ParseBody(const std::string& body, const Limits& limits) {
   absl::StatusOr<json::value> value = ParseJson(body, limits.max_json_depth);
@@ -170,6 +170,7 @@ void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* r) {
       log->Fail(FieldError("response_format", "only {\"type\": \"text\"} is served", "unsupported_field"));
     }
   }
+  RefuseUnserved(fields, log);
 }
 
 absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const Limits& limits) {
@@ -181,7 +182,7 @@ absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const 
   Fields fields(value->get_object(), "", &log);
   ReadCommon(fields, &log, &r);
   ReadSampling(fields, &log, &r);
-  if (const json::value* prompt = fields.Find("prompt")) log.Fail(ReadPrompts(*prompt, &r.prompts));
+  if (const json::value* prompt = fields.Find("prompt")) log.Fail(ReadPrompts(*prompt, "prompt", &r.prompts));
   std::string suffix;
   fields.Read("suffix", &suffix);
   r.has_suffix = !suffix.empty();
@@ -219,6 +220,7 @@ absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, co
     if (value->is_object()) {
       Fields parameters(value->get_object(), "parameters", &log);
       ReadSampling(parameters, &log, &r);
+      RefuseUnserved(parameters, &log);
       parameters.Read("details", &parsed.details);
       std::optional<int64_t> logprobs;
       parameters.Read("logprobs", &logprobs);
@@ -250,11 +252,7 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(const std::string& body, const Limi
   if (has_prompt == parsed.is_chat)
     log.Fail(FieldError("prompt", "exactly one of prompt and messages is needed", "missing_field"));
   fields.Read("prompt", &parsed.prompt);
-  ReadMessages(fields, &log, &parsed.messages);
-  if (parsed.messages.size() > limits.max_messages) {
-    log.Fail(FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages")));
-  }
-  if (parsed.is_chat) fields.Read("add_generation_prompt", &parsed.add_generation_prompt);
+  if (parsed.is_chat) ReadChat(fields, limits, &log, &parsed.chat);
   fields.Read("add_special_tokens", &parsed.add_special_tokens);
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/core/generation_request.h"
 #include "server/core/limits.h"
+#include "server/core/similarity_request.h"
 
 namespace sessa {
 
@@ -27,12 +28,17 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
 absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits,
                                                      bool stream);
 
+struct ParsedSimilarity {
+  SimilarityRequest request;
+  std::vector<std::string> ignored;
+};
+absl::StatusOr<ParsedSimilarity> ParseSimilarity(const std::string& body, const Limits& limits);
+
 struct ParsedTokenize {
   std::string model;
   bool is_chat = false;
   std::string prompt;
-  std::vector<RequestMessage> messages;
-  bool add_generation_prompt = true;
+  Chat chat;
   std::optional<bool> add_special_tokens;
   std::vector<std::string> ignored;
 };

@@ -1,6 +1,7 @@
 // Pieces that several bodies share; for request_json*.cc alone.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,11 +15,18 @@ namespace sessa {
 // The body's value, which is an object.
 absl::StatusOr<boost::json::value> ParseBody(const std::string& body, const Limits& limits);
 
+// A string, strings, token ids, or lists of token ids; the first element decides which. `name` is the
+// field's.
+absl::Status ReadPrompts(const boost::json::value& value, const std::string& name,
+                         std::vector<PromptInput>* out);
+// "timeout" in seconds, an extension.
+void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* timeout);
+
 // Sampling fields, the same in every generation body.
 void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* request);
 // stream, stream_options, user and what else is the same in OpenAI's two bodies.
 void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* request);
-// A chat's messages; absent: leaves `out` empty.
-void ReadMessages(Fields& fields, ReadLog* log, std::vector<RequestMessage>* out);
+// What a chat's template gets: messages, tools and the rest. Absent messages: leaves them empty.
+void ReadChat(Fields& fields, const Limits& limits, ReadLog* log, Chat* out);
 
 }  // namespace sessa

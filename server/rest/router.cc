@@ -28,6 +28,7 @@ const std::vector<FixedRoute>& FixedRoutes() {
       {"/v1/models", {.endpoint = Endpoint::kModels}},
       {"/v1/completions", {.endpoint = Endpoint::kCompletions, .is_post = true, .generates = true}},
       {"/v1/chat/completions", {.endpoint = Endpoint::kChat, .is_post = true, .generates = true}},
+      {"/v1/similarity", {.endpoint = Endpoint::kSimilarity, .is_post = true, .generates = true}},
       {"/tokenize", {.endpoint = Endpoint::kTokenize, .is_post = true}},
       {"/detokenize", {.endpoint = Endpoint::kDetokenize, .is_post = true}},
       {"/v2/health/live", {.endpoint = Endpoint::kKserveLive, .is_open = true}},

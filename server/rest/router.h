@@ -19,6 +19,7 @@ enum class Endpoint {
   kModel,
   kCompletions,
   kChat,
+  kSimilarity,
   kTokenize,
   kDetokenize,
   kKserveLive,

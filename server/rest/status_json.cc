@@ -106,6 +106,12 @@ std::string LimitsJson(const Service& service, const std::string& tenant) {
       .Int(limits.max_allowed_token_ids)
       .Key("max_logprobs")
       .Int(limits.max_logprobs);
+  json.Key("max_similarity_texts")
+      .Int(limits.max_similarity_texts)
+      .Key("max_similarity_samples")
+      .Int(limits.max_similarity_samples)
+      .Key("max_similarity_scores")
+      .Int(limits.max_similarity_scores);
   json.Key("max_json_depth")
       .Int(limits.max_json_depth)
       .Key("max_queued_events")

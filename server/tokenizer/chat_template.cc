@@ -39,12 +39,10 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
   return absl::InvalidArgumentError(absl::StrCat(chosen->where, ": ", parsed.status().message()));
 }
 
-absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
-                                                 bool add_generation_prompt,
-                                                 const std::atomic<bool>* cancelled) const {
+absl::StatusOr<std::string> ChatTemplate::Render(const Chat& chat, const std::atomic<bool>* cancelled) const {
   jinja::Budget budget(jinja::RenderLimits(), cancelled);
   jinja::ListBuilder list(&budget);
-  for (const ChatMessage& m : messages) {
+  for (const ChatMessage& m : chat.messages) {
     jinja::DictBuilder message(&budget);
     message.Add("role", budget.Text(m.role));
     message.Add("content", budget.Text(m.content));
@@ -52,7 +50,7 @@ absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>&
   }
   return jinja::Evaluate(statements_,
                          {{"messages", list.Finish()},
-                          {"add_generation_prompt", jinja::Value(add_generation_prompt)},
+                          {"add_generation_prompt", jinja::Value(chat.add_generation_prompt)},
                           {"bos_token", budget.Text(bos_token_)},
                           {"eos_token", budget.Text(eos_token_)}},
                          &budget);

@@ -9,13 +9,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/tokenizer/chat.h"
 #include "server/tokenizer/jinja_ast.h"
 
 namespace sessa {
-
-struct ChatMessage {
-  std::string role, content;
-};
 
 class ChatTemplate {
  public:
@@ -33,8 +30,7 @@ class ChatTemplate {
 
   // INVALID_ARGUMENT: what the template raised, where it failed, or which of the limits in jinja_budget.h it
   // reached. CANCELLED soon after `cancelled`, which may be null, has become true.
-  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                                     const std::atomic<bool>* cancelled = nullptr) const;
+  absl::StatusOr<std::string> Render(const Chat& chat, const std::atomic<bool>* cancelled = nullptr) const;
 
  private:
   ChatTemplate() = default;

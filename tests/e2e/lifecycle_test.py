@@ -31,29 +31,78 @@ class LifecycleTest(unittest.TestCase):
         self.addCleanup(channel.close)
         return server, channel, stub
 
+    def run_server(self, *flags, **environment):
+        return subprocess.run([BINARY, *flags], capture_output=True, text=True, timeout=120,
+                              env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment})
+
     def test_bad_options_are_one_clear_line(self):
-        demo = f"--model={ROOT / 'models' / 'demo'}"
+        demo = str(ROOT / "models" / "demo")
         cases = [
-            ([], "--model"),
-            (["--model=/nowhere"], "/nowhere"),
+            ([], "--model: the checkpoint folder is needed"),
+            (["/nope"], "--model: /nope: No such file or directory"),
+            (["--model=/nope"], "--model: /nope: No such file or directory"),
+            (["/dev/null"], "--model: /dev/null: Not a directory"),
             ([demo, "--device=cuda"], "CUDA"),  # not built in, or no GPU to see
             ([demo, "--device=tpu"], "tpu"),
             ([demo, "--weight_dtype=f64"], "--weight_dtype"),
-            ([demo, "--page_size=17"], "page_size"),
+            ([demo, "--page_size=17"], "--page_size: must be 16, 32 or 64"),
+            ([demo, "--threads=-1"], "--threads: must be in [0, 1024]"),
+            ([demo, "--tensor_parallel_size=3"], "--tensor_parallel_size"),
+            ([demo, "--max_num_seqs=0"], "--max_num_seqs"),
             ([demo, "--http_port=70000"], "--http_port"),
+            ([demo, "--htp_port=1"], "--htp_port: no such flag; the nearest is --http_port"),
+            ([demo, "--state_cache_bytes=4GuB"], "--state_cache_bytes: '4GuB' is not a size"),
+            ([demo, "--drain_seconds=soon"], "--drain_seconds: 'soon' is not a time"),
             ([demo, "--tls_cert=x"], "--tls_key"),
-            ([demo, "--api_keys_file=/nowhere"], "/nowhere"),
+            ([demo, "--api_keys_file=/nope"], "/nope: No such file or directory"),
+            ([demo, "--flagfile=/nope"], "--flagfile: /nope: No such file or directory"),
             ([demo, "--access_log=xml"], "--access_log"),
             ([demo, "--settle_seconds=-1"], "--settle_seconds"),
             ([demo, "extra"], "extra"),
+            ([f"--model={demo}", "extra"], "extra"),
         ]
         for flags, expected in cases:
             with self.subTest(flags):
-                done = subprocess.run([BINARY, "--http_port=0", "--grpc_port=0", *flags], capture_output=True,
-                                      text=True, timeout=120, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+                done = self.run_server("--http_port=0", "--grpc_port=0", *flags)
                 self.assertEqual(done.returncode, 1)
                 self.assertEqual(done.stdout, "")
                 self.assertIn(expected, done.stderr.splitlines()[-1])
+
+    def test_values_that_the_model_refuses_are_refused_before_its_weights_are_read(self):
+        """The folder has a config.json and a tokenizer, and weights that cannot be read."""
+        demo = ROOT / "models" / "demo"
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("config.json", "tokenizer.json"):
+                pathlib.Path(folder, name).symlink_to(demo / name)
+            weights = (demo / "model.safetensors").read_bytes()
+            header = 8 + int.from_bytes(weights[:8], "little")
+            with open(pathlib.Path(folder, "model.safetensors"), "wb") as file:
+                file.write(weights[:header])
+                file.write(b"\xff" * (len(weights) - header))  # NaN
+            self.assertIn("not a finite number", self.run_server(folder, "--http_port=0", "--grpc_port=0").stderr)
+            for flag in ("--max_model_len=1000000", "--state_cache_bytes=1KiB", "--activation_dtype=bf16 --weight_dtype=f32",
+                         "--state_cache_bytes=1MiB --max_model_len=4096"):
+                done = self.run_server(folder, "--http_port=0", "--grpc_port=0", *flag.split())
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(flag.split("=")[0][2:], done.stderr.splitlines()[-1])
+                self.assertNotIn("not a finite number", done.stderr)
+
+    def test_help_version_environment_and_a_model_without_its_flag(self):
+        for flag in ("--help", "-h"):
+            done = self.run_server(flag)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertLess(done.stdout.index("\nAddresses\n"), done.stdout.index("  --http_port=8000\n"))
+            self.assertNotIn(str(ROOT), done.stdout)
+        done = self.run_server("--version")
+        self.assertEqual((done.returncode, done.stdout), (0, "sessa-server 0.1.0\n"))
+        done = self.run_server("x", SESSA_HTTP_PORT="tcp://10.0.0.1:80")
+        self.assertIn("SESSA_HTTP_PORT: 'tcp://10.0.0.1:80'", done.stderr)
+        server = ServerProcess(str(ROOT / "models" / "demo"), "--max_body_bytes=1MiB", "--drain_seconds=1m", model=None, env={
+            **os.environ, "SESSA_MAX_MODEL_LEN": "1024", "SESSA_MAX_BODY_BYTES": "2MiB"})
+        self.addCleanup(server.stop)
+        limits = json.loads(server.request("GET", "/v1/limits")[2])
+        self.assertEqual((limits["max_model_len"], limits["max_body_bytes"]), (1024, 1 << 20))
+        self.assertEqual(json.loads(server.request("GET", "/v1/models")[2])["data"][0]["id"], "demo")
 
     def test_sigterm_finishes_what_runs(self):
         server, channel, stub = self.start("--drain_seconds=100")

@@ -20,11 +20,11 @@ class ServerProcess:
     """One server. The constructor waits for its line, `stop` ends it and closes what it left open."""
 
     def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, descriptors=None, **popen):
-        """`descriptors`: its limit of open files, soft and hard. `popen`: what else Popen is told, as another environment."""
+        """`model` None: `flags` name it. `descriptors`: its limit of open files, soft and hard. `popen`: what else Popen is told, as another environment."""
         limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BINARY, f"--model={model}", "--http_port=0", "--grpc_port=0", "--threads=2",
+            [BINARY, *([f"--model={model}"] if model else []), "--http_port=0", "--grpc_port=0", "--threads=2",
              "--state_cache_bytes=268435456", *flags],
             **{"stdout": subprocess.PIPE, "stderr": self.errors, "text": True, "preexec_fn": limit, **popen})
         self.http_address = self.grpc_address = self.admin_address = None

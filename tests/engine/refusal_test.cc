@@ -39,6 +39,8 @@ TEST_F(RefusalTest, EveryBadValueIsNamed) {
       {"frequency_penalty", [](Request* r, float, float) { r->sampling.frequency_penalty = -2.1f; }},
       {"repetition_penalty", [](Request* r, float, float) { r->sampling.repetition_penalty = 0; }},
       {"num_logprobs", [](Request* r, float, float) { r->sampling.num_logprobs = 41; }},
+      {"prompt_logprobs_start", [](Request* r, float, float) { r->sampling.prompt_logprobs_start = 0; }},
+      {"prompt_logprobs_start", [](Request* r, float, float) { r->sampling.prompt_logprobs_start = 6; }},
       {"stop_token_ids", [](Request* r, float, float) { r->sampling.stop_token_ids = {40}; }},
       {"allowed_token_ids", [](Request* r, float, float) { r->sampling.allowed_token_ids = {-1}; }},
       {"logit_bias",

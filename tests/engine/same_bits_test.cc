@@ -144,6 +144,12 @@ TEST_P(SameBitsTest, PromptLogprobsInChunks) {
     EXPECT_EQ(chunked.prompt.logprobs[i].logprob, alone.prompt.logprobs[i].logprob);
     EXPECT_EQ(chunked.prompt.logprobs[i].top, alone.prompt.logprobs[i].top);
   }
+  request.sampling.prompt_logprobs_start = 70;
+  const auto tail = Submit(engine.get(), request)->WaitForEnd();
+  EXPECT_EQ(tail.prompt.num_cached_tokens, 64);
+  ASSERT_EQ(tail.prompt.logprobs.size(), 5u);
+  for (int i = 0; i < 5; ++i)
+    EXPECT_EQ(tail.prompt.logprobs[i].logprob, alone.prompt.logprobs[69 + i].logprob);
 }
 
 INSTANTIATE_TEST_SUITE_P(Precision, SameBitsTest, testing::Values(DType::kF32, DType::kBF16),

@@ -105,6 +105,8 @@ class Game {
     request.sampling.ignore_eos = kind & 4;
     request.sampling.prompt_logprobs = (kind & 0x18) == 0x18;
     request.sampling.num_logprobs = request.sampling.prompt_logprobs ? 1 : -1;
+    if (request.sampling.prompt_logprobs)
+      request.sampling.prompt_logprobs_start = in_.Between(1, static_cast<int>(prompt.size()));
     request.tenant = (kind & 0x20) != 0 ? "b" : "a";
     request.tenant_weight = (kind & 0x20) != 0 ? 3 : 1;
     request.priority = (kind & 0x40) != 0 ? in_.Between(-2, 2) : 0;
@@ -129,10 +131,17 @@ class Game {
       Check(record.ended);
       Check(record.end.num_preemptions <= h_.options_.max_preemptions * record.request.n);
       if (!disturbed_[id]) h_.ExpectUndisturbed(id);
+      if (record.prompted && record.request.sampling.prompt_logprobs) CheckLogprobs(record);
     }
     const SchedulerStats stats = h_.scheduler_.Stats();
     Check(stats.num_used_pages == 0 && stats.num_running == 0 && stats.num_waiting == 0);
     Check(stats.waiting_tokens == 0);
+  }
+
+  static void CheckLogprobs(const SchedulerHarness::Record& record) {
+    int position = record.request.sampling.prompt_logprobs_start;
+    for (const TokenLogprobs& logprobs : record.prompt.logprobs) Check(logprobs.logprob == position++ - 1);
+    Check(position == record.prompt.num_tokens);
   }
 
   FuzzInput& in_;

@@ -138,6 +138,26 @@ TEST(SchedulerTest, PromptLogprobsAreWholeWhateverHappens) {
   }
 }
 
+TEST(SchedulerTest, PromptLogprobsFromAPositionLeaveTheRestCached) {
+  SchedulerHarness h({.page_size = 16, .num_pages = 64, .max_step_tokens = 20});
+  ASSERT_TRUE(h.Add(1, RandomPrompt(40), 1, NoEos()).ok());
+  h.Run();
+  RequestId id = 2;
+  // The row before a token gives its log-probability, so 33 is the first that leaves two pages whole.
+  for (const auto& [start, num_cached] : {std::pair(16, 0), {17, 16}, {32, 16}, {33, 32}, {39, 32}, {40, 32}}) {
+    Request request = NoEos(2);
+    request.sampling.prompt_logprobs = true;
+    request.sampling.prompt_logprobs_start = start;
+    ASSERT_TRUE(h.Add(id, RandomPrompt(40), 3, request).ok());
+    h.Run();
+    h.ExpectUndisturbed(id);
+    const PromptInfo& prompt = h.records_[id++].prompt;
+    EXPECT_EQ(prompt.num_cached_tokens, num_cached) << start;
+    ASSERT_EQ(prompt.logprobs.size(), 40 - start);
+    for (int i = start; i < 40; ++i) EXPECT_EQ(prompt.logprobs[i - start].logprob, i - 1);
+  }
+}
+
 TEST(SchedulerTest, LimitsAtTheirEdges) {
   SchedulerHarness h({.page_size = 16, .num_pages = 4, .max_model_len = 100, .max_queued_requests = 2});
   EXPECT_EQ(h.Add(1, RandomPrompt(100), 1).code(), absl::StatusCode::kOutOfRange);

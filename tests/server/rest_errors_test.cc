@@ -107,8 +107,36 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"messages[0].content[0].type",
        R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]})"},
       {"messages[0].content", R"({"messages": [{"role": "user", "content": "x", "content": "y"}]})"},
-      {"messages[0].tool_calls", R"({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]})"},
-      {"tools", R"({"messages": [{"role": "user", "content": "x"}], "tools": [{}]})"},
+      {"messages[0].tool_calls[0]", R"({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]})"},
+      {"messages[0].tool_calls[0].function.arguments",
+       R"({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]})"},
+      {"messages[0].tool_calls[0].function.arguments",
+       R"({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "1"}}]}]})"},
+      {"messages[0].content", R"({"messages": [{"role": "assistant", "tool_calls": []}]})"},
+      {"messages[0].function_call",
+       R"({"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]})"},
+      {"tools[0].function", R"({"messages": [{"role": "user", "content": "x"}], "tools": [{}]})"},
+      {"tools[0].function.name",
+       R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"function": {"name": 1}}]})"},
+      {"tools", R"({"messages": [{"role": "user", "content": "x"}], "tools": {}})"},
+      // What is left out is "auto", which would need somebody to read calls out of the answer.
+      {"tool_choice",
+       R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"function": {"name": "f"}}]})"},
+      {"tool_choice", R"({"messages": [{"role": "user", "content": "x"}], "tool_choice": "auto"})"},
+      {"tool_choice", R"({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"})"},
+      {"tool_choice",
+       R"({"messages": [{"role": "user", "content": "x"}], "tool_choice": {"type": "function"}})"},
+      {"functions", R"({"messages": [{"role": "user", "content": "x"}], "functions": [{"name": "f"}]})"},
+      {"function_call", R"({"messages": [{"role": "user", "content": "x"}], "function_call": "auto"})"},
+      {"modalities", R"({"messages": [{"role": "user", "content": "x"}], "modalities": ["text", "audio"]})"},
+      {"documents[0]", R"({"messages": [{"role": "user", "content": "x"}], "documents": ["x"]})"},
+      {"chat_template_kwargs",
+       R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1})"},
+      {"chat_template_kwargs.messages",
+       R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"messages": []}})"},
+      {"response_format",
+       R"({"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema"}})"},
+      {"reasoning_effort", R"({"messages": [{"role": "user", "content": "x"}], "reasoning_effort": 1})"},
       {"echo", R"({"messages": [{"role": "user", "content": "x"}], "echo": true})"},
       {"top_logprobs", R"({"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2})"},
       {"top_logprobs",
@@ -126,9 +154,10 @@ TEST_F(RestTest, BadValuesNameTheirField) {
 
 TEST_F(RestTest, BadJsonIsRefused) {
   Load();
-  for (const char* body : {"", "{", "[]", "\"x\"", "{\"prompt\": \"x\"} x", "{\"prompt\": \"\xff\"}",
-                           "{\"prompt\": \"\\ud800\"}", "{'prompt': 'x'}", "{\"prompt\": \"x\",}",
-                           "{\"a\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}"}) {
+  for (const std::string& body :
+       std::vector<std::string>{"", "{", "[]", "\"x\"", "{\"prompt\": \"x\"} x", "{\"prompt\": \"\xff\"}",
+                                "{\"prompt\": \"\\ud800\"}", "{'prompt': 'x'}", "{\"prompt\": \"x\",}",
+                                "{\"a\":" + std::string(40, '[') + std::string(40, ']') + "}"}) {
     for (const char* path :
          {kCompletions, kChat, "/tokenize", "/detokenize", "/v2/models/scripted/generate"}) {
       const HttpReply reply = Post(path, body);
@@ -289,16 +318,16 @@ TEST_F(RestTest, RequestIdIsEchoed) {
 TEST_F(RestTest, TemplateOfAClientThatLeftEnds) {
   Load();
   std::atomic<bool> gone = true;
-  EXPECT_EQ(service_->RenderChat("", {{"user", "Hi"}}, true, &gone).status().code(),
+  EXPECT_EQ(service_->RenderChat("", {{{"user", "Hi"}}}, &gone).status().code(),
             absl::StatusCode::kCancelled);
   GenerationRequest request;
   request.is_chat = true;
-  request.messages = {{"user", "Hi"}};
+  request.chat.messages = {{"user", "Hi"}};
   EXPECT_EQ(service_->Generate(request, "", service_->Begin("rest"), &gone).status().code(),
             absl::StatusCode::kCancelled);
   EXPECT_EQ(Outcomes(Outcome::kCancelled), 1);
   gone = false;
-  EXPECT_TRUE(service_->RenderChat("", {{"user", "Hi"}}, true, &gone).ok());
+  EXPECT_TRUE(service_->RenderChat("", {{{"user", "Hi"}}}, &gone).ok());
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ PromptInfo PromptOf(const Request& request) {
   info.num_tokens = static_cast<int>(request.prompt.size());
   info.num_cached_tokens = 1;
   if (request.sampling.prompt_logprobs) {
-    for (int i = 1; i < info.num_tokens; ++i) {
+    for (int i = request.sampling.prompt_logprobs_start; i < info.num_tokens; ++i) {
       info.logprobs.push_back(Logprobs(request.prompt[i], i, request.sampling.num_logprobs));
     }
   }

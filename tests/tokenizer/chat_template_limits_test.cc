@@ -240,9 +240,9 @@ TEST(ChatTemplateLimitsTest, CancelEndsIt) {
       "{% for a in range(1000) %}{% for b in range(100) %}{% endfor %}{% endfor %}", "", "");
   ASSERT_TRUE(chat.ok());
   std::atomic<bool> gone = true;
-  EXPECT_EQ((*chat)->Render({{"user", "Hi"}}, true, &gone).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ((*chat)->Render({{{"user", "Hi"}}}, &gone).status().code(), absl::StatusCode::kCancelled);
   gone = false;
-  EXPECT_TRUE((*chat)->Render({{"user", "Hi"}}, true, &gone).ok());
+  EXPECT_TRUE((*chat)->Render({{{"user", "Hi"}}}, &gone).ok());
   // While it runs, within a thousand steps.
   Budget budget({}, &gone);
   while (budget.num_steps() < 50000) ASSERT_TRUE(budget.Step(7));
@@ -261,15 +261,16 @@ TEST(ChatTemplateLimitsTest, LongChatsFit) {
       "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}{% endfor %}",
       "", "");
   ASSERT_TRUE(chat.ok());
-  std::vector<ChatMessage> messages;
+  Chat long_chat;
+  std::vector<ChatMessage>& messages = long_chat.messages;
   for (int i = 0; i < 1024; ++i)
     messages.push_back({i % 2 == 0 ? "user" : "assistant", std::string(4096, 'x')});
-  const auto text = (*chat)->Render(messages, true);
+  const auto text = (*chat)->Render(long_chat);
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_GT(text->size(), 4u << 20);
   messages.resize(1);
   messages[0].content.assign(4 << 20, 'x');
-  EXPECT_TRUE((*chat)->Render(messages, true).ok());
+  EXPECT_TRUE((*chat)->Render(long_chat).ok());
 }
 
 }  // namespace

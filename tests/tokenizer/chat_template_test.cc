@@ -9,14 +9,14 @@ namespace {
 absl::StatusOr<std::string> Render(std::string_view source) {
   auto chat = ChatTemplate::FromSource(source, "<s>", "</s>");
   if (!chat.ok()) return chat.status();
-  return (*chat)->Render({{"user", "Hi"}, {"assistant", "Yo"}}, true);
+  return (*chat)->Render({{{"user", "Hi"}, {"assistant", "Yo"}}});
 }
 
 TEST(ChatTemplateTest, DefaultAndDemo) {
   EXPECT_EQ(*Render(ChatTemplate::kDefault), "<s>user: Hi\nassistant: Yo\nassistant:");
   auto demo = ChatTemplate::Load(SESSA_DEMO_MODEL);
   ASSERT_TRUE(demo.ok() && *demo != nullptr);
-  EXPECT_EQ(*(*demo)->Render({{"user", "Hi"}}, true), "<|endoftext|>user: Hi\nassistant:");
+  EXPECT_EQ(*(*demo)->Render({{{"user", "Hi"}}}), "<|endoftext|>user: Hi\nassistant:");
   EXPECT_EQ(*ChatTemplate::Load("/nonexistent"), nullptr);
 }
 

@@ -48,14 +48,16 @@ json::value Answer(const sessa::Tokenizer& tokenizer, const json::value& line) {
 }
 
 json::value Render(const std::string& source, const json::value& line) {
-  std::vector<sessa::ChatMessage> messages;
+  sessa::Chat conversation;
   for (const json::value& m : line.at("messages").as_array()) {
-    messages.push_back({std::string(m.at("role").as_string()), std::string(m.at("content").as_string())});
+    conversation.messages.push_back(
+        {std::string(m.at("role").as_string()), std::string(m.at("content").as_string())});
   }
+  conversation.add_generation_prompt = line.at("add_generation_prompt").as_bool();
   const auto chat = sessa::ChatTemplate::FromSource(source, std::string(line.at("bos_token").as_string()),
                                                     std::string(line.at("eos_token").as_string()));
   if (!chat.ok()) return json::object{{"error", std::string(chat.status().message())}};
-  const auto text = (*chat)->Render(messages, line.at("add_generation_prompt").as_bool());
+  const auto text = (*chat)->Render(conversation);
   if (!text.ok()) return json::object{{"error", std::string(text.status().message())}};
   return json::value(*text);
 }

@@ -1,5 +1,5 @@
 // See listener_watch.h.
-#include "server/main/listener_watch.h"
+#include "server/core/listener_watch.h"
 
 #include <utility>
 
