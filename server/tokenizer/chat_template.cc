@@ -1,40 +1,15 @@
 #include "server/tokenizer/chat_template.h"
 
-#include <boost/json/value.hpp>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/tokenizer/chat_template_files.h"
 #include "server/tokenizer/files.h"
 #include "server/tokenizer/jinja_eval.h"
 #include "server/tokenizer/jinja_parser.h"
 
 namespace sessa {
-namespace {
-
-namespace json = boost::json;
-
-// chat_template of tokenizer_config.json; empty when there is none.
-absl::StatusOr<std::string> SourceOf(const json::value& config) {
-  const json::value* source = config.is_object() ? config.as_object().if_contains("chat_template") : nullptr;
-  if (source == nullptr || source->is_null()) return "";
-  if (source->is_string()) return std::string(source->as_string());
-  if (source->is_array()) {
-    for (const json::value& item : source->as_array()) {
-      const json::object* named = item.if_object();
-      const json::value* name = named != nullptr ? named->if_contains("name") : nullptr;
-      const json::value* text = named != nullptr ? named->if_contains("template") : nullptr;
-      if (name != nullptr && name->is_string() && name->as_string() == "default" && text != nullptr &&
-          text->is_string()) {
-        return std::string(text->as_string());
-      }
-    }
-  }
-  return absl::InvalidArgumentError(
-      "tokenizer_config.json.chat_template: must be a string, or a list with one named default");
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source,
                                                                        std::string bos_token,
@@ -50,25 +25,18 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::stri
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir) {
   if (std::error_code ignored; !std::filesystem::exists(dir + "/tokenizer.json", ignored)) return nullptr;
-  std::string bos, eos, source;
-  auto text = ReadOptionalFile(dir + "/tokenizer_config.json");
-  if (!text.ok()) return text.status();
-  if (!text->empty()) {
-    auto config = ParseJsonFile(*text, dir + "/tokenizer_config.json");
-    if (!config.ok()) return config.status();
-    for (auto [key, token] : {std::pair{"bos_token", &bos}, {"eos_token", &eos}}) {
-      auto name = TokenOfConfig(*config, key);
-      if (!name.ok()) return name.status();
-      *token = *std::move(name);
-    }
-    auto of_config = SourceOf(*config);
-    if (!of_config.ok()) return of_config.status();
-    source = *std::move(of_config);
-  }
-  auto file = ReadOptionalFile(dir + "/chat_template.jinja");
-  if (!file.ok()) return file.status();
-  if (!file->empty()) source = *std::move(file);
-  return FromSource(source.empty() ? std::string(kDefault) : source, std::move(bos), std::move(eos));
+  auto config = ReadTokenizerConfig(dir);
+  if (!config.ok()) return config.status();
+  auto bos = TokenOfConfig(*config, "bos_token"), eos = TokenOfConfig(*config, "eos_token");
+  if (!bos.ok()) return bos.status();
+  if (!eos.ok()) return eos.status();
+  auto templates = ReadChatTemplates(dir);
+  if (!templates.ok()) return templates.status();
+  const ChatTemplateText* chosen = ChooseChatTemplate(*templates, /*has_tools=*/false);
+  auto parsed = FromSource(chosen != nullptr ? chosen->source : std::string(kDefault), *std::move(bos),
+                           *std::move(eos));
+  if (parsed.ok() || chosen == nullptr) return parsed;
+  return absl::InvalidArgumentError(absl::StrCat(chosen->where, ": ", parsed.status().message()));
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const Chat& chat, const std::atomic<bool>* cancelled) const {

@@ -16,9 +16,8 @@ namespace sessa {
 
 class ChatTemplate {
  public:
-  // DIR/chat_template.jinja, or chat_template of DIR/tokenizer_config.json (a string, or a list with one
-  // named "default"), or kDefault. Null without tokenizer.json. INVALID_ARGUMENT names file, line and what is
-  // wrong.
+  // What chat_template_files.h chooses in DIR, or kDefault. Null without tokenizer.json. INVALID_ARGUMENT
+  // names file, line and what is wrong.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Load(const std::string& dir);
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source,
                                                                   std::string bos_token,
