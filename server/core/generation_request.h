@@ -14,11 +14,8 @@
 #include "absl/time/time.h"
 #include "engine/request.h"
 #include "server/core/limits.h"
-<<<<<<< HEAD
-#include "server/tokenizer/chat.h"
-=======
 #include "server/core/sampling_defaults.h"
->>>>>>> 047ee82
+#include "server/tokenizer/chat.h"
 
 namespace sessa {
 

@@ -18,103 +18,6 @@
 #include "server/main/flags.h"
 #include "server/tokenizer/utf8.h"
 
-<<<<<<< HEAD
-=======
-ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
-ABSL_FLAG(std::string, generation_config, "auto",
-          "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
-          "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
-          "The tokens that it lets answers end with (eos_token_id) do so in any case");
-ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
-ABSL_FLAG(std::string, host, "127.0.0.1",
-          "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
-          "--tls_client_ca or --insecure");
-ABSL_FLAG(bool, insecure, false,
-          "whoever reaches the server's address may use it, without a key or a certificate");
-ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
-ABSL_FLAG(int32_t, grpc_port, 8001, "gRPC; 0: the system picks");
-ABSL_FLAG(
-    std::string, admin_port, "auto",
-    "probes and metrics on a port and a thread of their own, without TLS, beside those on the HTTP port: a "
-    "port, 0: the system picks, or off; auto: 8002, but 0 with --http_port=0");
-ABSL_FLAG(std::string, admin_host, "", "address of the admin port; default: that of --host");
-ABSL_FLAG(int32_t, max_http_connections, 4096,
-          "open at once; fewer where the limit of file descriptors, which is raised at start, asks for it");
-ABSL_FLAG(int32_t, max_grpc_connections, 1024, "as --max_http_connections");
-ABSL_FLAG(
-    std::string, api_keys_file, "",
-    "a line for each key, as --make_key prints it: 'sha256:HEX [TENANT]', and what its tenant may: weight=N "
-    "(tenants that wait share the engine by weight; 1 to 1000, 1 without), rate=R (requests a second) with "
-    "burst=N (at once), tokens_per_minute=N, max_requests=N (running at once), min_priority=N and "
-    "max_priority=N. Read again at SIGHUP and when it changes; without the file: no keys are asked for");
-ABSL_FLAG(
-    std::string, make_key, "",
-    "TENANT, or 'TENANT weight=4 rate=10 ...': prints a new key on stderr and its line for the key file "
-    "on stdout, and exits: sessa-server --make_key=alice >> keys");
-ABSL_FLAG(std::string, hash_keys, "",
-          "a key file: prints it with hashes in place of keys in plain text, and exits");
-ABSL_FLAG(
-    std::string, tls_cert, "",
-    "PEM certificate chain; with --tls_key, for both ports. Read again at SIGHUP and when the files change");
-ABSL_FLAG(std::string, tls_key, "", "PEM private key");
-ABSL_FLAG(std::string, tls_client_ca, "",
-          "PEM certificates: clients of both ports must have one that these have signed");
-ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
-ABSL_FLAG(
-    double, settle_seconds, 0,
-    "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
-ABSL_FLAG(double, drain_seconds, 30, "after that what runs may go on for so long; a second signal ends it");
-ABSL_FLAG(double, request_timeout_seconds, 600, "of a request that names none");
-ABSL_FLAG(int64_t, max_body_bytes, 4 << 20, "of one request");
-ABSL_FLAG(int64_t, max_answer_bytes, 64 << 20,
-          "of one answer with all its choices; a request whose answer may be larger is refused");
-ABSL_FLAG(int64_t, max_buffered_bytes, 256 << 20,
-          "held for clients at once: bodies that come or wait, tokens and answers that are not read yet; at "
-          "least four times --max_body_bytes and once --max_answer_bytes");
-ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key; 0: no limit");
-
-ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
-ABSL_FLAG(bool, batch_invariant, false,
-          "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
-ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
-ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
-ABSL_FLAG(std::string, weight_dtype, "auto",
-          "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
-ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
-ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with AMX or a fast bf16 "
-          "dot product");
-ABSL_FLAG(std::string, amx, "auto",
-          "auto or off: linears of bf16 weights run on AMX where the CPU has it, as exactly (1e-5 of the "
-          "largest value), "
-          "but with other bits than CPUs without");
-ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(int64_t, state_cache_bytes, 0,
-          "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
-ABSL_FLAG(int32_t, max_model_len, 0,
-          "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
-          "holds");
-ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
-ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
-ABSL_FLAG(
-    double, target_step_ms, 100,
-    "prompts are cut into chunks that keep steps within this, as predicted. A stream gets one token a step: "
-    "while prompts are computed this is its mean inter-token latency; a single gap may be planned at 1.5 "
-    "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
-    "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
-    "have a quarter of the time in any case");
-ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
-ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
-ABSL_FLAG(
-    double, max_queue_seconds, 30,
-    "a request that would wait longer before its prompt is begun, as predicted, is refused with 503 and a "
-    "Retry-After, or as long as its own prompt takes where that is longer; so is one that would miss its "
-    "deadline; 0: only the deadline counts");
-ABSL_FLAG(int32_t, max_preemptions, 4,
-          "of one sequence; 0: none ever, its pages are reserved when it starts");
-ABSL_FLAG(bool, prefix_caching, true, "share the state of equal prefixes");
-
->>>>>>> 047ee82
 namespace sessa {
 namespace {
 
@@ -186,7 +89,10 @@ absl::Status ParseModel(const std::vector<std::string>& arguments, MainOptions* 
   if (FindInvalidUtf8(options->served_model_name) != std::string::npos) {
     return FlagError("served_model_name", "the name must be UTF-8");  // it goes into JSON and metrics
   }
-<<<<<<< HEAD
+  const std::string generation_config = absl::GetFlag(FLAGS_generation_config);
+  if (generation_config != "auto" && generation_config != "none")
+    return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
+  options->sampling_defaults = generation_config == "auto";
   return absl::OkStatus();
 }
 
@@ -208,26 +114,6 @@ absl::Status ParseAccess(MainOptions* options) {
   options->tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
                   absl::GetFlag(FLAGS_tls_client_ca)};
   if (options->tls.cert.empty() != options->tls.key.empty())
-=======
-  const std::string generation_config = absl::GetFlag(FLAGS_generation_config);
-  if (generation_config != "auto" && generation_config != "none")
-    return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
-  options.sampling_defaults = generation_config == "auto";
-  options.host = absl::GetFlag(FLAGS_host);
-  options.http_port = absl::GetFlag(FLAGS_http_port);
-  options.grpc_port = absl::GetFlag(FLAGS_grpc_port);
-  if (absl::Status port = CheckPort("http_port", options.http_port); !port.ok()) return port;
-  if (absl::Status port = CheckPort("grpc_port", options.grpc_port); !port.ok()) return port;
-  if (absl::Status admin = ParseAdmin(&options); !admin.ok()) return admin;
-  options.max_connections = {absl::GetFlag(FLAGS_max_http_connections),
-                             absl::GetFlag(FLAGS_max_grpc_connections)};
-  if (options.max_connections.http < 1) return FlagError("max_http_connections", "must be at least 1");
-  if (options.max_connections.grpc < 1) return FlagError("max_grpc_connections", "must be at least 1");
-  options.api_keys_file = absl::GetFlag(FLAGS_api_keys_file);
-  options.tls = {absl::GetFlag(FLAGS_tls_cert), absl::GetFlag(FLAGS_tls_key),
-                 absl::GetFlag(FLAGS_tls_client_ca)};
-  if (options.tls.cert.empty() != options.tls.key.empty())
->>>>>>> 047ee82
     return FlagError("tls_cert", "goes with --tls_key");
   if (options->tls.cert.empty() && !options->tls.client_ca.empty())
     return FlagError("tls_client_ca", "goes with --tls_cert and --tls_key");
