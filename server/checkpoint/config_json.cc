@@ -2,87 +2,14 @@
 #include "server/checkpoint/config_json.h"
 
 #include <boost/json.hpp>
-#include <cstdint>
-#include <limits>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "server/checkpoint/config_reader.h"
 
 namespace sessa {
-namespace {
-
 namespace json = boost::json;
-
-absl::Status Bad(absl::string_view key, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(key, " ", what));
-}
-
-bool ToInt(const json::value& v, int32_t* out) {
-  const int64_t* i = v.if_int64();
-  if (i == nullptr || *i < std::numeric_limits<int32_t>::min() || *i > std::numeric_limits<int32_t>::max())
-    return false;
-  *out = static_cast<int32_t>(*i);
-  return true;
-}
-
-// Collects the first error, so that the list of keys below reads as a list.
-class Reader {
- public:
-  explicit Reader(const json::object& object) : object_(object) {}
-
-  void Int(const char* key, int32_t* out, bool required) {
-    const json::value* v = Find(key, required);
-    if (v != nullptr && !ToInt(*v, out)) status_.Update(Bad(key, "is not an integer of 32 bits"));
-  }
-  void Float(const char* key, float* out) {
-    const json::value* v = Find(key, false);
-    if (v == nullptr) return;
-    if (!v->is_number()) return status_.Update(Bad(key, "is not a number"));
-    const double d = v->is_double() ? v->get_double() : v->is_int64() ? v->get_int64() : v->get_uint64();
-    // A conversion out of float's range is undefined.
-    if (!(d >= -std::numeric_limits<float>::max() && d <= std::numeric_limits<float>::max())) {
-      return status_.Update(Bad(key, "is not a finite float"));
-    }
-    *out = static_cast<float>(d);
-  }
-  void Bool(const char* key, bool* out) {
-    const json::value* v = Find(key, false);
-    if (v == nullptr) return;
-    if (!v->is_bool()) return status_.Update(Bad(key, "is not true or false"));
-    *out = v->get_bool();
-  }
-  // One id or a list of ids.
-  void Ids(const char* key, std::vector<int32_t>* out) {
-    const json::value* v = Find(key, false);
-    if (v == nullptr) return;
-    const auto add = [&](const json::value& item) {
-      int32_t id = 0;
-      if (!ToInt(item, &id)) return status_.Update(Bad(key, "is not an integer or a list of integers"));
-      out->push_back(id);
-    };
-    if (const json::array* list = v->if_array()) {
-      for (const json::value& item : *list) add(item);
-    } else {
-      add(*v);
-    }
-  }
-  const absl::Status& status() const { return status_; }
-
- private:
-  // nullptr when the key is absent or null.
-  const json::value* Find(const char* key, bool required) {
-    const json::value* v = object_.if_contains(key);
-    if (v != nullptr && !v->is_null()) return v;
-    if (required) status_.Update(Bad(key, "is missing"));
-    return nullptr;
-  }
-
-  const json::object& object_;
-  absl::Status status_;
-};
-
-}  // namespace
 
 absl::StatusOr<ModelConfig> ParseConfigJson(absl::string_view text) {
   json::error_code ec;
@@ -92,10 +19,10 @@ absl::StatusOr<ModelConfig> ParseConfigJson(absl::string_view text) {
   if (object == nullptr) return absl::InvalidArgumentError("not a JSON object");
   const json::value* type = object->if_contains("model_type");
   if (type == nullptr || !type->is_string() || type->get_string() != "sessa") {
-    return Bad("model_type", "must be \"sessa\"");
+    return absl::InvalidArgumentError("model_type must be \"sessa\"");
   }
   ModelConfig config;
-  Reader read(*object);
+  ConfigReader read(*object);
   read.Int("vocab_size", &config.vocab_size, true);
   read.Int("hidden_size", &config.hidden_size, true);
   read.Int("num_hidden_layers", &config.num_layers, true);

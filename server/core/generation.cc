@@ -146,8 +146,16 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
       std::string text = hide ? std::string() : choice.detokenizer->Push(update.token);
       if (update.finish != FinishReason::kNone) text += choice.detokenizer->Flush();
       choice.code_points += CountCodePoints(text);
-      delta.text = choice.num_tokens <= request_.min_tokens ? choice.stops->PassThrough(text)
-                                                            : choice.stops->Push(text);
+      if (choice.num_tokens <= request_.min_tokens) {
+        delta.text = choice.stops->PassThrough(text);
+      } else {
+        delta.text = choice.stops->Push(text);
+        // Not shown, but a stop string may name it.
+        if (!hide && request_.skip_special_tokens && model_->tokenizer->IsSpecial(update.token)) {
+          const std::string_view token = model_->tokenizer->TokenBytes(update.token);
+          delta.text += choice.stops->Push({token.data(), token.size()}, /*shown=*/false);
+        }
+      }
       if (choice.stops->stopped()) {
         delta.finish = FinishReason::kStop;
         delta.stop_string = choice.stops->matched();

@@ -100,16 +100,10 @@ absl::Status CheckStops(const GenerationRequest& r, const ModelFacts& model, con
   }
 
 absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, const Limits& limits) {
-  SESSA_RETURN_IF_ERROR(CheckReal("temperature", r.temperature, 0, 2));
-  SESSA_RETURN_IF_ERROR(CheckReal("top_p", r.top_p, 0, 1, true));
-  SESSA_RETURN_IF_ERROR(CheckReal("min_p", r.min_p, 0, 1));
-  SESSA_RETURN_IF_ERROR(CheckInt("top_k", r.top_k, -1, kMaxInt));
+  SESSA_RETURN_IF_ERROR(
+      CheckSamplingValues({r.temperature, r.top_p, r.min_p, r.repetition_penalty, r.top_k, std::nullopt}));
   SESSA_RETURN_IF_ERROR(CheckReal("presence_penalty", r.presence_penalty, -2, 2));
   SESSA_RETURN_IF_ERROR(CheckReal("frequency_penalty", r.frequency_penalty, -2, 2));
-  SESSA_RETURN_IF_ERROR(CheckReal("repetition_penalty", r.repetition_penalty, 0, 10, true));
-  // The engine takes floats: a value that is positive as a double but not as a float is out of range too.
-  if (static_cast<float>(r.top_p) <= 0) return FieldError("top_p", "is too small");
-  if (static_cast<float>(r.repetition_penalty) <= 0) return FieldError("repetition_penalty", "is too small");
   if (r.logprobs != -1) {
     SESSA_RETURN_IF_ERROR(CheckInt(r.logprobs_name, r.logprobs, 0, limits.max_logprobs));
   }
@@ -127,6 +121,19 @@ absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, 
 }
 
 }  // namespace
+
+absl::Status CheckSamplingValues(const SamplingDefaults& values) {
+  SESSA_RETURN_IF_ERROR(CheckReal("temperature", values.temperature.value_or(1), 0, 2));
+  SESSA_RETURN_IF_ERROR(CheckReal("top_p", values.top_p.value_or(1), 0, 1, true));
+  SESSA_RETURN_IF_ERROR(CheckReal("min_p", values.min_p.value_or(0), 0, 1));
+  SESSA_RETURN_IF_ERROR(CheckInt("top_k", values.top_k.value_or(0), -1, kMaxInt));
+  SESSA_RETURN_IF_ERROR(CheckReal("repetition_penalty", values.repetition_penalty.value_or(1), 0, 10, true));
+  // The engine takes floats: a value that is positive as a double but not as a float is out of range too.
+  if (static_cast<float>(values.top_p.value_or(1)) <= 0) return FieldError("top_p", "is too small");
+  if (static_cast<float>(values.repetition_penalty.value_or(1)) <= 0)
+    return FieldError("repetition_penalty", "is too small");
+  return absl::OkStatus();
+}
 
 absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model, const Limits& limits) {
   if (!r.model.empty() && r.model != model.name) return ModelNotFoundError(r.model);
@@ -174,7 +181,9 @@ absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int
                         uint64_t default_seed, SamplingParams* s) {
   const int64_t room = static_cast<int64_t>(model.max_model_len) - num_prompt_tokens;
   const char* prompt_name = r.is_chat ? "messages" : "prompt";
-  int64_t max_tokens = r.max_tokens.value_or(r.is_chat ? room : std::min<int64_t>(16, room));
+  const SamplingDefaults& defaults = model.defaults;
+  const int64_t unasked = defaults.max_tokens.value_or(r.is_chat ? room : 16);
+  int64_t max_tokens = r.max_tokens.value_or(std::min(unasked, room));
   max_tokens = std::max<int64_t>(max_tokens, 1);  // 0 with echo: one token is drawn and dropped
   if (max_tokens > room) {
     return ContextLengthError(
@@ -185,13 +194,17 @@ absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int
     return FieldError("min_tokens", "exceeds the tokens that fit after the prompt");
   s->max_tokens = static_cast<int>(max_tokens);
   s->min_tokens = static_cast<int>(r.min_tokens);
-  s->temperature = static_cast<float>(r.temperature);
-  s->top_p = static_cast<float>(r.top_p);
-  s->min_p = static_cast<float>(r.min_p);
-  s->top_k = r.top_k >= model.vocab_size ? 0 : static_cast<int>(std::max<int64_t>(r.top_k, 0));
+  const auto real = [](std::optional<double> asked, std::optional<double> unasked, double fallback) {
+    return static_cast<float>(asked.value_or(unasked.value_or(fallback)));
+  };
+  s->temperature = real(r.temperature, defaults.temperature, 1);
+  s->top_p = real(r.top_p, defaults.top_p, 1);
+  s->min_p = real(r.min_p, defaults.min_p, 0);
+  const int64_t top_k = r.top_k.value_or(defaults.top_k.value_or(0));
+  s->top_k = top_k >= model.vocab_size ? 0 : static_cast<int>(std::max<int64_t>(top_k, 0));
   s->presence_penalty = static_cast<float>(r.presence_penalty);
   s->frequency_penalty = static_cast<float>(r.frequency_penalty);
-  s->repetition_penalty = static_cast<float>(r.repetition_penalty);
+  s->repetition_penalty = real(r.repetition_penalty, defaults.repetition_penalty, 1);
   s->seed = r.seed.value_or(default_seed);
   s->ignore_eos = r.ignore_eos;
   s->stop_token_ids.assign(r.stop_token_ids.begin(), r.stop_token_ids.end());

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/request.h"
 #include "server/core/limits.h"
+#include "server/core/sampling_defaults.h"
 #include "server/tokenizer/chat.h"
 
 namespace sessa {
@@ -26,20 +27,21 @@ struct GenerationRequest {
   std::vector<PromptInput> prompts;
   Chat chat;
 
-  std::optional<int64_t> max_tokens;  // none: 16 for completions, what fits for chat; 0 only with echo
+  // What is none here is SamplingDefaults' value, or the one beside it where that has none.
+  std::optional<int64_t> max_tokens;           // 16 for completions, what fits for chat; 0 only with echo
   std::string max_tokens_name = "max_tokens";  // what this client calls it, for errors
   int64_t min_tokens = 0;
   int64_t n = 1;
-  std::optional<int64_t> best_of;  // only n is served
-  bool has_suffix = false;         // refused with a clear error
-  double temperature = 1.0;
-  double top_p = 1.0;
-  double min_p = 0.0;
-  int64_t top_k = 0;  // 0 and -1: off
+  std::optional<int64_t> best_of;     // only n is served
+  bool has_suffix = false;            // refused with a clear error
+  std::optional<double> temperature;  // 1
+  std::optional<double> top_p;        // 1
+  std::optional<double> min_p;        // 0
+  std::optional<int64_t> top_k;       // 0; 0 and -1: off
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
-  double repetition_penalty = 1.0;
-  std::optional<uint64_t> seed;  // none: drawn at random
+  std::optional<double> repetition_penalty;  // 1
+  std::optional<uint64_t> seed;              // none: drawn at random
   std::vector<std::string> stop;
   std::vector<int64_t> stop_token_ids;
   std::vector<int64_t> allowed_token_ids;              // empty: all
@@ -69,13 +71,19 @@ struct ModelFacts {
   int vocab_size = 0;
   int max_model_len = 0;
   bool has_tokenizer = false;
+  SamplingDefaults defaults;
 };
+
+// Bounds of what is sampled with, by a request or by a checkpoint's defaults: INVALID_ARGUMENT names the
+// field.
+absl::Status CheckSamplingValues(const SamplingDefaults& values);
 
 // OK, or the first error, naming its field as REST spells it (errors.h). Token counts of text prompts are not
 // known here; the context length is checked after tokenisation.
 absl::Status ValidateRequest(const GenerationRequest& request, const ModelFacts& model, const Limits& limits);
 
-// The engine's parameters of a valid request. `num_prompt_tokens` decides chat's default of max_tokens.
+// The engine's parameters of a valid request, with the model's defaults. `num_prompt_tokens` decides chat's
+// default of max_tokens.
 // OUT_OF_RANGE-like ContextLengthError when prompt and max_tokens do not fit.
 absl::Status ToSampling(const GenerationRequest& request, const ModelFacts& model, int num_prompt_tokens,
                         uint64_t default_seed, SamplingParams* sampling);

@@ -19,7 +19,7 @@ namespace {
 
 ModelFacts FactsOf(const ServedModel& model) {
   return {model.name, model.engine->config().vocab_size, model.engine->options().max_model_len,
-          model.tokenizer != nullptr};
+          model.tokenizer != nullptr, model.defaults};
 }
 
 // A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it
@@ -301,14 +301,18 @@ absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model,
   auto served = FindModel(model);
   if (!served.ok()) return served.status();
   if ((*served)->tokenizer == nullptr) return FieldError("prompt", "this model has no tokenizer");
-  auto ids = (*served)->tokenizer->Encode(text, add_special_tokens);
-  if (!ids.ok()) return FieldError("prompt", ids.status().message());
-  if (static_cast<int64_t>(ids->size()) * AnswerBound::kIdBytes > options_.limits.max_answer_bytes) {
+  const Tokenizer& tokenizer = *(*served)->tokenizer;
+  const auto check = [this](int64_t num_ids, const char* least) {
+    if (num_ids <= options_.limits.max_answer_bytes / AnswerBound::kIdBytes) return absl::OkStatus();
     return FieldError("prompt",
-                      absl::StrCat("it has ", ids->size(), " tokens, whose ids may come to more than ",
+                      absl::StrCat("it has ", least, num_ids, " tokens, whose ids may come to more than ",
                                    options_.limits.max_answer_bytes, " bytes (max_answer_bytes)"),
                       "answer_too_large");
-  }
+  };
+  if (absl::Status fits = check(tokenizer.MinTokens(text.size()), "at least "); !fits.ok()) return fits;
+  auto ids = tokenizer.Encode(text, add_special_tokens);
+  if (!ids.ok()) return FieldError("prompt", ids.status().message());
+  if (absl::Status fits = check(static_cast<int64_t>(ids->size()), ""); !fits.ok()) return fits;
   return ids;
 }
 

@@ -37,6 +37,7 @@ struct ServedModel {
   std::shared_ptr<TokenEngine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
+  SamplingDefaults defaults;                          // of what requests leave open
   std::shared_ptr<const AnswerBound> answer_bound;    // SetModel's
   absl::Time created = absl::Now();                   // for clients to read
 };

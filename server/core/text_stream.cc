@@ -2,6 +2,7 @@
 #include "server/core/text_stream.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -9,51 +10,89 @@
 
 namespace sessa {
 
-std::string StopMatcher::Push(absl::string_view text) {
-  if (stopped_) return "";
-  if (stops_.empty()) return std::string(text);
-  pending_.append(text.data(), text.size());
-  size_t best_end = std::string::npos, best_begin = 0;
+StopMatcher::Found StopMatcher::Find(absl::string_view text) const {
+  Found best;
   for (const std::string& stop : stops_) {
-    const size_t begin = pending_.find(stop);
-    if (begin == std::string::npos) continue;
+    const size_t begin = text.find(stop);
+    if (begin == text.npos) continue;
     const size_t end = begin + stop.size();
-    if (best_end == std::string::npos || end < best_end || (end == best_end && begin < best_begin)) {
-      best_end = end;
-      best_begin = begin;
-    }
+    if (best.stop == nullptr || end < best.end || (end == best.end && begin < best.begin))
+      best = {begin, end, &stop};
   }
-  if (best_end != std::string::npos) {
-    stopped_ = true;
-    matched_ = pending_.substr(best_begin, best_end - best_begin);
-    std::string out = pending_.substr(0, include_ ? best_end : best_begin);
-    pending_.clear();
-    return out;
-  }
-  size_t hold = 0;  // the longest suffix that a stop string begins with
+  return best;
+}
+
+size_t StopMatcher::Held(absl::string_view text) const {
+  size_t hold = 0;
   for (const std::string& stop : stops_) {
-    for (size_t n = std::min(stop.size() - 1, pending_.size()); n > hold; --n) {
-      if (pending_.compare(pending_.size() - n, n, stop, 0, n) == 0) {
+    for (size_t n = std::min(stop.size() - 1, text.size()); n > hold; --n) {
+      if (text.substr(text.size() - n) == absl::string_view(stop).substr(0, n)) {
         hold = n;
         break;
       }
     }
   }
-  std::string out = pending_.substr(0, pending_.size() - hold);
-  pending_.erase(0, pending_.size() - hold);
+  return hold;
+}
+
+std::string StopMatcher::Shown(size_t end, std::vector<size_t>* places) const {
+  std::string out;
+  for (size_t i = 0; i < end; ++i) {
+    if (!shown_[i]) continue;
+    out += pending_[i];
+    if (places != nullptr) places->push_back(i);
+  }
+  return out;
+}
+
+std::string StopMatcher::Push(absl::string_view text, bool shown) {
+  if (stopped_) return "";
+  if (stops_.empty()) return shown ? std::string(text) : "";
+  pending_.append(text.data(), text.size());
+  shown_.resize(pending_.size(), shown);
+  std::vector<size_t> places;
+  const std::string visible = Shown(pending_.size(), &places);
+  Found found = Find(pending_);
+  if (Found other = Find(visible); other.stop != nullptr) {
+    other.begin = places[other.begin];
+    other.end = places[other.end - 1] + 1;
+    if (found.stop == nullptr || other.end < found.end ||
+        (other.end == found.end && other.begin < found.begin))
+      found = other;
+  }
+  if (found.stop != nullptr) {
+    stopped_ = true;
+    matched_ = *found.stop;
+    std::string out = Shown(found.begin);
+    if (include_) out += matched_;
+    pending_.clear();
+    shown_.clear();
+    return out;
+  }
+  const size_t held = Held(pending_), held_shown = Held(visible);
+  const size_t whole = pending_.size() - held;  // from here on all is kept, before it only what is shown
+  const size_t begin = held_shown == 0 ? whole : std::min(whole, places[visible.size() - held_shown]);
+  std::string out = Shown(begin), kept;
+  std::vector<bool> kept_shown;
+  for (size_t i = begin; i < pending_.size(); ++i) {
+    if (i < whole && !shown_[i]) continue;
+    kept += pending_[i];
+    kept_shown.push_back(shown_[i]);
+  }
+  pending_ = std::move(kept);
+  shown_ = std::move(kept_shown);
   return out;
 }
 
 std::string StopMatcher::PassThrough(absl::string_view text) {
   if (stopped_) return "";
-  std::string out = absl::StrCat(pending_, text);
-  pending_.clear();
-  return out;
+  return absl::StrCat(Flush(), text);
 }
 
 std::string StopMatcher::Flush() {
-  std::string out;
-  out.swap(pending_);
+  std::string out = Shown(pending_.size());
+  pending_.clear();
+  shown_.clear();
   return out;
 }
 

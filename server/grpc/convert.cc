@@ -14,8 +14,8 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
   if (sampling.has_n()) request->n = sampling.n();
   if (sampling.has_temperature()) request->temperature = sampling.temperature();
   if (sampling.has_top_p()) request->top_p = sampling.top_p();
-  request->min_p = sampling.min_p();
-  request->top_k = sampling.top_k();
+  if (sampling.has_min_p()) request->min_p = sampling.min_p();
+  if (sampling.has_top_k()) request->top_k = sampling.top_k();
   request->presence_penalty = sampling.presence_penalty();
   request->frequency_penalty = sampling.frequency_penalty();
   if (sampling.has_repetition_penalty()) request->repetition_penalty = sampling.repetition_penalty();

@@ -10,7 +10,9 @@
 #include "absl/strings/str_format.h"
 #include "kernels/tensor.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/similarity_reactor.h"
 #include "server/grpc/status.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 namespace {
@@ -218,6 +220,42 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
   });
 }
 
+grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerContext* context,
+                                                        const pb::SimilarityRequest* request,
+                                                        pb::SimilarityReply* reply) {
+  auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
+  absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
+  auto call = std::make_shared<SimilarityReactor>(reply, service_->options().access_log,
+                                                  lease.ok() ? *std::move(lease) : ByteBudget::Lease());
+  const auto reject = [&](const absl::Status& error) {
+    ticket->Finish(error);
+    call->Reject(error);
+    return call.get();
+  };
+  const absl::StatusOr<std::string> tenant = Tenant(*context);
+  if (!tenant.ok()) return reject(tenant.status());
+  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
+  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
+  if (!lease.ok()) return reject(lease.status());
+  absl::StatusOr<SimilarityRequest> core_request = FromProto(*request);
+  if (!core_request.ok()) return reject(core_request.status());
+  const absl::Duration left = TimeLeft(*context);
+  if (left <= absl::ZeroDuration())
+    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
+  if (left != absl::InfiniteDuration())
+    core_request->timeout = std::min(left, service_->limits().max_timeout);
+
+  auto shared_request = std::make_shared<SimilarityRequest>(*std::move(core_request));
+  auto start = [this, call, ticket, shared_request, tenant = *tenant] {
+    auto similarity = sessa::Similarity::Start(service_, std::move(*shared_request), tenant,
+                                               std::move(*ticket), &call->gone());
+    similarity.ok() ? call->Start(*std::move(similarity), wakeups_) : call->Reject(similarity.status());
+  };
+  call->Defer();
+  if (!service_->text_pool().Post(request->ByteSizeLong(), std::move(start))) return reject(TooManyTexts());
+  return call.get();
+}
+
 grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerContext* context,
                                                           const pb::GetModelInfoRequest* request,
                                                           pb::ModelInfo* reply) {
@@ -241,7 +279,10 @@ grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerCo
   reply->set_num_pages((*model)->engine->Stats().num_pages);
   reply->set_tensor_parallel_size(options.tensor_parallel_size);
   reply->set_has_tokenizer((*model)->tokenizer != nullptr);
-  reply->set_has_chat_template((*model)->chat_template != nullptr);
+  if (const ChatTemplate* chat = (*model)->chat_template.get(); chat != nullptr) {
+    reply->set_has_chat_template(chat->status().ok());
+    reply->set_chat_template_error(std::string(chat->status().message()));
+  }
   return Reply(context, absl::OkStatus());
 }
 

@@ -34,6 +34,9 @@ class GenerationService final : public sessa::v1::Generation::CallbackService {
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const sessa::v1::DetokenizeRequest* request,
                                        sessa::v1::DetokenizeReply* reply) override;
+  grpc::ServerUnaryReactor* Similarity(grpc::CallbackServerContext* context,
+                                       const sessa::v1::SimilarityRequest* request,
+                                       sessa::v1::SimilarityReply* reply) override;
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
                                          const sessa::v1::GetModelInfoRequest* request,
                                          sessa::v1::ModelInfo* reply) override;

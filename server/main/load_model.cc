@@ -2,14 +2,17 @@
 #include "server/main/load_model.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/monotonic.h"
 #include "server/checkpoint/checkpoint.h"
+#include "server/checkpoint/generation_config.h"
 #include "server/core/engine_adapter.h"
 #include "server/core/log.h"
 #include "server/tokenizer/chat_template.h"
@@ -37,6 +40,49 @@ absl::StatusOr<DType> AutoWeightDType(const Checkpoint& checkpoint) {
   return *embed == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
+// What ends an answer: tokens that config.json or generation_config.json name, or else the tokenizer.
+absl::StatusOr<ModelConfig> WithEndTokens(ModelConfig config, const std::vector<int32_t>& more,
+                                          const std::string& dir, const Tokenizer* tokenizer) {
+  for (const int32_t id : more) {
+    if (!absl::c_linear_search(config.eos_token_ids, id)) config.eos_token_ids.push_back(id);
+  }
+  if (absl::Status valid = config.Validate(); !valid.ok())
+    return absl::InvalidArgumentError(absl::StrCat(dir, "/generation_config.json: ", valid.message()));
+  if (config.eos_token_ids.empty() && tokenizer != nullptr) {
+    const std::optional<int32_t> eos = tokenizer->IdOf(tokenizer->eos_token());
+    if (eos.has_value() && *eos < config.vocab_size) config.eos_token_ids.push_back(*eos);
+  }
+  return config;
+}
+
+std::string Describe(const SamplingDefaults& defaults) {
+  std::string out;
+  const auto add = [&out](const char* name, const auto& value) {
+    if (value.has_value()) absl::StrAppend(&out, out.empty() ? "" : ", ", name, " ", *value);
+  };
+  add("temperature", defaults.temperature);
+  add("top_p", defaults.top_p);
+  add("top_k", defaults.top_k);
+  add("min_p", defaults.min_p);
+  add("repetition_penalty", defaults.repetition_penalty);
+  add("max_tokens", defaults.max_tokens);
+  return out;
+}
+
+// What requests that do not say are sampled with; nothing under --generation_config=none.
+absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, const MainOptions& options,
+                                            const Progress& progress) {
+  if (!options.sampling_defaults) return SamplingDefaults();
+  if (absl::Status valid = CheckSamplingValues(generation.sampling); !valid.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(options.model_dir,
+                                                   "/generation_config.json: ", valid.message(),
+                                                   "; --generation_config=none leaves it out"));
+  }
+  if (const std::string what = Describe(generation.sampling); !what.empty())
+    progress.Say(absl::StrCat("generation_config.json: requests that do not say get ", what));
+  return generation.sampling;
+}
+
 }  // namespace
 
 absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics) {
@@ -44,13 +90,28 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   progress.Say(absl::StrCat("opening ", options.model_dir));
   auto checkpoint = Checkpoint::Open(options.model_dir);
   if (!checkpoint.ok()) return checkpoint.status();
-  const ModelConfig& config = (*checkpoint)->config();
+  auto generation = ReadGenerationConfig(options.model_dir);
+  if (!generation.ok()) return generation.status();
+  auto defaults = DefaultsOf(*generation, options, progress);
+  if (!defaults.ok()) return defaults.status();
 
   progress.Say("reading the tokenizer");
   auto tokenizer = Tokenizer::Load(options.model_dir);
   if (!tokenizer.ok()) return tokenizer.status();
-  auto chat_template = ChatTemplate::Load(options.model_dir);
+  if (*tokenizer == nullptr) {
+    progress.Say(absl::StrCat("warning: ", options.model_dir,
+                              "/tokenizer.json is not there: the model is served with token ids alone"));
+  }
+  auto with_ends =
+      WithEndTokens((*checkpoint)->config(), generation->eos_token_ids, options.model_dir, tokenizer->get());
+  if (!with_ends.ok()) return with_ends.status();
+  const ModelConfig& config = *with_ends;
+  auto chat_template = ChatTemplate::Load(options.model_dir, options.chat_template);
   if (!chat_template.ok()) return chat_template.status();
+  if (*chat_template != nullptr && !(*chat_template)->status().ok()) {
+    progress.Say(absl::StrCat("warning: chats are refused, as their template cannot be read: ",
+                              (*chat_template)->status().message()));
+  }
 
   EngineOptions engine_options = options.engine;
   if (options.weight_dtype.has_value()) {
@@ -85,6 +146,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   ServedModel model;
   model.name = options.served_model_name;
   model.engine = std::make_shared<EngineAdapter>(*std::move(engine));
+  model.defaults = *defaults;
   model.tokenizer = *std::move(tokenizer);
   model.chat_template = *std::move(chat_template);
   return model;

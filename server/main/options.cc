@@ -89,6 +89,11 @@ absl::Status ParseModel(const std::vector<std::string>& arguments, MainOptions* 
   if (FindInvalidUtf8(options->served_model_name) != std::string::npos) {
     return FlagError("served_model_name", "the name must be UTF-8");  // it goes into JSON and metrics
   }
+  const std::string generation_config = absl::GetFlag(FLAGS_generation_config);
+  if (generation_config != "auto" && generation_config != "none")
+    return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
+  options->sampling_defaults = generation_config == "auto";
+  options->chat_template = absl::GetFlag(FLAGS_chat_template);
   return absl::OkStatus();
 }
 

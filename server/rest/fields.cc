@@ -137,6 +137,9 @@ void Fields::Read(const std::string& name, std::optional<bool>* out) {
 void Fields::Read(const std::string& name, std::optional<int64_t>* out) {
   if (const json::value* value = Find(name)) log_->Fail(ReadValue(*value, Path(name), &out->emplace()));
 }
+void Fields::Read(const std::string& name, std::optional<double>* out) {
+  if (const json::value* value = Find(name)) log_->Fail(ReadValue(*value, Path(name), &out->emplace()));
+}
 void Fields::Read(const std::string& name, std::optional<uint64_t>* out) {
   if (const json::value* value = Find(name)) log_->Fail(ReadValue(*value, Path(name), &out->emplace()));
 }

@@ -41,6 +41,7 @@ class Fields {
   void Read(const std::string& name, std::optional<int64_t>* out);
   void Read(const std::string& name, std::optional<uint64_t>* out);
   void Read(const std::string& name, double* out);
+  void Read(const std::string& name, std::optional<double>* out);
   void Read(const std::string& name, std::string* out);
   void Read(const std::string& name, std::vector<int64_t>* out);
 

@@ -2,9 +2,28 @@
 #include "server/rest/status_json.h"
 
 #include "server/core/json_writer.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 namespace {
+
+// As requests spell it; what is not there has the API's default.
+void WriteDefaults(const SamplingDefaults& defaults, JsonWriter* json) {
+  const auto number = [json](const char* key, const std::optional<double>& value) {
+    if (value.has_value()) json->Key(key).Number(*value);
+  };
+  const auto integer = [json](const char* key, const std::optional<int64_t>& value) {
+    if (value.has_value()) json->Key(key).Int(*value);
+  };
+  json->Key("default_sampling_params").BeginObject();
+  number("temperature", defaults.temperature);
+  number("top_p", defaults.top_p);
+  integer("top_k", defaults.top_k);
+  number("min_p", defaults.min_p);
+  number("repetition_penalty", defaults.repetition_penalty);
+  integer("max_tokens", defaults.max_tokens);
+  json->EndObject();
+}
 
 void WriteModel(const ServedModel& model, JsonWriter* json) {
   const ModelConfig& config = model.engine->config();
@@ -14,7 +33,11 @@ void WriteModel(const ServedModel& model, JsonWriter* json) {
   json->Key("vocab_size").Int(config.vocab_size).Key("hidden_size").Int(config.hidden_size);
   json->Key("num_layers").Int(config.num_layers);
   json->Key("has_tokenizer").Bool(model.tokenizer != nullptr);
-  json->Key("has_chat_template").Bool(model.chat_template != nullptr).EndObject();
+  const absl::Status chat = model.chat_template != nullptr ? model.chat_template->status() : absl::OkStatus();
+  json->Key("has_chat_template").Bool(model.chat_template != nullptr && chat.ok());
+  if (!chat.ok()) json->Key("chat_template_error").String(chat.message());
+  WriteDefaults(model.defaults, json);
+  json->EndObject();
 }
 
 // As the key file spells it; null: no limit of its own.

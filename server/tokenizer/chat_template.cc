@@ -1,13 +1,15 @@
 #include "server/tokenizer/chat_template.h"
 
-#include <boost/json/value.hpp>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/file/read_file.h"
 #include "server/jinja/evaluator.h"
 #include "server/jinja/from_json.h"
+#include "server/tokenizer/chat_template_files.h"
 #include "server/tokenizer/files.h"
 
 namespace sessa {
@@ -15,33 +17,13 @@ namespace {
 
 namespace json = boost::json;
 
-// chat_template of tokenizer_config.json; empty when there is none.
-absl::StatusOr<std::string> SourceOf(const json::value& config) {
-  const json::value* source = config.is_object() ? config.as_object().if_contains("chat_template") : nullptr;
-  if (source == nullptr || source->is_null()) return "";
-  if (source->is_string()) return std::string(source->as_string());
-  if (source->is_array()) {
-    for (const json::value& item : source->as_array()) {
-      const json::object* named = item.if_object();
-      const json::value* name = named != nullptr ? named->if_contains("name") : nullptr;
-      const json::value* text = named != nullptr ? named->if_contains("template") : nullptr;
-      if (name != nullptr && name->is_string() && name->as_string() == "default" && text != nullptr &&
-          text->is_string()) {
-        return std::string(text->as_string());
-      }
-    }
-  }
-  return absl::InvalidArgumentError(
-      "tokenizer_config.json.chat_template: must be a string, or a list with one named default");
-}
+// What transformers gives a template of a tokenizer's special tokens, where it has them.
+constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                          "pad_token", "cls_token", "mask_token"};
 
-// The checkpoint's own template; kDefault when it has none.
-absl::StatusOr<std::string> SourceIn(const std::string& dir, const json::value& config) {
-  auto file = ReadOptionalFile(dir + "/chat_template.jinja");
-  if (!file.ok() || !file->empty()) return file;
-  auto of_config = SourceOf(config);
-  if (!of_config.ok() || !of_config->empty()) return of_config;
-  return std::string(ChatTemplate::kDefault);
+absl::Status Annotated(const absl::Status& status, const std::string& where) {
+  if (status.ok() || absl::StrContains(status.message(), where)) return status;
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", status.message()));
 }
 
 jinja::Value MessageValue(const ChatMessage& m, bool with_parts, jinja::Budget* budget) {
@@ -54,73 +36,85 @@ jinja::Value MessageValue(const ChatMessage& m, bool with_parts, jinja::Budget* 
   return message.Finish();
 }
 
-// Hugging Face passes None where a chat has no tools or documents.
+// transformers passes None where a chat has no tools or documents.
 jinja::Value ListOrNone(const json::array& list, jinja::Budget* budget) {
   return list.empty() ? jinja::Value::None() : jinja::FromJson(list, budget);
 }
 
 }  // namespace
 
+absl::Status ChatTemplate::Parse(std::string_view source, Parsed* out) const {
+  auto tree = jinja::Parse(source);
+  if (!tree.ok()) return tree.status();
+  out->tree = *std::move(tree);
+  // Whether it writes a part's text, and not Python's form of the list.
+  Chat chat{{{"user", "", {{{"type", "text"}, {"text", "the text of a part"}}}}}};
+  out->reads_parts = true;
+  const auto probe = Render(*out, chat, nullptr);
+  out->reads_parts = probe.ok() && absl::StrContains(*probe, "the text of a part") &&
+                     !absl::StrContains(*probe, "'text': 'the") &&
+                     !absl::StrContains(*probe, "\"text\": \"the");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source,
                                                                        std::string bos_token,
                                                                        std::string eos_token) {
-  auto parsed = jinja::Parse(source);
-  if (!parsed.ok()) return parsed.status();
   std::unique_ptr<ChatTemplate> t(new ChatTemplate);
-  t->template_ = *std::move(parsed);
-  t->bos_token_ = std::move(bos_token);
-  t->eos_token_ = std::move(eos_token);
-  // Whether it writes a part's text, and not Python's form of the list.
-  const json::array parts = {{{"type", "text"}, {"text", "a part's text"}}};
-  t->reads_parts_ = true;
-  const auto probe = t->Render({{{"user", "", parts}}});
-  t->reads_parts_ = probe.ok() && probe->find("a part's text") != std::string::npos &&
-                    probe->find("type") == std::string::npos;
+  if (!bos_token.empty()) t->special_tokens_.emplace_back("bos_token", std::move(bos_token));
+  if (!eos_token.empty()) t->special_tokens_.emplace_back("eos_token", std::move(eos_token));
+  if (absl::Status parsed = t->Parse(source, &t->default_); !parsed.ok()) return parsed;
   return t;
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir,
                                                                  const std::string& file) {
   if (std::error_code ignored; !std::filesystem::exists(dir + "/tokenizer.json", ignored)) return nullptr;
-  json::value config = json::object();
-  std::string bos, eos;
-  auto text = ReadOptionalFile(dir + "/tokenizer_config.json");
-  if (!text.ok()) return text.status();
-  if (!text->empty()) {
-    auto parsed = ParseJsonFile(*text, dir + "/tokenizer_config.json");
-    if (!parsed.ok()) return parsed.status();
-    config = *std::move(parsed);
-    for (auto [key, token] : {std::pair{"bos_token", &bos}, {"eos_token", &eos}}) {
-      auto name = TokenOfConfig(config, key);
-      if (!name.ok()) return name.status();
-      *token = *std::move(name);
-    }
+  auto config = ReadTokenizerConfig(dir);
+  if (!config.ok()) return config.status();
+  std::unique_ptr<ChatTemplate> t(new ChatTemplate);
+  for (const char* name : kSpecialTokens) {
+    auto token = TokenOfConfig(*config, name);
+    if (!token.ok()) return token.status();
+    if (!token->empty()) t->special_tokens_.emplace_back(name, *std::move(token));
   }
-  auto source = file.empty() ? SourceIn(dir, config) : ReadFile(file);
-  absl::StatusOr<std::unique_ptr<ChatTemplate>> t = source.status();
-  if (source.ok()) t = FromSource(*source, std::move(bos), std::move(eos));
-  if (t.ok()) return t;
-  if (!file.empty()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", t.status().message()));
-  std::unique_ptr<ChatTemplate> unreadable(new ChatTemplate);
-  unreadable->status_ = absl::InvalidArgumentError(t.status().message());
-  return unreadable;
+  if (!file.empty()) {
+    auto source = ReadFile(file);
+    if (!source.ok()) return source.status();
+    if (absl::Status parsed = t->Parse(*source, &t->default_); !parsed.ok()) return Annotated(parsed, file);
+    return t;
+  }
+  auto templates = ReadChatTemplates(dir);
+  t->status_ = templates.status();
+  if (!templates.ok()) return t;
+  const ChatTemplateText* chosen = ChooseChatTemplate(*templates, /*has_tools=*/false);
+  const ChatTemplateText* of_tools = ChooseChatTemplate(*templates, /*has_tools=*/true);
+  t->status_ = chosen != nullptr ? Annotated(t->Parse(chosen->source, &t->default_), chosen->where)
+                                 : t->Parse(kDefault, &t->default_);
+  if (t->status_.ok() && of_tools != chosen)
+    t->status_ = Annotated(t->Parse(of_tools->source, &t->with_tools_), of_tools->where);
+  return t;
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const Chat& chat, const std::atomic<bool>* cancelled) const {
-  if (!status_.ok()) return status_;
+  if (!status_.ok()) return absl::InvalidArgumentError(status_.message());
+  return Render(!chat.tools.empty() && with_tools_.tree != nullptr ? with_tools_ : default_, chat, cancelled);
+}
+
+absl::StatusOr<std::string> ChatTemplate::Render(const Parsed& parsed, const Chat& chat,
+                                                 const std::atomic<bool>* cancelled) const {
   jinja::Budget budget(jinja::RenderLimits(), cancelled);
   jinja::ListBuilder messages(&budget);
-  for (const ChatMessage& m : chat.messages) messages.Append(MessageValue(m, reads_parts_, &budget));
+  for (const ChatMessage& m : chat.messages) messages.Append(MessageValue(m, parsed.reads_parts, &budget));
   std::vector<std::pair<std::string, jinja::Value>> variables;
-  if (!bos_token_.empty()) variables.emplace_back("bos_token", budget.Text(bos_token_));
-  if (!eos_token_.empty()) variables.emplace_back("eos_token", budget.Text(eos_token_));
+  for (const auto& [name, token] : special_tokens_) variables.emplace_back(name, budget.Text(token));
   for (const auto& [key, value] : chat.template_kwargs)
     variables.emplace_back(std::string(key), jinja::FromJson(value, &budget));
   variables.emplace_back("messages", messages.Finish());
   variables.emplace_back("tools", ListOrNone(chat.tools, &budget));
   variables.emplace_back("documents", ListOrNone(chat.documents, &budget));
   variables.emplace_back("add_generation_prompt", jinja::Value(chat.add_generation_prompt));
-  return jinja::Render(*template_, std::move(variables), &budget);
+  return jinja::Render(*parsed.tree, std::move(variables), &budget);
 }
 
 }  // namespace sessa

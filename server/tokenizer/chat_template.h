@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/jinja/parser.h"
@@ -15,10 +17,10 @@ namespace sessa {
 
 class ChatTemplate {
  public:
-  // `file`, or DIR/chat_template.jinja, or chat_template of DIR/tokenizer_config.json (a string, or a list
-  // with one named "default"), or kDefault. Null without tokenizer.json. A template of the checkpoint that
-  // cannot be read is no error: status() has the reason, and so has everyone who renders. `file`, when it is
-  // not empty, must be readable. Errors name the file, and the line where there is one.
+  // `file`, or what chat_template_files.h chooses in DIR, or kDefault. Null without tokenizer.json. A
+  // template of the checkpoint that cannot be read is no error: status() has the reason, and so has everyone
+  // who renders. `file`, when it is not empty, must be readable. Errors name the file, and the line where
+  // there is one.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Load(const std::string& dir,
                                                             const std::string& file = "");
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source,
@@ -38,14 +40,22 @@ class ChatTemplate {
   absl::StatusOr<std::string> Render(const Chat& chat, const std::atomic<bool>* cancelled = nullptr) const;
 
  private:
+  struct Parsed {
+    std::unique_ptr<const jinja::Template> tree;
+    // A content that came in parts is given as such to a template that knows how to write them; others get
+    // their texts joined.
+    bool reads_parts = false;
+  };
+
   ChatTemplate() = default;
+  absl::Status Parse(std::string_view source, Parsed* out) const;
+  absl::StatusOr<std::string> Render(const Parsed& parsed, const Chat& chat,
+                                     const std::atomic<bool>* cancelled) const;
 
   absl::Status status_;
-  std::unique_ptr<const jinja::Template> template_;  // null unless status_ is OK
-  std::string bos_token_, eos_token_;                // empty: the checkpoint has none
-  // A content that came in parts is given as such to a template that knows how to write them; others get
-  // their texts joined.
-  bool reads_parts_ = false;
+  Parsed default_;     // without a tree unless status_ is OK
+  Parsed with_tools_;  // for chats that bring tools; without a tree: the default
+  std::vector<std::pair<std::string, std::string>> special_tokens_;  // variables: bos_token and so on
 };
 
 }  // namespace sessa

@@ -8,6 +8,22 @@
 #include "server/tokenizer/json_fields.h"
 
 namespace sessa {
+namespace {
+
+namespace json = boost::json;
+
+// An object; empty when there is no such file.
+absl::StatusOr<json::value> ReadOptionalObject(const std::string& path) {
+  auto text = ReadOptionalFile(path);
+  if (!text.ok()) return text.status();
+  if (text->empty()) return json::value(json::object());
+  auto value = ParseJsonFile(*text, path);
+  if (value.ok() && !value->is_object())
+    return absl::InvalidArgumentError(absl::StrCat(path, ": must be an object"));
+  return value;
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> ReadOptionalFile(const std::string& path) {
   absl::StatusOr<std::string> text = ReadFile(path);
@@ -21,6 +37,29 @@ absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const st
   boost::json::value value = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
   if (error) return absl::InvalidArgumentError(absl::StrCat(name, ": ", error.message()));
   return value;
+}
+
+absl::StatusOr<json::value> ReadTokenizerConfig(const std::string& dir) {
+  auto config = ReadOptionalObject(dir + "/tokenizer_config.json");
+  if (!config.ok()) return config;
+  json::object& object = config->as_object();
+  if (object.contains("added_tokens_decoder")) return config;
+  auto special = ReadOptionalObject(dir + "/special_tokens_map.json");
+  if (!special.ok()) return special;
+  for (const auto& [key, value] : special->as_object()) object[key] = value;
+  const std::string added_path = dir + "/added_tokens.json";
+  auto added = ReadOptionalObject(added_path);
+  if (!added.ok()) return added;
+  if (added->as_object().empty()) return config;
+  json::object decoder;
+  for (const auto& [token, id] : added->as_object()) {
+    if (!id.is_int64())
+      return absl::InvalidArgumentError(
+          absl::StrCat(added_path, ": '", std::string(token), "' has no integer id"));
+    decoder[absl::StrCat(id.as_int64())] = json::object{{"content", token}};
+  }
+  object["added_tokens_decoder"] = std::move(decoder);
+  return config;
 }
 
 absl::StatusOr<std::string> TokenOfConfig(const boost::json::value& config, const char* key) {

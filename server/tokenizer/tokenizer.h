@@ -2,6 +2,7 @@
 // in tokenizer.json, with the same ids. Constant after loading, thread-safe.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,13 +22,12 @@ namespace sessa {
 
 class Tokenizer {
  public:
-  // From DIR/tokenizer.json and, where it is there, DIR/tokenizer_config.json. Null without tokenizer.json:
-  // such a model is served with token ids alone. INVALID_ARGUMENT names file and key.
+  // From DIR/tokenizer.json and what ReadTokenizerConfig (files.h) finds beside it. Null without
+  // tokenizer.json: such a model is served with token ids alone. INVALID_ARGUMENT names file and key.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
   // `config_json` may be empty.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json,
                                                              std::string_view config_json);
-
   // add_special_tokens: what the post-processor's template or add_bos_token and add_eos_token put around the
   // text. INVALID_ARGUMENT for ill-formed UTF-8.
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const;
@@ -57,6 +57,8 @@ class Tokenizer {
     bool known = false, special = false;
   };
   Tokenizer() = default;
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Make(std::string_view tokenizer_json,
+                                                         const boost::json::value& config);
   bool Known(int32_t id) const {
     return id >= 0 && id < static_cast<int32_t>(tokens_.size()) && tokens_[id].known;
   }

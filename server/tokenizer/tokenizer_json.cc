@@ -5,6 +5,7 @@
 #include <boost/json/value.hpp>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/file/read_file.h"
 #include "server/tokenizer/files.h"
@@ -70,14 +71,16 @@ class TokenizerParser {
     t_.pre_tokenizer_ = *std::move(pre_tokenizer);
     if (absl::Status s = ParseModel(*model); !s.ok()) return s;
     if (absl::Status s = ParseAddedTokens(part("added_tokens")); !s.ok()) return s;
-    t_.max_bytes_ = MaxBytesOfToken();
     if (absl::Status s = ParseDecoder(part("decoder"), 0); !s.ok()) return s;
     return ParsePostProcessor(part("post_processor"), 0);
   }
 
-  // bos and eos where the post-processor has not put them already.
+  // What the configuration adds: tokens, which of them are special, and bos and eos where the post-processor
+  // has not put them already.
   absl::Status ParseConfig(const json::value& root) {
     JsonFields fields(root, "tokenizer_config.json");
+    if (absl::Status s = ParseAddedTokensDecoder(&fields); !s.ok()) return s;
+    if (absl::Status s = ParseSpecialTokens(root, &fields); !s.ok()) return s;
     for (auto [key, token] : {std::pair{"bos_token", &t_.bos_token_}, {"eos_token", &t_.eos_token_}}) {
       auto name = TokenOfConfig(root, key);
       if (!name.ok()) return name.status();
@@ -98,6 +101,27 @@ class TokenizerParser {
       if (t_.suffix_.empty() || t_.suffix_.back() != *id) t_.suffix_.push_back(*id);
     }
     return absl::OkStatus();
+  }
+
+  // Called last, when all tokens are known.
+  void Finish() {
+    bool strips = false;  // then one takes any number of spaces
+    size_t longest = 0;
+    for (const AddedToken& token : added_) {
+      longest = std::max(longest, token.content.size());
+      strips = strips || token.lstrip || token.rstrip;
+      t_.tokens_[token.id].special |= token.special;
+      if (token.normalized) {
+        const std::string content = t_.normalizer_.Apply(token.content);
+        t_.tokens_[token.id].bytes = BytesOf(content);  // decoded as it is found
+        t_.normalized_added_.Add(token, content);
+      } else {
+        t_.raw_added_.Add(token, token.content);
+      }
+    }
+    if (strips || t_.pre_tokenizer_->drops_text() || t_.bpe_->drops_bytes()) return;
+    for (const Tokenizer::Token& token : t_.tokens_) longest = std::max(longest, token.bytes.size());
+    t_.max_bytes_ = longest * t_.normalizer_.MaxShrink();
   }
 
  private:
@@ -162,34 +186,95 @@ class TokenizerParser {
     if (v.is_null()) return absl::OkStatus();
     if (!v.is_array()) return absl::InvalidArgumentError("tokenizer.json.added_tokens: must be a list");
     for (size_t i = 0; i < v.as_array().size(); ++i) {
-      JsonFields fields(v.as_array()[i], absl::StrCat("tokenizer.json.added_tokens[", i, "]"));
-      AddedToken token;
-      token.id = fields.Id("id");
-      token.content = fields.String("content");
-      token.special = fields.Bool("special", false);
-      token.lstrip = fields.Bool("lstrip", false);
-      token.rstrip = fields.Bool("rstrip", false);
-      token.single_word = fields.Bool("single_word", false);
-      token.normalized = fields.Bool("normalized", !token.special);
-      if (token.content.empty()) fields.Fail("content", "must not be empty");
-      longest_added_ = std::max(longest_added_, token.content.size());
-      added_strip_ = added_strip_ || token.lstrip || token.rstrip;  // then one takes any number of spaces
-      if (!fields.status().ok()) return fields.status();
-      if (const auto known = t_.IdOf(token.content)) {
-        token.id = *known;
-      } else if (absl::Status s = AddToken(token.content, token.id, "tokenizer.json.added_tokens"); !s.ok()) {
-        return s;
-      }
-      t_.tokens_[token.id].special |= token.special;
-      if (token.normalized) {
-        const std::string content = t_.normalizer_.Apply(token.content);
-        t_.tokens_[token.id].bytes = BytesOf(content);  // decoded as it is found
-        t_.normalized_added_.Add(token, content);
-      } else {
-        t_.raw_added_.Add(token, token.content);
-      }
+      const std::string where = absl::StrCat("tokenizer.json.added_tokens[", i, "]");
+      JsonFields fields(v.as_array()[i], where);
+      const int32_t id = fields.Id("id");
+      if (absl::Status s = ParseAddedToken(&fields, id, "tokenizer.json.added_tokens"); !s.ok()) return s;
     }
     return absl::OkStatus();
+  }
+
+  // {"32000": {"content": "<pad>", ...}}
+  absl::Status ParseAddedTokensDecoder(JsonFields* config) {
+    if (config->Find("added_tokens_decoder") == nullptr) return config->status();
+    const json::object* tokens = config->Object("added_tokens_decoder");
+    if (tokens == nullptr) return config->status();
+    for (const auto& [key, value] : *tokens) {
+      const std::string where = absl::StrCat("tokenizer_config.json.added_tokens_decoder.", std::string(key));
+      int32_t id = 0;
+      if (!absl::SimpleAtoi(absl::string_view(key.data(), key.size()), &id) || id < 0)
+        return absl::InvalidArgumentError(absl::StrCat(where, ": is no token id"));
+      JsonFields fields(value, where);
+      if (absl::Status s = ParseAddedToken(&fields, id, where.c_str()); !s.ok()) return s;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ParseAddedToken(JsonFields* fields, int32_t id, const char* where) {
+    AddedToken token;
+    token.id = id;
+    token.content = fields->String("content");
+    token.special = fields->Bool("special", false);
+    token.lstrip = fields->Bool("lstrip", false);
+    token.rstrip = fields->Bool("rstrip", false);
+    token.single_word = fields->Bool("single_word", false);
+    token.normalized = fields->Bool("normalized", !token.special);
+    if (token.content.empty()) fields->Fail("content", "must not be empty");
+    if (!fields->status().ok()) return fields->status();
+    return AddAdded(std::move(token), where);
+  }
+
+  // One that is there already keeps what tokenizer.json says of it, but becomes special when it is said to
+  // be.
+  absl::Status AddAdded(AddedToken token, const char* where) {
+    if (const auto known = t_.IdOf(token.content)) {
+      token.id = *known;
+    } else if (absl::Status s = AddToken(token.content, token.id, where); !s.ok()) {
+      return s;
+    }
+    const auto [it, is_new] = place_of_added_.emplace(token.content, added_.size());
+    if (is_new) {
+      added_.push_back(std::move(token));
+    } else {
+      added_[it->second].special |= token.special;
+    }
+    return absl::OkStatus();
+  }
+
+  // What has a name is special, also where it is only a word of the vocabulary. One that is not there is left
+  // out: the model knows no id for it.
+  absl::Status ParseSpecialTokens(const json::value& root, JsonFields* config) {
+    std::vector<std::string> names;
+    for (const char* key :
+         {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+      auto name = TokenOfConfig(root, key);
+      if (!name.ok()) return name.status();
+      names.push_back(*std::move(name));
+    }
+    for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+      const json::value* list = config->Find(key);
+      if (list == nullptr || !list->is_array()) continue;  // an object names tokens of other modalities
+      for (const json::value& item : list->as_array()) {
+        if (item.is_string()) {
+          names.push_back(Text(item));
+        } else {
+          JsonFields token(item, absl::StrCat("tokenizer_config.json.", key));
+          names.push_back(token.String("content"));
+          if (!token.status().ok()) return token.status();
+        }
+      }
+    }
+    for (const std::string& name : names) {
+      const auto id = t_.IdOf(name);
+      if (!id.has_value() || name.empty()) continue;
+      AddedToken token;
+      token.id = *id;
+      token.content = name;
+      token.special = true;
+      token.normalized = false;
+      if (absl::Status s = AddAdded(std::move(token), "tokenizer_config.json"); !s.ok()) return s;
+    }
+    return config->status();
   }
 
   static absl::Status ParseDecoder(const json::value& v, int depth) {
@@ -246,29 +331,28 @@ class TokenizerParser {
                 : absl::InvalidArgumentError("tokenizer.json.post_processor.single: has no Sequence");
   }
 
-  size_t MaxBytesOfToken() const {
-    if (added_strip_ || t_.pre_tokenizer_->drops_text() || t_.bpe_->drops_bytes()) return 0;
-    size_t longest = longest_added_;
-    for (const Tokenizer::Token& token : t_.tokens_) longest = std::max(longest, token.bytes.size());
-    return longest * t_.normalizer_.MaxShrink();
-  }
-
   Tokenizer& t_;
-  size_t longest_added_ = 0;
-  bool added_strip_ = false;
+  std::vector<AddedToken> added_;
+  absl::flat_hash_map<std::string, size_t> place_of_added_;  // content -> index
 };
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenizer_json,
                                                                std::string_view config_json) {
+  if (config_json.empty()) return Make(tokenizer_json, json::object());
+  auto config = ParseJsonFile(config_json, "tokenizer_config.json");
+  if (!config.ok()) return config.status();
+  return Make(tokenizer_json, *config);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Make(std::string_view tokenizer_json,
+                                                           const json::value& config) {
   auto root = ParseJsonFile(tokenizer_json, "tokenizer.json");
   if (!root.ok()) return root.status();
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   TokenizerParser parser(tokenizer.get());
   if (absl::Status parsed = parser.Parse(*root); !parsed.ok()) return parsed;
-  if (config_json.empty()) return tokenizer;
-  auto config = ParseJsonFile(config_json, "tokenizer_config.json");
-  if (!config.ok()) return config.status();
-  if (absl::Status parsed = parser.ParseConfig(*config); !parsed.ok()) return parsed;
+  if (absl::Status parsed = parser.ParseConfig(config); !parsed.ok()) return parsed;
+  parser.Finish();
   return tokenizer;
 }
 
@@ -276,9 +360,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& di
   auto text = ReadFile(dir + "/tokenizer.json");
   if (absl::IsNotFound(text.status())) return nullptr;
   if (!text.ok()) return text.status();
-  auto config = ReadOptionalFile(dir + "/tokenizer_config.json");
+  auto config = ReadTokenizerConfig(dir);
   if (!config.ok()) return config.status();
-  auto tokenizer = FromJson(*text, *config);
+  auto tokenizer = Make(*text, *config);
   if (!tokenizer.ok())
     return absl::InvalidArgumentError(absl::StrCat(dir, ": ", tokenizer.status().message()));
   return tokenizer;

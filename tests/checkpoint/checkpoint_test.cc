@@ -13,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "engine/engine.h"
 #include "server/checkpoint/config_json.h"
+#include "server/checkpoint/generation_config.h"
 
 namespace sessa {
 namespace {
@@ -106,6 +107,25 @@ TEST(SafetensorsTest, Malformed) {
     EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(file.status().message().find(expected), std::string::npos) << file.status();
     EXPECT_EQ(file.status().message().find("the-file"), 0u) << file.status();
+  }
+}
+
+TEST(GenerationConfigTest, IdsAndDefaults) {
+  const auto config = ParseGenerationConfig(
+      R"({"eos_token_id": [2, 7], "temperature": 1, "top_p": 0.9, "top_k": 20, "min_p": null, "do_sample": true,
+          "repetition_penalty": 1.05, "max_new_tokens": 2048, "transformers_version": "4.57.0"})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->eos_token_ids, (std::vector<int32_t>{2, 7}));
+  EXPECT_EQ(config->sampling.temperature, 1.0);
+  EXPECT_EQ(config->sampling.top_p, 0.9);
+  EXPECT_EQ(config->sampling.top_k, 20);
+  EXPECT_EQ(config->sampling.min_p, std::nullopt);
+  EXPECT_EQ(config->sampling.repetition_penalty, 1.05);
+  EXPECT_EQ(config->sampling.max_tokens, 2048);
+  EXPECT_EQ(ParseGenerationConfig(R"({"eos_token_id": 5})")->eos_token_ids, (std::vector<int32_t>{5}));
+  for (const char* bad : {"", "[]", R"({"eos_token_id": "5"})", R"({"eos_token_id": [5, null]})",
+                          R"({"top_k": 1.5})", R"({"temperature": "1"})", R"({"max_new_tokens": 0})"}) {
+    EXPECT_EQ(ParseGenerationConfig(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }
 }
 

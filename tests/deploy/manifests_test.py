@@ -77,7 +77,7 @@ class ManifestsTest(unittest.TestCase):
                 yield deployment, pod, container
 
     def test_the_server_knows_every_flag(self):
-        known = set(re.findall(r"^ *--(\w+) ", subprocess.run([BINARY, "--help"], capture_output=True, text=True).stdout,
+        known = set(re.findall(r"^  --(\w+)=", subprocess.run([BINARY, "--help"], capture_output=True, text=True).stdout,
                                re.M))
         self.assertIn("api_keys_file", known)
         entry, default = image()

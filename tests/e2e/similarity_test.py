@@ -3,6 +3,8 @@ that is the same again."""
 import json
 import unittest
 
+import grpc_client
+from grpc_client import pb
 from server_process import ServerProcess
 
 STORY = "Maya said that the {} key is in the barn.\nQuestion: Where is the {} key?\nAnswer:"
@@ -42,6 +44,20 @@ class SimilarityTest(unittest.TestCase):
         self.assertEqual(status, 200, drawn)
         self.assertEqual(self.ask([[1, 2, 3], [4]], n=2, max_tokens=2, seed=drawn["seed"])[2]["kl"], drawn["kl"])
 
+    def test_grpc_says_the_same(self):
+        texts = [STORY.format("red", "red"), "One day", "Once"]
+        channel, stub = grpc_client.connect(self.server)
+        self.addCleanup(channel.close)
+        reply = stub.Similarity(pb.SimilarityRequest(input=[pb.SimilarityText(text=text) for text in texts], n=4, max_tokens=4, seed=5))
+        _, _, answer = self.ask(texts, n=4, max_tokens=4, seed=5)
+        self.assertEqual([(p.first, p.second) for p in reply.pairs], [(0, 1), (0, 2), (1, 2)])
+        for pair in reply.pairs:
+            self.assertEqual(pair.distance.value, answer["distance"][pair.first][pair.second])
+            self.assertEqual(pair.distance.per_token_standard_error,
+                             answer["distance_per_token_standard_error"][pair.first][pair.second])
+            self.assertEqual(pair.kl_first_second.value, answer["kl"][pair.first][pair.second])
+            self.assertEqual(pair.kl_second_first.value, answer["kl"][pair.second][pair.first])
+
     def test_bad_requests_name_their_field(self):
         for texts, fields, param in (("one", {}, "input"), ([], {}, "input"), (["a", ""], {"add_special_tokens": False}, "input"),
                                      (["a", 1], {}, "input[1]"), (["a"] * 17, {}, "input"), (["a", "b"], {"n": 1}, "n"),
@@ -58,8 +74,8 @@ class SimilarityTest(unittest.TestCase):
         self.assertEqual((status, headers["X-Sessa-Ignored-Fields"]), (200, "temprature"))
         self.assertEqual(self.server.request("GET", "/v1/similarity")[0], 405)
         metrics = self.server.metrics()
-        ended = sum(value for name, value in metrics.items() if name.startswith("sessa_requests_total"))
-        self.assertEqual(metrics['sessa_requests_received_total{protocol="rest"}'], ended)
+        counted = lambda prefix: sum(value for name, value in metrics.items() if name.startswith(prefix + "{"))
+        self.assertEqual(counted("sessa_requests_received_total"), counted("sessa_requests_total"))
 
 
 if __name__ == "__main__":

@@ -170,5 +170,26 @@ TEST_F(RestLimitsTest, SlowReaderIsCancelled) {
   EXPECT_EQ(Outcomes(Outcome::kLength), 2);
 }
 
+// What cannot fit by its bytes is not tokenised: 93 ids of at most 11 bytes each are the most of 1024 bytes.
+TEST_F(RestLimitsTest, TokenizeByBytes) {
+  ServiceOptions options;
+  options.limits.max_answer_bytes = 1024;
+  Start(std::move(options));
+  Load();
+  const auto body = [](const std::string& text) {
+    return absl::StrCat(R"({"add_special_tokens": false, "prompt": ")", text, "\"}");
+  };
+  std::string fits;
+  for (int i = 0; i < 93; ++i) fits += "<|endoftext|>";  // the longest token
+  EXPECT_EQ(Post("/tokenize", body(fits)).status, 200);
+  const HttpReply refused = Post("/tokenize", body(fits + "x"));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.Error("code"), "answer_too_large");
+  EXPECT_NE(refused.Error("message").find("at least 94 tokens"), std::string::npos) << refused.body;
+  const HttpReply tokenised = Post("/tokenize", body(std::string(94, 'x')));  // short enough to be counted
+  EXPECT_EQ(tokenised.Error("code"), "answer_too_large");
+  EXPECT_EQ(tokenised.Error("message").find("at least"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace sessa

@@ -45,6 +45,7 @@ class SimilarityTest : public EngineFixture {
     engine_ = engine.get();
     ServedModel model;
     model.engine = std::make_shared<EngineAdapter>(std::move(engine));
+    model.defaults.temperature = 0;  // the checkpoint's: not the distribution that is asked about
     service_->SetModel(model);
   }
 

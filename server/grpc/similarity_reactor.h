@@ -1,0 +1,61 @@
+// One Similarity call: goes on with its Similarity whenever the engine has news, and replies at its end.
+// Keeps itself alive until gRPC's OnDone.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/monotonic.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/core/access_log.h"
+#include "server/core/byte_budget.h"
+#include "server/core/similarity.h"
+#include "server/grpc/wakeup_queue.h"
+#include "sessa/v1/generation.pb.h"
+
+namespace sessa {
+
+// INVALID_ARGUMENT for a text that is neither text nor token ids.
+absl::StatusOr<SimilarityRequest> FromProto(const sessa::v1::SimilarityRequest& message);
+
+class SimilarityReactor final : public grpc::ServerUnaryReactor,
+                                public Wakeable,
+                                public std::enable_shared_from_this<SimilarityReactor> {
+ public:
+  // `reply` lives until OnDone. `request_lease` is for what gRPC keeps of the request as long.
+  SimilarityReactor(sessa::v1::SimilarityReply* reply, AccessLogFormat access_log,
+                    ByteBudget::Lease request_lease)
+      : reply_(reply), access_log_(access_log), request_lease_(std::move(request_lease)) {}
+
+  // The handler returns, and Start or Reject come later, from another thread.
+  void Defer() { self_ = shared_from_this(); }
+  // Exactly one of these, once; Start after Defer, Reject also before the call's handler returns.
+  void Start(std::unique_ptr<Similarity> similarity, const std::shared_ptr<WakeupQueue>& wakeups);
+  void Reject(const absl::Status& error);
+  const std::atomic<bool>& gone() const { return gone_; }  // the client left
+
+  void OnWakeup() override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  sessa::v1::SimilarityReply* const reply_;
+  const AccessLogFormat access_log_;
+  const absl::Time start_ = MonotonicNow();
+  ByteBudget::Lease request_lease_;
+  std::shared_ptr<SimilarityReactor> self_;  // until OnDone
+  std::atomic<bool> gone_{false};
+
+  absl::Mutex mutex_;
+  std::unique_ptr<Similarity> similarity_ ABSL_GUARDED_BY(mutex_);  // null once ended
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;                   // Finish was called
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);                     // what with
+  Usage usage_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sessa
