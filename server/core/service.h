@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "flags/version.h"
 #include "server/core/access_log.h"
 #include "server/core/answer_bound.h"
 #include "server/core/api_keys.h"
@@ -48,7 +49,7 @@ struct ServiceOptions {
   Limits limits;
   ApiKeys api_keys;        // the first; Service::tenants takes others
   std::string model_name;  // of the metrics' label; that of the model which SetModel will bring
-  std::string version = "0.1.0";
+  std::string version = kVersion;
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
   AccessLogFormat access_log = AccessLogFormat::kOff;
