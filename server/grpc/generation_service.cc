@@ -12,6 +12,7 @@
 #include "server/grpc/convert.h"
 #include "server/grpc/similarity_reactor.h"
 #include "server/grpc/status.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 namespace {
@@ -278,7 +279,10 @@ grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerCo
   reply->set_num_pages((*model)->engine->Stats().num_pages);
   reply->set_tensor_parallel_size(options.tensor_parallel_size);
   reply->set_has_tokenizer((*model)->tokenizer != nullptr);
-  reply->set_has_chat_template((*model)->chat_template != nullptr);
+  if (const ChatTemplate* chat = (*model)->chat_template.get(); chat != nullptr) {
+    reply->set_has_chat_template(chat->status().ok());
+    reply->set_chat_template_error(std::string(chat->status().message()));
+  }
   return Reply(context, absl::OkStatus());
 }
 

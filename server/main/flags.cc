@@ -8,6 +8,8 @@ ABSL_FLAG(std::string, generation_config, "auto",
           "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
           "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
           "The tokens that it lets answers end with (eos_token_id) do so in any case");
+ABSL_FLAG(std::string, chat_template, "",
+          "file with the Jinja template of chats, in place of the checkpoint's own");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
@@ -110,7 +112,7 @@ const Program& Server() {
       "Sizes are bytes, or as 512MiB or 4GB; times are what the flag's name says, or as 250ms or 2m.\n",
       "SESSA_",
       {
-          {"Model", {"model", "generation_config", "served_model_name"}},
+          {"Model", {"model", "generation_config", "chat_template", "served_model_name"}},
           {"Addresses",
            {"host", "http_port", "grpc_port", "admin_host", "admin_port", "max_http_connections",
             "max_grpc_connections"}},

@@ -106,8 +106,12 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
       WithEndTokens((*checkpoint)->config(), generation->eos_token_ids, options.model_dir, tokenizer->get());
   if (!with_ends.ok()) return with_ends.status();
   const ModelConfig& config = *with_ends;
-  auto chat_template = ChatTemplate::Load(options.model_dir);
+  auto chat_template = ChatTemplate::Load(options.model_dir, options.chat_template);
   if (!chat_template.ok()) return chat_template.status();
+  if (*chat_template != nullptr && !(*chat_template)->status().ok()) {
+    progress.Say(absl::StrCat("warning: chats are refused, as their template cannot be read: ",
+                              (*chat_template)->status().message()));
+  }
 
   EngineOptions engine_options = options.engine;
   if (options.weight_dtype.has_value()) {

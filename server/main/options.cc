@@ -93,6 +93,7 @@ absl::Status ParseModel(const std::vector<std::string>& arguments, MainOptions* 
   if (generation_config != "auto" && generation_config != "none")
     return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
   options->sampling_defaults = generation_config == "auto";
+  options->chat_template = absl::GetFlag(FLAGS_chat_template);
   return absl::OkStatus();
 }
 

@@ -22,6 +22,7 @@ struct MainOptions {
 
   std::string model_dir;
   std::string served_model_name;  // empty: the model folder's name
+  std::string chat_template;      // a file; empty: the checkpoint's own
   bool sampling_defaults = true;  // those of generation_config.json are obeyed
   std::string host;
   int http_port = 0, grpc_port = 0;  // 0: the system picks

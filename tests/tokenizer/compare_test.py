@@ -1,4 +1,4 @@
-"""The tokenizer against Hugging Face's `tokenizers`, and chat templates against Jinja2: the same ids and the same text."""
+"""The tokenizer against Hugging Face's `tokenizers`: the same ids and the same text."""
 import json
 import os
 import pathlib
@@ -7,11 +7,9 @@ import subprocess
 import tempfile
 import unittest
 
-import jinja2.sandbox
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-import chat_templates
 import corpus
 
 TOOL = os.environ["SESSA_TOKENIZE"]
@@ -104,39 +102,6 @@ class TokenizerTest(unittest.TestCase):
                            normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])):
             with self.subTest(str(normalizer)):
                 self.check(self.train(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizer))
-
-
-class ChatTemplateTest(unittest.TestCase):
-    CHATS = [
-        [("user", "Hi")],
-        [("system", "Be brief."), ("user", " Hi there \n")],
-        [("user", "A"), ("assistant", "B "), ("user", "C")],
-        [("system", "S"), ("user", "A"), ("assistant", "<think>\nhm\n</think>\nB"), ("user", "C's \"q\" <|im_end|>"), ("assistant", "D")],
-        [("assistant", "out of turn")],
-        [("tool", "?"), ("user", "日本語\n\n")],
-    ]
-
-    def test_published_styles(self):
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-
-        def raise_exception(message):
-            raise jinja2.TemplateError(message)
-
-        environment.globals["raise_exception"] = raise_exception
-        for name, source in chat_templates.TEMPLATES.items():
-            with self.subTest(name), tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8", newline="") as file:
-                file.write(source)
-                file.flush()
-                inputs = [{"messages": [{"role": r, "content": c} for r, c in chat], "add_generation_prompt": generate,
-                           "bos_token": "<s>", "eos_token": "</s>"} for chat in self.CHATS for generate in (True, False)]
-                for values, answer in zip(inputs, run_tool(["--chat", file.name], inputs), strict=True):
-                    try:
-                        expected = environment.from_string(source).render(**values)
-                    except jinja2.TemplateError as error:
-                        self.assertIn("error", answer, values)
-                        self.assertIn(str(error), answer["error"])
-                        continue
-                    self.assertEqual(answer, expected, values)
 
 
 if __name__ == "__main__":
