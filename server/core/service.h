@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/engine.h"
+#include "flags/version.h"
 #include "server/core/answer_bound.h"
 #include "server/core/api_keys.h"
 #include "server/core/byte_budget.h"
@@ -22,7 +24,6 @@
 #include "server/core/metrics.h"
 #include "server/core/tenants.h"
 #include "server/core/text_pool.h"
-#include "engine/engine.h"
 #include "server/core/watchdog.h"
 
 namespace sessa {
@@ -46,7 +47,7 @@ struct ServiceOptions {
   Limits limits;
   ApiKeys api_keys;        // the first; Service::tenants takes others
   std::string model_name;  // of the metrics' label; that of the model which SetModel will bring
-  std::string version = "0.1.0";
+  std::string version = kVersion;
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
   bool access_log = false;

@@ -109,7 +109,6 @@ namespace sessa {
 const Program& Server() {
   static const auto* const program = new Program{
       "sessa-server",
-      "0.1.0",
       "sessa-server: serves a Sessa model over REST and gRPC.\n\n"
       "  sessa-server MODEL [flags]                    MODEL: a checkpoint folder\n"
       "  sessa-server --make_key=alice >> keys         a new API key\n\n"

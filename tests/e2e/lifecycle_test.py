@@ -3,6 +3,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import ssl
@@ -95,8 +96,9 @@ class LifecycleTest(unittest.TestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertLess(done.stdout.index("\nAddresses\n"), done.stdout.index("  --http_port=8000\n"))
             self.assertNotIn(str(ROOT), done.stdout)
+        version = re.search(r"VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text().split("project(")[1])[1]
         done = self.run_server("--version")
-        self.assertEqual((done.returncode, done.stdout), (0, "sessa-server 0.1.0\n"))
+        self.assertEqual((done.returncode, done.stdout), (0, f"sessa-server {version}\n"))
         done = self.run_server("x", SESSA_HTTP_PORT="tcp://10.0.0.1:80")
         self.assertIn("SESSA_HTTP_PORT: 'tcp://10.0.0.1:80'", done.stderr)
         server = ServerProcess(str(ROOT / "models" / "demo"), "--max_body_bytes=1MiB", "--drain_seconds=1m", model=None, env={
