@@ -111,7 +111,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   const int num_choices = static_cast<int>(std::clamp<int64_t>(
       request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
   absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
-  auto stream = std::make_shared<GenerateStream>(context, id, num_choices, service_->options().access_log,
+  auto stream = std::make_shared<GenerateStream>(context, id, num_choices, *service_,
                                                  lease.ok() ? *std::move(lease) : ByteBudget::Lease());
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
@@ -121,6 +121,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  stream->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   if (!lease.ok()) return reject(lease.status());
@@ -225,7 +226,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
                                                         pb::SimilarityReply* reply) {
   auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
   absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
-  auto call = std::make_shared<SimilarityReactor>(reply, service_->options().access_log,
+  auto call = std::make_shared<SimilarityReactor>(reply, CallLog(*context, "Similarity", "", *service_),
                                                   lease.ok() ? *std::move(lease) : ByteBudget::Lease());
   const auto reject = [&](const absl::Status& error) {
     ticket->Finish(error);
@@ -234,6 +235,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
   };
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  call->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   if (!lease.ok()) return reject(lease.status());

@@ -44,7 +44,13 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, tls_client_ca, "",
           "PEM certificates: clients of both ports must have one that these have signed");
-ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
+ABSL_FLAG(std::string, log_format, "text",
+          "text for people or json for machines, on stderr: every line has its time and level");
+ABSL_FLAG(std::string, log_level, "info", "the least that is logged: info, warning or error");
+ABSL_FLAG(std::string, access_log, "on",
+          "on or off: a line of level info for each generation request, with who asked, how it ended and "
+          "why, tokens and "
+          "times");
 ABSL_FLAG(
     sessa::FlagSeconds, settle_seconds, {0},
     "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
@@ -128,7 +134,7 @@ const Program& Server() {
           {"State cache",
            {"state_cache_bytes", "page_size", "max_model_len", "prefix_caching", "max_preemptions"}},
           {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms"}},
-          {"Log", {"access_log"}},
+          {"Log", {"log_format", "log_level", "access_log"}},
           {"The end (SIGTERM)", {"settle_seconds", "drain_seconds"}},
       }};
   return *program;

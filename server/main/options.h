@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
-#include "server/core/access_log.h"
 #include "server/core/limits.h"
+#include "server/core/log.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
 
@@ -31,7 +31,8 @@ struct MainOptions {
   ConnectionCaps max_connections;
   std::string api_keys_file;  // empty: no keys
   TlsFiles tls;               // cert and key or neither
-  AccessLogFormat access_log = AccessLogFormat::kOff;
+  LogOptions log;
+  bool access_log = true;
   absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
   EngineOptions engine;                            // but for the dtypes
