@@ -130,8 +130,8 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   auto chat_template = ChatTemplate::Load(options.model_dir, options.chat_template);
   if (!chat_template.ok()) return chat_template.status();
   if (*chat_template != nullptr && !(*chat_template)->status().ok()) {
-    progress.Say(absl::StrCat("warning: chats are refused, as their template cannot be read: ",
-                              (*chat_template)->status().message()));
+    Log(absl::StrCat("chats are refused, as their template cannot be read: ", (*chat_template)->status().message()),
+        LogLevel::kWarning);
   }
 
   auto engine = LoadEngine(options, config, **checkpoint, metrics);
