@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "flags/version.h"
 
 namespace sessa {
 namespace {
@@ -117,7 +118,7 @@ class Reader {
       return absl::OkStatus();
     }
     if (name == "version") {
-      line_.text = absl::StrCat(program_.name, " ", program_.version, "\n");
+      line_.text = absl::StrCat(program_.name, " ", kVersion, "\n");
       return absl::OkStatus();
     }
     absl::CommandLineFlag* flag = Find(name);

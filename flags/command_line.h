@@ -22,7 +22,6 @@ struct FlagGroup {
 
 struct Program {
   const char* name;
-  const char* version;
   const char* introduction;  // of --help: what it does, examples
   const char*
       environment;  // prefix of variables that stand for flags: "SESSA_" makes SESSA_HTTP_PORT --http_port

@@ -119,7 +119,6 @@ namespace sessa::loadtest {
 const Program& LoadTester() {
   static const auto* const program = new Program{
       "sessa-loadtest",
-      "0.1.0",
       "sessa-loadtest: sends load to a server of language models and tells how it behaved.\n\n"
       "  sessa-loadtest --url http://127.0.0.1:8000 --rate 4 --lengths 512,128 --duration_seconds 60\n"
       "  sessa-loadtest --url grpc://127.0.0.1:8001 --users 16 --mix chat --html report.html\n"

@@ -112,6 +112,9 @@ GenerationRequest Similarity::SamplingRequest() const {
   // Choice i draws with seed + i; the factor keeps neighbouring seeds from sharing samples.
   r.seed = *request_.seed * 0x9e3779b97f4a7c15u + static_cast<uint64_t>(num_sampled_);
   r.ignore_eos = request_.ignore_eos;
+  r.temperature = r.top_p = r.repetition_penalty = 1;
+  r.min_p = 0;
+  r.top_k = 0;
   return r;
 }
 

@@ -55,10 +55,10 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 }  // namespace
 
 GenerateStream::GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
-                               AccessLogFormat access_log, ByteBudget::Lease request_lease)
+                               const Service& service, ByteBudget::Lease request_lease)
     : context_(context),
       request_id_(std::move(request_id)),
-      access_log_(access_log),
+      log_(*context, "Generate", request_id_, service),
       request_lease_(std::move(request_lease)),
       finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
 
@@ -115,7 +115,7 @@ void GenerateStream::Watch(Clock::time_point now) {
   aborted_ = true;
   context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
   if (generation_ == nullptr) return;
-  usage_ = generation_->usage();
+  Remember(*generation_);
   generation = std::move(generation_);
   if (!writing_ && !finished_) End(given_up_);
 }
@@ -182,17 +182,19 @@ bool GenerateStream::Fill(GenerationEvent event) {
   return true;
 }
 
+void GenerateStream::Remember(const Generation& generation) {
+  usage_ = generation.usage();
+  times_ = generation.times();
+}
+
 void GenerateStream::OnDone() {
   std::unique_ptr<Generation> generation;
   {
     absl::MutexLock lock(&mutex_);
     done_ = true;
     generation = std::move(generation_);
-    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_,
-                           MonotonicNow() - start_};
-    record.usage = generation != nullptr ? generation->usage() : usage_;
-    if (!status_.ok()) record.error = Describe(status_).code;
-    WriteAccess(record, access_log_);
+    if (generation != nullptr) Remember(*generation);
+    log_.Write(status_, usage_, times_);
   }
   generation.reset();  // outside the lock: it may call into the engine
   if (on_done_) on_done_();

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,10 @@
 #include "engine/monotonic.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/core/access_log.h"
 #include "server/core/byte_budget.h"
 #include "server/core/generation.h"
+#include "server/core/service.h"
+#include "server/grpc/call_log.h"
 #include "server/grpc/wakeup_queue.h"
 #include "sessa/v1/generation.pb.h"
 
@@ -31,7 +33,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
   // `context` lives until OnDone. `request_lease` is for what gRPC keeps of the request as long.
   GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
-                 AccessLogFormat access_log, ByteBudget::Lease request_lease);
+                 const Service& service, ByteBudget::Lease request_lease);
+  // Whose call it is, for the access log. Before Defer, Start and Reject.
+  void SetTenant(const std::string& tenant) { log_.SetTenant(tenant); }
 
   // The handler returns, and Start or Reject come later, from another thread.
   void Defer() { self_ = shared_from_this(); }
@@ -58,14 +62,14 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
 
  private:
   void Pump();
+  void Remember(const Generation& generation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True when reply_ was filled; false when the stream was finished instead.
   bool Fill(GenerationEvent event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   grpc::CallbackServerContext* const context_;
   const std::string request_id_;
-  const AccessLogFormat access_log_;
-  const absl::Time start_ = MonotonicNow();
+  CallLog log_;  // written by OnDone
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 
@@ -77,7 +81,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);  // or Finish; while one of them is under way
   bool done_ ABSL_GUARDED_BY(mutex_) = false;              // OnDone: context_ is no more
   absl::Status given_up_ ABSL_GUARDED_BY(mutex_);          // by Watch, why
-  Usage usage_ ABSL_GUARDED_BY(mutex_);                    // of a generation that is gone
+  std::optional<Usage> usage_ ABSL_GUARDED_BY(mutex_);     // of a generation that is gone
+  GenerationTimes times_ ABSL_GUARDED_BY(mutex_);          // likewise
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -12,6 +12,7 @@
 #include "server/grpc/convert.h"
 #include "server/grpc/similarity_reactor.h"
 #include "server/grpc/status.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 namespace {
@@ -110,7 +111,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
   const int num_choices = static_cast<int>(std::clamp<int64_t>(
       request->sampling().has_n() ? request->sampling().n() : 1, 1, service_->limits().max_n));
   absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
-  auto stream = std::make_shared<GenerateStream>(context, id, num_choices, service_->options().access_log,
+  auto stream = std::make_shared<GenerateStream>(context, id, num_choices, *service_,
                                                  lease.ok() ? *std::move(lease) : ByteBudget::Lease());
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
@@ -120,6 +121,7 @@ grpc::ServerWriteReactor<pb::GenerateReply>* GenerationService::Generate(grpc::C
 
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  stream->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   if (!lease.ok()) return reject(lease.status());
@@ -224,7 +226,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
                                                         pb::SimilarityReply* reply) {
   auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
   absl::StatusOr<ByteBudget::Lease> lease = Charge(service_, *request);
-  auto call = std::make_shared<SimilarityReactor>(reply, service_->options().access_log,
+  auto call = std::make_shared<SimilarityReactor>(reply, CallLog(*context, "Similarity", "", *service_),
                                                   lease.ok() ? *std::move(lease) : ByteBudget::Lease());
   const auto reject = [&](const absl::Status& error) {
     ticket->Finish(error);
@@ -233,6 +235,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
   };
   const absl::StatusOr<std::string> tenant = Tenant(*context);
   if (!tenant.ok()) return reject(tenant.status());
+  call->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   if (!lease.ok()) return reject(lease.status());
@@ -278,7 +281,10 @@ grpc::ServerUnaryReactor* GenerationService::GetModelInfo(grpc::CallbackServerCo
   reply->set_num_pages((*model)->engine->Stats().num_pages);
   reply->set_tensor_parallel_size(options.tensor_parallel_size);
   reply->set_has_tokenizer((*model)->tokenizer != nullptr);
-  reply->set_has_chat_template((*model)->chat_template != nullptr);
+  if (const ChatTemplate* chat = (*model)->chat_template.get(); chat != nullptr) {
+    reply->set_has_chat_template(chat->status().ok());
+    reply->set_chat_template_error(std::string(chat->status().message()));
+  }
   return Reply(context, absl::OkStatus());
 }
 

@@ -3,20 +3,25 @@
 
     SESSA_ROOT=. SESSA_SERVER_BINARY=build/release/sessa-server build/venv/bin/python tests/attacks/listen.py [NAME...]
 
-Names: descriptors, idle, text, resets; none: all. Each attack starts a server of its own. A figure stands beside the
+Names: descriptors, idle, text, long, resets; none: all. Each attack starts a server of its own. A figure stands beside the
 limit that the server states for it.
 """
 import asyncio
 import json
+import multiprocessing
+import os
 import pathlib
 import resource
 import socket
 import sys
+import tempfile
 import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench" / "loadtesters"))
 import grpc_client  # noqa: E402
+import random_checkpoint  # noqa: E402
 from server_process import PROMPT, ServerProcess, wait_until  # noqa: E402
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -76,7 +81,7 @@ class Prober:
             failed = sum(status != 200 for status, _ in results)
             yield (f"probes on the {name}", "all answered, within the kubelet's default of 1 s",
                    f"{len(results)} asked, {failed} failed, p50 {1e3 * times[len(times) // 2]:.0f} ms, "
-                   f"p99 {1e3 * times[int(len(times) * 0.99)]:.0f} ms")
+                   f"p99 {1e3 * times[int(len(times) * 0.99)]:.0f} ms, longest {1e3 * times[-1]:.0f} ms")
 
 
 def grpc_serving(server):
@@ -172,44 +177,106 @@ def text(seconds=20):
         yield from prober.rows()
         yield "memory, before and at most", "", f"{before:.0f}, {rss_mb(server, 'VmHWM'):.0f} MB"
 
-        gaps, done = [], threading.Event()
-
-        def stream():
-            channel, stub = grpc_client.connect(server)
-            pb = grpc_client.pb
-            with channel:
-                while not done.is_set():
-                    last = None
-                    for reply in stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=500, ignore_eos=True))):
-                        now = time.monotonic()
-                        if last and reply.WhichOneof("event") == "delta":
-                            gaps.append(now - last)
-                        last = now
-                        if done.is_set():
-                            break
-
-        def summary():
-            ordered = sorted(gaps)
-            return f"p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms"
-
-        streams = [threading.Thread(target=stream) for _ in range(4)]
-        for thread in streams:
-            thread.start()
-        time.sleep(5)
-        alone = summary()
-        gaps.clear()
-        statuses = {}
-        prober = Prober(server)
-        asyncio.run(attack("/tokenize", json.dumps({"prompt": (PROMPT * 2000)[:200 << 10]}).encode(), 8, statuses))
-        beside = summary()
-        done.set()
-        for thread in streams:
-            thread.join()
+        with Streams(server) as streams:
+            alone = streams.summary(5)
+            statuses = {}
+            prober = Prober(server)
+            asyncio.run(attack("/tokenize", json.dumps({"prompt": (PROMPT * 2000)[:200 << 10]}).encode(), 8, statuses))
+            beside = streams.summary()
         yield "4 gRPC streams alone, between tokens", "", alone
         yield "beside 8 clients of `/tokenize`, 200 KB each", "", f"{beside}; answers {statuses}"
         yield from prober.rows()
     finally:
         server.stop()
+
+
+def long(seconds=10):
+    """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take some 10 ms."""
+    folder = tempfile.TemporaryDirectory()
+    model = pathlib.Path(folder.name)
+    random_checkpoint.make(model, 512, 8, max_len=32768)
+    size = (4 << 20) - 1000
+    digits, words = "7" * size, (PROMPT * 30000)[:size]
+    cut = {"max_tokens": 1, "truncate_prompt_tokens": 64}
+    ids = [7] * (size // 3)
+    nested = json.dumps({"prompt": "x", "max_tokens": 1, "x": [{"a": [1, "b"]}] * (size // 20)})
+    bodies = {"`/tokenize`, words": ("/tokenize", {"prompt": words}), "`/tokenize`, digits": ("/tokenize", {"prompt": digits}),
+              "prompts that are cut": ("/v1/completions", {"prompt": words, **cut}), "prompts that cannot fit": ("/v1/completions", {"prompt": digits}),
+              "token ids": ("/v1/completions", {"prompt": ids, **cut}), "JSON": ("/v1/completions", nested),
+              "chats": ("/v1/chat/completions", {"messages": [{"role": "user", "content": words}], **cut})}
+    server = ServerProcess("--max_queue_seconds=0", model=model)
+    try:
+        with Streams(server) as streams:
+            yield "4 gRPC streams alone, between tokens", "", streams.summary(seconds)
+            for name, (path, body) in bodies.items():
+                payload = (body if isinstance(body, str) else json.dumps(body)).encode()[: 4 << 20]
+                # A process of its own, and at low priority: what sending costs is not the server's doing.
+                with multiprocessing.Pool(1, os.nice, (19,)) as pool:
+                    pool.apply(os.getpid)  # it has started
+                    prober = Prober(server)
+                    streams.clear()
+                    statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds))
+                yield f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step", f"{streams.summary()}; answers {statuses}"
+                yield from prober.rows()
+    finally:
+        server.stop()
+        folder.cleanup()
+
+
+def post_from_four(where, path, payload, seconds):
+    statuses, until = {}, time.monotonic() + seconds
+
+    async def attack():
+        await asyncio.gather(*(keep_posting(where, path, payload, until, statuses) for _ in range(4)))
+
+    asyncio.run(attack())
+    return statuses
+
+
+class Streams:
+    """Four gRPC streams without end, and the gaps between their tokens."""
+
+    def __init__(self, server):
+        self.server, self.gaps, self.done = server, [], threading.Event()
+        self.threads = [threading.Thread(target=self.run) for _ in range(4)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self):
+        channel, stub = grpc_client.connect(self.server)
+        pb = grpc_client.pb
+        with channel:
+            while not self.done.is_set():
+                last = None
+                for reply in stub.Generate(pb.GenerateRequest(token_ids=pb.TokenIds(ids=[1, 2, 3]),
+                                                              sampling=pb.Sampling(max_tokens=500, ignore_eos=True))):
+                    now = time.monotonic()
+                    if last and reply.WhichOneof("event") == "delta":
+                        self.gaps.append(now - last)
+                    last = now
+                    if self.done.is_set():
+                        break
+
+    def clear(self):
+        self.gaps.clear()
+
+    def summary(self, seconds=0):
+        """Of so many seconds from now on, or since the last summary."""
+        if seconds:
+            self.clear()
+            time.sleep(seconds)
+        ordered = sorted(self.gaps)
+        self.clear()
+        return (f"p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms, "
+                f"longest {1e3 * ordered[-1]:.1f} ms")
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -264,10 +331,11 @@ def resets(count=100_000):
         server.stop()
 
 
-ATTACKS = {"descriptors": descriptors, "idle": idle, "text": text, "resets": resets}
+ATTACKS = {"descriptors": descriptors, "idle": idle, "text": text, "long": long, "resets": resets}
 
 
 def main():
+    multiprocessing.set_start_method("spawn")  # a fork would take gRPC's locks and not its threads
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
     print("| attack and what is looked at | limit | figure |\n|---|---|---|", flush=True)

@@ -8,6 +8,7 @@
 #include "absl/flags/reflection.h"
 #include "absl/strings/str_cat.h"
 #include "flags/units.h"
+#include "flags/version.h"
 #include "gmock/gmock.h"
 
 ABSL_FLAG(int32_t, http_port, 8000, "where it listens");
@@ -40,7 +41,6 @@ class CommandLineTest : public testing::Test {
   }
 
   const Program program_ = {"program",
-                            "1.2",
                             "program: does it.\n",
                             "TEST_PROGRAM_",
                             {{"Where", {"http_port"}}, {"What", {"caching", "name_of_it", "cache_bytes"}}}};
@@ -74,7 +74,7 @@ TEST_F(CommandLineTest, HelpIsByTopicAndSaysNothingOfFiles) {
     EXPECT_THAT(line->text, HasSubstr("--cache_bytes=1MiB\n"));
     EXPECT_THAT(line->text, Not(HasSubstr(".cc")));
   }
-  EXPECT_EQ(Read({"--version"})->text, "program 1.2\n");
+  EXPECT_EQ(Read({"--version"})->text, absl::StrCat("program ", kVersion, "\n"));
 }
 
 TEST_F(CommandLineTest, TheEnvironmentStandsBehindTheCommandLine) {

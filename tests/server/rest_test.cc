@@ -38,7 +38,7 @@ TEST_F(RestTest, ProbesTellThreeTruths) {
 }
 
 TEST_F(RestTest, ReportsBeforeAndAfterLoading) {
-  EXPECT_EQ(Call("GET", "/version").Json().at("version"), "0.1.0");
+  EXPECT_EQ(Call("GET", "/version").Json().at("version"), kVersion);
   EXPECT_EQ(Call("GET", "/v1/limits").Json().as_object().count("max_model_len"), 0u);
   EXPECT_EQ(Call("GET", "/v1/models").status, 503);
   EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("sessa_ready{model_name=\"\"} 0"));

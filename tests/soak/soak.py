@@ -148,20 +148,19 @@ def main():
             code = server.stop()
     if code != 0:
         raise AssertionError(f"the server ended with {code}")
-    for name in ("files", "threads"):
-        first, last = rounds[0][name], rounds[-1][name]
-        if last > first + 2:
-            raise AssertionError(f"{name}: {first} after the first round, {last} after the last")
-    third = max(1, len(rounds) // 3)  # rounds; the first one still fills caches
-    early, late = (max(r["mib"] for r in part) for part in (rounds[:third + 1], rounds[-third:]))
-    if late > early + GROWTH_MIB:
-        raise AssertionError(f"memory grows: {early:.0f} MiB in the first rounds, {late:.0f} in the last")
+    # Rounds; in the first ones caches fill, and gRPC's executor starts threads, up to two a core, when work piles up.
+    third = max(1, len(rounds) // 3)
+    early, late = ({name: max(r[name] for r in part) for name in ("mib", "files", "threads")}
+                   for part in (rounds[:third + 1], rounds[-third:]))
+    for name, growth in (("mib", GROWTH_MIB), ("files", 2), ("threads", 2)):
+        if late[name] > early[name] + growth:
+            raise AssertionError(f"{name}: {early[name]:.0f} in the first third of the rounds at most, {late[name]:.0f} in the last")
     seconds = time.monotonic() - begin
     print(f"\n| soaked | {seconds / 3600:.2f} h |\n|---|---|\n| requests | {rounds[-1]['received']:.0f}, each with one outcome: "
           + ", ".join(f"{name} {count:.0f}" for name, count in rounds[-1]["ended"].items() if count) + " |\n"
-          f"| tokens | {rounds[-1]['tokens']:.0f} |\n| resident memory, idle: first, last third of the rounds | {early:.0f}, {late:.0f} MiB |\n"
+          f"| tokens | {rounds[-1]['tokens']:.0f} |\n| resident memory, idle: first, last third of the rounds | {early['mib']:.0f}, {late['mib']:.0f} MiB |\n"
           f"| resident memory at most, while loaded | {watcher.peak_mib:.0f} MiB |\n"
-          f"| descriptors, threads, idle: first, last | {rounds[0]['files']:.0f}, {rounds[-1]['files']:.0f}; {rounds[0]['threads']}, {rounds[-1]['threads']} |\n"
+          f"| descriptors, threads, idle: first, last third at most | {early['files']:.0f}, {late['files']:.0f}; {early['threads']}, {late['threads']} |\n"
           f"| probes (`/livez` and `/metrics`), slowest pair | {watcher.probes}, {1e3 * watcher.slowest:.0f} ms |")
 
 

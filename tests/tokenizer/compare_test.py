@@ -1,4 +1,4 @@
-"""The tokenizer against Hugging Face's `tokenizers`, and chat templates against Jinja2: the same ids and the same text."""
+"""The tokenizer against Hugging Face's `tokenizers`: the same ids and the same text."""
 import json
 import os
 import pathlib
@@ -7,11 +7,9 @@ import subprocess
 import tempfile
 import unittest
 
-import jinja2.sandbox
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-import chat_templates
 import corpus
 import published
 
@@ -60,11 +58,9 @@ class TokenizerTest(unittest.TestCase):
             self.assertEqual(answer["decoded"], reference.decode([i for i in sequence if 0 <= i < 1024], skip_special_tokens=False))
 
     def test_published(self):
-        try:
-            folders = published.folders()
-        except (OSError, subprocess.SubprocessError) as error:
-            self.skipTest(f"the published tokenizers are not here and cannot be had: {error}")
-        self.assertGreater(len(folders), 25)
+        folders = published.folders()
+        if not folders:
+            self.skipTest("no published tokenizers: tests/tokenizer/published.py makes them, ./dev setup calls it")
         for folder in folders:
             with self.subTest(folder.name):
                 self.compare(folder, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), texts=corpus.hostile(120))
@@ -149,39 +145,6 @@ class TokenizerTest(unittest.TestCase):
         inside = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
         inside.pre_tokenizer, inside.decoder = pre_tokenizers.WhitespaceSplit(), decoders.WordPiece(prefix="##", cleanup=False)
         self.check(self.train(inside, trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=self.SPECIAL, continuing_subword_prefix="##", limit_alphabet=60)))
-
-
-class ChatTemplateTest(unittest.TestCase):
-    CHATS = [
-        [("user", "Hi")],
-        [("system", "Be brief."), ("user", " Hi there \n")],
-        [("user", "A"), ("assistant", "B "), ("user", "C")],
-        [("system", "S"), ("user", "A"), ("assistant", "<think>\nhm\n</think>\nB"), ("user", "C's \"q\" <|im_end|>"), ("assistant", "D")],
-        [("assistant", "out of turn")],
-        [("tool", "?"), ("user", "日本語\n\n")],
-    ]
-
-    def test_published_styles(self):
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-
-        def raise_exception(message):
-            raise jinja2.TemplateError(message)
-
-        environment.globals["raise_exception"] = raise_exception
-        for name, source in chat_templates.TEMPLATES.items():
-            with self.subTest(name), tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8", newline="") as file:
-                file.write(source)
-                file.flush()
-                inputs = [{"messages": [{"role": r, "content": c} for r, c in chat], "add_generation_prompt": generate,
-                           "bos_token": "<s>", "eos_token": "</s>"} for chat in self.CHATS for generate in (True, False)]
-                for values, answer in zip(inputs, run_tool(["--chat", file.name], inputs), strict=True):
-                    try:
-                        expected = environment.from_string(source).render(**values)
-                    except jinja2.TemplateError as error:
-                        self.assertIn("error", answer, values)
-                        self.assertIn(str(error), answer["error"])
-                        continue
-                    self.assertEqual(answer, expected, values)
 
 
 if __name__ == "__main__":
