@@ -17,11 +17,11 @@ namespace {
 
 namespace json = boost::json;
 
-// Hugging Face's library has the tables of Unicode 11: characters that are newer have no other form.
+// Hugging Face's library has the tables of Unicode 9: characters that are newer have no other form.
 std::string Normalize(const icu::Normalizer2* form, UErrorCode error, std::string_view text) {
   static const auto* known = [] {
     UErrorCode ignored = U_ZERO_ERROR;
-    auto* set = new icu::UnicodeSet("[:age=11.0:]", ignored);
+    auto* set = new icu::UnicodeSet("[:age=9.0:]", ignored);
     set->freeze();
     return set;
   }();

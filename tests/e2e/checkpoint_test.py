@@ -7,6 +7,8 @@ import tempfile
 import threading
 import unittest
 
+import grpc
+
 import grpc_client
 from grpc_client import pb
 from server_process import ROOT, ServerProcess
@@ -123,6 +125,10 @@ class CheckpointTest(unittest.TestCase):
         self.assertEqual([status for status, _, _ in answers], [400] * 4)
         for _, _, text in answers:
             self.assertIn(f"the prompt has at least {-(-4000000 // 13)}", text)
+        channel, stub = grpc_client.connect(server)
+        with contextlib.closing(channel), self.assertRaises(grpc.RpcError) as refused:
+            list(stub.Generate(pb.GenerateRequest(text="7" * 4000000, sampling=pb.Sampling(max_tokens=1))))
+        self.assertIn(f"the prompt has at least {-(-4000000 // 13)}", refused.exception.details())
 
 
 if __name__ == "__main__":

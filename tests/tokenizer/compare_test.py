@@ -5,6 +5,7 @@ import pathlib
 import random
 import subprocess
 import tempfile
+import unicodedata
 import unittest
 
 import tokenizers
@@ -12,6 +13,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 import corpus
 import published
+import unicode_tables
 
 TOOL = os.environ["SESSA_TOKENIZE"]
 def run_tool(arguments, values):
@@ -64,6 +66,36 @@ class TokenizerTest(unittest.TestCase):
         for folder in folders:
             with self.subTest(folder.name):
                 self.compare(folder, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), texts=corpus.hostile(120))
+
+    def test_unicode_tables(self):
+        if unicodedata.unidata_version != unicode_tables.UNICODE:
+            self.skipTest(f"this Python has Unicode {unicodedata.unidata_version}")
+        self.assertEqual(unicode_tables.source(), unicode_tables.FILE.read_text(encoding="utf-8"), "unicode_tables.py makes them anew")
+
+    def test_every_character(self):
+        """All of Unicode, through expressions that drop some of it and through normalizers."""
+        texts = ["".join(unicode_tables.ALL[i:i + 2000]) for i in range(0, len(unicode_tables.ALL), 2000)]
+        t = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+        t.decoder = decoders.ByteLevel()
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+        def check():
+            with tempfile.TemporaryDirectory() as folder:
+                t.save(str(pathlib.Path(folder) / "tokenizer.json"))
+                answers = [answer["decoded"] for answer in run_tool([folder], texts)]
+            expected = t.decode_batch([e.ids for e in t.encode_batch_fast(texts)], skip_special_tokens=False)
+            for text, answer, wanted in zip(texts, answers, expected, strict=True):
+                self.assertEqual(answer, wanted, f"from U+{ord(text[0]):04X}")
+
+        for pattern in (r"\p{Lu}|\p{N}|\p{P}", r"\p{Ll}|\p{M}|\p{S}", r"\w", r"\s|\p{Lo}|\p{Lm}", r"\p{Han}|\p{C}"):
+            with self.subTest(pattern):
+                t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "removed"), bytes_])
+                check()
+        t.pre_tokenizer = bytes_
+        for normalizer in (normalizers.NFC(), normalizers.NFKD(), normalizers.BertNormalizer(), normalizers.StripAccents()):
+            with self.subTest(str(normalizer)):
+                t.normalizer = normalizer
+                check()
 
     ADDED = [AddedToken("<tool>", lstrip=True), AddedToken("[INST]", rstrip=True), AddedToken("Hello", single_word=True),
              AddedToken("世界", normalized=False), AddedToken("naïve")]

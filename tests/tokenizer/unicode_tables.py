@@ -1,16 +1,16 @@
 """Writes server/tokenizer/unicode_tables.inc: what kinds of characters Hugging Face's `tokenizers` knows (tests/requirements.txt
 says which version). Its parts have tables of several versions of Unicode, older and newer than ICU's and PCRE2's; asked here is
-the package itself. Prints the file with --print, and compares it with the tree's with --check."""
+the package itself. compare_test.py holds the file against the package."""
 import itertools
 import pathlib
-import sys
 import unicodedata
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+UNICODE = "14.0.0"
 FILE = pathlib.Path(__file__).resolve().parents[2] / "server" / "tokenizer" / "unicode_tables.inc"
-# But the surrogates and the private planes.
-ALL = [chr(c) for c in range(1, 0xF0000) if not 0xD800 <= c < 0xE000]
+# But the surrogates, the private planes and those where nothing is assigned.
+ALL = [chr(c) for c in (*range(1, 0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xF0000))]
 
 
 def dropped(normalizer):
@@ -52,7 +52,7 @@ def table(name, comment, rows, columns):
 def new_characters():
     """(first, last, stand-in): characters that are newer than Unicode 14, as Debian 12's PCRE2 knows it, and an older one that
     expressions see in the same way: of the same category, as many bytes, an ideograph or none, a letter or none."""
-    assert unicodedata.unidata_version == "14.0.0", "needs a Python with Unicode 14 (3.11, 3.12 has 15)"
+    assert unicodedata.unidata_version == UNICODE, "needs a Python with Unicode 14, as 3.11 is"
     kinds = ["Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Cf"]
     han = cut_at(pre_tokenizers.Split(Regex(r"\p{Han}"), "removed"))
     letters = cut_at(pre_tokenizers.Split(Regex("[[:alpha:]]"), "removed"))
@@ -100,10 +100,4 @@ def source():
 
 
 if __name__ == "__main__":
-    text = source()
-    if "--print" in sys.argv:
-        print(text, end="")
-    elif "--check" in sys.argv:
-        sys.exit(text != FILE.read_text(encoding="utf-8"))
-    else:
-        FILE.write_text(text, encoding="utf-8")
+    FILE.write_text(source(), encoding="utf-8")
