@@ -58,11 +58,9 @@ class TokenizerTest(unittest.TestCase):
             self.assertEqual(answer["decoded"], reference.decode([i for i in sequence if 0 <= i < 1024], skip_special_tokens=False))
 
     def test_published(self):
-        try:
-            folders = published.folders()
-        except (OSError, subprocess.SubprocessError) as error:
-            self.skipTest(f"the published tokenizers are not here and cannot be had: {error}")
-        self.assertGreater(len(folders), 25)
+        folders = published.folders()
+        if not folders:
+            self.skipTest("no published tokenizers: tests/tokenizer/published.py makes them, ./dev setup calls it")
         for folder in folders:
             with self.subTest(folder.name):
                 self.compare(folder, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), texts=corpus.hostile(120))

