@@ -35,8 +35,8 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
     if (model_->tokenizer != nullptr) {
-      choice.detokenizer =
-          std::make_unique<Detokenizer>(model_->tokenizer.get(), request_.skip_special_tokens);
+      choice.detokenizer = std::make_unique<Detokenizer>(model_->tokenizer.get(),
+                                                         request_.skip_special_tokens, /*at_start=*/false);
     }
     choice.stops = std::make_unique<StopMatcher>(request_.stop, request_.include_stop_str_in_output);
   }

