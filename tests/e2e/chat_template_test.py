@@ -48,7 +48,7 @@ class ChatTemplateTest(unittest.TestCase):
         model = json.loads(server.request("GET", "/v1/models")[2])["data"][0]
         self.assertFalse(model["has_chat_template"])
         self.assertIn("line 2", model["chat_template_error"])
-        self.assertIn("warning: chats are refused", server.stderr())
+        self.assertIn("warning chats are refused", server.stderr())
         channel, client = grpc_client.connect(server)
         with channel:
             info = client.GetModelInfo(pb.GetModelInfoRequest())
