@@ -231,7 +231,7 @@ class Workers::Impl {
   Sampler sampler_;
   int num_pages_ = 0;
   int64_t state_cache_bytes_ = 0;
-  // Of the plan in execution.
+  // The plan in execution has these rows and tokens.
   std::vector<int32_t> logit_rows_;
   std::vector<SampleRow> sample_rows_;  // of the rows that are sampled
   std::vector<SampleEdit> edits_;

@@ -158,7 +158,7 @@ class Reader {
         where, ": '", value, "' is ", why == std::string::npos ? "no value of it" : error.substr(why + 2)));
   }
 
-  // Of this program: the registry also has those of the libraries.
+  // This program's flag of that name: the registry also has those of the libraries.
   absl::CommandLineFlag* Find(absl::string_view name) const {
     for (const FlagGroup& group : program_.groups) {
       if (std::find(group.flags.begin(), group.flags.end(), name) != group.flags.end())

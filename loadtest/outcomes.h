@@ -7,12 +7,12 @@
 
 namespace sessa::loadtest {
 
-// Of an HTTP status other than 200.
+// The outcome that an HTTP status other than 200 stands for.
 Outcome OutcomeOfHttpStatus(int status);
-// Of a gRPC status other than OK. `answered`: a message had come before it.
+// The outcome of a gRPC status other than OK. `answered`: a message had come before it.
 Outcome OutcomeOfGrpcStatus(int code, bool answered);
-// Of an error object inside an SSE stream; `code` is its "code" as text (a number or a word), `type` its
-// "type".
+// The outcome of an error object inside an SSE stream; `code` is its "code" as text (a number or a word),
+// `type` its "type".
 Outcome OutcomeOfStreamError(const std::string& code, const std::string& type);
 
 // When the tokens of events were guessed (an event without ids counts as one) and the server says in the end

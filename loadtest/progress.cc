@@ -94,7 +94,7 @@ std::string Progress::Line(int width) const {
   const double seconds = now.now - first.now;
   const bool has_end = now.planned > 0 || now.end > 0;
 
-  // By importance: what does not fit is left out from the end.
+  // The parts stand by importance: what does not fit is left out from the end.
   std::vector<std::string> parts;
   if (!label_.empty()) parts.push_back(label_);
   if (options_.is_terminal && has_end) {

@@ -70,7 +70,7 @@ void SetRates(const Requests& requests, const Window& window, const Slo& slo, Gr
   SetConcurrency(requests, window, group);
 }
 
-// Of the requests scheduled in the window.
+// Sums and shares over the requests scheduled in the window.
 void SetTotals(const Requests& requests, const Slo& slo, GroupSummary& group) {
   int64_t good = 0, events = 0, multi_token_events = 0, told_cached = 0;
   for (const RequestRecord* request : requests) {

@@ -14,7 +14,7 @@ namespace sessa::loadtest {
 std::string FigureText(double value, Unit unit);
 // "8 req/s" or "16 users".
 std::string LoadText(const Run& run);
-// Of all the runs together: what they are called, or what they swept over where each has a name of its own.
+// The title of all the runs together: their own, or what they swept over where each has a name of its own.
 std::string ReportTitle(const std::vector<RunReport>& runs);
 // Seconds as milliseconds without the unit, with as many decimals as suit a row whose largest value is
 // `largest`.

@@ -25,7 +25,8 @@ struct TraceOptions {
   int64_t max_requests = 0;   // 0: all
 };
 
-// By time. INVALID_ARGUMENT names the line that is wrong, and why; a trace without a request is wrong too.
+// The entries of a trace by time. INVALID_ARGUMENT names the line that is wrong, and why; a trace without a
+// request is wrong too.
 absl::StatusOr<std::vector<TraceEntry>> ReadTrace(std::istream* lines, const TraceOptions& options);
 
 // Lengths and blocks times `factor`: what an entry shares with another stays shared. The block of

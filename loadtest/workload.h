@@ -39,8 +39,8 @@ struct WorkloadOptions {
   double cancel_share = 0;  // of requests, each cancelled after a random number of its tokens
   std::vector<Tenant> tenants;
   uint64_t seed = 0;
-  // Of several runs with one seed: lengths and order are the same, tokens are not, or a later run would find
-  // the prompts of an earlier one in the server's prefix cache.
+  // Runs with one seed differ by this number: lengths and order are the same, tokens are not, or a later run
+  // would find the prompts of an earlier one in the server's prefix cache.
   int run = 0;
 };
 

@@ -414,7 +414,7 @@ class CpuBackend final : public Backend {
     return queries_;
   }
 
-  // Of each block in its wave.
+  // The first row of each block in its wave.
   absl::Span<const int> FirstRows(absl::Span<const RowSpan> blocks) {
     first_rows_.clear();
     int rows = 0;
@@ -435,7 +435,7 @@ class CpuBackend final : public Backend {
   std::vector<std::vector<cpu::Bf16Pair>> thread_pairs_;
   std::vector<float> packed_;
   std::vector<cpu::Bf16Pair> pairs_;
-  // Of one operation; here so that a step allocates nothing.
+  // One operation uses these; they are here so that a step allocates nothing.
   std::vector<Query> queries_;
   std::vector<PackItem> pack_items_;
   std::vector<AttendItem> attend_items_;

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/checkpoint/config_json.h"
+#include "server/file/json_file.h"
 #include "server/file/read_file.h"
 
 namespace sessa {
@@ -72,10 +73,9 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
   const auto error = [&](auto... what) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", what...));
   };
-  json::error_code ec;
-  const json::value root = json::parse(*text, ec);
-  if (ec) return error("not JSON: ", ec.message());
-  const json::value* map = root.is_object() ? root.get_object().if_contains("weight_map") : nullptr;
+  auto root = ParseJsonText(*text, path);
+  if (!root.ok()) return root.status();
+  const json::value* map = root->is_object() ? root->get_object().if_contains("weight_map") : nullptr;
   if (map == nullptr || !map->is_object()) return error("weight_map is missing or not an object");
   std::map<std::string, std::string> shards;
   for (const auto& [key, value] : map->get_object()) {

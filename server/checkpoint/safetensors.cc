@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "server/file/json_file.h"
 #include "server/file/read_file.h"
 
 namespace sessa {
@@ -128,14 +129,13 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Parse(std::str
     return error("header length ", header_bytes, " is beyond the end of the file");
   const uint64_t data_begin = kLengthBytes + header_bytes, data_bytes = file_bytes - data_begin;
 
-  json::error_code ec;
-  const json::value header = json::parse({head.data() + kLengthBytes, header_bytes}, ec);
-  if (ec) return error("header is not JSON: ", ec.message());
-  if (!header.is_object()) return error("header is not a JSON object");
+  const auto header = ParseJsonText({head.data() + kLengthBytes, header_bytes}, "");
+  if (!header.ok()) return error("header is ", header.status().message());
+  if (!header->is_object()) return error("header is not a JSON object");
 
   std::unique_ptr<SafetensorsFile> file(new SafetensorsFile);
   std::vector<std::pair<uint64_t, absl::string_view>> order;  // (first byte, name)
-  for (const auto& [key, value] : header.get_object()) {
+  for (const auto& [key, value] : header->get_object()) {
     const absl::string_view tensor = View(key);
     if (tensor == "__metadata__") continue;
     auto view = ParseEntry(value, data_begin, data_bytes);

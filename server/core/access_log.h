@@ -31,7 +31,7 @@ struct AccessRecord {
 
 // One line, without its break.
 std::string FormatAccess(const AccessRecord& record, LogFormat format);
-// Of level error when the server itself is to blame (500, INTERNAL), else info.
+// The line has the level error when the server itself is to blame (500, INTERNAL), else info.
 void WriteAccess(const AccessRecord& record);
 
 }  // namespace sessa

@@ -28,7 +28,7 @@ class AnswerBound {
   absl::Status Check(const GenerationRequest& request, absl::Span<const std::vector<int32_t>> prompts,
                      absl::Span<Request> requests, int64_t max_bytes) const;
 
-  // Of a text of these tokens, as the inside of a JSON string.
+  // The most bytes of a text of these tokens, as the inside of a JSON string.
   int64_t TextBytes(absl::Span<const int32_t> ids) const;
 
   // What the raw log-probabilities of the prompts take in memory, in the engine and while they wait here.

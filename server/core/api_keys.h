@@ -44,7 +44,7 @@ class ApiKeys {
   int num_plain_keys() const { return num_plain_keys_; }
   // The tenant of an Authorization header ("Bearer KEY"), or UNAUTHENTICATED.
   absl::StatusOr<std::string> Tenant(absl::string_view authorization) const;
-  // By tenant; those of a tenant that the file does not name are the defaults.
+  // The limits by tenant; a tenant that the file does not name has the defaults.
   const std::map<std::string, TenantLimits>& tenants() const { return tenants_; }
   TenantLimits Limits(const std::string& tenant) const;
 

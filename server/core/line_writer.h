@@ -27,7 +27,7 @@ class LineWriter {
 
   // A line break is added; those inside become spaces. Never blocks on the descriptor, and allocates nothing.
   void Write(absl::string_view line);
-  // For a terminal: what the next line, of either kind, takes the place of. At most kMaxTransientBytes; one
+  // The next line, of either kind, takes the place of this one on a terminal. At most kMaxTransientBytes; one
   // that waits still is replaced.
   void WriteTransient(absl::string_view line);
   // Waits until all is written or dropped; false when that takes longer.

@@ -42,7 +42,7 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 // The log's last lines may take so long; its reader may have stopped reading.
 constexpr absl::Duration kLogFlush = absl::Seconds(1);
 
-// Of probes and scrapers; descriptors are kept for them (FitConnections).
+// Probes and scrapers may hold so many; descriptors are kept for them (FitConnections).
 constexpr int kMaxAdminConnections = 64;
 
 [[noreturn]] void Exit(int code) {
@@ -180,7 +180,7 @@ void Announce(const MainOptions& options, const Servers& servers, const ServedMo
   out.Flush(kLogFlush);
 }
 
-// From the first signal on: settles, drains and closes. Does not return when the engine hangs.
+// What the first signal begins: settling, draining, closing. Does not return when the engine hangs.
 void End(const MainOptions& options, Servers* servers, Service* service, Events* events) {
   service->BeginSettle();
   servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due

@@ -4,8 +4,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/files.h"
-#include "server/tokenizer/json_fields.h"
 
 namespace sessa {
 namespace {

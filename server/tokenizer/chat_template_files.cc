@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
+#include "server/file/json_file.h"
 #include "server/tokenizer/files.h"
-#include "server/tokenizer/json_fields.h"
 
 namespace sessa {
 namespace {
@@ -34,7 +35,7 @@ absl::Status ReadFolder(const std::string& folder, std::vector<ChatTemplateText>
 absl::Status ReadConfig(const std::string& path, std::vector<ChatTemplateText>* out) {
   auto text = ReadOptionalFile(path);
   if (!text.ok() || text->empty()) return text.status();
-  auto config = ParseJsonFile(*text, path);
+  auto config = ParseJsonText(*text, path);
   if (!config.ok()) return config.status();
   JsonFields fields(*config, path);
   const json::value* source = fields.Find("chat_template");

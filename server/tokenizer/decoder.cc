@@ -5,8 +5,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/byte_level.h"
-#include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/utf8.h"
 
 namespace sessa {

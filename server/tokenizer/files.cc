@@ -1,11 +1,10 @@
 #include "server/tokenizer/files.h"
 
-#include <boost/json/parse.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/file/read_file.h"
-#include "server/tokenizer/json_fields.h"
+#include "server/file/json_fields.h"
+#include "server/file/json_file.h"
 
 namespace sessa {
 namespace {
@@ -17,27 +16,13 @@ absl::StatusOr<json::value> ReadOptionalObject(const std::string& path) {
   auto text = ReadOptionalFile(path);
   if (!text.ok()) return text.status();
   if (text->empty()) return json::value(json::object());
-  auto value = ParseJsonFile(*text, path);
+  auto value = ParseJsonText(*text, path);
   if (value.ok() && !value->is_object())
     return absl::InvalidArgumentError(absl::StrCat(path, ": must be an object"));
   return value;
 }
 
 }  // namespace
-
-absl::StatusOr<std::string> ReadOptionalFile(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadFile(path);
-  if (absl::IsNotFound(text.status())) return "";
-  if (text.ok() && text->empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": is empty"));
-  return text;
-}
-
-absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const std::string& name) {
-  boost::system::error_code error;
-  boost::json::value value = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
-  if (error) return absl::InvalidArgumentError(absl::StrCat(name, ": ", error.message()));
-  return value;
-}
 
 absl::StatusOr<json::value> ReadTokenizerConfig(const std::string& dir) {
   auto config = ReadOptionalObject(dir + "/tokenizer_config.json");

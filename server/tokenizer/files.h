@@ -1,3 +1,4 @@
+// A tokenizer folder's configuration beside tokenizer.json, from the files of today and of old.
 #pragma once
 
 #include <boost/json/value.hpp>
@@ -6,13 +7,6 @@
 #include "absl/status/statusor.h"
 
 namespace sessa {
-
-// A file that may be left out: empty when there is none of that name. One that is there and holds nothing, as
-// a download that broke off leaves it, is an error. Errors name it.
-absl::StatusOr<std::string> ReadOptionalFile(const std::string& path);
-
-// INVALID_ARGUMENT, naming `name`, when it is no JSON.
-absl::StatusOr<boost::json::value> ParseJsonFile(std::string_view text, const std::string& name);
 
 // DIR/tokenizer_config.json, an empty object without it. In a folder that was saved before there was
 // added_tokens_decoder in it, what special_tokens_map.json says replaces its keys, and added_tokens.json

@@ -6,8 +6,8 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/bpe.h"
-#include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/unigram.h"
 #include "server/tokenizer/word_piece.h"
 

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/byte_level.h"
 #include "server/tokenizer/characters.h"
-#include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/utf8.h"
 
 namespace sessa {

@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/byte_level.h"
 #include "server/tokenizer/characters.h"
-#include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/utf8.h"
 
 namespace sessa {

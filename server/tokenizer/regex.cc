@@ -4,8 +4,8 @@
 #include <pcre2.h>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
 #include "server/tokenizer/characters.h"
-#include "server/tokenizer/json_fields.h"
 
 namespace sessa {
 namespace {

@@ -6,10 +6,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
+#include "server/file/json_file.h"
 #include "server/file/read_file.h"
 #include "server/tokenizer/added_tokens_json.h"
 #include "server/tokenizer/files.h"
-#include "server/tokenizer/json_fields.h"
 #include "server/tokenizer/model_json.h"
 #include "server/tokenizer/post_processor.h"
 #include "server/tokenizer/tokenizer.h"
@@ -180,14 +181,14 @@ class TokenizerParser {
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenizer_json,
                                                                std::string_view config_json) {
   if (config_json.empty()) return Make(tokenizer_json, json::object());
-  auto config = ParseJsonFile(config_json, "tokenizer_config.json");
+  auto config = ParseJsonText(config_json, "tokenizer_config.json");
   if (!config.ok()) return config.status();
   return Make(tokenizer_json, *config);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Make(std::string_view tokenizer_json,
                                                            const json::value& config) {
-  auto root = ParseJsonFile(tokenizer_json, "tokenizer.json");
+  auto root = ParseJsonText(tokenizer_json, "tokenizer.json");
   if (!root.ok()) return root.status();
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   if (absl::Status parsed = TokenizerParser(tokenizer.get()).Parse(*root, config); !parsed.ok())

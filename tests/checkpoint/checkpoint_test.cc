@@ -134,7 +134,7 @@ TEST(ConfigJsonTest, EveryKeyIsJudged) {
   EXPECT_EQ(ParseConfigJson(kConfig)->eos_token_ids, (std::vector<int32_t>{0, 1}));
   const std::tuple<const char*, const char*, const char*> cases[] = {
       {"\"sessa\"", "\"llama\"", "model_type"},
-      {"\"vocab_size\": 8, ", "", "vocab_size is missing"},
+      {"\"vocab_size\": 8, ", "", "vocab_size: is missing"},
       {"\"vocab_size\": 8", "\"vocab_size\": 0", "vocab_size"},
       {"\"vocab_size\": 8", "\"vocab_size\": -8", "vocab_size"},
       {"\"vocab_size\": 8", "\"vocab_size\": 1e9", "vocab_size"},

@@ -65,7 +65,7 @@ class CheckpointTest(unittest.TestCase):
         self.assertEqual(json.loads(none.request("GET", "/v1/models")[2])["data"][0]["default_sampling_params"], {})
 
     def test_bad_generation_configs_name_file_and_key(self):
-        for config, expected in (({"eos_token_id": 1024}, "eos_token_id"), ({"temperature": "hot"}, "temperature is not a number"),
+        for config, expected in (({"eos_token_id": 1024}, "eos_token_id"), ({"temperature": "hot"}, "temperature: must be a number"),
                                  ({"top_p": 0}, "top_p"), ({"max_new_tokens": 0}, "max_new_tokens"), ("[", "not JSON")):
             with self.subTest(config):
                 server = ServerProcess(model=self.folder({"generation_config.json": config}), wait=False)

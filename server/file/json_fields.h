@@ -1,11 +1,14 @@
-// Reading a JSON object of tokenizer.json with errors that name the key. The first error is kept; later calls
-// return defaults.
+// The one reader of JSON objects in a checkpoint's files, with errors that name the key. The first error is
+// kept, so that a list of keys reads as a list; what is absent or null leaves a target alone.
 #pragma once
 
 #include <boost/json/value.hpp>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -14,7 +17,7 @@ namespace sessa {
 
 class JsonFields {
  public:
-  // `path`: how errors call the object. `json` outlives this.
+  // `path`: how errors call the object; empty: by nothing. `json` outlives this.
   JsonFields(const boost::json::value& json, std::string path)
       : object_(json.if_object()), path_(std::move(path)) {
     if (object_ == nullptr) Fail("", "must be an object");
@@ -62,6 +65,16 @@ class JsonFields {
     if (v == nullptr || !v->is_object()) Fail(key, "must be an object");
     return v == nullptr ? nullptr : v->if_object();
   }
+  void Read(std::string_view key, bool* out);
+  void Read(std::string_view key, int32_t* out);
+  void Read(std::string_view key, float* out);  // within its range
+  void Read(std::string_view key, std::optional<int64_t>* out);
+  void Read(std::string_view key, std::optional<double>* out);
+  // One id or a list of ids.
+  void ReadIds(std::string_view key, std::vector<int32_t>* out);
+  void Require(std::string_view key) {
+    if (Find(key) == nullptr) Fail(key, "is missing");
+  }
   // Refuses what would be ignored: anything but null, false, "" and 0.
   void Refuse(std::string_view key) {
     const boost::json::value* v = Find(key);
@@ -72,11 +85,14 @@ class JsonFields {
   void Fail(std::string_view key, std::string_view what) {
     if (!status_.ok()) return;
     status_ = absl::InvalidArgumentError(
-        absl::StrCat(path_, key.empty() ? "" : ".", std::string(key), ": ", std::string(what)));
+        absl::StrCat(path_, key.empty() || path_.empty() ? "" : ".", std::string(key),
+                     key.empty() && path_.empty() ? "" : ": ", std::string(what)));
   }
   const absl::Status& status() const { return status_; }
 
  private:
+  static bool ToInt32(const boost::json::value& value, int32_t* out);
+
   const boost::json::object* object_;
   const std::string path_;
   absl::Status status_;
