@@ -1,10 +1,10 @@
-#include "server/file/json_fields.h"
 #include "server/tokenizer/post_processor.h"
 
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/file/json_fields.h"
 
 namespace sessa {
 namespace {

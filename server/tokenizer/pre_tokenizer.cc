@@ -163,6 +163,12 @@ absl::Status PreTokenizer::Add(const json::value& json, int depth) {
         {.kind = Kind::kSplitRegex, .regex = {Regex::Literal(delimiter)}, .behavior = Behavior::kRemoved});
     return absl::OkStatus();
   }
+  if (type == "FixedLength") {
+    const int32_t length = fields.Int("length", 5);
+    if (length < 1 || length > 65535) fields.Fail("length", "must be in [1, 65535]");
+    if (!fields.status().ok()) return fields.status();
+    return AddRegex(absl::StrCat("(?s:.{1,", length, "})"), Behavior::kIsolated);
+  }
   if (type == "WhitespaceSplit") return at_characters(IsSpace, Behavior::kRemoved);
   if (type == "Whitespace")
     return AddRegex("[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+", Behavior::kRemoved,

@@ -137,7 +137,7 @@ class TokenizerTest(unittest.TestCase):
                       [pre_tokenizers.WhitespaceSplit()], [pre_tokenizers.Split(" ", "merged_with_next")],
                       [pre_tokenizers.Split(Regex(r"[,.!?]"), "merged_with_previous")], [pre_tokenizers.Split(Regex(r"\d"), "contiguous")],
                       [pre_tokenizers.Split(Regex(r"\p{L}+"), "removed", invert=True)], [pre_tokenizers.Punctuation("merged_with_next")],
-                      [pre_tokenizers.Whitespace()], [pre_tokenizers.CharDelimiterSplit("-")], [pre_tokenizers.BertPreTokenizer()],
+                      [pre_tokenizers.Whitespace()], [pre_tokenizers.CharDelimiterSplit("-")], [pre_tokenizers.BertPreTokenizer()], [pre_tokenizers.FixedLength(length=3)],
                       [pre_tokenizers.Split(Regex(r"[\p{Han}\p{Hiragana}]+|\w+|[[:punct:]]+|[[:alpha:]\s]{2}"), "isolated")]):
             with self.subTest(str(steps)):
                 t.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_level])
