@@ -13,7 +13,7 @@ namespace sessa::jinja {
 class NamedCallable : public Callable {
  public:
   using Callable::Callable;
-  virtual std::string_view name() const = 0;
+  virtual std::string_view name() const = 0;  // empty: it has none
 };
 
 // A function of every template, or a method and what it is of.

@@ -16,7 +16,8 @@ class Macro : public NamedCallable {
       : NamedCallable(0), evaluator_(evaluator), statement_(statement), scope_(scope) {}
   std::string_view type() const override { return "Macro"; }
   std::string_view name() const override {
-    return statement_->signature->name != nullptr ? *statement_->signature->name : "caller";
+    const Name name = statement_->signature->name;
+    return name != nullptr ? std::string_view(*name) : std::string_view();
   }
   Value Call(Arguments arguments, Budget*) override {
     return evaluator_->CallMacro(*statement_->signature, statement_->body, scope_, std::move(arguments));
@@ -148,7 +149,7 @@ Evaluator::Flow Evaluator::FilterBlock(const Statement& s) {
     text = capture.Finish();
     if (budget_->ok()) text = Filter(*s.expression, &text);
   }
-  AppendStr(text, budget_, out_);
+  AppendText(text);
   return Flow::kNormal;
 }
 
@@ -168,7 +169,13 @@ void Evaluator::DefineMacro(const Statement& s) {
 void Evaluator::CallBlock(const Statement& s) {
   KeepScopes();
   const Value caller(budget_->Make<Macro>(this, &s, scope_));
-  AppendStr(Call(*s.expression, caller), budget_, out_);
+  AppendText(Call(*s.expression, caller));
+}
+
+void Evaluator::AppendText(const Value& text) {
+  if (text.text() == nullptr && budget_->ok())
+    budget_->Fail(absl::StrCat("a block can only write a text, not ", TypeName(text)));
+  if (budget_->ok()) out_->Append(*text.text());
 }
 
 Value Evaluator::CallMacro(const Signature& signature, const Block& body, Scope* scope, Arguments arguments) {

@@ -62,6 +62,7 @@ class Evaluator {
   Flow FilterBlock(const Statement& s);
   Flow With(const Statement& s);
   void CallBlock(const Statement& s);
+  void AppendText(const Value& text);  // of a block, which Jinja does not turn into a text itself
   void DefineMacro(const Statement& s);
   // The arguments that a signature names, into the current scope.
   void BindParameters(const Signature& signature, Arguments arguments);

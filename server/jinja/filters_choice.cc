@@ -7,6 +7,7 @@
 #include "server/jinja/attribute_path.h"
 #include "server/jinja/builtins.h"
 #include "server/jinja/iterate.h"
+#include "server/jinja/later.h"
 #include "server/jinja/operators.h"
 #include "server/jinja/text.h"
 
@@ -132,12 +133,17 @@ Value Select(const Value& self, const Bound& args, Budget* budget) {
                                       wanted, budget));
 }
 
+constexpr Builtin kMap{"map", "*", Map};
+constexpr Builtin kSelect{"select", "*", Select<false, true>}, kReject{"reject", "*", Select<false, false>};
+constexpr Builtin kSelectAttr{"selectattr", "*", Select<true, true>};
+constexpr Builtin kRejectAttr{"rejectattr", "*", Select<true, false>};
+
 constexpr Builtin kChoiceFilters[] = {
-    {"map", "*", Map},
-    {"select", "*", Select<false, true>},
-    {"reject", "*", Select<false, false>},
-    {"selectattr", "*", Select<true, true>},
-    {"rejectattr", "*", Select<true, false>},
+    {"map", "*", Lazily<&kMap>},
+    {"select", "*", Lazily<&kSelect>},
+    {"reject", "*", Lazily<&kReject>},
+    {"selectattr", "*", Lazily<&kSelectAttr>},
+    {"rejectattr", "*", Lazily<&kRejectAttr>},
 };
 
 }  // namespace

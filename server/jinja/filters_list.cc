@@ -6,6 +6,7 @@
 #include "server/jinja/attribute_path.h"
 #include "server/jinja/builtins.h"
 #include "server/jinja/iterate.h"
+#include "server/jinja/later.h"
 #include "server/jinja/members.h"
 #include "server/jinja/operators.h"
 #include "server/jinja/print.h"
@@ -60,20 +61,6 @@ Value DictSort(const Value& self, const Bound& args, Budget* budget) {
   Keyed items = WithKeys(view, path, args.Truth(0, false), budget);
   Sort(&items, args.Truth(2, false), budget);
   return budget->ok() ? ValuesOf(std::move(items), budget) : Value();
-}
-
-Value Unique(const Value& self, const Bound& args, Budget* budget) {
-  const AttributePath path(args.ValueOr(1, Value::None()), budget);
-  ListBuilder out(budget);
-  Dict keys;  // of values that live anyway
-  for (auto& [key, value] : WithKeys(self, path, args.Truth(0, false), budget)) {
-    if (!IsHashable(key)) budget->Fail(absl::StrCat("unhashable type: '", TypeName(key), "'"));
-    if (!budget->ok()) return {};
-    if (FindKey(keys, key, budget) < keys.size()) continue;
-    keys.emplace_back(key, Value());
-    out.Append(std::move(value));
-  }
-  return out.Finish();
 }
 
 template <Operator better>
@@ -146,6 +133,20 @@ Value AsGenerator(const Value& list, Budget* budget) {
   return list.items() != nullptr ? Value(budget->Make<Remaining>(list)) : Value();
 }
 
+Value Unique(const Value& self, const Bound& args, Budget* budget) {
+  const AttributePath path(args.ValueOr(1, Value::None()), budget);
+  ListBuilder out(budget);
+  Dict keys;  // of values that live anyway
+  for (auto& [key, value] : WithKeys(self, path, args.Truth(0, false), budget)) {
+    if (!IsHashable(key)) budget->Fail(absl::StrCat("unhashable type: '", TypeName(key), "'"));
+    if (!budget->ok()) return {};
+    if (FindKey(keys, key, budget) < keys.size()) continue;
+    keys.emplace_back(key, Value());
+    out.Append(std::move(value));
+  }
+  return out.Finish();
+}
+
 Value Reverse(const Value& self, const Bound&, Budget* budget) {
   const Value backwards[3] = {Value::None(), Value::None(), Value(int64_t{-1})};
   if (self.text() != nullptr) return Slice(self, backwards, budget);
@@ -171,7 +172,7 @@ Value Batch(const Value& self, const Bound& args, Budget* budget) {
     }
     batches.Append(budget->MakeList(std::move(batch)));
   }
-  return AsGenerator(batches.Finish(), budget);
+  return batches.Finish();
 }
 
 Value SliceFilter(const Value& self, const Bound& args, Budget* budget) {
@@ -189,7 +190,7 @@ Value SliceFilter(const Value& self, const Bound& args, Budget* budget) {
     out.Append(budget->MakeList(std::move(slice)));
     at += size;
   }
-  return AsGenerator(out.Finish(), budget);
+  return out.Finish();
 }
 
 Value GroupBy(const Value& self, const Bound& args, Budget* budget) {
@@ -219,27 +220,19 @@ Value GroupBy(const Value& self, const Bound& args, Budget* budget) {
   return groups.Finish();
 }
 
-// Of a mapping, in the order of its keys.
-class PairsOf : public Iterator {
- public:
-  explicit PairsOf(Value dict) : Iterator(dict.depth() + 1), dict_(std::move(dict)) {}
-  bool Next(Value* item, Budget* budget) override {
-    if (dict_.is_defined() && dict_.dict() == nullptr) {
-      budget->Fail("Can only get item pairs from a mapping.");
-      return false;
-    }
-    if (!dict_.is_defined() || at_ == dict_.dict()->size()) return false;
-    const auto& [key, value] = (*dict_.dict())[at_++];
-    *item = budget->MakeTuple({key, value});
-    return true;
-  }
-
- private:
-  const Value dict_;
-  size_t at_ = 0;
-};
+Value Items(const Value& self, const Bound&, Budget* budget) {
+  if (!self.is_defined()) return self;
+  if (self.dict() != nullptr) return Value(budget->Make<DictView>(self, DictView::What::kItems));
+  budget->Fail("Can only get item pairs from a mapping.");
+  return {};
+}
 
 Value Count(const Value& v, const Bound&, Budget* budget) { return Value(Length(v, budget)); }
+
+constexpr Builtin kUnique{"unique", "| case_sensitive attribute", Unique};
+constexpr Builtin kBatch{"batch", "linecount | fill_with", Batch};
+constexpr Builtin kSlice{"slice", "slices | fill_with", SliceFilter};
+constexpr Builtin kItems{"items", "", Items};
 
 constexpr Builtin kListFilters[] = {
     {"first", "", First},
@@ -250,15 +243,15 @@ constexpr Builtin kListFilters[] = {
     {"reverse", "", Reverse},
     {"sort", "| reverse case_sensitive attribute", SortFilter},
     {"dictsort", "| case_sensitive by reverse", DictSort},
-    {"unique", "| case_sensitive attribute", Unique},
+    {kUnique.name, kUnique.parameters, Lazily<&kUnique>},
     {"min", "| case_sensitive attribute", Extreme<Operator::kLess>},
     {"max", "| case_sensitive attribute", Extreme<Operator::kGreater>},
     {"sum", "| attribute start", Sum},
     {"join", "| d attribute", Join},
-    {"batch", "linecount | fill_with", Batch},
-    {"slice", "slices | fill_with", SliceFilter},
+    {kBatch.name, kBatch.parameters, Lazily<&kBatch>},
+    {kSlice.name, kSlice.parameters, Lazily<&kSlice>},
     {"groupby", "attribute | default case_sensitive", GroupBy},
-    {"items", "", [](const Value& v, const Bound&, Budget* b) { return Value(b->Make<PairsOf>(v)); }},
+    {kItems.name, kItems.parameters, Lazily<&kItems>},
 };
 
 }  // namespace

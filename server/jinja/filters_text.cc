@@ -102,10 +102,6 @@ Value Indent(const Value& self, const Bound& args, Budget* budget) {
 }
 
 Value Truncate(const Value& self, const Bound& args, Budget* budget) {
-  if (!HasLength(self) || (self.text() == nullptr && self.is_defined())) {
-    budget->Fail("truncate takes a text");
-    return {};
-  }
   const Value end = args.ValueOr(2, Value::Literal("..."));
   const int64_t length = args.Integer(0, 255), leeway = args.has_some(3) ? args.Integer(3, 5) : 5;
   if (end.text() == nullptr) budget->Fail("truncate's end must be a text");
@@ -115,7 +111,9 @@ Value Truncate(const Value& self, const Bound& args, Budget* budget) {
     budget->Fail(absl::StrCat("expected length >= ", end_size, " and leeway >= 0"));
     return {};
   }
-  if (Length(self, budget) <= length + leeway) return self;
+  if (Length(self, budget) <= length + leeway) return self;  // whatever has a length
+  if (self.text() == nullptr) budget->Fail("truncate takes a text");
+  if (!budget->ok()) return {};
   std::string_view kept = std::string_view(*self.text()).substr(0, ByteOf(*self.text(), length - end_size));
   if (!args.Truth(1, false)) kept = kept.substr(0, kept.rfind(' '));
   TextBuilder out(budget);

@@ -34,7 +34,12 @@ Value ToInteger(const Value& self, const Bound& args, Budget* budget) {
   std::optional<double> real;
   if (self.text() != nullptr) {
     if (!budget->StepBytes(static_cast<int64_t>(self.text()->size()))) return {};
-    if (const auto x = ParseInteger(*self.text(), static_cast<int>(base))) return Value(*x);
+    bool too_large = false;
+    if (const auto x = ParseInteger(*self.text(), static_cast<int>(base), &too_large)) return Value(*x);
+    if (too_large) {
+      budget->Fail("an integer has more than 64 bits");
+      return {};
+    }
     real = ParseReal(*self.text());
   } else if (const auto x = self.AsInteger()) {
     return Value(*x);
@@ -88,12 +93,11 @@ Value Round(const Value& self, const Bound& args, Budget* budget) {
   if (!budget->ok()) return {};
   Value whole = scaled;
   if (scaled.real() != nullptr) {
-    const double x = name == "ceil" ? std::ceil(*scaled.real()) : std::floor(*scaled.real());
-    if (!(std::fabs(x) < 9.2e18)) {
-      budget->Fail("an integer has more than 64 bits");
+    if (!std::isfinite(*scaled.real())) {
+      budget->Fail("cannot convert float infinity or NaN to integer");
       return {};
     }
-    whole = Value(static_cast<int64_t>(x));
+    whole = Value(name == "ceil" ? std::ceil(*scaled.real()) : std::floor(*scaled.real()));
   }
   return Arithmetic(Operator::kDivide, whole, scale, budget);
 }

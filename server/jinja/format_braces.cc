@@ -41,7 +41,8 @@ bool ParseSpec(std::string_view text, Budget* budget, Spec* spec) {
     return c;
   };
   const size_t first = text.empty() ? 0 : CharacterSize(text, 0);
-  if (first < text.size() && IsAlign(text[first])) {
+  const bool filled = first < text.size() && IsAlign(text[first]);
+  if (filled) {
     spec->fill = text.substr(0, first);
     spec->align = text[first];
     text.remove_prefix(first + 1);
@@ -50,8 +51,9 @@ bool ParseSpec(std::string_view text, Budget* budget, Spec* spec) {
   }
   if (const char sign = take("+- ")) spec->number.sign = sign, spec->has_sign = true;
   spec->number.alternate = take("#") != 0;
-  if (take("0") != 0) {
-    if (spec->align == 0) spec->align = '=', spec->fill = "0";
+  if (!filled && take("0") != 0) {
+    spec->fill = "0";
+    if (spec->align == 0) spec->align = '=';
   }
   spec->number.width = Digits(&text);
   spec->number.grouping = take(",_");
@@ -95,8 +97,12 @@ Value FormatOfNumber(const Value& v, Spec spec, Budget* budget) {
     style.type = spec.type;
   }
   if (integer && spec.type == 'c') {
+    if (*v.AsInteger() < 0 || *v.AsInteger() > 0x10ffff) {
+      budget->Fail("%c arg not in range(0x110000)");
+      return {};
+    }
     std::string character;
-    AppendCharacter(static_cast<char32_t>(std::clamp<int64_t>(*v.AsInteger(), 0, 0x10ffff)), &character);
+    AppendCharacter(static_cast<char32_t>(*v.AsInteger()), &character);
     return Aligned(character, spec, spec.align == 0 ? '<' : spec.align, budget);
   }
   const bool integral = std::string_view("doxXb").find(style.type) != std::string_view::npos;

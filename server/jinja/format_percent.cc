@@ -82,7 +82,10 @@ class PercentFormatter {
   }
 
   void Conversion() {
-    ++at_;
+    if (format_.substr(++at_, 1) == "%") {
+      ++at_;
+      return out_.Append("%");
+    }
     const bool named = Peek() == '(';
     const Value of_name = named ? NamedValue() : Value();
     NumberStyle style;
@@ -105,7 +108,6 @@ class PercentFormatter {
     ++at_;
     if (width > kMaxWidth || style.precision > kMaxWidth) return budget_->Fail("a format is too wide");
     style.width = width;
-    if (type == '%') return out_.Append("%");
     if (left) style.zero = false;
     const Value value = named ? of_name : NextValue();
     if (budget_->ok()) Pad(Text(type, value, style), width, left);
@@ -143,29 +145,26 @@ class PercentFormatter {
       return {};
     }
     style.type = type == 'i' || type == 'u' ? 'd' : type;
-    if (!integral || v.real() == nullptr) {
-      // The precision of an integer is its least number of digits.
-      if (!integral) return budget_->Text(FormatNumber(v, style));
-      const std::string bare = FormatNumber(v, NumberStyle{.type = style.type});
-      const auto digits = static_cast<int64_t>(bare.size() - (bare[0] == '-' ? 1 : 0));
-      if (style.precision > digits) {
-        style.width =
-            style.precision +
-            static_cast<int64_t>(
-                FormatNumber(v, {.type = style.type, .sign = style.sign, .alternate = style.alternate})
-                    .size()) -
-            digits;
-        style.width = std::max(style.width, style.zero ? style.width : 0);
-        style.zero = true;
-      }
-      return budget_->Text(FormatNumber(v, style));
-    }
+    if (!integral) return budget_->Text(FormatNumber(v, style));
+    if (v.real() == nullptr) return Integer(v, style);
     const double whole = std::trunc(*v.real());
-    if (!(std::fabs(whole) < 9.2e18)) {
-      budget_->Fail("cannot convert float to integer");
-      return {};
+    if (std::fabs(whole) < 9.2e18) return Integer(Value(static_cast<int64_t>(whole)), style);
+    budget_->Fail("cannot convert float to integer");
+    return {};
+  }
+
+  // The precision of an integer is its least number of digits.
+  Value Integer(const Value& v, NumberStyle style) {
+    const std::string bare = FormatNumber(v, NumberStyle{.type = style.type});
+    const auto digits = static_cast<int64_t>(bare.size() - (bare[0] == '-' ? 1 : 0));
+    if (style.precision > digits) {
+      NumberStyle narrow = style;
+      narrow.width = 0;
+      const auto around = static_cast<int64_t>(FormatNumber(v, narrow).size()) - digits;
+      style.width = std::max(style.zero ? style.width : 0, style.precision + around);
+      style.zero = true;
     }
-    return budget_->Text(FormatNumber(Value(static_cast<int64_t>(whole)), style));
+    return budget_->Text(FormatNumber(v, style));
   }
 
   Value Escaped(const Value& text) {

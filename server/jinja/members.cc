@@ -117,10 +117,14 @@ Value Slice(const Value& of, const Value (&bounds)[3], Budget* budget) {
     return {};
   }
   const auto* range = of.As<Range>();
-  if (of.items() == nullptr && of.text() == nullptr && range == nullptr) return {};
+  if (of.items() == nullptr && of.text() == nullptr && range == nullptr) {
+    budget->Fail(absl::StrCat("'", TypeName(of), "' object cannot be sliced"));
+    return {};
+  }
   for (const Value& bound : bounds) {
-    // Jinja takes Python's TypeError for a member that is not there.
-    if (!bound.is_none() && !bound.AsInteger().has_value()) return {};
+    if (bound.is_none() || bound.AsInteger().has_value()) continue;
+    budget->Fail("slice indices must be integers or None");
+    return {};
   }
   const int64_t n = Length(of, budget);
   // A step beyond the whole is as good as one that just leaves it, and does not overflow.

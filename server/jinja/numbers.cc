@@ -35,7 +35,8 @@ std::optional<std::string> Bare(std::string_view text) {
 
 }  // namespace
 
-std::optional<int64_t> ParseInteger(std::string_view text, int base) {
+std::optional<int64_t> ParseInteger(std::string_view text, int base, bool* too_large) {
+  *too_large = false;
   const auto bare = Bare(text);
   if (!bare.has_value() || bare->empty()) return std::nullopt;
   std::string_view digits = *bare;
@@ -53,8 +54,11 @@ std::optional<int64_t> ParseInteger(std::string_view text, int base) {
   if (base < 2 || base > 36) return std::nullopt;
   uint64_t magnitude = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), magnitude, base);
-  if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
-  if (magnitude > static_cast<uint64_t>(INT64_MAX) + (negative ? 1 : 0)) return std::nullopt;
+  if (error == std::errc::invalid_argument || end != digits.data() + digits.size()) return std::nullopt;
+  *too_large = error != std::errc();
+  if (*too_large) return std::nullopt;
+  *too_large = magnitude > static_cast<uint64_t>(INT64_MAX) + (negative ? 1 : 0);
+  if (*too_large) return std::nullopt;
   return negative ? static_cast<int64_t>(0 - magnitude) : static_cast<int64_t>(magnitude);
 }
 

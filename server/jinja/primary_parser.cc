@@ -40,7 +40,8 @@ ExpressionPtr ExpressionParser::Literal() {
     while (Peek().kind == K::kString) joined += Next().text;  // as in Python
     e->literal = Value::Literal(std::move(joined));
   } else if (Peek().kind == K::kInteger) {
-    const auto value = ParseInteger(text, 0);
+    bool too_large = false;
+    const auto value = ParseInteger(text, 0, &too_large);
     if (!value.has_value()) Fail(absl::StrCat("the integer ", text, " has more than 64 bits"));
     e->literal = Value(value.value_or(0));
     Next();

@@ -118,7 +118,8 @@ class Printer {
       out_->Append(type);
       Items(v, "([", "])");
     } else if (const auto* callable = v.As<NamedCallable>()) {
-      out_->Append(absl::StrCat("<", type, " '", View(callable->name()), "'>"));
+      out_->Append(callable->name().empty() ? absl::StrCat("<", type, " anonymous>")
+                                            : absl::StrCat("<", type, " '", View(callable->name()), "'>"));
     } else {
       out_->Append(absl::StrCat("<", type, " object>"));
     }

@@ -5,10 +5,6 @@
 
 namespace sessa::jinja {
 
-Value::Value(std::shared_ptr<Object> v) {
-  if (v != nullptr) v_ = std::move(v);  // null: the budget has failed
-}
-
 Value Value::Undefined(const std::string* name, bool is_member) {
   Value v;
   v.v_ = Missing(name, is_member);

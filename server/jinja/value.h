@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -59,10 +60,16 @@ class Value {
   explicit Value(bool v) : v_(v) {}
   explicit Value(int64_t v) : v_(v) {}
   explicit Value(double v) : v_(v) {}
-  explicit Value(NodePtr<std::string> v) : v_(std::move(v)) {}
-  explicit Value(NodePtr<List> v) : v_(std::move(v)) {}
-  explicit Value(NodePtr<Dict> v) : v_(std::move(v)) {}
-  explicit Value(std::shared_ptr<Object> v);
+  // Of null, which is what there is once a budget has failed: undefined.
+  template <typename T>
+  explicit Value(NodePtr<T> v) {
+    if (v != nullptr) v_ = std::move(v);
+  }
+  template <typename T>
+  requires std::is_base_of_v<Object, T>
+  explicit Value(std::shared_ptr<T> v) {
+    if (v != nullptr) v_ = std::shared_ptr<Object>(std::move(v));
+  }
   explicit Value(const void*) = delete;  // no pointer is a bool
   static Value None() { return Value(nullptr, 0); }
   // `name` is what was looked for; it outlives the value (the syntax tree has it). Null: not known.

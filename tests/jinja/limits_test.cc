@@ -144,6 +144,46 @@ TEST(ChatTemplateLimitsTest, NamespacesInCircles) {
   }
 }
 
+// Once something has failed, whatever is still computed with it is harmless.
+TEST(ChatTemplateLimitsTest, AfterAFailure) {
+  for (const char* broken :
+       {"(5 | list)", "(5 | string | int(base='x'))", "[1 / 0]", "{'a': 1 / 0}", "(1 / 0,)", "('a' ~ 1 / 0)",
+        "namespace(a=1 / 0)", "range(1 / 0)", "cycler(1 / 0)", "(1 / 0 | upper)", "(s * 99999999)",
+        "([s] | map('nothing') | list)"}) {
+    const std::string b = broken;
+    for (const std::string& use : {"not " + b,
+                                   b + " + 1",
+                                   b + "[0]",
+                                   b + ".x",
+                                   b + "[1:]",
+                                   b + "()",
+                                   b + " == 1",
+                                   b + " in [1]",
+                                   "1 in " + b,
+                                   b + " | length",
+                                   b + " is sequence",
+                                   b + " is in " + b,
+                                   b + " and 1",
+                                   "1 if " + b + " else 2",
+                                   "-" + b,
+                                   b + " ~ " + b,
+                                   "[" + b + "] | sort",
+                                   "{" + b + ": 1}",
+                                   "'%s' % " + b,
+                                   "'{}'.format(" + b + ")",
+                                   "dict(" + b + ")",
+                                   "s.split(" + b + ")",
+                                   "s | replace(" + b + ", 1)",
+                                   b + " | tojson",
+                                   b + " | map('upper') | join",
+                                   b + " | groupby('a')",
+                                   b + " | indent",
+                                   b + " < " + b}) {
+      ExpectFails("{{ " + use + " }}{% for x in " + b + " %}{{ loop.last }}{% endfor %}", "line 1", {}, 10);
+    }
+  }
+}
+
 // Whatever calls itself: the stack's end is not reached.
 TEST(ChatTemplateLimitsTest, Recursion) {
   const std::string nested = "{{ " + Repeat("(", 80) + "f(x)" + Repeat(")", 80) + " }}";

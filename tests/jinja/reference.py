@@ -75,8 +75,15 @@ ENVIRONMENT = make_environment()
 
 
 class Refusal(str):
-    """Why there is no text."""
-    raised = False
+    """Why there is no text; `raised`: because the template says so."""
+
+    def __new__(cls, why, raised=False):
+        self = super().__new__(cls, why)
+        self.raised = raised
+        return self
+
+    def __reduce__(self):
+        return Refusal, (str(self), self.raised)
 
 
 def render(template, contexts):
@@ -91,7 +98,6 @@ def render(template, contexts):
             answer = compiled.render(**context)
             answer.encode()  # what no UTF-8 can hold is no prompt
         except Exception as error:  # whatever a template makes Python raise is a refusal
-            answer = Refusal(f"{type(error).__name__}: {error}")
-            answer.raised = isinstance(error, Raised)
+            answer = Refusal(f"{type(error).__name__}: {error}", isinstance(error, Raised))
         answers.append(answer)
     return answers

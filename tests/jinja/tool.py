@@ -14,7 +14,7 @@ def render_all(tasks):
     for template, contexts in tasks:
         for i, context in enumerate(contexts):
             lines.append(json.dumps({"context": context} if i else {"template": template, "context": context}))
-    done = subprocess.run([TOOL], input="\n".join(lines) + "\n", capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run([TOOL], input="\n".join(lines) + "\n", capture_output=True, text=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         raise AssertionError(f"jinja_tool ended with {done.returncode}: {done.stderr[-500:]}")
     answers = iter(done.stdout.split("\n"))
