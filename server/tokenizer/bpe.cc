@@ -10,6 +10,11 @@
 #include "server/tokenizer/utf8.h"
 
 namespace sessa {
+namespace {
+
+constexpr size_t kKept = 4096;  // symbols that a thread keeps room for
+
+}  // namespace
 
 std::vector<int32_t> ByteTokens(const TokenModel& model) {
   std::vector<int32_t> ids(256);
@@ -101,6 +106,32 @@ void Bpe::Symbols(std::string_view word, std::vector<Symbol>* symbols) const {
   if (!symbols->empty()) symbols->back().next = -1;
 }
 
+// The best pair of a short word is found by looking at all of them: nothing is allocated, and most words are
+// short.
+void Bpe::MergeShort(std::vector<Symbol>* all) const {
+  std::vector<Symbol>& symbols = *all;
+  const Rank* ranks[kShort];  // of the pair that begins at each
+  const auto look = [&](int left) {
+    const int right = symbols[left].next;
+    ranks[left] = right < 0 ? nullptr : Find(symbols[left].id, symbols[right].id);
+  };
+  for (int i = 0; i < static_cast<int>(symbols.size()); ++i) look(i);
+  while (true) {
+    int best = -1;
+    for (int i = 0; i >= 0; i = symbols[i].next) {
+      if (ranks[i] != nullptr && (best < 0 || ranks[i]->rank < ranks[best]->rank)) best = i;
+    }
+    if (best < 0) return;
+    Symbol& left = symbols[best];
+    const Symbol& right = symbols[left.next];
+    left.id = ranks[best]->result;
+    left.next = right.next;
+    if (left.next >= 0) symbols[left.next].previous = best;
+    look(best);
+    if (left.previous >= 0) look(left.previous);
+  }
+}
+
 void Bpe::MergeAll(std::vector<Symbol>* all) const {
   std::vector<Symbol>& symbols = *all;
   using Candidate = std::tuple<int32_t, int, int32_t>;  // rank, position of the left one, result
@@ -135,11 +166,13 @@ absl::Status Bpe::Encode(std::string_view word, std::vector<int32_t>* ids) const
       return absl::OkStatus();
     }
   }
-  std::vector<Symbol> symbols;
+  thread_local std::vector<Symbol> symbols;
+  symbols.clear();
   Symbols(word, &symbols);
   if (symbols.empty()) return absl::OkStatus();
-  MergeAll(&symbols);
+  symbols.size() <= kShort ? MergeShort(&symbols) : MergeAll(&symbols);
   for (int i = 0; i >= 0; i = symbols[i].next) ids->push_back(symbols[i].id);
+  if (symbols.capacity() > kKept) std::vector<Symbol>().swap(symbols);
   return absl::OkStatus();
 }
 

@@ -36,6 +36,7 @@ class Bpe : public TokenModel {
   bool IsLossless(bool byte_level) const override;
 
  private:
+  static constexpr size_t kShort = 48;  // symbols
   struct Rank {
     int32_t rank, result;
   };
@@ -49,6 +50,7 @@ class Bpe : public TokenModel {
   }
   int32_t IdOfCharacter(std::string_view character, bool is_first, bool is_last) const;
   void Symbols(std::string_view word, std::vector<Symbol>* symbols) const;
+  void MergeShort(std::vector<Symbol>* symbols) const;
   void MergeAll(std::vector<Symbol>* symbols) const;
 
   const BpeOptions options_;

@@ -44,22 +44,25 @@ char32_t ToLower(char32_t c) {
   return static_cast<char32_t>(u_tolower(static_cast<UChar32>(c)));
 }
 
-std::string WithoutNewCharacters(std::string_view text) {
-  std::string out(text);
-  for (size_t at = 0; at < out.size();) {
-    const size_t begin = at;
-    if (static_cast<unsigned char>(out[at]) < 0x80) {
+bool HasNewCharacters(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    if (static_cast<unsigned char>(text[at]) < 0xE0) {  // the first of them has three bytes
       ++at;
       continue;
     }
     UChar32 c = 0;
-    U8_NEXT(out.data(), at, out.size(), c);
-    if (const Mapped* row = Find(kNewCharacters, static_cast<char32_t>(c))) {
-      std::string old;
-      AppendUtf8(row->to, &old);
-      out.replace(begin, at - begin, old);
-    }
+    U8_NEXT(text.data(), at, text.size(), c);
+    if (Find(kNewCharacters, static_cast<char32_t>(c)) != nullptr) return true;
   }
+  return false;
+}
+
+std::string WithoutNewCharacters(std::string_view text) {
+  std::string out;
+  ForEachCodePoint(text, [&out](char32_t c) {
+    const Mapped* row = Find(kNewCharacters, c);
+    AppendUtf8(row != nullptr ? row->to : c, &out);
+  });
   return out;
 }
 

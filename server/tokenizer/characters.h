@@ -20,8 +20,9 @@ bool IsChinese(char32_t c);         // BERT's ranges of ideographs
 // Lower case, but for U+0130, whose lower case is two characters.
 char32_t ToLower(char32_t c);
 
-// Characters that are newer than PCRE2's tables replaced by older ones of as many bytes that expressions see
-// in the same way. Requires: well-formed UTF-8.
+// Whether some character is newer than PCRE2's tables, and the text with older ones for these, of as many bytes, that
+// expressions see in the same way. Require: well-formed UTF-8.
+bool HasNewCharacters(std::string_view text);
 std::string WithoutNewCharacters(std::string_view text);
 
 size_t SpaceAtStart(std::string_view text);       // how many bytes

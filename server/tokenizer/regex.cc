@@ -92,6 +92,7 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern) {
     return absl::InvalidArgumentError(
         absl::StrCat("regular expression: ", Message(error), " at offset ", offset));
   }
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where it cannot be, the expression is interpreted
   return Regex(std::shared_ptr<const pcre2_code>(
                    code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }),
                "");
@@ -132,16 +133,25 @@ absl::StatusOr<std::vector<std::pair<size_t, size_t>>> Regex::FindAll(std::strin
       matches.emplace_back(at, at + literal_.size());
     return matches;
   }
-  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
-      pcre2_match_data_create_from_pattern(code_.get(), nullptr), pcre2_match_data_free);
-  const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(
-      pcre2_match_context_create(nullptr), pcre2_match_context_free);
-  pcre2_set_match_limit(context.get(), kMatchLimit);
-  const std::string older = WithoutNewCharacters(text);
-  const auto subject = reinterpret_cast<PCRE2_SPTR>(older.data());
+  if (HasNewCharacters(text)) return FindAll(WithoutNewCharacters(text));
+  // Of a thread, for all expressions: only where a match begins and ends is asked.
+  thread_local const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
+      pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
+  thread_local const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(
+      [] {
+        pcre2_match_context* made = pcre2_match_context_create(nullptr);
+        pcre2_set_match_limit(made, kMatchLimit);
+        return made;
+      }(),
+      pcre2_match_context_free);
+  const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  const auto match = [&](size_t at, uint32_t options) {
+    return pcre2_match(code_.get(), subject, text.size(), at, PCRE2_NO_UTF_CHECK | options, data.get(),
+                       context.get());
+  };
   for (size_t at = 0; at <= text.size();) {
-    const int n =
-        pcre2_match(code_.get(), subject, text.size(), at, PCRE2_NO_UTF_CHECK, data.get(), context.get());
+    int n = match(at, 0);
+    if (n == PCRE2_ERROR_JIT_STACKLIMIT) n = match(at, PCRE2_NO_JIT);  // deeper than compiled code goes
     if (n == PCRE2_ERROR_NOMATCH) break;
     if (n < 0) return absl::InvalidArgumentError(absl::StrCat("regular expression: ", Message(n)));
     const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
