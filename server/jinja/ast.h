@@ -78,6 +78,7 @@ struct Branch {
 // Of a macro, or of what a call block's caller() takes.
 struct Signature {
   Name name = nullptr;  // null: of a call block
+  int line = 0;
   std::vector<Name> parameters;
   std::vector<ExpressionPtr> defaults;                                     // of the last parameters
   bool takes_kwargs = false, takes_varargs = false, takes_caller = false;  // the body mentions them

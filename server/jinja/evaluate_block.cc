@@ -80,7 +80,12 @@ Evaluator::Flow Evaluator::For(const Statement& s) {
 }
 
 Evaluator::Flow Evaluator::Loop(const Statement& s, const Value& all, int depth) {
-  budget_->set_line(s.line);
+  const Flow flow = Enter(s.line, kCallLevels) ? LoopInside(s, all, depth) : Flow::kBreak;
+  Leave(kCallLevels);
+  return flow;
+}
+
+Evaluator::Flow Evaluator::LoopInside(const Statement& s, const Value& all, int depth) {
   Scope* const outer = scope_;
   Value over = all;
   if (s.condition != nullptr) {
@@ -96,8 +101,7 @@ Evaluator::Flow Evaluator::Loop(const Statement& s, const Value& all, int depth)
       recurse = [this, &s, outer](Value items, int deeper) {
         InScope inside(this, outer);
         Capture capture(this);
-        if (Enter(s.line)) Loop(s, items, deeper);
-        --depth_;
+        Loop(s, items, deeper);
         return capture.Finish();
       };
     }
@@ -181,8 +185,9 @@ void Evaluator::AppendText(const Value& text) {
 Value Evaluator::CallMacro(const Signature& signature, const Block& body, Scope* scope, Arguments arguments) {
   InScope inside(this, scope);
   Capture capture(this);
-  BindParameters(signature, std::move(arguments));
+  if (Enter(signature.line, kCallLevels)) BindParameters(signature, std::move(arguments));
   if (budget_->ok()) Run(body);
+  Leave(kCallLevels);
   return capture.Finish();
 }
 

@@ -17,7 +17,7 @@ Value Evaluator::Eval(const Expression& e) {
     return e.literal;
   }
   if (Enter(e.line)) value = Compute(e);
-  --depth_;
+  Leave();
   return value;
 }
 

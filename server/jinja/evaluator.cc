@@ -44,8 +44,8 @@ bool Evaluator::Step(int line) {
   return budget_->Step();
 }
 
-bool Evaluator::Enter(int line) {
-  if (++depth_ > kMaxDepth) {
+bool Evaluator::Enter(int line, int levels) {
+  if ((depth_ += levels) > kMaxDepth) {
     budget_->set_line(line);
     budget_->Fail("macros, loops or expressions are nested too deep");
   }
@@ -110,7 +110,7 @@ Evaluator::Flow Evaluator::Run(const Block& block) {
   Flow flow = Flow::kNormal;
   for (size_t i = 0; i < block.size() && flow == Flow::kNormal; ++i) {
     if (Enter(block[i].line)) flow = One(block[i]);
-    --depth_;
+    Leave();
     if (!budget_->ok()) return Flow::kBreak;
   }
   return flow;

@@ -22,9 +22,10 @@ absl::StatusOr<std::string> Render(const Template& source,
 
 class Evaluator {
  public:
-  // Of expressions and statements inside each other, through macros and recursive loops: each takes up to
-  // 700 bytes of the stack, several times as much under a sanitizer.
-  static constexpr int kMaxDepth = 1500;
+  // Of expressions and statements inside each other, through macros and recursive loops; each takes up to 700
+  // bytes of the stack, a call or a loop as much as kCallLevels: a megabyte in all, several under a
+  // sanitizer.
+  static constexpr int kMaxDepth = 1500, kCallLevels = 5;
 
   Evaluator(const Template& source, Budget* budget);
   ~Evaluator();
@@ -43,7 +44,9 @@ class Evaluator {
   class Capture;
 
   bool Step(int line);
-  bool Enter(int line);  // one deeper; false when that is too deep, or the budget has failed
+  // So much deeper; false when that is too deep, or the budget has failed. Leave comes in any case.
+  bool Enter(int line, int levels = 1);
+  void Leave(int levels = 1) { depth_ -= levels; }
   Value Fail(const Expression& e, const std::string& what);
 
   // --- variables: evaluator.cc ---
@@ -58,6 +61,7 @@ class Evaluator {
   Flow If(const Statement& s);
   Flow For(const Statement& s);
   Flow Loop(const Statement& s, const Value& over, int depth);
+  Flow LoopInside(const Statement& s, const Value& over, int depth);
   Flow SetBlock(const Statement& s);
   Flow FilterBlock(const Statement& s);
   Flow With(const Statement& s);

@@ -10,8 +10,8 @@
 
 namespace sessa::jinja {
 
-// Nothing for what is no number, or an integer of more than 64 bits, which sets `too_large`. White space around
-// is fine, and _ between digits.
+// Nothing for what is no number, or an integer of more than 64 bits, which sets `too_large`. White space
+// around is fine, and _ between digits.
 std::optional<int64_t> ParseInteger(std::string_view text, int base, bool* too_large);
 std::optional<double> ParseReal(std::string_view text);
 // To even where it is in the middle, as the decimal digits of the exact value say.

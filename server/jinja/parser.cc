@@ -185,6 +185,7 @@ class Parser : private ExpressionParser {
     const Mentions mentions = mentions_.back();
     mentions_.pop_back();
     Signature& signature = *s->signature;
+    signature.line = s->line;
     const auto has = [&signature](std::string_view name) {
       return std::any_of(signature.parameters.begin(), signature.parameters.end(),
                          [&](Name n) { return *n == name; });
