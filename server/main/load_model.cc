@@ -15,6 +15,7 @@
 #include "server/checkpoint/generation_config.h"
 #include "server/core/engine_adapter.h"
 #include "server/core/log.h"
+#include "server/main/tokenizer_info.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/tokenizer.h"
 
@@ -145,6 +146,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   model.defaults = *defaults;
   model.tokenizer = *std::move(tokenizer);
   model.chat_template = *std::move(chat_template);
+  model.tokenizer_info = TokenizerInfo(options.model_dir);
   return model;
 }
 

@@ -11,6 +11,7 @@
 #include "server/core/limits.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
+#include "server/rest/cors.h"
 
 namespace sessa {
 
@@ -30,6 +31,7 @@ struct MainOptions {
   ConnectionCaps max_connections;
   std::string api_keys_file;  // empty: no keys
   TlsFiles tls;               // cert and key or neither
+  Cors cors;
   AccessLogFormat access_log = AccessLogFormat::kOff;
   absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
