@@ -25,7 +25,7 @@ ALONE = {"server/jinja"}
 SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 HOST_LIMIT, KERNEL_LIMIT = 400, 500
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
-GENERATED = re.compile(r"^(sessa/v1|google/rpc|inference)/.*\.pb\.h$")
+GENERATED = re.compile(r"^(sessa/v1|google/rpc|grpc/(health|reflection)|inference)/.*\.pb\.h$")
 # absl::Mutex's timed waits count by the wall clock (Abseil 20220623); engine/monotonic.h has what takes their place.
 WALL_CLOCK = re.compile(r"\babsl::Now\s*\(|\b\w+With(?:Timeout|Deadline)\s*\(|\bsystem_clock\b|\bCLOCK_REALTIME\b"
                         r"|\bgettimeofday\b|\btime\(nullptr\)")
@@ -33,7 +33,8 @@ WALL_CLOCK_FILES = {
     "server/core/access_log.h", "server/core/load_progress.cc", "server/core/log.cc", "server/grpc/call_log.cc",  # for people to read
     "server/core/service.h", "server/rest/handlers.cc",  # the API's `created`
     "server/jinja/functions.cc",  # the date that templates write
-    "server/grpc/generation_service.cc", "server/grpc/grpc_server.cc",  # gRPC's deadlines, turned into durations at once
+    "server/grpc/call.cc", "server/grpc/grpc_server.cc",  # gRPC's deadlines, turned into durations at once
+    "server/grpc/watcher.cc",  # how often it looks; by what clock it judges is the calls' own
 }
 BANNED = re.compile(r"\bthrow\b|\b(?:secure_)?getenv\s*\(")
 

@@ -21,6 +21,8 @@ namespace {
 //   {"token":"","logprob":-1.17549435e-38,"bytes":[]},
 constexpr int64_t kEntryBytes = 40, kRivalBytes = 20;
 constexpr int64_t kChatEntryBytes = 80, kChatRivalBytes = 56;
+//   "1234567890":{"logprob":-1.17549435e-38,"rank":null,"decoded_token":""},    and {}, around a token's
+constexpr int64_t kPromptRivalBytes = 72, kPromptEntryBytes = 3;
 constexpr int64_t kChoiceBytes = 512;
 
 int64_t EscapedBytes(std::string_view text) {
@@ -78,6 +80,13 @@ int64_t AnswerBound::TokenBytes(const GenerationRequest& request, const Size& to
   return bytes + kChatEntryBytes + num_rivals * kChatRivalBytes + 4 * (token.raw + longest_[rivals].raw);
 }
 
+int64_t AnswerBound::PromptTokenBytes(const GenerationRequest& request, const Size& token) const {
+  if (request.prompt_logprobs < 0) return 0;
+  const auto rivals = std::min<size_t>(request.prompt_logprobs, longest_.size() - 1);
+  return kPromptEntryBytes + token.json + longest_[rivals].json +
+         static_cast<int64_t>(rivals + 1) * kPromptRivalBytes;
+}
+
 absl::Status AnswerBound::Check(const GenerationRequest& request,
                                 absl::Span<const std::vector<int32_t>> prompts, absl::Span<Request> requests,
                                 int64_t max_bytes) const {
@@ -85,20 +94,25 @@ absl::Status AnswerBound::Check(const GenerationRequest& request,
   for (const std::string& stop : request.stop) {
     stop_bytes = std::max(stop_bytes, 6 * static_cast<int64_t>(stop.size()));
   }
+  int64_t once_bytes = 0;                    // of an answer, however many choices it has
   int64_t choice_bytes = 0, num_tokens = 0;  // of one choice of each prompt
   for (size_t i = 0; i < prompts.size(); ++i) {
     choice_bytes += kChoiceBytes + stop_bytes;
     if (request.return_token_ids) choice_bytes += kIdBytes * static_cast<int64_t>(prompts[i].size());
     if (request.echo) {
       const size_t start = request.echo_starts.empty() ? 0 : request.echo_starts[i];
-      for (size_t k = start; k < prompts[i].size(); ++k) choice_bytes += TokenBytes(request, Of(prompts[i][k]));
+      for (size_t k = start; k < prompts[i].size(); ++k)
+        choice_bytes += TokenBytes(request, Of(prompts[i][k]));
+    }
+    for (const int32_t id : prompts[i]) {
+      (request.is_chat ? once_bytes : choice_bytes) += PromptTokenBytes(request, Of(id));
     }
     num_tokens += requests[i].sampling.max_tokens;
   }
   const int64_t token_bytes = TokenBytes(request, longest_[1]);
-  int64_t bytes = request.n * (choice_bytes + num_tokens * token_bytes);
+  const int64_t bytes = once_bytes + request.n * (choice_bytes + num_tokens * token_bytes);
   if (bytes > max_bytes && request.is_chat && !request.max_tokens.has_value()) {
-    const int64_t fits = (max_bytes / request.n - choice_bytes) / token_bytes;
+    const int64_t fits = ((max_bytes - once_bytes) / request.n - choice_bytes) / token_bytes;
     if (fits >= std::max<int64_t>(1, request.min_tokens)) {
       for (Request& r : requests) {
         r.sampling.max_tokens = static_cast<int>(std::min<int64_t>(r.sampling.max_tokens, fits));
@@ -107,7 +121,9 @@ absl::Status AnswerBound::Check(const GenerationRequest& request,
     }
   }
   if (bytes <= max_bytes) return absl::OkStatus();
-  const std::string& param = request.logprobs >= 0 ? request.logprobs_name : request.max_tokens_name;
+  const std::string& param = request.prompt_logprobs >= 0 ? "prompt_logprobs"
+                             : request.logprobs >= 0      ? request.logprobs_name
+                                                          : request.max_tokens_name;
   return FieldError(
       param,
       absl::StrCat("the answer may come to ", bytes, " bytes, at most ", max_bytes,
@@ -117,12 +133,14 @@ absl::Status AnswerBound::Check(const GenerationRequest& request,
 
 int64_t AnswerBound::PromptLogprobBytes(const GenerationRequest& request,
                                         absl::Span<const std::vector<int32_t>> prompts) {
-  if (!request.echo || request.logprobs < 0) return 0;
+  int64_t num_top = request.echo ? request.logprobs : -1;
+  if (request.prompt_logprobs >= 0) num_top = std::max(request.logprobs, request.prompt_logprobs);
+  if (num_top < 0) return 0;
   int64_t num_tokens = 0;
   for (const std::vector<int32_t>& prompt : prompts) num_tokens += static_cast<int64_t>(prompt.size());
   for (const int32_t start : request.echo_starts) num_tokens -= start;
   return num_tokens *
-         static_cast<int64_t>(sizeof(TokenLogprobs) + request.logprobs * sizeof(std::pair<int32_t, float>));
+         static_cast<int64_t>(sizeof(TokenLogprobs) + num_top * sizeof(std::pair<int32_t, float>));
 }
 
 }  // namespace sessa

@@ -42,6 +42,8 @@ class AnswerBound {
   Size Of(int32_t id) const;
   // One token in a choice: its text, its id, and itself and its rivals with their log-probabilities.
   int64_t TokenBytes(const GenerationRequest& request, const Size& token) const;
+  // One token of a prompt among prompt_logprobs.
+  int64_t PromptTokenBytes(const GenerationRequest& request, const Size& token) const;
 
   const Tokenizer* const tokenizer_;
   std::vector<Size> longest_;  // [k]: of the k tokens that are longest, in all; a token's rivals are distinct

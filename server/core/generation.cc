@@ -103,19 +103,19 @@ void GenerationImpl::HandlePrompt(int prompt_index, PromptInfo info) {
   usage_.prompt_tokens += info.num_tokens;
   usage_.cached_tokens += info.num_cached_tokens;
   ready_.push_back(PromptEvent{prompt_index, info.num_tokens, info.num_cached_tokens});
-  if (!request_.echo) return;
+  if (!request_.echo && request_.prompt_logprobs < 0) return;
   echo_prompt_ = prompt_index;
-  echo_.emplace(model_->tokenizer.get(), request_.skip_special_tokens, request_.logprobs >= 0, prompt_index,
-                static_cast<int>(request_.n), !request_.stream, prompts_[prompt_index],
-                request_.echo_starts.empty() ? 0 : request_.echo_starts[prompt_index], std::move(info));
+  const int start = request_.echo_starts.empty() ? 0 : request_.echo_starts[prompt_index];
+  echo_.emplace(model_->tokenizer.get(), request_, prompt_index, prompts_[prompt_index], start,
+                std::move(info));
 }
 
 void GenerationImpl::HandleEcho() {
-  if (std::optional<TextDelta> piece = echo_->Next()) {
+  if (std::optional<GenerationEvent> piece = echo_->Next()) {
     ready_.push_back(*std::move(piece));
     return;
   }
-  for (int c = 0; c < request_.n; ++c) {
+  for (int c = 0; request_.echo && c < request_.n; ++c) {
     choices_[echo_prompt_ * request_.n + c].code_points = echo_->code_points();
   }
   echo_.reset();
@@ -131,15 +131,15 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
   delta.prompt_index = prompt_index;
   delta.finish = update.finish;
   if (request_.max_tokens ==
-      0) {  // only the echo was asked for: the one token that the engine must draw is dropped
+      0) {  // only the prompt was asked for: the one token that the engine must draw is dropped
     delta.finish = FinishReason::kLength;
   } else {
     if (usage_.completion_tokens++ == 0) times_.first_token = MonotonicNow() - start_;
     ++choice.num_tokens;
     delta.token_ids.push_back(update.token);
     if (request_.logprobs >= 0)
-      delta.logprobs.push_back(
-          MakeLogprobEntry(model_->tokenizer.get(), update.token, &update.logprobs, choice.code_points));
+      delta.logprobs.push_back(MakeLogprobEntry(model_->tokenizer.get(), update.token, &update.logprobs,
+                                                request_.logprobs, choice.code_points));
     if (choice.detokenizer != nullptr) {
       // The text of eos or of a stop token belongs to the answer only when asked for.
       const bool hide = update.finish == FinishReason::kStop && !request_.include_stop_str_in_output;

@@ -26,7 +26,8 @@ struct TopLogprob {
 };
 
 struct LogprobEntry : TopLogprob {
-  bool has_logprob = true;      // false: the first token of an echoed prompt
+  bool has_logprob = true;      // false: the first token of a prompt
+  int rank = 0;                 // of the token itself, from 1; 0: not among the best that were computed
   int64_t text_offset = 0;      // code points before this token in the choice's text
   std::vector<TopLogprob> top;  // best first
 };
@@ -35,6 +36,11 @@ struct PromptEvent {  // once for each prompt, before its text
   int prompt_index = 0;
   int num_tokens = 0;
   int num_cached_tokens = 0;
+};
+
+struct PromptLogprobs {  // with prompt_logprobs: pieces of a prompt, in order, before its text
+  int prompt_index = 0;
+  std::vector<LogprobEntry> tokens;
 };
 
 struct TextDelta {
@@ -66,7 +72,7 @@ struct GenerationEnd {  // once and last
   Usage usage;
 };
 
-using GenerationEvent = std::variant<PromptEvent, TextDelta, GenerationEnd>;
+using GenerationEvent = std::variant<PromptEvent, PromptLogprobs, TextDelta, GenerationEnd>;
 
 class Generation {
  public:

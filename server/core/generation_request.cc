@@ -41,36 +41,37 @@ absl::Status CheckIds(const char* param, const std::vector<int64_t>& ids, int64_
 absl::Status CheckPrompts(const GenerationRequest& r, const ModelFacts& model, const Limits& limits) {
   if (r.is_chat) {
     if (!model.has_tokenizer) {
-      return FieldError("messages", "this model has no tokenizer; send token ids to /v1/completions");
+      return FieldError(r.prompt_name, "this model has no tokenizer; send token ids to /v1/completions");
     }
     if (r.chat.messages.empty())
-      return FieldError("messages", "must hold at least one message", "missing_field");
+      return FieldError(r.prompt_name, "must hold at least one message", "missing_field");
     if (r.chat.messages.size() > limits.max_messages) {
-      return FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages"));
+      return FieldError(r.prompt_name, absl::StrCat("at most ", limits.max_messages, " messages"));
     }
     for (size_t i = 0; i < r.chat.messages.size(); ++i) {
       if (r.chat.messages[i].role.empty())
-        return FieldError(absl::StrCat("messages[", i, "].role"), "must not be empty");
+        return FieldError(absl::StrCat(r.prompt_name, "[", i, "].role"), "must not be empty");
     }
     return absl::OkStatus();
   }
-  if (r.prompts.empty()) return FieldError("prompt", "must hold at least one prompt", "missing_field");
+  if (r.prompts.empty()) return FieldError(r.prompt_name, "must hold at least one prompt", "missing_field");
   if (r.prompts.size() > limits.max_prompts) {
-    return FieldError("prompt",
+    return FieldError(r.prompt_name,
                       absl::StrCat("at most ", limits.max_prompts, " prompts, got ", r.prompts.size()));
   }
   for (const PromptInput& prompt : r.prompts) {
     if (std::holds_alternative<std::string>(prompt)) {
       if (!model.has_tokenizer) {
-        return FieldError("prompt", "this model has no tokenizer; send the prompt as token ids");
+        return FieldError(r.prompt_name, "this model has no tokenizer; send the prompt as token ids");
       }
       continue;
     }
     const auto& ids = std::get<std::vector<int32_t>>(prompt);
-    if (ids.empty()) return FieldError("prompt", "a prompt of token ids must not be empty");
+    if (ids.empty()) return FieldError(r.prompt_name, "a prompt of token ids must not be empty");
     for (int32_t id : ids) {
       if (id < 0 || id >= model.vocab_size) {
-        return FieldError("prompt", absl::StrCat("token id ", id, " is not in [0, ", model.vocab_size, ")"));
+        return FieldError(r.prompt_name,
+                          absl::StrCat("token id ", id, " is not in [0, ", model.vocab_size, ")"));
       }
     }
   }
@@ -106,6 +107,9 @@ absl::Status CheckSampling(const GenerationRequest& r, const ModelFacts& model, 
   SESSA_RETURN_IF_ERROR(CheckReal("frequency_penalty", r.frequency_penalty, -2, 2));
   if (r.logprobs != -1) {
     SESSA_RETURN_IF_ERROR(CheckInt(r.logprobs_name, r.logprobs, 0, limits.max_logprobs));
+  }
+  if (r.prompt_logprobs != -1) {
+    SESSA_RETURN_IF_ERROR(CheckInt("prompt_logprobs", r.prompt_logprobs, 0, limits.max_logprobs));
   }
   if (r.logit_bias.size() > limits.max_logit_bias) {
     return FieldError("logit_bias", absl::StrCat("at most ", limits.max_logit_bias, " entries"));
@@ -147,7 +151,8 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
   if (r.is_chat && r.echo) return FieldError("echo", "is for /v1/completions only", "unsupported_field");
   if (r.max_tokens.has_value()) {
     const std::string& max_tokens_name = r.max_tokens_name;
-    SESSA_RETURN_IF_ERROR(CheckInt(max_tokens_name, *r.max_tokens, r.echo ? 0 : 1, kMaxInt));
+    const bool may_be_none = r.echo || r.prompt_logprobs >= 0;
+    SESSA_RETURN_IF_ERROR(CheckInt(max_tokens_name, *r.max_tokens, may_be_none ? 0 : 1, kMaxInt));
     if (*r.max_tokens >= model.max_model_len) {
       return ContextLengthError(max_tokens_name,
                                 absl::StrCat("This model's context is ", model.max_model_len, " tokens; ",
@@ -180,15 +185,14 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
 absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int num_prompt_tokens,
                         uint64_t default_seed, SamplingParams* s) {
   const int64_t room = static_cast<int64_t>(model.max_model_len) - num_prompt_tokens;
-  const char* prompt_name = r.is_chat ? "messages" : "prompt";
   const SamplingDefaults& defaults = model.defaults;
   const int64_t unasked = defaults.max_tokens.value_or(r.is_chat ? room : 16);
   int64_t max_tokens = r.max_tokens.value_or(std::min(unasked, room));
-  max_tokens = std::max<int64_t>(max_tokens, 1);  // 0 with echo: one token is drawn and dropped
+  max_tokens = std::max<int64_t>(max_tokens, 1);  // 0: only the prompt matters; one is drawn and dropped
   if (max_tokens > room) {
-    return ContextLengthError(
-        prompt_name, absl::StrCat("This model's context is ", model.max_model_len, " tokens; the prompt has ",
-                                  num_prompt_tokens, " and ", max_tokens, " are to be generated."));
+    return ContextLengthError(r.prompt_name, absl::StrCat("This model's context is ", model.max_model_len,
+                                                          " tokens; the prompt has ", num_prompt_tokens,
+                                                          " and ", max_tokens, " are to be generated."));
   }
   if (r.min_tokens > max_tokens)
     return FieldError("min_tokens", "exceeds the tokens that fit after the prompt");
@@ -212,8 +216,9 @@ absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int
   for (const auto& [id, bias] : r.logit_bias) {
     s->logit_bias.emplace_back(static_cast<int32_t>(id), static_cast<float>(bias));
   }
-  s->num_logprobs = static_cast<int>(std::min<int64_t>(r.logprobs, model.vocab_size));
-  s->prompt_logprobs = r.echo && r.logprobs >= 0;
+  s->num_logprobs =
+      static_cast<int>(std::min<int64_t>(std::max(r.logprobs, r.prompt_logprobs), model.vocab_size));
+  s->prompt_logprobs = (r.echo && r.logprobs >= 0) || r.prompt_logprobs >= 0;
   return absl::OkStatus();
 }
 

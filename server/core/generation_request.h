@@ -26,9 +26,11 @@ struct GenerationRequest {
   bool is_chat = false;  // true: `chat`, false: `prompts`
   std::vector<PromptInput> prompts;
   Chat chat;
+  std::string prompt_name = "prompt";  // what this client calls what the prompt is made of, for errors
 
   // What is none here is SamplingDefaults' value, or the one beside it where that has none.
-  std::optional<int64_t> max_tokens;           // 16 for completions, what fits for chat; 0 only with echo
+  std::optional<int64_t>
+      max_tokens;  // 16 for completions, what fits for chat; 0 only with echo or prompt_logprobs
   std::string max_tokens_name = "max_tokens";  // what this client calls it, for errors
   int64_t min_tokens = 0;
   int64_t n = 1;
@@ -53,8 +55,10 @@ struct GenerationRequest {
   std::vector<int32_t> echo_starts;
   int64_t logprobs = -1;                   // -1: none; n: the token's own and the n best
   std::string logprobs_name = "logprobs";  // what this client calls it, for errors
+  int64_t prompt_logprobs = -1;            // -1: none; n: each prompt token's own and the n best
   bool stream = false;
   bool include_usage = false;                     // stream_options.include_usage
+  bool continuous_usage = false;                  // stream_options.continuous_usage_stats
   std::optional<int64_t> truncate_prompt_tokens;  // keep the last so many
   std::optional<bool>
       add_special_tokens;  // none: true for completions, false for chat (the template writes them)

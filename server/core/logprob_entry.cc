@@ -1,6 +1,8 @@
 // See logprob_entry.h.
 #include "server/core/logprob_entry.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "server/core/text_stream.h"
 #include "server/tokenizer/tokenizer.h"
@@ -24,15 +26,18 @@ TopLogprob Top(const Tokenizer* tokenizer, int32_t id, float logprob) {
 }  // namespace
 
 LogprobEntry MakeLogprobEntry(const Tokenizer* tokenizer, int32_t id, const TokenLogprobs* logprobs,
-                              int64_t text_offset) {
+                              int64_t max_top, int64_t text_offset) {
   LogprobEntry entry;
   static_cast<TopLogprob&>(entry) = Top(tokenizer, id, logprobs != nullptr ? logprobs->logprob : 0.0f);
   entry.has_logprob = logprobs != nullptr;
   entry.text_offset = text_offset;
   if (logprobs != nullptr) {
-    entry.top.reserve(logprobs->top.size());
-    for (const auto& [top_id, top_logprob] : logprobs->top) {
-      entry.top.push_back(Top(tokenizer, top_id, top_logprob));
+    const size_t num_top = std::min(logprobs->top.size(), static_cast<size_t>(std::max<int64_t>(0, max_top)));
+    entry.top.reserve(num_top);
+    for (size_t i = 0; i < logprobs->top.size(); ++i) {
+      const auto& [top_id, top_logprob] = logprobs->top[i];
+      if (i < num_top) entry.top.push_back(Top(tokenizer, top_id, top_logprob));
+      if (top_id == id) entry.rank = static_cast<int>(i) + 1;
     }
   }
   return entry;

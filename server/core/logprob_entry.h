@@ -10,8 +10,9 @@ namespace sessa {
 
 class Tokenizer;
 
-// `tokenizer` null: token ids alone. `logprobs` null: the first token of a prompt has none.
+// `tokenizer` null: token ids alone. `logprobs` null: the first token of a prompt has none. Of its rivals the
+// best `max_top` are kept.
 LogprobEntry MakeLogprobEntry(const Tokenizer* tokenizer, int32_t id, const TokenLogprobs* logprobs,
-                              int64_t text_offset);
+                              int64_t max_top, int64_t text_offset);
 
 }  // namespace sessa

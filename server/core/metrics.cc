@@ -200,6 +200,14 @@ int64_t Metrics::outcome(Outcome outcome) const {
   return families_->outcome_counts[static_cast<size_t>(outcome)].load();
 }
 
+RequestTimes Metrics::times() const {
+  const auto sum = [](const prometheus::Histogram& histogram) {
+    const prometheus::ClientMetric::Histogram collected = histogram.Collect().histogram;
+    return RequestTimes::Sum{static_cast<int64_t>(collected.sample_count), collected.sample_sum};
+  };
+  return {sum(*families_->e2e), sum(*families_->queue), sum(*families_->prefill), sum(*families_->decode)};
+}
+
 // vLLM's family: what was generated, to whatever end. Requests that were refused are not in it.
 prometheus::MetricFamily Metrics::SuccessFamily() const {
   const std::pair<const char*, int64_t> reasons[] = {

@@ -43,6 +43,15 @@ struct RequestShape {
   int longest_choice = 0;  // generated tokens
 };
 
+// What the engine's requests that have ended took, in all.
+struct RequestTimes {
+  struct Sum {
+    int64_t count = 0;
+    double seconds = 0;
+  };
+  Sum e2e, queue, prefill, decode;
+};
+
 class Metrics {
  public:
   // `model_name` is UTF-8 and known before the model is loaded, so that no series changes its labels.
@@ -67,6 +76,7 @@ class Metrics {
   int64_t received() const;
   int64_t ended() const;  // sum over outcomes
   int64_t outcome(Outcome outcome) const;
+  RequestTimes times() const;
 
   // The Prometheus text format, version 0.0.4; `stats` null while no engine is there.
   std::string Render(const EngineStats* stats, bool live, bool ready,

@@ -6,7 +6,9 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/monotonic.h"
 #include "server/core/event_queue.h"
 #include "server/core/generation_impl.h"
@@ -31,13 +33,14 @@ int QueueBound(const GenerationRequest& request, size_t num_prompts, const Limit
 }
 
 // The engine's own refusals in the API's words: its messages open with the field's name.
-absl::Status NameField(absl::Status refused, bool is_chat) {
+absl::Status NameField(absl::Status refused, const std::string& prompt_name) {
   if (refused.code() == absl::StatusCode::kInvalidArgument) {
     const absl::string_view message = refused.message();
-    return Annotate(refused, message.substr(0, message.find(':')), "");
+    const absl::string_view field = message.substr(0, message.find(':'));
+    if (field != "prompt") return Annotate(refused, field, "");
+    return FieldError(prompt_name, absl::StripLeadingAsciiWhitespace(absl::StripPrefix(message, "prompt:")));
   }
-  if (refused.code() == absl::StatusCode::kOutOfRange)
-    return Annotate(refused, is_chat ? "messages" : "prompt", "");
+  if (refused.code() == absl::StatusCode::kOutOfRange) return Annotate(refused, prompt_name, "");
   return refused;
 }
 
@@ -181,7 +184,7 @@ absl::Status Service::CheckBeforeTokenising(const ServedModel& served, const Gen
     if (request.truncate_prompt_tokens.has_value()) {
       least = std::min(least, *request.truncate_prompt_tokens);
     } else if (least >= max_model_len) {
-      return ContextLengthError(request.is_chat ? "messages" : "prompt",
+      return ContextLengthError(request.prompt_name,
                                 absl::StrCat("This model's context is ", max_model_len,
                                              " tokens; the prompt has at least ", least, "."));
     }
@@ -195,7 +198,7 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Service::EncodePrompts(const S
                                                                          GenerationRequest* request) const {
   // A chat template writes its special tokens itself.
   const bool add_special = request->add_special_tokens.value_or(!request->is_chat);
-  const char* param = request->is_chat ? "messages" : "prompt";
+  const std::string& param = request->prompt_name;
   std::vector<std::vector<int32_t>> prompts;
   for (PromptInput& prompt : request->prompts) {
     std::vector<int32_t> ids;
@@ -286,7 +289,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
     if (!id.ok()) {
       queue->Close();
       for (RequestId taken : ids) served->engine->Cancel(taken);
-      return fail(NameField(id.status(), request.is_chat));
+      return fail(NameField(id.status(), request.prompt_name));
     }
     ids.push_back(*id);
   }
@@ -297,21 +300,22 @@ absl::StatusOr<std::unique_ptr<Generation>> Service::Generate(GenerationRequest 
 }
 
 absl::StatusOr<std::vector<int32_t>> Service::Tokenize(const std::string& model, const std::string& text,
-                                                       bool add_special_tokens) const {
+                                                       bool add_special_tokens,
+                                                       const std::string& text_name) const {
   auto served = FindModel(model);
   if (!served.ok()) return served.status();
-  if ((*served)->tokenizer == nullptr) return FieldError("prompt", "this model has no tokenizer");
+  if ((*served)->tokenizer == nullptr) return FieldError(text_name, "this model has no tokenizer");
   const Tokenizer& tokenizer = *(*served)->tokenizer;
-  const auto check = [this](int64_t num_ids, const char* least) {
+  const auto check = [&](int64_t num_ids, const char* least) {
     if (num_ids <= options_.limits.max_answer_bytes / AnswerBound::kIdBytes) return absl::OkStatus();
-    return FieldError("prompt",
+    return FieldError(text_name,
                       absl::StrCat("it has ", least, num_ids, " tokens, whose ids may come to more than ",
                                    options_.limits.max_answer_bytes, " bytes (max_answer_bytes)"),
                       "answer_too_large");
   };
   if (absl::Status fits = check(tokenizer.MinTokens(text.size()), "at least "); !fits.ok()) return fits;
   auto ids = tokenizer.Encode(text, add_special_tokens);
-  if (!ids.ok()) return FieldError("prompt", ids.status().message());
+  if (!ids.ok()) return FieldError(text_name, ids.status().message());
   if (absl::Status fits = check(static_cast<int64_t>(ids->size()), ""); !fits.ok()) return fits;
   return ids;
 }

@@ -38,6 +38,7 @@ struct ServedModel {
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
   SamplingDefaults defaults;                          // of what requests leave open
   std::shared_ptr<const AnswerBound> answer_bound;    // SetModel's
+  std::string tokenizer_info = "{}";                  // JSON, for /tokenizer_info
   absl::Time created = absl::Now();                   // for clients to read
 };
 
@@ -95,8 +96,9 @@ class Service {
                                                        RequestTicket ticket,
                                                        const std::atomic<bool>* gone = nullptr);
 
+  // `text_name`: what the client calls where the text comes from, for errors.
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::string& model, const std::string& text,
-                                                bool add_special_tokens) const;
+                                                bool add_special_tokens, const std::string& text_name) const;
   // The chat template's text of `chat`.
   absl::StatusOr<std::string> RenderChat(const std::string& model, const Chat& chat,
                                          const std::atomic<bool>* gone = nullptr) const;

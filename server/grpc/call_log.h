@@ -21,6 +21,7 @@ class CallLog {
   CallLog(const grpc::CallbackServerContext& context, const char* method, std::string request_id,
           const Service& service);
   void SetTenant(const std::string& tenant) { record_.tenant = tenant; }
+  void SetRequestId(const std::string& id) { record_.request_id = id; }
   // At the end, once. Writes nothing where there is no access log.
   void Write(const absl::Status& status, const std::optional<Usage>& usage, const GenerationTimes& times);
 

@@ -33,6 +33,9 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
     // none.
     request->logprobs = sampling.logprobs() < 0 ? INT64_MIN : sampling.logprobs();
   }
+  if (sampling.has_prompt_logprobs()) {
+    request->prompt_logprobs = sampling.prompt_logprobs() < 0 ? INT64_MIN : sampling.prompt_logprobs();
+  }
 }
 
 }  // namespace
@@ -58,6 +61,7 @@ absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message) 
     }
     case pb::GenerateRequest::kChat:
       request.is_chat = true;
+      request.prompt_name = "messages";
       request.chat = FromProto(message.chat());
       break;
     case pb::GenerateRequest::PROMPT_NOT_SET:

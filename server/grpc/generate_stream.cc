@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "server/core/errors.h"
+#include "server/grpc/message.h"
 #include "server/grpc/status.h"
 
 namespace sessa {
@@ -31,36 +32,44 @@ void ToProto(const Usage& usage, pb::Usage* out) {
   out->set_cached_tokens(usage.cached_tokens);
 }
 
+void ToProto(LogprobEntry entry, pb::TokenLogprob* out) {
+  out->set_token_id(entry.id);
+  out->set_token(std::move(entry.bytes));
+  if (entry.has_logprob) out->set_logprob(entry.logprob);
+  out->set_text_offset(entry.text_offset);
+  for (TopLogprob& top : entry.top) {
+    pb::TopLogprob* best = out->add_top();
+    best->set_token_id(top.id);
+    best->set_token(std::move(top.bytes));
+    best->set_logprob(top.logprob);
+  }
+}
+
 void ToProto(TextDelta delta, pb::Delta* out) {
   out->set_choice(delta.index);
   out->set_text(std::move(delta.text));
   out->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
-  for (LogprobEntry& entry : delta.logprobs) {
-    pb::TokenLogprob* logprob = out->add_logprobs();
-    logprob->set_token_id(entry.id);
-    logprob->set_token(std::move(entry.bytes));
-    if (entry.has_logprob) logprob->set_logprob(entry.logprob);
-    logprob->set_text_offset(entry.text_offset);
-    for (TopLogprob& top : entry.top) {
-      pb::TopLogprob* best = logprob->add_top();
-      best->set_token_id(top.id);
-      best->set_token(std::move(top.bytes));
-      best->set_logprob(top.logprob);
-    }
-  }
+  for (LogprobEntry& entry : delta.logprobs) ToProto(std::move(entry), out->add_logprobs());
   out->set_finish_reason(ToProto(delta.finish));
   out->set_stop_string(std::move(delta.stop_string));
 }
 
 }  // namespace
 
-GenerateStream::GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
-                               const Service& service, ByteBudget::Lease request_lease)
-    : context_(context),
-      request_id_(std::move(request_id)),
-      log_(*context, "Generate", request_id_, service),
-      request_lease_(std::move(request_lease)),
-      finish_reasons_(num_choices, pb::FINISH_REASON_UNSPECIFIED) {}
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, const Service& service)
+    : context_(context), log_(*context, "Generate", "", service) {}
+
+void GenerateStream::Defer(ByteBudget::Lease request_lease) {
+  self_ = shared_from_this();
+  request_lease_ = std::move(request_lease);
+}
+
+void GenerateStream::SetRequest(std::string request_id, int num_choices) {
+  absl::MutexLock lock(&mutex_);
+  log_.SetRequestId(request_id);
+  request_id_ = std::move(request_id);
+  finish_reasons_.assign(num_choices, pb::FINISH_REASON_UNSPECIFIED);
+}
 
 void GenerateStream::Start(std::unique_ptr<Generation> generation,
                            const std::shared_ptr<WakeupQueue>& wakeups, std::function<void()> on_done) {
@@ -149,7 +158,6 @@ void GenerateStream::Pump() {
   if (writing_ || finished_ || last_written_ || generation_ == nullptr) return;
   std::optional<GenerationEvent> event = generation_->TryNext();
   if (!event.has_value()) return;  // the Generation calls its notify when there is more
-  reply_.Clear();
   if (!Fill(*std::move(event))) return;
   writing_ = true;
   write_began_ = Clock::now();
@@ -157,17 +165,29 @@ void GenerateStream::Pump() {
 }
 
 bool GenerateStream::Fill(GenerationEvent event) {
+  pb::GenerateReply reply;
+  if (!Fill(std::move(event), &reply)) return false;
+  reply_ = SerializeMessage(reply);
+  return true;
+}
+
+bool GenerateStream::Fill(GenerationEvent event, pb::GenerateReply* reply) {
   if (auto* prompt = std::get_if<PromptEvent>(&event)) {
-    pb::Started* started = reply_.mutable_started();
+    pb::Started* started = reply->mutable_started();
     started->set_request_id(request_id_);
     started->set_model(generation_->model());
     started->set_prompt_tokens(prompt->num_tokens);
     started->set_cached_tokens(prompt->num_cached_tokens);
     return true;
   }
+  if (auto* scores = std::get_if<PromptLogprobs>(&event)) {
+    for (LogprobEntry& entry : scores->tokens)
+      ToProto(std::move(entry), reply->mutable_prompt_logprobs()->add_tokens());
+    return true;
+  }
   if (auto* delta = std::get_if<TextDelta>(&event)) {
     if (delta->finish != FinishReason::kNone) finish_reasons_[delta->index] = ToProto(delta->finish);
-    ToProto(std::move(*delta), reply_.mutable_delta());
+    ToProto(std::move(*delta), reply->mutable_delta());
     return true;
   }
   const GenerationEnd& end = std::get<GenerationEnd>(event);
@@ -175,7 +195,7 @@ bool GenerateStream::Fill(GenerationEvent event) {
     End(end.status);
     return false;
   }
-  pb::Finished* finished = reply_.mutable_finished();
+  pb::Finished* finished = reply->mutable_finished();
   finished->mutable_finish_reasons()->Add(finish_reasons_.begin(), finish_reasons_.end());
   ToProto(end.usage, finished->mutable_usage());
   last_written_ = true;

@@ -15,35 +15,41 @@
 #include "absl/synchronization/mutex.h"
 #include "engine/monotonic.h"
 #include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/byte_budget.h"
 #include "server/core/generation.h"
 #include "server/core/service.h"
 #include "server/grpc/call_log.h"
 #include "server/grpc/wakeup_queue.h"
+#include "server/grpc/watcher.h"
 #include "sessa/v1/generation.pb.h"
 
 namespace sessa {
 
-class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::GenerateReply>,
+class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public Wakeable,
+                             public WatchedCall,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  using Clock = std::chrono::steady_clock;
+  // `context` lives until OnDone.
+  GenerateStream(grpc::CallbackServerContext* context, const Service& service);
 
-  // `context` lives until OnDone. `request_lease` is for what gRPC keeps of the request as long.
-  GenerateStream(grpc::CallbackServerContext* context, std::string request_id, int num_choices,
-                 const Service& service, ByteBudget::Lease request_lease);
   // Whose call it is, for the access log. Before Defer, Start and Reject.
   void SetTenant(const std::string& tenant) { log_.SetTenant(tenant); }
 
-  // The handler returns, and Start or Reject come later, from another thread.
-  void Defer() { self_ = shared_from_this(); }
+  // The handler returns, and Start or Reject come later, from another thread. `request_lease` is for what
+  // gRPC keeps of the request until then and to the call's end.
+  void Defer(ByteBudget::Lease request_lease);
+  // Once the request is parsed, before Start. Its message may be charged to the lease, as long as it is
+  // there.
+  void SetRequest(std::string request_id, int num_choices);
+  ByteBudget::Lease* request_lease() { return &request_lease_; }  // of who defers, until Start or Reject
   // To be called now and then: gives the call up when it has not ended at `deadline` (and a moment, so that a
   // client that reads is told) or a write has not been taken within `write_timeout`. The generation ends, and
   // with it what the tenant holds, even where gRPC cannot end the write: a connection that takes no bytes at
   // all is closed only when its keepalive fails, within a minute. Thread-safe.
-  void Watch(Clock::time_point now);
+  void Watch(Clock::time_point now) override;
   void SetLimits(Clock::time_point deadline, Clock::duration write_timeout);
   bool aborted() const;  // by Abort, or as the client went
   // Exactly one of these, once; without Defer before the call's handler returns. `on_done` runs when the call
@@ -66,9 +72,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True when reply_ was filled; false when the stream was finished instead.
   bool Fill(GenerationEvent event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Fill(GenerationEvent event, sessa::v1::GenerateReply* reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   grpc::CallbackServerContext* const context_;
-  const std::string request_id_;
   CallLog log_;  // written by OnDone
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
@@ -76,6 +82,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   ByteBudget::Lease request_lease_;
 
   mutable absl::Mutex mutex_;
+  std::string request_id_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point deadline_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::max();
   Clock::duration write_timeout_ ABSL_GUARDED_BY(mutex_) = Clock::duration::max();
   Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);  // or Finish; while one of them is under way
@@ -90,7 +97,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<sessa::v1::Generate
   absl::Status status_ ABSL_GUARDED_BY(mutex_);    // what Finish was called with
   bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<sessa::v1::FinishReason> finish_reasons_ ABSL_GUARDED_BY(mutex_);
-  sessa::v1::GenerateReply reply_;  // gRPC's while writing_
+  grpc::ByteBuffer reply_;  // gRPC's while writing_
 };
 
 }  // namespace sessa

@@ -3,72 +3,77 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "server/core/service.h"
+#include "server/grpc/call.h"
 #include "server/grpc/generate_stream.h"
+#include "server/grpc/similarity_reactor.h"
 #include "server/grpc/wakeup_queue.h"
+#include "server/grpc/watcher.h"
 #include "sessa/v1/generation.grpc.pb.h"
 
 namespace sessa {
 
-class GenerationService final : public sessa::v1::Generation::CallbackService {
- public:
-  // `service` outlives this. `write_timeout`: what a client may take to read one event.
-  GenerationService(sessa::Service* service, int num_threads, absl::Duration write_timeout);
-  ~GenerationService() override;
+// All methods take and give bytes (message.h): the key is asked for before anything is parsed.
+template <typename Base>
+using RawGeneration = sessa::v1::Generation::WithRawCallbackMethod_Generate<
+    sessa::v1::Generation::WithRawCallbackMethod_Tokenize<
+        sessa::v1::Generation::WithRawCallbackMethod_Detokenize<
+            sessa::v1::Generation::WithRawCallbackMethod_Similarity<
+                sessa::v1::Generation::WithRawCallbackMethod_GetModelInfo<
+                    sessa::v1::Generation::WithRawCallbackMethod_GetLoad<
+                        sessa::v1::Generation::WithRawCallbackMethod_Abort<Base>>>>>>>;
 
-  grpc::ServerWriteReactor<sessa::v1::GenerateReply>* Generate(
-      grpc::CallbackServerContext* context, const sessa::v1::GenerateRequest* request) override;
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
-                                     const sessa::v1::TokenizeRequest* request,
-                                     sessa::v1::TokenizeReply* reply) override;
-  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
-                                       const sessa::v1::DetokenizeRequest* request,
-                                       sessa::v1::DetokenizeReply* reply) override;
-  grpc::ServerUnaryReactor* Similarity(grpc::CallbackServerContext* context,
-                                       const sessa::v1::SimilarityRequest* request,
-                                       sessa::v1::SimilarityReply* reply) override;
+class GenerationService final : public RawGeneration<sessa::v1::Generation::Service> {
+ public:
+  // `service` and `watcher` outlive this. `write_timeout`: what a client may take to read one event.
+  GenerationService(sessa::Service* service, std::shared_ptr<WakeupQueue> wakeups, CallWatcher* watcher,
+                    absl::Duration write_timeout);
+
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* Similarity(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* reply) override;
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
-                                         const sessa::v1::GetModelInfoRequest* request,
-                                         sessa::v1::ModelInfo* reply) override;
-  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
-                                    const sessa::v1::GetLoadRequest* request,
-                                    sessa::v1::Load* reply) override;
-  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
-                                  const sessa::v1::AbortRequest* request,
-                                  sessa::v1::AbortReply* reply) override;
+                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* reply) override;
 
  private:
   // Running streams by (tenant, request id), so that Abort reaches only the caller's own.
   using StreamKey = std::pair<std::string, std::string>;
 
-  // Does `work` on the text pool and ends the call with what it says, unless the client is gone by then or
-  // there is no room: `request` stays in memory meanwhile.
-  grpc::ServerUnaryReactor* OnTextPool(grpc::CallbackServerContext* context,
-                                       const google::protobuf::Message& request,
-                                       std::function<absl::Status()> work);
+  // What Generate does on the text pool.
+  void StartStream(const std::shared_ptr<GenerateStream>& stream, const grpc::ByteBuffer& request,
+                   const std::string& tenant, absl::Duration time_left, RequestTicket ticket);
+  void StartSimilarity(const std::shared_ptr<SimilarityReactor>& call, const grpc::ByteBuffer& request,
+                       const std::string& tenant, absl::Duration time_left, RequestTicket ticket);
   absl::Status TokenizeText(const sessa::v1::TokenizeRequest& request, sessa::v1::TokenizeReply* reply) const;
-  void WatchStreams();
-
-  absl::StatusOr<std::string> Tenant(const grpc::CallbackServerContext& context) const;
-  absl::Status TakeRequest(const grpc::CallbackServerContext& context) const;  // of a known tenant
+  absl::Status DetokenizeIds(const sessa::v1::DetokenizeRequest& request,
+                             sessa::v1::DetokenizeReply* reply) const;
+  absl::Status DescribeModel(const sessa::v1::GetModelInfoRequest& request,
+                             sessa::v1::ModelInfo* reply) const;
+  absl::Status AbortStream(const std::string& tenant, const sessa::v1::AbortRequest& request,
+                           sessa::v1::AbortReply* reply);
 
   sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::chrono::nanoseconds write_timeout_;
   const std::shared_ptr<WakeupQueue> wakeups_;
+  CallWatcher* const watcher_;
   absl::Mutex mutex_;
   absl::flat_hash_map<StreamKey, std::weak_ptr<GenerateStream>> streams_ ABSL_GUARDED_BY(mutex_);
-  absl::Notification stop_watching_;
-  std::thread watcher_;
 };
 
 }  // namespace sessa

@@ -1,5 +1,4 @@
-// See grpc_server.h. Health is gRPC's own service (its Watch pushes each change); a thread copies core's
-// probes into it.
+// See grpc_server.h. A thread copies core's probes into the health service, whose Watch pushes each change.
 #include "server/grpc/grpc_server.h"
 
 #include <algorithm>
@@ -9,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "grpc/support/log.h"
-#include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
@@ -41,6 +39,10 @@ void SetBounds(const GrpcServerOptions& options, const Limits& limits, grpc::Ser
   quota.Resize(options.max_library_bytes);  // beyond it, idle connections are closed and calls refused
   builder->SetResourceQuota(quota);
   builder->SetMaxReceiveMessageSize(static_cast<int>(limits.max_body_bytes));
+  // A message is inflated whole before its size is looked at: 1 MB on the wire may be 1 GB. Clients that send
+  // them so are told UNIMPLEMENTED, before it comes to that, and that identity is what is taken.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   const std::pair<const char*, int> arguments[] = {
       {GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.guard.limits.max_streams)},
       {GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(limits.max_header_bytes)},
@@ -53,8 +55,9 @@ void SetBounds(const GrpcServerOptions& options, const Limits& limits, grpc::Ser
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000},
       {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
       {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
-      // Clients may ping every 10 s, the least that gRPC's own allow themselves.
-      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000},
+      // The guard counts pings. The library would end a client that pings every 10 s, the least that gRPC's
+      // own clients allow themselves, when three of them come a little early.
+      {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0},
       {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(options.max_connection_idle)},
       {GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(options.max_connection_age)},
       {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(limits.max_timeout + absl::Minutes(1))},
@@ -67,23 +70,30 @@ void SetBounds(const GrpcServerOptions& options, const Limits& limits, grpc::Ser
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               Service* service) {
   gpr_set_log_function(&LogOfGrpc);
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::EnableDefaultHealthCheckService(false);  // it has no List
   std::unique_ptr<GrpcServer> result(new GrpcServer(service, options.num_threads, options.write_timeout));
   ConnectionStats* stats = &service->metrics().connections();
   auto acceptor = Acceptor::Listen("gRPC", options.host, options.port, Listener::kGrpc, stats);
   if (!acceptor.ok()) return acceptor.status();
   result->acceptor_ = *std::move(acceptor);
+  GrpcServerOptions guarded = options;
+  const int64_t max_body_bytes = service->limits().max_body_bytes;
+  guarded.guard.limits.max_message_bytes =
+      static_cast<uint32_t>(std::min<int64_t>(2 * max_body_bytes, UINT32_MAX));
 
   grpc::ServerBuilder builder;
   builder.RegisterService(&result->generation_);
+  builder.RegisterService(&result->kserve_);
+  builder.RegisterService(&result->health_);
+  builder.RegisterService(&result->reflection_);
+  builder.RegisterService(&result->old_reflection_);
   SetBounds(options, service->limits(), &builder);
   result->library_ =
       builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, grpc::InsecureServerCredentials());
   result->server_ = builder.BuildAndStart();
   if (result->server_ == nullptr) return absl::UnavailableError("gRPC cannot start");
   try {
-    result->Accept(options, stats);
+    result->Accept(guarded, stats);
   } catch (const std::exception& e) {  // no thread to be had
     return absl::UnavailableError(absl::StrCat("starting the gRPC server: ", e.what()));
   }
@@ -130,18 +140,16 @@ void GrpcServer::PublishHealth() {
   // would stay.
   absl::MutexLock lock(&health_mutex_);
   const bool ready = service_->Ready();
-  Publish("", ready);
-  Publish("sessa.v1.Generation", ready);
-  Publish("liveness", service_->Live());
-  Publish("startup", service_->Started());
+  health_.Set("", ready);
+  health_.Set("sessa.v1.Generation", ready);
+  health_.Set("inference.GRPCInferenceService", ready);
+  health_.Set("liveness", service_->Live());
+  health_.Set("startup", service_->Started());
 }
 
-void GrpcServer::Publish(const std::string& name, bool serving) {
-  const auto [it, is_new] = published_.try_emplace(name, serving);
-  // gRPC's service sends every status that is set to all watchers, new or not; Watch promises changes alone.
-  if (!is_new && it->second == serving) return;
-  it->second = serving;
-  server_->GetHealthCheckService()->SetServingStatus(name, serving);
+std::vector<std::string> GrpcServer::ServiceNames() {
+  return {"sessa.v1.Generation", "inference.GRPCInferenceService", "grpc.health.v1.Health",
+          "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"};
 }
 
 void GrpcServer::Shutdown(absl::Time deadline) {
@@ -152,6 +160,7 @@ void GrpcServer::Shutdown(absl::Time deadline) {
   stopped_.notify_one();
   if (health_thread_.joinable()) health_thread_.join();
   acceptor_->Stop();
+  health_.Shutdown();
   if (guards_ != nullptr) guards_->BeginShutdown();  // the library takes no connection once it ends
   // gRPC takes wall time, and turns it into its own monotonic time at once.
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(deadline - MonotonicNow()));

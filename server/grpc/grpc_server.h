@@ -8,9 +8,9 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -19,6 +19,9 @@
 #include "grpcpp/server_builder.h"
 #include "server/core/service.h"
 #include "server/grpc/generation_service.h"
+#include "server/grpc/health_service.h"
+#include "server/grpc/kserve_service.h"
+#include "server/grpc/reflection_service.h"
 #include "server/net/acceptor.h"
 #include "server/net/guard_pool.h"
 #include "server/net/tls_context.h"
@@ -61,20 +64,30 @@ class GrpcServer {
 
  private:
   GrpcServer(Service* service, int num_threads, absl::Duration write_timeout)
-      : service_(service), generation_(service, num_threads, write_timeout) {}
+      : service_(service),
+        wakeups_(std::make_shared<WakeupQueue>(num_threads)),
+        generation_(service, wakeups_, &watcher_, write_timeout),
+        kserve_(service, wakeups_, &watcher_, write_timeout),
+        reflection_(ServiceNames()),
+        old_reflection_(ServiceNames()) {}
+  static std::vector<std::string> ServiceNames();
 
   void WatchHealth(absl::Duration interval);
   void Accept(const GrpcServerOptions& options, ConnectionStats* stats);
-  void Publish(const std::string& name, bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
 
   Service* const service_;
+  const std::shared_ptr<WakeupQueue> wakeups_;
+  CallWatcher watcher_;
   GenerationService generation_;
+  KserveService kserve_;
+  HealthService health_;
+  ReflectionService<grpc::reflection::v1::ServerReflection> reflection_;
+  ReflectionService<grpc::reflection::v1alpha::ServerReflection> old_reflection_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> library_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<GuardPool> guards_;
   std::unique_ptr<Acceptor> acceptor_;
   absl::Mutex health_mutex_;
-  absl::flat_hash_map<std::string, bool> published_ ABSL_GUARDED_BY(health_mutex_);
   Mutex stop_mutex_;
   std::condition_variable_any stopped_;
   bool stop_health_ ABSL_GUARDED_BY(stop_mutex_) = false;

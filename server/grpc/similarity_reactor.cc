@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/core/errors.h"
+#include "server/grpc/message.h"
 #include "server/grpc/status.h"
 
 namespace sessa {
@@ -92,7 +93,11 @@ void SimilarityReactor::OnWakeup() {
   while (similarity_->Advance(64)) continue;
   if (!similarity_->ended()) return;
   const absl::StatusOr<SimilarityResult>& result = similarity_->result();
-  if (result.ok()) ToProto(*result, reply_);
+  if (result.ok()) {
+    pb::SimilarityReply reply;
+    ToProto(*result, &reply);
+    *reply_ = SerializeMessage(reply);
+  }
   End(result.status());
 }
 

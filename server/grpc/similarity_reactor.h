@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/monotonic.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/byte_budget.h"
 #include "server/core/similarity.h"
@@ -27,14 +28,18 @@ class SimilarityReactor final : public grpc::ServerUnaryReactor,
                                 public Wakeable,
                                 public std::enable_shared_from_this<SimilarityReactor> {
  public:
-  // `reply` lives until OnDone. `request_lease` is for what gRPC keeps of the request as long.
-  SimilarityReactor(sessa::v1::SimilarityReply* reply, CallLog log, ByteBudget::Lease request_lease)
-      : reply_(reply), log_(std::move(log)), request_lease_(std::move(request_lease)) {}
+  // `reply` lives until OnDone.
+  SimilarityReactor(grpc::ByteBuffer* reply, CallLog log) : reply_(reply), log_(std::move(log)) {}
   // Whose call it is, for the access log. Before Defer, Start and Reject.
   void SetTenant(const std::string& tenant) { log_.SetTenant(tenant); }
 
-  // The handler returns, and Start or Reject come later, from another thread.
-  void Defer() { self_ = shared_from_this(); }
+  // The handler returns, and Start or Reject come later, from another thread. `request_lease` is for what
+  // gRPC keeps of the request until then and to the call's end.
+  void Defer(ByteBudget::Lease request_lease) {
+    self_ = shared_from_this();
+    request_lease_ = std::move(request_lease);
+  }
+  ByteBudget::Lease* request_lease() { return &request_lease_; }  // of who defers, until Start or Reject
   // Exactly one of these, once; Start after Defer, Reject also before the call's handler returns.
   void Start(std::unique_ptr<Similarity> similarity, const std::shared_ptr<WakeupQueue>& wakeups);
   void Reject(const absl::Status& error);
@@ -47,7 +52,7 @@ class SimilarityReactor final : public grpc::ServerUnaryReactor,
  private:
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  sessa::v1::SimilarityReply* const reply_;
+  grpc::ByteBuffer* const reply_;
   CallLog log_;  // written by OnDone
   ByteBudget::Lease request_lease_;
   std::shared_ptr<SimilarityReactor> self_;  // until OnDone

@@ -44,6 +44,9 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, tls_key, "", "PEM private key");
 ABSL_FLAG(std::string, tls_client_ca, "",
           "PEM certificates: clients of both ports must have one that these have signed");
+ABSL_FLAG(std::string, cors_allow_origins, "",
+          "origins of web pages elsewhere that may use the REST API, with commas, such as "
+          "http://localhost:3000, or * for all; none: the server's own page alone");
 ABSL_FLAG(std::string, log_format, "text",
           "text for people or json for machines, on stderr: every line has its time and level");
 ABSL_FLAG(std::string, log_level, "info", "the least that is logged: info, warning or error");
@@ -123,7 +126,8 @@ const Program& Server() {
            {"host", "http_port", "grpc_port", "admin_host", "admin_port", "max_http_connections",
             "max_grpc_connections"}},
           {"Who may use it",
-           {"api_keys_file", "make_key", "hash_keys", "tls_cert", "tls_key", "tls_client_ca", "insecure"}},
+           {"api_keys_file", "make_key", "hash_keys", "tls_cert", "tls_key", "tls_client_ca", "insecure",
+            "cors_allow_origins"}},
           {"Limits of requests and answers",
            {"request_timeout_seconds", "max_body_bytes", "max_answer_bytes", "max_buffered_bytes",
             "max_requests_per_tenant"}},

@@ -26,6 +26,7 @@ ABSL_DECLARE_FLAG(std::string, tls_cert);
 ABSL_DECLARE_FLAG(std::string, tls_key);
 ABSL_DECLARE_FLAG(std::string, tls_client_ca);
 ABSL_DECLARE_FLAG(bool, insecure);
+ABSL_DECLARE_FLAG(std::string, cors_allow_origins);
 ABSL_DECLARE_FLAG(sessa::FlagSeconds, request_timeout_seconds);
 ABSL_DECLARE_FLAG(sessa::ByteSize, max_body_bytes);
 ABSL_DECLARE_FLAG(sessa::ByteSize, max_answer_bytes);

@@ -15,6 +15,7 @@
 #include "server/checkpoint/generation_config.h"
 #include "server/core/load_progress.h"
 #include "server/core/log.h"
+#include "server/main/tokenizer_info.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/tokenizer.h"
 
@@ -130,7 +131,8 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   auto chat_template = ChatTemplate::Load(options.model_dir, options.chat_template);
   if (!chat_template.ok()) return chat_template.status();
   if (*chat_template != nullptr && !(*chat_template)->status().ok()) {
-    Log(absl::StrCat("chats are refused, as their template cannot be read: ", (*chat_template)->status().message()),
+    Log(absl::StrCat("chats are refused, as their template cannot be read: ",
+                     (*chat_template)->status().message()),
         LogLevel::kWarning);
   }
 
@@ -142,6 +144,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   model.defaults = *defaults;
   model.tokenizer = *std::move(tokenizer);
   model.chat_template = *std::move(chat_template);
+  model.tokenizer_info = TokenizerInfo(options.model_dir);
   return model;
 }
 

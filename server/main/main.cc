@@ -114,6 +114,7 @@ absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
   auto rest = RestServer::Start({.host = options.host,
                                  .port = options.http_port,
                                  .tls = servers.tls.get(),
+                                 .cors = options.cors,
                                  .max_connections = caps.http},
                                 service);
   if (!rest.ok()) return rest.status();

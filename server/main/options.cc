@@ -126,6 +126,9 @@ absl::Status ParseAccess(MainOptions* options) {
                                   "may use it: give --api_keys_file (--make_key=NAME makes a key) or "
                                   "--tls_client_ca, or say --insecure"));
   }
+  auto cors = Cors::Parse(absl::GetFlag(FLAGS_cors_allow_origins));
+  if (!cors.ok()) return FlagError("cors_allow_origins", cors.status().message());
+  options->cors = *std::move(cors);
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 #include "server/core/log.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
+#include "server/rest/cors.h"
 
 namespace sessa {
 
@@ -31,6 +32,7 @@ struct MainOptions {
   ConnectionCaps max_connections;
   std::string api_keys_file;  // empty: no keys
   TlsFiles tls;               // cert and key or neither
+  Cors cors;
   LogOptions log;
   bool access_log = true;
   absl::Duration settle, drain;

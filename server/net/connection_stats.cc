@@ -15,9 +15,9 @@ absl::string_view Name(Refusal refusal) {
 
 absl::string_view Name(Cut cut) {
   static constexpr absl::string_view kNames[kNumCuts] = {
-      "evicted",        "handshake",    "protocol",    "frame_bytes", "header_bytes",
-      "streams",        "resets",       "settings",    "pings",       "empty_frames",
-      "window_updates", "other_frames", "slow_writer", "slow_reader"};
+      "evicted",        "handshake",    "protocol",      "frame_bytes", "header_bytes",
+      "streams",        "resets",       "settings",      "pings",       "empty_frames",
+      "window_updates", "other_frames", "message_bytes", "slow_writer", "slow_reader"};
   return kNames[static_cast<size_t>(cut)];
 }
 

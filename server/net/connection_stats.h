@@ -39,10 +39,11 @@ enum class Cut {
   kEmptyFrames,
   kWindowUpdates,
   kOtherFrames,
-  kSlowWriter,  // a frame that does not come to its end
-  kSlowReader,  // nothing of what is written is read
+  kMessageBytes,  // of one gRPC message
+  kSlowWriter,    // a frame that does not come to its end
+  kSlowReader,    // nothing of what is written is read
 };
-inline constexpr int kNumCuts = 14;
+inline constexpr int kNumCuts = 15;
 absl::string_view Name(Cut cut);
 
 class ConnectionStats {

@@ -20,7 +20,7 @@ enum FrameType : uint8_t {
   kWindowUpdate = 8,
   kContinuation = 9,
 };
-constexpr uint8_t kEndStream = 1, kEndHeaders = 4;
+constexpr uint8_t kEndStream = 1, kEndHeaders = 4, kPadded = 8;
 constexpr uint8_t kEnhanceYourCalm = 0xb;
 
 // Envoy's allowances: WINDOW_UPDATEs for each of the server's DATA frames and for each stream.
@@ -28,10 +28,15 @@ constexpr double kUpdatesPerData = 10, kUpdatesPerStream = 2;
 
 }  // namespace
 
+absl::string_view Http2Guard::Scanner::TakePayload(absl::string_view* bytes) {
+  const absl::string_view payload = bytes->substr(0, payload_left_);
+  payload_left_ -= static_cast<uint32_t>(payload.size());
+  bytes->remove_prefix(payload.size());
+  return payload;
+}
+
 std::optional<Http2Guard::Frame> Http2Guard::Scanner::Next(absl::string_view* bytes) {
-  const size_t skipped = std::min<size_t>(payload_left_, bytes->size());
-  payload_left_ -= static_cast<uint32_t>(skipped);
-  bytes->remove_prefix(skipped);
+  TakePayload(bytes);
   const size_t taken = std::min(header_.size() - num_header_bytes_, bytes->size());
   std::memcpy(&header_[num_header_bytes_], bytes->data(), taken);
   num_header_bytes_ += taken;
@@ -85,6 +90,10 @@ std::optional<Cut> Http2Guard::OnClientBytes(absl::string_view bytes, Clock::tim
   bytes.remove_prefix(taken);
   while (!bytes.empty()) {
     if (client_.between_frames() && !in_header_block_) unfinished_since_ = now;
+    const absl::string_view payload = client_.TakePayload(&bytes);
+    if (data_stream_ != 0) {
+      if (std::optional<Cut> cut = OnData(payload)) return cut;
+    }
     const std::optional<Frame> frame = client_.Next(&bytes);
     if (!frame.has_value()) break;
     if (std::optional<Cut> cut = OnClientFrame(*frame)) return cut;
@@ -99,8 +108,11 @@ std::optional<Cut> Http2Guard::OnClientFrame(const Frame& frame) {
   // 6.10: nothing may come between HEADERS and its CONTINUATIONs.
   if (in_header_block_ != (frame.type == kContinuation)) return Cut::kProtocol;
   if (in_header_block_ && frame.stream != header_block_stream_) return Cut::kProtocol;
+  data_stream_ = frame.type == kData ? frame.stream : 0;
   switch (frame.type) {
     case kData:
+      data_left_ = frame.length;
+      is_padded_ = (frame.flags & kPadded) != 0;
       if (frame.length > 0 || (frame.flags & kEndStream) != 0) return std::nullopt;
       return Take(&empty_frames_, Cut::kEmptyFrames);
     case kHeaders:
@@ -113,6 +125,36 @@ std::optional<Cut> Http2Guard::OnClientFrame(const Frame& frame) {
   }
 }
 
+std::optional<Cut> Http2Guard::OnData(absl::string_view payload) {
+  const auto stream = streams_.find(data_stream_);
+  if (stream == streams_.end()) return std::nullopt;  // it has ended: nobody takes what comes
+  if (is_padded_ && !payload.empty()) {               // 6.1
+    is_padded_ = false;
+    const auto padding = static_cast<uint8_t>(payload[0]);
+    if (padding >= data_left_) return Cut::kProtocol;
+    data_left_ -= 1 + padding;
+    payload.remove_prefix(1);
+  }
+  payload = payload.substr(0, data_left_);
+  data_left_ -= static_cast<uint32_t>(payload.size());
+  Messages& messages = stream->second;
+  while (!payload.empty()) {
+    const size_t taken = std::min<size_t>(messages.left, payload.size());
+    messages.left -= static_cast<uint32_t>(taken);
+    payload.remove_prefix(taken);
+    while (messages.left == 0 && messages.num_prefix_bytes < messages.prefix.size() && !payload.empty()) {
+      messages.prefix[messages.num_prefix_bytes++] = static_cast<uint8_t>(payload[0]);
+      payload.remove_prefix(1);
+    }
+    if (messages.num_prefix_bytes < messages.prefix.size()) continue;
+    const auto& p = messages.prefix;
+    messages.left = uint32_t{p[1]} << 24 | uint32_t{p[2]} << 16 | uint32_t{p[3]} << 8 | p[4];
+    messages.num_prefix_bytes = 0;
+    if (messages.left > limits_.max_message_bytes) return Cut::kMessageBytes;
+  }
+  return std::nullopt;
+}
+
 std::optional<Cut> Http2Guard::OnHeaderBlock(const Frame& frame) {
   if (frame.type == kHeaders) {
     header_block_stream_ = frame.stream;
@@ -120,7 +162,7 @@ std::optional<Cut> Http2Guard::OnHeaderBlock(const Frame& frame) {
     num_continuations_ = 0;
     if (frame.stream > last_stream_) {  // 5.1.1: a new stream's number is above all before
       last_stream_ = frame.stream;
-      streams_.insert(frame.stream);
+      streams_.try_emplace(frame.stream);
       if (streams_.size() > limits_.max_streams) return Cut::kStreams;
       window_updates_.Earn(kUpdatesPerStream);
     } else if (std::optional<Cut> cut = Take(&other_frames_, Cut::kOtherFrames)) {

@@ -1,8 +1,10 @@
 // Watches one HTTP/2 connection (RFC 9113) as it passes by, frame headers only, and says when the client asks
 // for more work than a client has reason to: floods of resets (CVE-2023-44487, and those that make the server
 // reset: CVE-2025-8671), of settings, pings, empty frames, header blocks without end (CVE-2024-27316) and the
-// like, streams beyond the limit. The bounds in proportion to what the server sends are Envoy's, those in
-// time nghttp2's, in kind. Not thread-safe; used by GuardedConnection, fed with bytes by a fuzz target.
+// like, streams beyond the limit. Of DATA it reads gRPC's prefix of each message, so that one which says that
+// it is far larger than may be is not gathered, which the library would do before anybody looks at its size
+// or at the caller's key. The bounds in proportion to what the server sends are Envoy's, those in time
+// nghttp2's, in kind. Not thread-safe; used by GuardedConnection, fed with bytes by a fuzz target.
 #pragma once
 
 #include <array>
@@ -11,7 +13,7 @@
 #include <optional>
 #include <string>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "server/net/connection_stats.h"
 
@@ -27,12 +29,14 @@ struct Http2Limits {
   uint32_t max_header_block_bytes = 64 << 10;  // compressed, over HEADERS and its CONTINUATIONs
   int max_continuations = 16;                  // of one header block
   size_t max_streams = 1024;                   // open at once
-  Http2Rate resets = {500, 100};               // RST_STREAM, from either side: cancelled calls
-  Http2Rate settings = {100, 10};              // SETTINGS and their acknowledgements
-  Http2Rate pings = {200, 10};                 // and 1 for each DATA frame of the server
-  Http2Rate empty_frames = {100, 10};          // that neither carry nor end anything
-  Http2Rate window_updates = {200, 100};       // and 2 for each stream, 10 for each DATA frame of the server
-  Http2Rate other_frames = {200, 20};          // PRIORITY, trailers, GOAWAY, types that RFC 9113 has not
+  // Of one gRPC message, as its prefix says. Twice what is served: what is a little too long is told so.
+  uint32_t max_message_bytes = 8 << 20;
+  Http2Rate resets = {500, 100};          // RST_STREAM, from either side: cancelled calls
+  Http2Rate settings = {100, 10};         // SETTINGS and their acknowledgements
+  Http2Rate pings = {200, 10};            // and 1 for each DATA frame of the server
+  Http2Rate empty_frames = {100, 10};     // that neither carry nor end anything
+  Http2Rate window_updates = {200, 100};  // and 2 for each stream, 10 for each DATA frame of the server
+  Http2Rate other_frames = {200, 20};     // PRIORITY, trailers, GOAWAY, types that RFC 9113 has not
 };
 
 class Http2Guard {
@@ -65,6 +69,8 @@ class Http2Guard {
   // Cuts a stream of bytes into frame headers; payloads are skipped.
   class Scanner {
    public:
+    // Takes from the front of `bytes` what belongs to the payload of the frame that came last.
+    absl::string_view TakePayload(absl::string_view* bytes);
     // Takes from the front of `bytes` to the end of the next frame header, which it returns, or all of them.
     std::optional<Frame> Next(absl::string_view* bytes);
     bool between_frames() const { return num_header_bytes_ == 0 && payload_left_ == 0; }
@@ -88,7 +94,15 @@ class Http2Guard {
     Clock::time_point last_;
   };
 
+  // gRPC's length-prefixed messages on one stream: a byte that says whether it is compressed, four of length.
+  struct Messages {
+    std::array<uint8_t, 5> prefix;
+    uint8_t num_prefix_bytes = 0;
+    uint32_t left = 0;  // of the message
+  };
+
   std::optional<Cut> OnClientFrame(const Frame& frame);
+  std::optional<Cut> OnData(absl::string_view payload);
   std::optional<Cut> OnHeaderBlock(const Frame& frame);
   std::optional<Cut> Take(Allowance* allowance, Cut reason);
 
@@ -102,7 +116,11 @@ class Http2Guard {
   int num_continuations_ = 0;
   uint32_t last_stream_ = 0;
   Clock::time_point unfinished_since_;
-  absl::flat_hash_set<uint32_t> streams_;  // open: the server has not ended them and nobody has reset them
+  // Open: the server has not ended them and nobody has reset them.
+  absl::flat_hash_map<uint32_t, Messages> streams_;
+  uint32_t data_stream_ = 0;  // of the client's frame, where it is DATA; else 0
+  uint32_t data_left_ = 0;    // of its payload, without padding
+  bool is_padded_ = false;    // the next byte of it says with how many bytes
   Allowance resets_, settings_, pings_, empty_frames_, window_updates_, other_frames_;
 };
 

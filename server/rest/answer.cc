@@ -18,7 +18,7 @@ template <typename Text>
 int64_t Bytes(const ChoiceParts<Text>& p) {
   return static_cast<int64_t>(p.text.size() + p.tokens.size() + p.token_logprobs.size() +
                               p.top_logprobs.size() + p.text_offsets.size() + p.entries.size() +
-                              p.token_ids.size());
+                              p.token_ids.size() + p.prompt_logprobs.size());
 }
 
 void AppendEvent(const std::string& data, std::string* out) { absl::StrAppend(out, "data: ", data, "\n\n"); }
@@ -63,6 +63,10 @@ void WholeAnswer::Add(GenerationEvent event) {
     Choice& choice = choices_[delta->index];
     Join(parts, &choice.parts);
     choice.end = {delta->finish, std::move(delta->stop_string)};
+  } else if (auto* scores = std::get_if<PromptLogprobs>(&event)) {
+    const ChoiceParts<std::string> parts = RenderPromptLogprobs(*scores);
+    num_bytes_ += Bytes(parts);
+    Join(parts, &echoes_[scores->prompt_index]);
   } else if (auto* end = std::get_if<GenerationEnd>(&event)) {
     ended_ = true;
     status_ = std::move(end->status);
@@ -95,8 +99,9 @@ absl::Cord WholeAnswer::TakeBody() {
     WriteChoice(options_, {static_cast<int>(i), prompt_index, false, true}, parts, choices_[i].end, &body);
     choices_[i] = {};
   }
-  echoes_.clear();
   body.Append("]");
+  if (options_.api == Api::kChat) WritePromptLogprobs(options_, echoes_[0], &body);
+  echoes_.clear();
   if (options_.return_token_ids && options_.api == Api::kChat) {
     body.Append(absl::StrCat(",", PromptIdsMember(options_, 0)));
   }
@@ -105,24 +110,28 @@ absl::Cord WholeAnswer::TakeBody() {
 }
 
 StreamAnswer::StreamAnswer(AnswerOptions options, int num_prompts)
-    : options_(std::move(options)), started_(static_cast<size_t>(num_prompts) * options_.n) {}
+    : options_(std::move(options)),
+      started_(static_cast<size_t>(num_prompts) * options_.n),
+      prompt_tokens_(num_prompts),
+      completion_tokens_(started_.size()) {}
 
 void StreamAnswer::Add(const GenerationEvent& event, std::string* out) {
   if (const auto* prompt = std::get_if<PromptEvent>(&event)) {
+    prompt_tokens_[prompt->prompt_index] = prompt->num_tokens;
     if (options_.api == Api::kChat) AddRoles(prompt->prompt_index, out);
   } else if (const auto* delta = std::get_if<TextDelta>(&event)) {
     AddDelta(*delta, out);
-  } else {
-    const GenerationEnd& end = std::get<GenerationEnd>(event);
+  } else if (const auto* end = std::get_if<GenerationEnd>(&event)) {
     ended_ = true;
-    status_ = end.status;
-    usage_ = end.usage;
-    if (!end.status.ok()) {
-      AppendEvent(ErrorJson(Describe(end.status)), out);
+    status_ = end->status;
+    usage_ = end->usage;
+    if (!end->status.ok()) {
+      const ErrorInfo error = Describe(end->status);
+      AppendEvent(options_.api == Api::kKserve ? KserveErrorJson(error) : ErrorJson(error), out);
     } else if (options_.include_usage && options_.api != Api::kKserve) {
       AppendEvent(Chunk(options_, nullptr, false, &usage_), out);
     }
-    AppendEvent("[DONE]", out);
+    if (options_.api != Api::kKserve) AppendEvent("[DONE]", out);  // there, every event is an object
   }
 }
 
@@ -136,6 +145,7 @@ void StreamAnswer::AddRoles(int prompt_index, std::string* out) {
 }
 
 void StreamAnswer::AddDelta(const TextDelta& delta, std::string* out) {
+  completion_tokens_[delta.index] += static_cast<int64_t>(delta.token_ids.size());
   const bool first = !started_[delta.index];
   const bool role = options_.api == Api::kChat && first;
   const bool tokens = options_.return_token_ids && !delta.token_ids.empty();
@@ -148,7 +158,8 @@ void StreamAnswer::AddDelta(const TextDelta& delta, std::string* out) {
     WriteChoice(options_, {}, RenderDelta(options_, delta), {delta.finish, delta.stop_string}, &data);
     return AppendEvent(data, out);
   }
-  AppendEvent(Chunk(options_, &delta, first, nullptr), out);
+  const Usage so_far = {prompt_tokens_[delta.prompt_index], completion_tokens_[delta.index]};
+  AppendEvent(Chunk(options_, &delta, first, options_.continuous_usage ? &so_far : nullptr), out);
 }
 
 }  // namespace sessa

@@ -12,10 +12,11 @@
 #include "absl/strings/cord.h"
 #include "server/core/generation.h"
 #include "server/core/json_writer.h"
+#include "server/kserve/infer_json.h"
 
 namespace sessa {
 
-enum class Api { kCompletions, kChat, kKserve };
+enum class Api { kCompletions, kChat, kResponses, kKserve, kKserveInfer };
 
 struct AnswerOptions {
   Api api = Api::kCompletions;
@@ -24,10 +25,14 @@ struct AnswerOptions {
   std::string model;
   int n = 1;  // choices for each prompt
   bool logprobs = false;
+  bool prompt_logprobs = false;
   bool return_token_ids = false;
   bool include_usage = false;                      // streams
+  bool continuous_usage = false;                   // and in every chunk
   bool details = false;                            // KServe
   std::vector<std::vector<int32_t>> prompts = {};  // with return_token_ids
+  std::string settings = {};                       // /v1/responses: members of the request, repeated
+  ParsedInfer infer = {};                          // kKserveInfer
 };
 
 // What a choice came to, or one delta of it: insides of JSON strings and members of arrays with commas
@@ -38,6 +43,7 @@ struct ChoiceParts {
   Text tokens, token_logprobs, top_logprobs, text_offsets;  // of /v1/completions
   Text entries;                                             // log-probabilities of chat and KServe
   Text token_ids;
+  Text prompt_logprobs;  // of the prompt, in each of its choices
 };
 
 struct ChoiceEnd {
@@ -91,6 +97,8 @@ class StreamAnswer {
 
   const AnswerOptions options_;
   std::vector<bool> started_;  // choices that something was sent for
+  // With continuous_usage: of each prompt, and of each choice so far.
+  std::vector<int64_t> prompt_tokens_, completion_tokens_;
   bool ended_ = false;
   absl::Status status_;
   Usage usage_;

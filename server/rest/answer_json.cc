@@ -151,11 +151,46 @@ ChoiceParts<std::string> RenderDelta(const AnswerOptions& options, const TextDel
   if (!options.logprobs) return parts;
   switch (options.api) {
     case Api::kCompletions: RenderCompletionLogprobs(delta.logprobs, &parts); break;
-    case Api::kChat: RenderChatLogprobs(delta.logprobs, &parts.entries); break;
+    case Api::kChat:
+    case Api::kResponses: RenderChatLogprobs(delta.logprobs, &parts.entries); break;
     case Api::kKserve: RenderKserveLogprobs(delta.logprobs, &parts.entries); break;
+    case Api::kKserveInfer: break;  // InferAnswer's
   }
   return parts;
 }
+
+// An object for each token: itself first, then its rivals that are others, by token id.
+ChoiceParts<std::string> RenderPromptLogprobs(const PromptLogprobs& piece) {
+  ChoiceParts<std::string> parts;
+  JsonWriter json(&parts.prompt_logprobs);
+  const auto write = [&json](const TopLogprob& token, int rank) {
+    json.Key(absl::StrCat(token.id)).BeginObject().Key("logprob").Float(token.logprob).Key("rank");
+    rank > 0 ? json.Int(rank) : json.Null();
+    json.Key("decoded_token").String(token.token).EndObject();
+  };
+  for (const LogprobEntry& entry : piece.tokens) {
+    if (!entry.has_logprob) {
+      json.Null();
+      continue;
+    }
+    json.BeginObject();
+    write(entry, entry.rank);
+    for (size_t i = 0; i < entry.top.size(); ++i) {
+      if (entry.top[i].id != entry.id) write(entry.top[i], static_cast<int>(i) + 1);
+    }
+    json.EndObject();
+  }
+  return parts;
+}
+
+template <typename Text>
+void WritePromptLogprobs(const AnswerOptions& options, const ChoiceParts<Text>& parts, Text* out) {
+  if (!options.prompt_logprobs) return;
+  AppendTo(out, R"(,"prompt_logprobs":[)");
+  AppendTo(out, parts.prompt_logprobs);
+  AppendTo(out, "]");
+}
+template void WritePromptLogprobs(const AnswerOptions&, const ChoiceParts<absl::Cord>&, absl::Cord*);
 
 template <typename Text>
 void Join(const ChoiceParts<Text>& parts, ChoiceParts<absl::Cord>* all) {
@@ -166,6 +201,7 @@ void Join(const ChoiceParts<Text>& parts, ChoiceParts<absl::Cord>* all) {
   JoinList(parts.text_offsets, &all->text_offsets);
   JoinList(parts.entries, &all->entries);
   JoinList(parts.token_ids, &all->token_ids);
+  JoinList(parts.prompt_logprobs, &all->prompt_logprobs);
 }
 template void Join(const ChoiceParts<std::string>&, ChoiceParts<absl::Cord>*);
 template void Join(const ChoiceParts<absl::Cord>&, ChoiceParts<absl::Cord>*);
@@ -200,6 +236,7 @@ void WriteChoice(const AnswerOptions& options, const ChoicePlace& place, const C
       AppendTo(out, absl::StrCat(",", PromptIdsMember(options, place.prompt_index)));
     }
   }
+  if (options.api == Api::kCompletions) WritePromptLogprobs(options, parts, out);
   AppendTo(out, "}");
 }
 template void WriteChoice(const AnswerOptions&, const ChoicePlace&, const ChoiceParts<std::string>&,

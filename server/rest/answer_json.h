@@ -10,6 +10,13 @@ namespace sessa {
 // The parts of one delta that this API shows.
 ChoiceParts<std::string> RenderDelta(const AnswerOptions& options, const TextDelta& delta);
 
+// A piece of a prompt's log-probabilities, as vLLM writes them.
+ChoiceParts<std::string> RenderPromptLogprobs(const PromptLogprobs& piece);
+
+// `,"prompt_logprobs":[...]`, where it was asked for.
+template <typename Text>
+void WritePromptLogprobs(const AnswerOptions& options, const ChoiceParts<Text>& parts, Text* out);
+
 // Appends one delta's parts, or all of an echo's, to a choice's.
 template <typename Text>
 void Join(const ChoiceParts<Text>& parts, ChoiceParts<absl::Cord>* all);

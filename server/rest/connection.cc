@@ -3,8 +3,6 @@
 // few KB of later ones are there, so that a client that sends them ahead waits in its own socket.
 #include "server/rest/connection.h"
 
-#include <netinet/tcp.h>
-
 #include <algorithm>
 #include <exception>
 #include <functional>
@@ -19,6 +17,7 @@
 #include "server/core/log.h"
 #include "server/net/descriptors.h"
 #include "server/rest/epoch_timer.h"
+#include "server/rest/half_closed.h"
 #include "server/rest/http_read.h"
 #include "server/rest/reply_writer.h"
 #include "server/rest/request_input.h"
@@ -36,9 +35,6 @@ constexpr size_t kMaxPipelinedBytes = 8 << 10;  // kept of later requests while 
 constexpr size_t kMaxLingerBytes = 16 << 20;
 constexpr absl::Duration kLingerTime = absl::Seconds(2);
 
-Tcp::socket& Lowest(Tcp::socket& stream) { return stream; }
-Tcp::socket& Lowest(TlsStream& stream) { return stream.next_layer(); }
-
 template <typename Stream>
 class ConnectionImpl final : public Connection, public std::enable_shared_from_this<ConnectionImpl<Stream>> {
  public:
@@ -48,11 +44,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         stream_(std::move(stream)),
         read_timer_(stream_.get_executor()),
         writer_(&stream_, context_->options.write_timeout),
-        input_(context_->handlers.byte_budget()) {
-    // The kernel keeps little of what a client does not read; what is on its way is not limited by this.
-    const int unsent = ReplyWriter<Stream>::kPieceBytes;
-    setsockopt(Lowest(stream_).native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
-  }
+        input_(context_->handlers.byte_budget()) {}
   ~ConnectionImpl() override { context_->registry->Remove(this); }
 
   void Start() override {
@@ -123,7 +115,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     input_.Append(absl::string_view(read_area_).substr(0, n));
     eof_ = static_cast<bool>(ec);
     if (state_ != State::kRespond) return Parse();
-    eof_ ? ClientLeft() : Watch();
+    eof_ ? ClosedItsSide(ec) : Watch();
   }
 
   // For a client that leaves, or sends more: so long as that is little.
@@ -143,7 +135,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       }
       state_ = State::kHeader;
       context_->registry->SetIdle(this, false);
-      exchange_.emplace().client = PeerName(Lowest(stream_).native_handle());
+      exchange_.emplace().client = PeerName(stream_.lowest_layer().native_handle());
       StartReadTimer(options.header_timeout);
     }
     ErrorCode error;
@@ -209,7 +201,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
           auto shared = std::make_shared<Handlers::Result>(std::move(result));
           net::dispatch(self->stream_.get_executor(), [self, shared] { self->Handled(std::move(*shared)); });
         });
-    if (handling_) Watch();
+    if (handling_) eof_ ? ClosedItsSide(net::error::eof) : Watch();
   }
 
   void Handled(Handlers::Result result) {
@@ -286,6 +278,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     input_.lease()->MayNotEvict();
     state_ = State::kRespond;
     exchange_->Answer(reply);
+    context_->handlers.SpeakAs(exchange_->head, &reply);
     keep_alive_ = KeepAlive() && !reply.close;
     if (reply.close) input_.Clear();
     input_.Charge(0);
@@ -308,10 +301,17 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     NextRequest();
   }
 
-  // The client closed its side, or the connection broke.
-  void ClientLeft() {
+  // The client closed its side, or the connection broke. A plain client is answered if it is there still.
+  void ClosedItsSide(ErrorCode ec) {
     const bool generates = call_ != nullptr ? !call_->ended() : handling_ && exchange_->route.generates;
-    if (generates && !reply_sent_) Close();  // else all is written, and what came before it left is answered
+    if (!generates || reply_sent_) return;  // all is written, and what came before it left is answered
+    if (std::is_same_v<Stream, TlsStream> || ec != net::error::eof) return Close();
+    const int fd = stream_.lowest_layer().native_handle();
+    const bool in_stream = call_ != nullptr && call_->is_stream();
+    if (!writer_.busy() && !SendNothing(fd, exchange_->head, in_stream)) return Close();
+    stream_.lowest_layer().async_wait(Tcp::socket::wait_error, [self = Self()](ErrorCode ec) {
+      if (!ec) self->Close();
+    });
   }
 
   // ---- ending ----
@@ -324,7 +324,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     if constexpr (std::is_same_v<Stream, TlsStream>) {
       stream_.async_shutdown([self = Self()](ErrorCode) { self->Close(); });
     } else {
-      Lowest(stream_).shutdown(Tcp::socket::shutdown_send, ignored_);
+      stream_.lowest_layer().shutdown(Tcp::socket::shutdown_send, ignored_);
       input_.Clear();
       eof_ ? Close() : Fill();
     }
@@ -338,7 +338,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     gone_ = true;
     if (!handling_) Abandon();
     call_.reset();
-    Lowest(stream_).close(ignored_);
+    stream_.lowest_layer().close(ignored_);
     alive_.reset();  // the caller has another
   }
 

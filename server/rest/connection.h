@@ -75,7 +75,7 @@ class ConnectionRegistry {
 struct ConnectionContext {
   ConnectionContext(const RestServerOptions& options, Service* service, Handlers::Scope scope,
                     std::shared_ptr<ConnectionRegistry> registry)
-      : options(options), handlers(service, scope), registry(std::move(registry)) {}
+      : options(options), handlers(service, scope, options.cors), registry(std::move(registry)) {}
 
   const RestServerOptions options;
   const Handlers handlers;

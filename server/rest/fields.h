@@ -47,6 +47,8 @@ class Fields {
 
   // Adds the fields that were not asked for to the log. Call last.
   void ListIgnored() const;
+  // All that were asked for, there or not. Call last of all.
+  std::set<std::string> TakeKnown() { return std::move(known_); }
 
  private:
   const boost::json::object& object_;

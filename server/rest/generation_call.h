@@ -11,6 +11,9 @@
 #include "server/core/generation.h"
 #include "server/rest/answer.h"
 #include "server/rest/call.h"
+#include "server/rest/http_message.h"
+#include "server/rest/infer_answer.h"
+#include "server/rest/responses_answer.h"
 
 namespace sessa {
 
@@ -20,7 +23,7 @@ class GenerationCall final : public Call {
   GenerationCall(std::unique_ptr<Generation> generation, AnswerOptions options, bool stream,
                  ByteBudget* budget, std::vector<std::pair<std::string, std::string>> headers);
 
-  bool is_stream() const override { return std::holds_alternative<StreamAnswer>(answer_); }
+  bool is_stream() const override { return is_stream_; }
   void SetNotify(std::function<void()> notify) override { generation_->SetNotify(std::move(notify)); }
   bool Pull(std::string* out, size_t max_bytes) override;
   bool ended() const override;
@@ -30,8 +33,13 @@ class GenerationCall final : public Call {
   Reply MakeReply() override;
 
  private:
+  // `num_bytes` are held now; calls `fail` with the reason where there is no room.
+  template <typename Fail>
+  void Charge(int64_t num_bytes, Fail fail);
+
   const std::unique_ptr<Generation> generation_;
-  std::variant<WholeAnswer, StreamAnswer> answer_;
+  const bool is_stream_;
+  std::variant<WholeAnswer, StreamAnswer, ResponsesAnswer, InferAnswer> answer_;
   ByteBudget::Lease lease_;
   std::vector<std::pair<std::string, std::string>> headers_;
 };

@@ -1,6 +1,7 @@
 // See handlers.h.
 #include "server/rest/handlers.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -11,7 +12,9 @@
 #include "server/core/json_writer.h"
 #include "server/core/log.h"
 #include "server/core/similarity.h"
+#include "server/kserve/describe.h"
 #include "server/rest/generation_call.h"
+#include "server/rest/rate_limit_headers.h"
 #include "server/rest/request_json.h"
 #include "server/rest/similarity_call.h"
 #include "server/rest/status_json.h"
@@ -20,97 +23,23 @@
 namespace sessa {
 namespace {
 
-bool IsJson(const std::string& content_type) {
-  const std::string type(absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))));
-  return absl::EqualsIgnoreCase(type, "application/json");
-}
-
 void AddIgnored(const std::vector<std::string>& ignored,
                 std::vector<std::pair<std::string, std::string>>* headers) {
   if (!ignored.empty()) headers->emplace_back("X-Sessa-Ignored-Fields", IgnoredFieldsHeader(ignored));
 }
 
-// OpenAI's headers: the tenant's limits, what is left of them and until when all is there again.
-void AddRateLimits(const RateLimits& limits, std::vector<std::pair<std::string, std::string>>* headers) {
-  const auto add = [headers](const char* what, const std::optional<RateLimit>& limit) {
-    if (!limit.has_value()) return;
-    headers->emplace_back(absl::StrCat("x-ratelimit-limit-", what), absl::StrCat(limit->limit));
-    headers->emplace_back(absl::StrCat("x-ratelimit-remaining-", what), absl::StrCat(limit->remaining));
-    headers->emplace_back(absl::StrCat("x-ratelimit-reset-", what),
-                          absl::FormatDuration(absl::Ceil(limit->reset, absl::Milliseconds(1))));
-  };
-  add("requests", limits.requests);
-  add("tokens", limits.tokens);
+const char* IdPrefix(Api api) {
+  switch (api) {
+    case Api::kCompletions: return "cmpl-";
+    case Api::kChat: return "chatcmpl-";
+    case Api::kResponses: return "resp_";
+    case Api::kKserve:
+    case Api::kKserveInfer: break;
+  }
+  return "";
 }
 
 }  // namespace
-
-std::optional<Reply> Handlers::Judge(Exchange* x) const {
-  const RequestHead& head = x->head;
-  std::optional<Route> route = FindRoute(head.path);
-  if (!route.has_value() || (scope_ == Scope::kAdmin && !route->is_probe()))
-    return ErrorReply(404, "not_found", absl::StrCat("There is nothing at '", head.path, "'."));
-  x->route = *std::move(route);
-  const bool allowed =
-      x->route.is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
-  if (!allowed) {
-    Reply reply =
-        ErrorReply(405, "method_not_allowed",
-                   absl::StrCat("'", head.path, "' takes ", x->route.is_post ? "POST" : "GET", " only."));
-    reply.headers.emplace_back("Allow", x->route.is_post ? "POST" : "GET, HEAD");
-    return reply;
-  }
-  if (x->route.generates) x->ticket = service_->Begin(x->route.is_kserve() ? "kserve" : "rest");
-  if (scope_ == Scope::kSpare) x->head.keep_alive = false;
-  if (scope_ == Scope::kSpare && !x->route.is_probe()) {
-    const absl::Status full = absl::ResourceExhaustedError("the server has too many connections");
-    x->ticket.Finish(full);
-    return ErrorReply(full);
-  }
-  if (!x->route.is_open) {
-    absl::StatusOr<std::string> tenant = service_->Authenticate(head.authorization);
-    if (!tenant.ok()) {
-      x->ticket.Finish(tenant.status());
-      return ErrorReply(tenant.status());
-    }
-    x->tenant = *std::move(tenant);
-  }
-  std::optional<Reply> refused = JudgeWork(x);
-  if (refused.has_value() && x->route.is_post)
-    AddRateLimits(service_->tenants().Remaining(x->tenant), &refused->headers);
-  return refused;
-}
-
-std::optional<Reply> Handlers::JudgeWork(Exchange* x) const {
-  const RequestHead& head = x->head;
-  if (x->route.is_post) {  // what works with text; to look at models and limits is free
-    if (absl::Status taken = service_->tenants().TakeRequest(x->tenant); !taken.ok()) {
-      x->ticket.Finish(taken);
-      return ErrorReply(taken);
-    }
-  }
-  std::optional<Reply> refused;
-  if (head.version >= 11 && !head.has_host) {
-    refused = ErrorReply(400, "bad_request", "The Host header is missing.");
-  } else if (x->route.is_post && !IsJson(head.content_type)) {
-    refused = ErrorReply(415, "unsupported_media_type", "Send 'Content-Type: application/json'.");
-  } else if (head.content_length > service_->limits().max_body_bytes) {
-    refused = ErrorReply(413, "request_too_large",
-                         absl::StrCat("The body has ", head.content_length, " bytes, at most ",
-                                      service_->limits().max_body_bytes, " are taken."));
-  }
-  if (refused.has_value()) {
-    x->ticket.Finish(Outcome::kInvalid, refused->status);
-  } else if (x->route.generates && head.content_length > static_cast<int64_t>(TextPool::kLongBytes)) {
-    // With the queue full a long body is not even read; a short one has come with its head, most likely, and
-    // its connection can be kept.
-    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {
-      x->ticket.Finish(room);
-      return ErrorReply(room);
-    }
-  }
-  return refused;
-}
 
 Reply Handlers::OutOfBytes(Exchange* x) const {
   const absl::Status full = OutOfBytesError(service_->options().retry_after);
@@ -121,7 +50,9 @@ Reply Handlers::OutOfBytes(Exchange* x) const {
 void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>& gone,
                           std::function<void(Result)> done) const {
   if (!x->route.is_post) return done(Handle(x, body));
-  const size_t num_bytes = body.size();
+  // A coded body may become a long one.
+  const size_t num_bytes =
+      x->coding == ContentCoding::kIdentity ? body.size() : std::max(body.size(), TextPool::kLongBytes + 1);
   x->gone = &gone;
   auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
   if (service_->text_pool().Post(num_bytes, std::move(work))) return;
@@ -152,7 +83,13 @@ void Handlers::LogAccess(const Exchange& x, const Call* call) const {
 
 Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
   try {
-    Result result = Dispatch(x, body);
+    ByteBudget::Lease lease(byte_budget(), ByteBudget::Kind::kInput);
+    std::string decoded;
+    const bool is_coded = x->coding != ContentCoding::kIdentity && x->route.is_post;
+    if (is_coded) {
+      if (std::optional<Reply> refused = Decode(x, body, &lease, &decoded)) return *std::move(refused);
+    }
+    Result result = Dispatch(x, is_coded ? decoded : body);
     auto* reply = std::get_if<Reply>(&result);
     if (reply == nullptr || x->route.endpoint == Endpoint::kPage) return result;  // files are in the program
     if (x->route.is_post) AddRateLimits(service_->tenants().Remaining(x->tenant), &reply->headers);
@@ -169,6 +106,7 @@ Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
 Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const {
   switch (x->route.endpoint) {
     case Endpoint::kPage: return WebReply(x->head.path, x->head.if_none_match);
+    case Endpoint::kOpenApi: return JsonReply(OpenApiJson());
     case Endpoint::kLive:
     case Endpoint::kKserveLive:
       return Probe(service_->Live() ? absl::OkStatus()
@@ -190,15 +128,25 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     }
     case Endpoint::kVersion: return JsonReply(VersionJson(*service_));
     case Endpoint::kLimits: return JsonReply(LimitsJson(*service_, x->tenant));
+    case Endpoint::kLoad: return JsonReply(LoadJson(*service_));
+    case Endpoint::kTokenizerInfo:
     case Endpoint::kModels:
     case Endpoint::kModel:
     case Endpoint::kKserveModel:
-    case Endpoint::kKserveModelReady: return Model(x->route);
+    case Endpoint::kKserveModelReady:
+    case Endpoint::kKserveConfig:
+    case Endpoint::kKserveStatistics: return Model(x->route);
+    case Endpoint::kKserveServer: return JsonReply(KserveServerJson(*service_));
+    case Endpoint::kKserveIndex: return JsonReply(KserveIndexJson(*service_));
+    case Endpoint::kKserveLoad:
+      return ErrorReply(400, "unsupported", "The model stays as it is while the server runs.");
     case Endpoint::kSimilarity: return Similarity(x, body);
     case Endpoint::kTokenize: return Tokenize(*x, body);
     case Endpoint::kDetokenize: return Detokenize(body);
     case Endpoint::kCompletions:
     case Endpoint::kChat:
+    case Endpoint::kResponses:
+    case Endpoint::kKserveInfer:
     case Endpoint::kKserveGenerate:
     case Endpoint::kKserveGenerateStream: return Generate(x, body);
   }
@@ -217,12 +165,41 @@ Reply Handlers::Probe(const absl::Status& status, Endpoint endpoint) const {
 Reply Handlers::Model(const Route& route) const {
   auto model = service_->FindModel(route.model);
   if (!model.ok()) return ErrorReply(model.status());
+  if (absl::Status known = CheckKserveVersion((*model)->name, route.version); !known.ok())
+    return ErrorReply(known);
   switch (route.endpoint) {
     case Endpoint::kModels: return JsonReply(ModelListJson(**model));
+    case Endpoint::kTokenizerInfo:
+      if ((*model)->tokenizer == nullptr) return ErrorReply(404, "not_found", "This model has no tokenizer.");
+      return JsonReply((*model)->tokenizer_info);
     case Endpoint::kKserveModel: return JsonReply(KserveModelJson(**model));
+    case Endpoint::kKserveConfig: return JsonReply(KserveConfigJson(**model));
+    case Endpoint::kKserveStatistics: return JsonReply(KserveStatisticsJson(service_, **model));
     case Endpoint::kKserveModelReady: return Probe(service_->Readiness(), Endpoint::kKserveReady);
     default: return JsonReply(ModelJson(**model));
   }
+}
+
+absl::StatusOr<ParsedGeneration> Handlers::Parse(const Exchange& x, const std::string& body,
+                                                 ParsedInfer* infer) const {
+  if (x.route.is_kserve()) {
+    if (absl::Status known = CheckKserveVersion(x.route.model, x.route.version); !known.ok()) return known;
+  }
+  switch (x.route.endpoint) {
+    case Endpoint::kCompletions: return ParseCompletion(body, limits());
+    case Endpoint::kChat: return ParseChatCompletion(body, limits());
+    case Endpoint::kResponses: return ParseResponses(body, limits());
+    case Endpoint::kKserveInfer: break;
+    default: return ParseKserveGenerate(body, limits(), x.route.endpoint == Endpoint::kKserveGenerateStream);
+  }
+  absl::StatusOr<ParsedInfer> read = ParseInfer(body, x.head.kserve_header_length, limits());
+  if (!read.ok()) return read.status();
+  *infer = *std::move(read);
+  ParsedGeneration parsed;
+  absl::StatusOr<GenerationRequest> request = ToGeneration(infer->infer, false);
+  if (!request.ok()) return request.status();
+  parsed.request = *std::move(request);
+  return parsed;
 }
 
 Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const {
@@ -232,11 +209,8 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   }
   const Endpoint endpoint = x->route.endpoint;
   const bool kserve = x->route.is_kserve();
-  absl::StatusOr<ParsedGeneration> parsed =
-      endpoint == Endpoint::kCompletions ? ParseCompletion(body, limits())
-      : endpoint == Endpoint::kChat
-          ? ParseChatCompletion(body, limits())
-          : ParseKserveGenerate(body, limits(), endpoint == Endpoint::kKserveGenerateStream);
+  ParsedInfer infer;
+  absl::StatusOr<ParsedGeneration> parsed = Parse(*x, body, &infer);
   if (!parsed.ok()) {
     x->ticket.Finish(parsed.status());
     return ErrorReply(parsed.status());
@@ -245,14 +219,21 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
   if (kserve) request.model = x->route.model;
 
   AnswerOptions answer;
-  answer.api = kserve ? Api::kKserve : request.is_chat ? Api::kChat : Api::kCompletions;
-  answer.id =
-      kserve ? parsed->kserve_id : absl::StrCat(request.is_chat ? "chatcmpl-" : "cmpl-", x->head.request_id);
+  answer.api = endpoint == Endpoint::kKserveInfer ? Api::kKserveInfer
+               : kserve                           ? Api::kKserve
+               : endpoint == Endpoint::kResponses ? Api::kResponses
+               : request.is_chat                  ? Api::kChat
+                                                  : Api::kCompletions;
+  answer.id = kserve ? parsed->kserve_id : absl::StrCat(IdPrefix(answer.api), x->head.request_id);
   answer.created = absl::ToUnixSeconds(absl::Now());
   answer.n = static_cast<int>(request.n);
   answer.logprobs = request.logprobs >= 0;
+  answer.prompt_logprobs = request.prompt_logprobs >= 0;
   answer.return_token_ids = request.return_token_ids;
   answer.include_usage = request.include_usage;
+  answer.continuous_usage = request.continuous_usage;
+  answer.settings = std::move(parsed->settings);
+  answer.infer = std::move(infer);
   answer.details = parsed->details;
   const bool stream = request.stream;
   std::vector<std::pair<std::string, std::string>> headers;
@@ -309,7 +290,8 @@ Reply Handlers::Tokenize(const Exchange& x, const std::string& body) const {
   }
   // A chat template writes its special tokens itself.
   const bool add_special = parsed->add_special_tokens.value_or(!parsed->is_chat);
-  absl::StatusOr<std::vector<int32_t>> ids = service_->Tokenize(parsed->model, text, add_special);
+  absl::StatusOr<std::vector<int32_t>> ids =
+      service_->Tokenize(parsed->model, text, add_special, parsed->is_chat ? "messages" : "prompt");
   if (!ids.ok()) return ErrorReply(ids.status());
   std::string body_out;
   JsonWriter json(&body_out);

@@ -7,13 +7,18 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "absl/time/time.h"
 #include "engine/monotonic.h"
 #include "server/core/service.h"
+#include "server/kserve/infer_json.h"
+#include "server/rest/body_decoder.h"
 #include "server/rest/call.h"
+#include "server/rest/cors.h"
 #include "server/rest/http_message.h"
+#include "server/rest/request_json.h"
 #include "server/rest/router.h"
 
 namespace sessa {
@@ -24,7 +29,8 @@ struct Exchange {
   Route route;
   RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
-  std::string client;  // address:port
+  ContentCoding coding = ContentCoding::kIdentity;  // of the body
+  std::string client;                               // address:port
   absl::Time start = MonotonicNow();
   int status = 0;                           // of the answer, once it is there
   std::string error_code, reason;           // of an answer that is an error
@@ -44,10 +50,15 @@ class Handlers {
     kAdmin,  // there is nothing but probes and metrics
     kSpare,  // the connection is one above the cap: a single request, and 503 unless it is such
   };
-  Handlers(Service* service, Scope scope) : service_(service), scope_(scope) {}  // `service` outlives this
+  // `service` outlives this.
+  Handlers(Service* service, Scope scope, Cors cors)
+      : service_(service), scope_(scope), cors_(std::move(cors)) {}
 
-  // 400, 404, 405, 401, 429, 415, 413, 503, or none: read the body. Takes the ticket of a generation request.
+  // The answer to OPTIONS, 400, 404, 405, 401, 429, 415, 413, 503, or none: read the body. Takes the ticket
+  // of a generation request.
   std::optional<Reply> Judge(Exchange* exchange) const;
+  // Writes an error as clients of its path read it.
+  static void SpeakAs(const RequestHead& head, Reply* reply);
   // Marks the exchange as refused with `status` before it came to Handle (413 while reading, 408, a client
   // that left).
   void Abandon(Exchange* exchange, Outcome outcome, int status) const {
@@ -76,16 +87,23 @@ class Handlers {
 
  private:
   std::optional<Reply> JudgeWork(Exchange* exchange) const;  // Judge, once the tenant is known
+  std::optional<Reply> JudgeBody(Exchange* exchange) const;
+  Reply Options(const Exchange& exchange) const;
+  std::optional<Reply> Decode(Exchange* exchange, const std::string& body, ByteBudget::Lease* lease,
+                              std::string* decoded) const;
   Result Dispatch(Exchange* exchange, const std::string& body) const;
   Result Generate(Exchange* exchange, const std::string& body) const;
   Result Similarity(Exchange* exchange, const std::string& body) const;
   Reply Probe(const absl::Status& status, Endpoint endpoint) const;
   Reply Model(const Route& route) const;
+  absl::StatusOr<ParsedGeneration> Parse(const Exchange& exchange, const std::string& body,
+                                         ParsedInfer* infer) const;
   Reply Tokenize(const Exchange& exchange, const std::string& body) const;
   Reply Detokenize(const std::string& body) const;
 
   Service* const service_;
   const Scope scope_;
+  const Cors cors_;
 };
 
 }  // namespace sessa

@@ -18,6 +18,7 @@ constexpr size_t kMaxNameBytes = 64, kMaxNamesBytes = 512;
 const char* Reason(int status) {
   switch (status) {
     case 200: return "OK";
+    case 204: return "No Content";
     case 304: return "Not Modified";
     case 400: return "Bad Request";
     case 401: return "Unauthorized";
@@ -68,8 +69,15 @@ Reply JsonReply(std::string body) {
   return reply;
 }
 
+std::string KserveErrorJson(const ErrorInfo& error) {
+  std::string out;
+  JsonWriter(&out).BeginObject().Key("error").String(error.message).EndObject();
+  return out;
+}
+
 Reply ErrorReply(const ErrorInfo& error) {
   Reply reply;
+  reply.error = error;
   reply.status = error.http_status;
   reply.body = ErrorJson(error);
   reply.error_code = error.code;
@@ -98,9 +106,11 @@ std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep
   std::string out = absl::StrCat("HTTP/1.1 ", reply.status, " ", Reason(reply.status),
                                  "\r\nServer: sessa\r\nContent-Type: ", reply.content_type, "\r\n");
   if (!head.request_id.empty()) absl::StrAppend(&out, "X-Request-Id: ", head.request_id, "\r\n");
-  for (const auto& [name, value] : reply.headers) absl::StrAppend(&out, name, ": ", value, "\r\n");
-  if (reply.status == 304) {
-    // It never has a body, and the length of the one that it spares is not 0.
+  for (const auto* headers : {&reply.headers, &head.reply_headers}) {
+    for (const auto& [name, value] : *headers) absl::StrAppend(&out, name, ": ", value, "\r\n");
+  }
+  if (reply.status == 304 || reply.status == 204) {
+    // They never have a body, and the length of the one that a 304 spares is not 0.
   } else if (!streamed) {
     absl::StrAppend(&out, "Content-Length: ", reply.body.size(), "\r\n");
   } else if (head.version >= 11) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,12 +24,16 @@ struct RequestHead {
   bool has_body = false;  // there is one still to be read
   bool expects_continue = false;
   int64_t content_length = -1;  // -1: not said
-  std::string content_type, authorization, if_none_match;
-  std::string request_id;  // the client's when it is a fit one, else made here
+  std::string content_type, content_encoding, authorization, if_none_match;
+  int64_t kserve_header_length = -1;      // Inference-Header-Content-Length; -1: none
+  std::string origin, requested_headers;  // of a browser's page; and what its preflight asks to send
+  std::string request_id;                 // the client's when it is a fit one, else made here
+  std::vector<std::pair<std::string, std::string>> reply_headers;  // that every reply to it carries
 };
 
 struct Reply {
   int status = 200;
+  std::optional<ErrorInfo> error = {};  // what the body says
   std::string content_type = "application/json";
   absl::Cord body;
   ByteBudget::Lease lease;                                   // for the body
@@ -44,6 +49,8 @@ Reply ErrorReply(const absl::Status& error);
 // An error that has no absl::Status: 404, 405, 408, 413, 415, 431.
 Reply ErrorReply(int status, const std::string& code, const std::string& message);
 std::string ErrorJson(const ErrorInfo& error);
+// {"error": "..."}, KServe's.
+std::string KserveErrorJson(const ErrorInfo& error);
 
 // Status line and headers, with the empty line. `streamed`: no length is known; chunked unless HTTP/1.0.
 std::string SerializeHead(const Reply& reply, const RequestHead& head, bool keep_alive, bool streamed);

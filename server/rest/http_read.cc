@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "boost/beast/http/error.hpp"
 #include "boost/system/errc.hpp"
@@ -16,14 +17,26 @@ namespace http = boost::beast::http;
 
 absl::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
+// The path of any form of target (RFC 9112, 3.2): a proxy is told "http://host/path", and so may a server be.
+absl::string_view PathOf(absl::string_view target) {
+  const absl::string_view whole = target.substr(0, target.find('?'));
+  absl::string_view path = whole;
+  for (const absl::string_view scheme : {"http://", "https://"}) {
+    if (!absl::StartsWithIgnoreCase(whole, scheme)) continue;
+    path.remove_prefix(scheme.size());
+    const size_t slash = path.find('/');
+    return slash == path.npos ? "/" : path.substr(slash);
+  }
+  return path;
+}
+
 }  // namespace
 
 RequestHead HeadOf(const RequestParser& parser) {
   const auto& message = parser.get();
   RequestHead head;
   head.method = std::string(message.method_string());
-  const absl::string_view target = View(message.target());
-  const absl::string_view path = target.substr(0, target.find('?'));
+  const absl::string_view path = PathOf(View(message.target()));
   if (!PercentDecode(path, &head.path)) head.path = std::string(path);
   head.version = static_cast<int>(message.version());
   head.keep_alive = parser.keep_alive();
@@ -34,6 +47,16 @@ RequestHead HeadOf(const RequestParser& parser) {
     head.content_length = static_cast<int64_t>(std::min<uint64_t>(*length, INT64_MAX));
   }
   head.content_type = std::string(message[http::field::content_type]);
+  // Of several fields the parser has the first; together they are more than one coding.
+  head.content_encoding = message.count(http::field::content_encoding) > 1
+                              ? "several"
+                              : std::string(message[http::field::content_encoding]);
+  const absl::string_view kserve_length = View(message["Inference-Header-Content-Length"]);
+  if (!kserve_length.empty() &&
+      (!absl::SimpleAtoi(kserve_length, &head.kserve_header_length) || head.kserve_header_length < 0))
+    head.kserve_header_length = INT64_MAX;  // more than any body has
+  head.origin = std::string(message[http::field::origin]);
+  head.requested_headers = std::string(message[http::field::access_control_request_headers]);
   head.authorization = std::string(message[http::field::authorization]);
   head.if_none_match = std::string(message[http::field::if_none_match]);
   head.request_id = ChooseRequestId(View(message["X-Request-Id"]));

@@ -3,6 +3,9 @@
 // freed. Used on the connection's strand, one Write at a time.
 #pragma once
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -26,7 +29,12 @@ class ReplyWriter {
 
   // `stream` outlives this; `timeout` is for a piece.
   ReplyWriter(Stream* stream, absl::Duration timeout)
-      : stream_(stream), timeout_(timeout), timer_(stream->get_executor()) {}
+      : stream_(stream), timeout_(timeout), timer_(stream->get_executor()) {
+    // The kernel keeps little of what a client does not read; what is on its way is not limited by this.
+    const int unsent = kPieceBytes;
+    setsockopt(stream->lowest_layer().native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent,
+               sizeof(unsent));
+  }
 
   bool busy() const { return busy_; }
   // Not taken by the socket yet.

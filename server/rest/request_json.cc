@@ -114,6 +114,19 @@ void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* ti
   *timeout = absl::Seconds(seconds);
 }
 
+void ReadSeed(Fields& fields, ReadLog* log, std::optional<uint64_t>* seed) {
+  const json::value* value = fields.Find("seed");
+  if (value == nullptr) return;
+  int64_t number = 0;
+  if (value->is_uint64()) {
+    *seed = value->get_uint64();
+  } else if (absl::Status read = ReadValue(*value, fields.Path("seed"), &number); !read.ok()) {
+    log->Fail(read);
+  } else if (number != -1) {
+    *seed = static_cast<uint64_t>(number);
+  }
+}
+
 absl::StatusOr<json::value> ParseBody(const std::string& body, const Limits& limits) {
   absl::StatusOr<json::value> value = ParseJson(body, limits.max_json_depth);
   if (value.ok() && !value->is_object()) {
@@ -134,7 +147,7 @@ void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* r) {
   fields.Read("presence_penalty", &r->presence_penalty);
   fields.Read("frequency_penalty", &r->frequency_penalty);
   fields.Read("repetition_penalty", &r->repetition_penalty);
-  fields.Read("seed", &r->seed);
+  ReadSeed(fields, log, &r->seed);
   ReadStop(fields, log, &r->stop);
   fields.Read("stop_token_ids", &r->stop_token_ids);
   fields.Read("allowed_token_ids", &r->allowed_token_ids);
@@ -159,6 +172,8 @@ void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* r) {
     if (!r->stream) return log->Fail(FieldError("stream_options", "is only allowed with \"stream\": true"));
     Fields options(value->get_object(), "stream_options", log);
     options.Read("include_usage", &r->include_usage);
+    options.Read("continuous_usage_stats", &r->continuous_usage);
+    r->continuous_usage = r->continuous_usage && r->include_usage;  // as vLLM has it
     options.ListIgnored();
   }
   if (const json::value* value = fields.Find("response_format")) {
@@ -170,6 +185,13 @@ void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* r) {
       log->Fail(FieldError("response_format", "only {\"type\": \"text\"} is served", "unsupported_field"));
     }
   }
+  std::optional<int64_t> prompt_logprobs;
+  fields.Read("prompt_logprobs", &prompt_logprobs);
+  if (prompt_logprobs.value_or(0) < 0)  // vLLM's -1, the whole vocabulary, is more than is ever served
+    log->Fail(FieldError("prompt_logprobs", absl::StrCat("must not be negative, got ", *prompt_logprobs)));
+  if (prompt_logprobs.has_value() && r->stream)
+    log->Fail(FieldError("prompt_logprobs", "is not served with \"stream\": true", "unsupported_field"));
+  r->prompt_logprobs = prompt_logprobs.value_or(-1);
   RefuseUnserved(fields, log);
 }
 
@@ -196,8 +218,30 @@ absl::StatusOr<ParsedGeneration> ParseCompletion(const std::string& body, const 
   }
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
+  parsed.known = fields.TakeKnown();
   parsed.ignored = std::move(log.ignored);
   return parsed;
+}
+
+absl::Status ReadKserveParameters(const json::object& object, ParsedGeneration* out) {
+  ReadLog log;
+  GenerationRequest& r = out->request;
+  Fields parameters(object, "parameters", &log);
+  ReadSampling(parameters, &log, &r);
+  RefuseUnserved(parameters, &log);
+  if (parameters.Find("prompt_logprobs") != nullptr) log.Fail(Unserved(parameters.Path("prompt_logprobs")));
+  parameters.Read("details", &out->details);
+  std::optional<int64_t> logprobs;
+  parameters.Read("logprobs", &logprobs);
+  if (logprobs.value_or(0) < 0)
+    log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
+  r.logprobs = logprobs.value_or(-1);
+  // Named as the client wrote it: ValidateRequest knows only OpenAI's names.
+  if (r.n != 1) log.Fail(FieldError("parameters.n", "only one text is given back", "unsupported_field"));
+  parameters.ListIgnored();
+  out->known = parameters.TakeKnown();
+  out->ignored = std::move(log.ignored);
+  return log.status;
 }
 
 absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, const Limits& limits,
@@ -208,6 +252,7 @@ absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, co
   ReadLog log;
   GenerationRequest& r = parsed.request;
   r.stream = stream;
+  r.prompt_name = "text_input";
   Fields fields(value->get_object(), "", &log);
   fields.Read("id", &parsed.kserve_id);
   std::string text;
@@ -218,25 +263,14 @@ absl::StatusOr<ParsedGeneration> ParseKserveGenerate(const std::string& body, co
   r.prompts.emplace_back(std::move(text));
   if (const json::value* value = fields.Find("parameters")) {
     if (value->is_object()) {
-      Fields parameters(value->get_object(), "parameters", &log);
-      ReadSampling(parameters, &log, &r);
-      RefuseUnserved(parameters, &log);
-      parameters.Read("details", &parsed.details);
-      std::optional<int64_t> logprobs;
-      parameters.Read("logprobs", &logprobs);
-      if (logprobs.value_or(0) < 0)
-        log.Fail(FieldError("logprobs", absl::StrCat("must not be negative, got ", *logprobs)));
-      r.logprobs = logprobs.value_or(-1);
-      parameters.ListIgnored();
+      if (absl::Status read = ReadKserveParameters(value->get_object(), &parsed); !read.ok()) log.Fail(read);
     } else {
       log.Fail(TypeError("parameters", "an object", *value));
     }
   }
-  // Named as the client wrote them: ValidateRequest knows only OpenAI's names.
-  if (r.n != 1) log.Fail(FieldError("parameters.n", "only one text is given back", "unsupported_field"));
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
-  parsed.ignored = std::move(log.ignored);
+  parsed.ignored.insert(parsed.ignored.end(), log.ignored.begin(), log.ignored.end());
   return parsed;
 }
 
@@ -256,6 +290,7 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(const std::string& body, const Limi
   fields.Read("add_special_tokens", &parsed.add_special_tokens);
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
+  parsed.known = fields.TakeKnown();
   parsed.ignored = std::move(log.ignored);
   return parsed;
 }
@@ -272,6 +307,7 @@ absl::StatusOr<ParsedDetokenize> ParseDetokenize(const std::string& body, const 
   fields.Read("skip_special_tokens", &parsed.skip_special_tokens);
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
+  parsed.known = fields.TakeKnown();
   parsed.ignored = std::move(log.ignored);
   return parsed;
 }

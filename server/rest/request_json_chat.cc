@@ -169,8 +169,12 @@ void RefuseCalling(Fields& fields, const Chat& chat, ReadLog* log) {
 
 void ReadChat(Fields& fields, const Limits& limits, ReadLog* log, Chat* out) {
   ReadMessages(fields, limits, log, &out->messages);
-  fields.Read("add_generation_prompt", &out->add_generation_prompt);
   ReadObjects(fields, "tools", &CheckFunction, log, &out->tools);
+  ReadTemplateVariables(fields, log, out);
+}
+
+void ReadTemplateVariables(Fields& fields, ReadLog* log, Chat* out) {
+  fields.Read("add_generation_prompt", &out->add_generation_prompt);
   const auto is_object = [](const json::value& value, const std::string& path) {
     return value.is_object() ? absl::OkStatus() : TypeError(path, "an object", value);
   };
@@ -185,6 +189,7 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
   ReadLog log;
   GenerationRequest& r = parsed.request;
   r.is_chat = true;
+  r.prompt_name = "messages";
   Fields fields(value->get_object(), "", &log);
   ReadCommon(fields, &log, &r);
   ReadSampling(fields, &log, &r);
@@ -205,6 +210,7 @@ absl::StatusOr<ParsedGeneration> ParseChatCompletion(const std::string& body, co
   r.logprobs_name = "top_logprobs";
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
+  parsed.known = fields.TakeKnown();
   parsed.ignored = std::move(log.ignored);
   return parsed;
 }

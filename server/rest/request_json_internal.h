@@ -19,6 +19,8 @@ absl::StatusOr<boost::json::value> ParseBody(const std::string& body, const Limi
 // field's.
 absl::Status ReadPrompts(const boost::json::value& value, const std::string& name,
                          std::vector<PromptInput>* out);
+// -1 is none, as vLLM has it; other negative numbers stand for their 64 bits.
+void ReadSeed(Fields& fields, ReadLog* log, std::optional<uint64_t>* seed);
 // "timeout" in seconds, an extension.
 void ReadTimeout(Fields& fields, ReadLog* log, std::optional<absl::Duration>* timeout);
 
@@ -28,5 +30,7 @@ void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* request);
 void ReadCommon(Fields& fields, ReadLog* log, GenerationRequest* request);
 // What a chat's template gets: messages, tools and the rest. Absent messages: leaves them empty.
 void ReadChat(Fields& fields, const Limits& limits, ReadLog* log, Chat* out);
+// Of that, what is neither messages nor tools.
+void ReadTemplateVariables(Fields& fields, ReadLog* log, Chat* out);
 
 }  // namespace sessa

@@ -44,7 +44,7 @@ absl::StatusOr<ParsedSimilarity> ParseSimilarity(const std::string& body, const 
   }
   fields.Read("n", &r.num_samples);
   fields.Read("max_tokens", &r.max_tokens);
-  fields.Read("seed", &r.seed);
+  ReadSeed(fields, &log, &r.seed);
   fields.Read("ignore_eos", &r.ignore_eos);
   fields.Read("add_special_tokens", &r.add_special_tokens);
   fields.Read("priority", &r.priority);
@@ -60,6 +60,7 @@ absl::StatusOr<ParsedSimilarity> ParseSimilarity(const std::string& body, const 
   RefuseUnserved(fields, &log);
   fields.ListIgnored();
   if (!log.status.ok()) return log.status;
+  parsed.known = fields.TakeKnown();
   parsed.ignored = std::move(log.ignored);
   return parsed;
 }

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "server/core/service.h"
 #include "server/net/tls_context.h"
+#include "server/rest/cors.h"
 
 namespace sessa {
 
@@ -18,6 +19,7 @@ struct RestServerOptions {
   int port = 0;                     // 0: the system picks
   const TlsContext* tls = nullptr;  // null: plain; outlives the server
   bool admin = false;               // probes and metrics alone
+  Cors cors = {};                   // none on the admin port
   int num_threads = 4;
   // Beyond it the connection that has been idle for the longest gives way. Where none is idle, a few more are
   // taken for probes alone, and the rest is answered 503 and closed.

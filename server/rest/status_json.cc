@@ -1,10 +1,17 @@
 // See status_json.h.
 #include "server/rest/status_json.h"
 
+#include <cstddef>
+
 #include "server/core/json_writer.h"
 #include "server/tokenizer/chat_template.h"
 
 namespace sessa {
+
+// Made by sessa_embed (CMakeLists.txt).
+extern const char* const rest_openapi_json;
+extern const size_t rest_openapi_json_size;
+
 namespace {
 
 // As requests spell it; what is not there has the API's default.
@@ -55,11 +62,6 @@ void WriteTenant(const std::string& name, const TenantLimits& limits, JsonWriter
   json->EndObject();
 }
 
-void WriteKserveTensor(const char* name, JsonWriter* json) {
-  json->BeginArray().BeginObject().Key("name").String(name).Key("datatype").String("BYTES");
-  json->Key("shape").BeginArray().Int(1).EndArray().EndObject().EndArray();
-}
-
 }  // namespace
 
 std::string ModelJson(const ServedModel& model) {
@@ -75,18 +77,6 @@ std::string ModelListJson(const ServedModel& model) {
   json.BeginObject().Key("object").String("list").Key("data").BeginArray();
   WriteModel(model, &json);
   json.EndArray().EndObject();
-  return out;
-}
-
-std::string KserveModelJson(const ServedModel& model) {
-  std::string out;
-  JsonWriter json(&out);
-  json.BeginObject().Key("name").String(model.name).Key("versions").BeginArray().String("1").EndArray();
-  json.Key("platform").String("sessa").Key("inputs");
-  WriteKserveTensor("text_input", &json);
-  json.Key("outputs");
-  WriteKserveTensor("text_output", &json);
-  json.EndObject();
   return out;
 }
 
@@ -132,6 +122,21 @@ std::string LimitsJson(const Service& service, const std::string& tenant) {
   json.EndObject();
   return out;
 }
+
+std::string LoadJson(const Service& service) {
+  EngineStats stats;
+  if (auto model = service.FindModel(""); model.ok()) stats = (*model)->engine->Stats();
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("server_load").Int(stats.num_running + stats.num_waiting);  // vLLM's name
+  json.Key("num_running").Int(stats.num_running).Key("num_waiting").Int(stats.num_waiting);
+  json.Key("waiting_tokens").Int(stats.waiting_tokens).Key("state_cache_usage");
+  json.Number(stats.num_pages > 0 ? static_cast<double>(stats.num_used_pages) / stats.num_pages : 0);
+  json.Key("ready").Bool(service.Ready()).Key("draining").Bool(service.Ending()).EndObject();
+  return out;
+}
+
+std::string OpenApiJson() { return std::string(rest_openapi_json, rest_openapi_json_size); }
 
 std::string VersionJson(const Service& service) {
   std::string out;

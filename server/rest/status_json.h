@@ -9,9 +9,12 @@ namespace sessa {
 
 std::string ModelJson(const ServedModel& model);  // OpenAI's object
 std::string ModelListJson(const ServedModel& model);
-std::string KserveModelJson(const ServedModel& model);
 // The server's, the model's when one is loaded, and what the key file says of `tenant`.
 std::string LimitsJson(const Service& service, const std::string& tenant);
 std::string VersionJson(const Service& service);
+// What runs and waits; zeros while the model is loading.
+std::string LoadJson(const Service& service);
+// This API's description, openapi.json beside this file.
+std::string OpenApiJson();
 
 }  // namespace sessa

@@ -89,4 +89,10 @@ void RefuseUnserved(Fields& fields, ReadLog* log) {
   }
 }
 
+std::vector<std::string> UnservedFields() {
+  std::vector<std::string> names;
+  for (const UnservedField& field : kUnserved) names.push_back(field.name);
+  return names;
+}
+
 }  // namespace sessa

@@ -8,6 +8,7 @@
 namespace sessa {
 
 void RefuseUnserved(Fields& fields, ReadLog* log);
+std::vector<std::string> UnservedFields();  // their names
 
 // The error of such a field.
 absl::Status Unserved(const std::string& path);

@@ -64,6 +64,18 @@ class GrpcTest(unittest.TestCase):
                 self.assertEqual(token.top[0].token_id, token.token_id)  # greedy picks the best
                 self.assertAlmostEqual(token.top[0].logprob, token.logprob, places=5)
 
+    def test_prompt_logprobs_come_before_the_text(self):
+        replies = generate(self.stub, max_tokens=2, prompt_logprobs=2, ignore_eos=True)
+        kinds = [r.WhichOneof("event") for r in replies]
+        last = len(kinds) - kinds[::-1].index("prompt_logprobs")
+        self.assertEqual(set(kinds[1:last]), {"prompt_logprobs"})
+        tokens = [t for r in replies[1:last] for t in r.prompt_logprobs.tokens]
+        self.assertEqual([t.token_id for t in tokens], list(self.stub.Tokenize(pb.TokenizeRequest(text=PROMPT)).token_ids))
+        self.assertFalse(tokens[0].HasField("logprob"))
+        self.assertTrue(all(t.logprob <= 0 and len(t.top) == 2 for t in tokens[1:]))
+        self.assertEqual(sum(len(r.delta.token_ids) for r in replies), 2)
+        self.assertFalse(any(r.delta.logprobs for r in replies))
+
     def test_model_info_and_load(self):
         info = self.stub.GetModelInfo(pb.GetModelInfoRequest())
         self.assertEqual((info.name, info.vocab_size, info.hidden_size), ("demo", 1024, 192))
@@ -136,14 +148,30 @@ class GrpcTest(unittest.TestCase):
 
     def test_reflection_lists_the_services(self):
         # ServerReflectionRequest{list_services: "*"} by hand: one string in, the names somewhere in what comes out.
-        call = self.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                                          request_serializer=None, response_deserializer=None)
-        reply = next(call(iter([b"\x3a\x01*"]), timeout=120))
-        for name in (b"sessa.v1.Generation", b"grpc.health.v1.Health"):
-            self.assertIn(name, reply)
+        for version in ("v1", "v1alpha"):
+            call = self.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                                              request_serializer=None, response_deserializer=None)
+            # And of a symbol {4: name} the file with all that it imports.
+            symbol = b"sessa.v1.GenerateRequest"
+            services, file, nothing = call(iter([b"\x3a\x01*", bytes([0x22, len(symbol)]) + symbol, b"\x22\x01x"]), timeout=120)
+            for name in (b"sessa.v1.Generation", b"inference.GRPCInferenceService", b"grpc.health.v1.Health",
+                         b"grpc.reflection.v1.ServerReflection", b"grpc.reflection.v1alpha.ServerReflection"):
+                self.assertIn(name, services)
+            self.assertIn(b"truncate_prompt_tokens", file)
+            self.assertIn(b"not found", nothing)
+
+    def test_compressed_messages_cost_nothing(self):
+        # 64 MiB that are 64 KiB on the wire: refused before they are inflated.
+        def resident():
+            return self.server.metrics()["process_resident_memory_bytes"]
+        before = resident()
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.stub.Tokenize(pb.TokenizeRequest(text="a" * (64 << 20)), compression=grpc.Compression.Gzip, timeout=120)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED, caught.exception.details())
+        self.assertLess(resident() - before, 16 << 20)
 
     def test_health(self):
-        for service in ("", "sessa.v1.Generation", "liveness", "startup"):
+        for service in ("", "sessa.v1.Generation", "inference.GRPCInferenceService", "liveness", "startup"):
             self.assertEqual(grpc_client.health(self.channel, service), grpc_client.SERVING)
 
 

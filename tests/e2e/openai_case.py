@@ -9,7 +9,7 @@ from server_process import PROMPT, ServerProcess
 class OpenAiCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = ServerProcess("--state_dtype=f32")
+        cls.server = ServerProcess("--state_dtype=f32", "--cors_allow_origins=http://localhost:3000")
         cls.addClassCleanup(cls.server.stop)
         cls.client = openai.OpenAI(base_url=f"http://{cls.server.http_address}/v1", api_key="none", max_retries=0,
                                    timeout=300)

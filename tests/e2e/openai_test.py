@@ -1,10 +1,13 @@
 """The REST API of the real server through the openai client, and by hand where the client would not go."""
+import gzip
 import json
 import threading
 import unittest
 
+import openai
+
 from openai_case import OpenAiCase
-from server_process import PROMPT, events_of
+from server_process import PROMPT, ROOT, events_of
 
 
 class OpenAiTest(OpenAiCase):
@@ -59,6 +62,56 @@ class OpenAiTest(OpenAiCase):
         last = json.loads(events[-2])
         self.assertEqual(last["choices"], [])
         self.assertEqual(last["usage"]["completion_tokens"], 5)
+
+    def test_responses(self):
+        kwargs = {"model": "demo", "input": "Where is the coin?", "instructions": "Be brief.", "max_output_tokens": 12,
+                  "temperature": 0, "extra_body": {"ignore_eos": True}}
+        whole = self.client.responses.create(**kwargs)
+        self.assertEqual((whole.status, whole.incomplete_details.reason), ("incomplete", "max_output_tokens"))
+        self.assertEqual((whole.usage.output_tokens, whole.usage.total_tokens - whole.usage.input_tokens), (12, 12))
+        chat = self.client.chat.completions.create(
+            model="demo", messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is the coin?"}],
+            max_tokens=12, temperature=0, extra_body={"ignore_eos": True})
+        self.assertEqual(whole.output_text, chat.choices[0].message.content)
+        # The package's own reader of streams, which puts the response together from its events.
+        with self.client.responses.stream(**kwargs) as stream:
+            events = list(stream)
+        types = [event.type for event in events]
+        self.assertEqual(events[-1].response.output_text, whole.output_text)
+        self.assertEqual("".join(e.delta for e in events if e.type == "response.output_text.delta"), whole.output_text)
+        self.assertEqual(types[:4], ["response.created", "response.in_progress", "response.output_item.added",
+                                     "response.content_part.added"])
+        self.assertEqual(types[-4:], ["response.output_text.done", "response.content_part.done",
+                                      "response.output_item.done", "response.incomplete"])
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.responses.create(model="demo", input="x", previous_response_id="resp_1")
+        self.assertEqual(caught.exception.param, "previous_response_id")
+
+    def test_tools_are_shown_where_none_is_to_be_called(self):
+        tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+        kwargs = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "tools": [tool]}
+        self.assertEqual(len(self.client.chat.completions.create(tool_choice="none", **kwargs).choices), 1)
+        for choice in ("auto", "required", {"type": "function", "function": {"name": "look"}}, openai.omit):
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.client.chat.completions.create(tool_choice=choice, **kwargs)
+            self.assertEqual(caught.exception.param, "tool_choice")
+
+    def test_compressed_body_and_the_tokenizers_file(self):
+        body = gzip.compress(json.dumps({"prompt": PROMPT, "max_tokens": 8, "temperature": 0}).encode())
+        status, _, text = self.server.request("POST", "/v1/completions", body,
+                                              {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        self.assertEqual(status, 200, text)
+        self.assertEqual(json.loads(text)["choices"][0]["text"], self.complete(max_tokens=8).choices[0].text)
+        info = json.loads(self.server.request("GET", "/tokenizer_info")[2])
+        config = json.loads((ROOT / "models" / "demo" / "tokenizer_config.json").read_text())
+        self.assertEqual({k: info[k] for k in config}, config)
+
+    def test_a_page_elsewhere_may_call(self):
+        status, headers, _ = self.server.request("OPTIONS", "/v1/chat/completions", headers={
+            "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type"})
+        self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "http://localhost:3000"))
+        self.assertEqual(headers["Access-Control-Allow-Headers"], "authorization,content-type")
 
     def test_bad_inputs(self):
         def error(body, headers=None):

@@ -109,6 +109,14 @@ class SamplingTest(OpenAiCase):
             for a, b in zip(again.choices[0].logprobs.token_logprobs[tokens:tokens + 4],
                             generated.choices[0].logprobs.token_logprobs):
                 self.assertAlmostEqual(a, b, places=4)
+        # vLLM's field gives them too, one object for each token, its own first.
+        scores = self.complete(max_tokens=0, extra={"prompt_logprobs": 2, "add_special_tokens": False}).choices[0].prompt_logprobs
+        self.assertIsNone(scores[0])
+        self.assertEqual([next(iter(s.values()))["logprob"] for s in scores[1:]],
+                         choice.logprobs.token_logprobs[1:tokens])
+        self.assertEqual("".join(next(iter(s.values()))["decoded_token"] for s in scores[1:]),
+                         "".join(choice.logprobs.tokens[1:tokens]))
+        self.assertTrue(all(sorted(v["rank"] for v in s.values() if v["rank"])[:2] == [1, 2] for s in scores[1:]))
         only = self.complete(echo=True, max_tokens=0)
         self.assertEqual((only.choices[0].text, only.usage.completion_tokens), (PROMPT, 0))
 

@@ -8,12 +8,13 @@
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/read.hpp"
 #include "boost/asio/write.hpp"
+#include "grpcpp/generic/generic_stub.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace sessa {
 namespace {
 
-constexpr int kHeaders = 1, kRst = 3, kSettings = 4;
+constexpr int kData = 0, kHeaders = 1, kRst = 3, kSettings = 4, kPing = 6, kGoAwayType = 7;
 constexpr int kEndHeaders = 4;
 
 std::string Frame(int type, int flags, uint32_t stream, const std::string& payload = "") {
@@ -123,6 +124,74 @@ TEST_F(GrpcGuardTest, ConnectionsAreCapped) {
   while (stats().open(Listener::kGrpc) > 1) absl::SleepFor(absl::Milliseconds(1));
   RawClient fourth(server_->port());
   EXPECT_EQ(fourth.Read(9).substr(3, 1), std::string(1, kSettings));
+}
+
+TEST_F(GrpcGuardTest, PingsWithoutDataAreWelcome) {
+  RawClient client(server_->port());
+  constexpr int kPings = 30;  // in no time: of every 10 s they would be five minutes'
+  for (int i = 0; i < kPings; ++i) ASSERT_TRUE(client.Send(Frame(kPing, 0, 0, "12345678")));
+  for (int num_acks = 0; num_acks < kPings;) {
+    const std::string head = client.Read(9);
+    ASSERT_EQ(head.size(), 9u) << "the connection has ended after " << num_acks;
+    ASSERT_NE(head[3], kGoAwayType);
+    const size_t length = static_cast<uint8_t>(head[1]) << 8 | static_cast<uint8_t>(head[2]);
+    client.Read(length);
+    num_acks += head[3] == kPing && (head[4] & 1) != 0;
+  }
+}
+
+TEST_F(GrpcGuardTest, AMessageThatSaysItIsHugeEndsItsConnection) {
+  Load();
+  RawClient client(server_->port());
+  // A gigabyte, of which nothing has come yet: it would be gathered before anybody asks for a key.
+  client.Send(Frame(kHeaders, kEndHeaders, 1, headers_) + Frame(kData, 0, 1, std::string("\0\x40\0\0\0", 5)));
+  client.ReadAll();
+  EXPECT_EQ(stats().cut(Listener::kGrpc, Cut::kMessageBytes), 1);
+  EXPECT_TRUE(Call(Prompt({5, 6, 7})).ok());
+}
+
+TEST_F(GrpcGuardTest, CompressedMessagesAreRefusedBeforeTheyAreInflated) {
+  Load();
+  for (const auto algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    sessa::v1::TokenizeRequest request;
+    request.set_text(std::string(1 << 20, 'a'));  // 1 KiB on the wire
+    sessa::v1::TokenizeReply reply;
+    const grpc::Status status = stub_->Tokenize(&context, request, &reply);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+  }
+}
+
+// Bytes that are no message: whoever has no key hears of that, not of them.
+TEST_F(GrpcGuardTest, NothingIsParsedBeforeTheKeyIsKnown) {
+  Start("alpha team-a\n");
+  Load();
+  grpc::GenericStub stub(channel_);
+  const auto code = [&stub](const std::string& method, const std::string& key) {
+    grpc::ClientContext context;
+    if (!key.empty()) context.AddMetadata("authorization", "Bearer " + key);
+    grpc::CompletionQueue queue;
+    const grpc::Slice garbage(std::string("\xff\xff\xff"));
+    auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&garbage, 1), &queue);
+    call->StartCall();
+    grpc::ByteBuffer reply;
+    grpc::Status status;
+    call->Finish(&reply, &status, nullptr);
+    void* tag;
+    bool ok;
+    queue.Next(&tag, &ok);
+    return status.error_code();
+  };
+  for (const char* method :
+       {"Generate", "Tokenize", "Detokenize", "Similarity", "GetModelInfo", "GetLoad", "Abort"}) {
+    const std::string path = absl::StrCat("/sessa.v1.Generation/", method);
+    EXPECT_EQ(code(path, ""), grpc::StatusCode::UNAUTHENTICATED) << method;
+    EXPECT_EQ(code(path, "alpha"), grpc::StatusCode::INVALID_ARGUMENT) << method;
+  }
+  EXPECT_EQ(code("/inference.GRPCInferenceService/ModelInfer", ""), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(code("/inference.GRPCInferenceService/ModelInfer", "alpha"), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(service_->metrics().ended(), service_->metrics().received());
 }
 
 }  // namespace

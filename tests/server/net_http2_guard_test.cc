@@ -33,6 +33,17 @@ std::string Frame(int type, int flags, uint32_t stream, size_t length = 0) {
   return frame + std::string(length, 'x');
 }
 
+// A DATA frame of the open stream 1.
+std::string Data(const std::string& payload, int flags = 0) {
+  return Frame(kData, flags, 1).replace(2, 1, 1, static_cast<char>(payload.size())) + payload;
+}
+
+std::string Prefix(uint32_t length) {
+  std::string prefix = {'\0'};
+  for (int shift : {24, 16, 8, 0}) prefix += static_cast<char>(length >> shift);
+  return prefix;
+}
+
 class Http2GuardTest : public ::testing::Test {
  protected:
   void SetUp() override { Renew(); }
@@ -149,6 +160,44 @@ TEST_F(Http2GuardTest, FramesAreBounded) {
   EXPECT_EQ(Client(Frame(kData, 0, 1, 101)), Cut::kFrameBytes);
 }
 
+TEST_F(Http2GuardTest, MessagesAreBoundedByWhatTheirPrefixSays) {
+  limits_.max_message_bytes = 30;
+  const auto open = [this] {
+    Renew();
+    EXPECT_EQ(Client(Frame(kHeaders, kEndHeaders, 1, 10)), std::nullopt);
+  };
+  open();
+  EXPECT_EQ(Client(Data(Prefix(30))), std::nullopt);
+  open();
+  EXPECT_EQ(Client(Data(Prefix(31))), Cut::kMessageBytes);
+  // The second message of a frame, a prefix cut over frames, and one behind padding.
+  open();
+  EXPECT_EQ(Client(Data(Prefix(3) + "abc" + Prefix(0) + Prefix(31))), Cut::kMessageBytes);
+  open();
+  EXPECT_EQ(Client(Data(Prefix(31).substr(0, 3)) + Data(Prefix(31).substr(3))), Cut::kMessageBytes);
+  open();
+  EXPECT_EQ(Client(Data("\x04" + Prefix(31) + "pads", 8)), Cut::kMessageBytes);
+  open();
+  EXPECT_EQ(Client(Data(std::string("\x05", 1) + Prefix(30) + std::string(5, '\xff'), 8) +
+                   Data(std::string(30, '\xff')) + Data(Prefix(0))),
+            std::nullopt);
+  open();
+  EXPECT_EQ(Client(Data("\x05"
+                        "pads",
+                        8)),
+            Cut::kProtocol)
+      << "more padding than there is";
+  // In whatever pieces.
+  const std::string bytes = Data(Prefix(2) + "ab" + Prefix(31));
+  for (size_t piece : {1, 2, 3, 5, 8}) {
+    open();
+    std::optional<Cut> cut;
+    for (size_t at = 0; at < bytes.size() && !cut.has_value(); at += piece)
+      cut = Client(bytes.substr(at, piece));
+    EXPECT_EQ(cut, Cut::kMessageBytes) << piece;
+  }
+}
+
 TEST_F(Http2GuardTest, WhatIsNotHttp2EndsAtItsFirstWrongByte) {
   for (const std::string& bytes :
        {std::string("GET / HTTP/1.1\r\n"), std::string("\x16\x03\x01"),
@@ -159,8 +208,8 @@ TEST_F(Http2GuardTest, WhatIsNotHttp2EndsAtItsFirstWrongByte) {
 
 TEST_F(Http2GuardTest, PiecesMakeNoDifference) {
   const std::string bytes = kPreface + Frame(kSettings, 0, 0, 6) + Frame(kHeaders, 0, 1, 70) +
-                            Frame(kContinuation, kEndHeaders, 1, 20) + Frame(kData, kEndStream, 1, 99) +
-                            Frame(kPing, 0, 0, 8);
+                            Frame(kContinuation, kEndHeaders, 1, 20) +
+                            Data(Prefix(94) + std::string(94, 'x'), kEndStream) + Frame(kPing, 0, 0, 8);
   for (size_t piece : {1, 2, 7, 9, 10, 33}) {
     Http2Guard guard(limits_, now_);
     for (size_t at = 0; at < bytes.size(); at += piece)

@@ -89,6 +89,7 @@ sessa::v1::GenerateRequest Choose(sessa::FuzzInput* in) {
   s->set_include_stop_str_in_output(maybe());
   s->set_ignore_eos(maybe());
   if (maybe()) s->set_logprobs(Integer(in));
+  if (maybe()) s->set_prompt_logprobs(Integer(in));
   m.set_echo(maybe());
   if (maybe()) m.set_truncate_prompt_tokens(Integer(in));
   if (maybe()) m.set_add_special_tokens(in->Chance(128));

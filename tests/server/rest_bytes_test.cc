@@ -67,15 +67,21 @@ TEST_F(RestBytesTest, AnswersAreBoundedBeforeTheyAreBegun) {
        "max_tokens"},
       {kChat, absl::StrCat(message, R"(, "max_tokens": 30, "logprobs": true, "top_logprobs": 20)"),
        "top_logprobs"},
+      {kCompletions,
+       absl::StrCat(R"("prompt_logprobs": 20, "n": 2, "max_tokens": 0, "prompt": )", IdList(99)),
+       "prompt_logprobs"},
+      {kChat, absl::StrCat(message, R"(, "prompt_logprobs": 20, "n": 4, "max_tokens": 1)"),
+       "prompt_logprobs"},
       {"/v2/models/scripted/generate", R"("text_input": "x", "parameters": {"max_tokens": 300})",
        "max_tokens"},
   };
   for (const auto& [path, members, param] : cases) {
     const std::string body = absl::StrCat("{", members, "}");
     const int64_t bound = BoundOf(path, body);
-    EXPECT_EQ(CodeOf(path, body, 400, param), "answer_too_large");
+    const std::string code = path[2] == '2' ? "kserve" : "answer_too_large";
+    EXPECT_EQ(CodeOf(path, body, 400, param), code);
     StartWith(bound - 1);
-    EXPECT_EQ(CodeOf(path, body, 400, param), "answer_too_large") << members;
+    EXPECT_EQ(CodeOf(path, body, 400, param), code) << members;
     EXPECT_EQ(engine_->num_submitted(), 0);
     StartWith(bound);
     engine_->SetScript(std::vector<int32_t>(600, 1000));  // goes on to max_tokens

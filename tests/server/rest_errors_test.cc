@@ -3,6 +3,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "tests/server/rest_fixture.h"
 
@@ -62,7 +63,7 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"frequency_penalty", R"({"prompt": "x", "frequency_penalty": -2.01})"},
       {"repetition_penalty", R"({"prompt": "x", "repetition_penalty": 0})"},
       {"repetition_penalty", R"({"prompt": "x", "repetition_penalty": 10.1})"},
-      {"seed", R"({"prompt": "x", "seed": -1})"},
+      {"seed", R"({"prompt": "x", "seed": 1.5})"},
       {"seed", R"({"prompt": "x", "seed": 1e30})"},
       {"stop", R"({"prompt": "x", "stop": ""})"},
       {"stop", R"({"prompt": "x", "stop": 5})"},
@@ -78,6 +79,8 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"logit_bias.1", R"({"prompt": "x", "logit_bias": {"1": "much"}})"},
       {"logprobs", R"({"prompt": "x", "logprobs": -1})"},
       {"logprobs", R"({"prompt": "x", "logprobs": true})"},
+      {"prompt_logprobs", R"({"prompt": "x", "prompt_logprobs": -1})"},
+      {"prompt_logprobs", R"({"prompt": "x", "prompt_logprobs": 1, "stream": true})"},
       {"truncate_prompt_tokens", R"({"prompt": "x", "truncate_prompt_tokens": 0})"},
       {"priority", R"({"prompt": "x", "priority": 1001})"},
       {"timeout", R"({"prompt": "x", "timeout": 0})"},
@@ -162,10 +165,30 @@ TEST_F(RestTest, BadJsonIsRefused) {
          {kCompletions, kChat, "/tokenize", "/detokenize", "/v2/models/scripted/generate"}) {
       const HttpReply reply = Post(path, body);
       EXPECT_EQ(reply.status, 400) << path << " " << body;
-      EXPECT_EQ(reply.Error("code"), "invalid_json") << path << " " << body;
-      EXPECT_EQ(reply.Error("type"), "invalid_request_error");
+      const bool kserve = absl::StartsWith(path, "/v2");
+      EXPECT_EQ(reply.Error("code"), kserve ? "kserve" : "invalid_json") << path << " " << body;
+      EXPECT_EQ(reply.Error("type"), kserve ? "kserve" : "invalid_request_error");
     }
   }
+}
+
+TEST_F(RestTest, ErrorsNameWhatTheClientSent) {
+  Load();
+  const std::string message = R"({"role": "user", "content": ")" + std::string(200, 'x') + "\"}";
+  const std::string chat = absl::StrCat(R"({"messages": [)", message, "]");
+  EXPECT_EQ(CodeOf(kChat, chat + "}", 400, "messages"), "context_length_exceeded");
+  EXPECT_EQ(CodeOf("/v1/responses", absl::StrCat(R"({"input": [)", message, "]}"), 400, "input"),
+            "context_length_exceeded");
+  EXPECT_EQ(CodeOf("/v2/models/scripted/generate",
+                   absl::StrCat(R"({"text_input": ")", std::string(200, 'x'), "\"}"), 400, "text_input"),
+            "kserve");
+  EXPECT_EQ(
+      CodeOf(kCompletions, absl::StrCat(R"({"prompt": ")", std::string(200, 'x'), "\"}"), 400, "prompt"),
+      "context_length_exceeded");
+  engine_->Refuse(absl::InvalidArgumentError("prompt: must hold at least one token"));
+  const HttpReply refused = Post(kChat, R"({"messages": [{"role": "user", "content": "x"}]})");
+  EXPECT_EQ(refused.Error("param"), "messages");
+  EXPECT_EQ(refused.Error("message"), "messages: must hold at least one token");
 }
 
 TEST_F(RestTest, TokenizeNamesItsFields) {

@@ -58,6 +58,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const sessa::Limits limits;
   CheckGeneration(sessa::ParseCompletion(body, limits), limits);
   CheckGeneration(sessa::ParseChatCompletion(body, limits), limits);
+  CheckGeneration(sessa::ParseResponses(body, limits), limits);
   CheckGeneration(sessa::ParseKserveGenerate(body, limits, false), limits);
   CheckParsed(sessa::ParseSimilarity(body, limits));
   CheckParsed(sessa::ParseTokenize(body, limits));

@@ -59,6 +59,7 @@ TEST_F(RestLimitsTest, Parameters) {
   Edge("logit_bias", absl::StrCat(R"("logit_bias": {)", LogitBias(3), "}"),
        absl::StrCat(R"("logit_bias": {)", LogitBias(4), "}"));
   Edge("logprobs", R"("logprobs": 5)", R"("logprobs": 6)");
+  Edge("prompt_logprobs", R"("prompt_logprobs": 5)", R"("prompt_logprobs": 6)");
   Edge("timeout", R"("timeout": 100)", R"("timeout": 100.5)");
   Edge("priority", R"("priority": -1000)", R"("priority": -1001)");
   Edge("temperature", R"("temperature": 2)", R"("temperature": 2.0001)");

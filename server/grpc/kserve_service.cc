@@ -1,0 +1,264 @@
+// See kserve_service.h.
+#include "server/grpc/kserve_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/core/errors.h"
+#include "server/grpc/call.h"
+#include "server/grpc/kserve_convert.h"
+#include "server/kserve/describe.h"
+#include "server/kserve/tensors.h"
+
+namespace sessa {
+namespace {
+
+namespace pb = inference;
+
+absl::StatusOr<std::shared_ptr<const ServedModel>> Find(const sessa::Service& service,
+                                                        const std::string& name, const std::string& version) {
+  auto model = service.FindModel(name);
+  if (!model.ok()) return model.status();
+  if (absl::Status known = CheckKserveVersion((*model)->name, version); !known.ok()) return known;
+  return model;
+}
+
+void Describe(absl::Span<const KserveTensorSpec> specs,
+              google::protobuf::RepeatedPtrField<pb::ModelMetadataResponse::TensorMetadata>* out) {
+  for (const KserveTensorSpec& spec : specs) {
+    auto* tensor = out->Add();
+    tensor->set_name(spec.name);
+    tensor->set_datatype(spec.datatype);
+    tensor->add_shape(spec.dim);
+  }
+}
+
+pb::DataType ConfigType(const KserveTensorSpec& spec) {
+  pb::DataType type = pb::TYPE_INVALID;
+  pb::DataType_Parse(spec.config_type, &type);
+  return type;
+}
+
+void ToProto(const KserveStatistics::Duration& duration, pb::StatisticDuration* out) {
+  out->set_count(duration.count);
+  out->set_ns(duration.ns);
+}
+
+// Answers a probe: who asks needs no key, as with REST's.
+template <typename Reply>
+grpc::ServerUnaryReactor* Probe(grpc::CallbackServerContext* context, const Reply& message,
+                                grpc::ByteBuffer* reply) {
+  *reply = SerializeMessage(message);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* KserveService::ServerLive(Context* context, const Bytes*, Bytes* reply) {
+  pb::ServerLiveResponse message;
+  message.set_live(service_->Live());
+  return Probe(context, message, reply);
+}
+
+grpc::ServerUnaryReactor* KserveService::ServerReady(Context* context, const Bytes*, Bytes* reply) {
+  pb::ServerReadyResponse message;
+  message.set_ready(service_->Ready());
+  return Probe(context, message, reply);
+}
+
+grpc::ServerUnaryReactor* KserveService::ModelReady(Context* context, const Bytes* request, Bytes* reply) {
+  return AnswerNow<pb::ModelReadyRequest, pb::ModelReadyResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto& message, auto* out) {
+        auto model = Find(*service_, message.name(), message.version());
+        out->set_ready(model.ok() && service_->Ready());
+        return absl::IsUnavailable(model.status()) ? absl::OkStatus() : model.status();
+      });
+}
+
+grpc::ServerUnaryReactor* KserveService::ServerMetadata(Context* context, const Bytes* request,
+                                                        Bytes* reply) {
+  return AnswerNow<pb::ServerMetadataRequest, pb::ServerMetadataResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto&, auto* out) {
+        out->set_name("sessa");
+        out->set_version(service_->options().version);
+        for (const char* extension : KserveExtensions()) out->add_extensions(extension);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* KserveService::ModelMetadata(Context* context, const Bytes* request, Bytes* reply) {
+  return AnswerNow<pb::ModelMetadataRequest, pb::ModelMetadataResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto& message, auto* out) {
+        auto model = Find(*service_, message.name(), message.version());
+        if (!model.ok()) return model.status();
+        out->set_name((*model)->name);
+        out->add_versions(kKserveVersion);
+        out->set_platform("sessa");
+        Describe(KserveInputs(), out->mutable_inputs());
+        Describe(KserveOutputs(), out->mutable_outputs());
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* KserveService::ModelConfig(Context* context, const Bytes* request, Bytes* reply) {
+  return AnswerNow<pb::ModelConfigRequest, pb::ModelConfigResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto& message, auto* out) {
+        auto model = Find(*service_, message.name(), message.version());
+        if (!model.ok()) return model.status();
+        pb::ModelConfig* config = out->mutable_config();
+        config->set_name((*model)->name);
+        config->set_platform("sessa");
+        config->set_backend("sessa");
+        for (const KserveTensorSpec& spec : KserveInputs()) {
+          pb::ModelInput* input = config->add_input();
+          input->set_name(spec.name);
+          input->set_data_type(ConfigType(spec));
+          input->add_dims(spec.dim);
+          input->set_optional(true);
+        }
+        for (const KserveTensorSpec& spec : KserveOutputs()) {
+          pb::ModelOutput* output = config->add_output();
+          output->set_name(spec.name);
+          output->set_data_type(ConfigType(spec));
+          output->add_dims(spec.dim);
+        }
+        config->mutable_model_transaction_policy()->set_decoupled(true);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* KserveService::ModelStatistics(Context* context, const Bytes* request,
+                                                         Bytes* reply) {
+  return AnswerNow<pb::ModelStatisticsRequest, pb::ModelStatisticsResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto& message, auto* out) {
+        auto model = Find(*service_, message.name(), message.version());
+        if (!model.ok()) return model.status();
+        const KserveStatistics statistics = StatisticsOf(service_);
+        pb::ModelStatistics* stats = out->add_model_stats();
+        stats->set_name((*model)->name);
+        stats->set_version(kKserveVersion);
+        stats->set_inference_count(statistics.success.count);
+        stats->set_execution_count(statistics.success.count);
+        pb::InferStatistics* infer = stats->mutable_inference_stats();
+        ToProto(statistics.success, infer->mutable_success());
+        ToProto(statistics.fail, infer->mutable_fail());
+        ToProto(statistics.queue, infer->mutable_queue());
+        ToProto(statistics.prefill, infer->mutable_compute_input());
+        ToProto(statistics.decode, infer->mutable_compute_infer());
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* KserveService::RepositoryIndex(Context* context, const Bytes* request,
+                                                         Bytes* reply) {
+  return AnswerNow<pb::RepositoryIndexRequest, pb::RepositoryIndexResponse>(
+      service_, context, request, reply, [this](const std::string&, const auto& message, auto* out) {
+        auto model = service_->FindModel("");
+        const absl::Status ready = service_->Readiness();
+        if (!model.ok() || (message.ready() && !ready.ok())) return absl::OkStatus();
+        pb::RepositoryIndexResponse::ModelIndex* index = out->add_models();
+        index->set_name((*model)->name);
+        index->set_version(kKserveVersion);
+        index->set_state(ready.ok() ? "READY" : "UNAVAILABLE");
+        index->set_reason(std::string(ready.message()));
+        return absl::OkStatus();
+      });
+}
+
+absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std::string& tenant,
+                                                  absl::Duration time_left, bool stream, RequestTicket ticket,
+                                                  CallLog log) {
+  const auto fail = [&](const absl::Status& status) {
+    ticket.Finish(status);
+    log.Write(status, std::nullopt, {});
+    return status;
+  };
+  log.SetTenant(tenant);
+  ByteBudget::Lease lease(&service_->byte_budget(), ByteBudget::Kind::kInput);
+  pb::ModelInferRequest message;
+  if (absl::Status parsed = ParseMessage(service_, bytes, &lease, &message); !parsed.ok())
+    return fail(parsed);
+  auto model = Find(*service_, message.model_name(), message.model_version());
+  if (!model.ok()) return fail(model.status());
+  absl::StatusOr<KserveInfer> infer = FromProto(message);
+  if (!infer.ok()) return fail(infer.status());
+  absl::StatusOr<GenerationRequest> request = ToGeneration(*infer, stream);
+  if (!request.ok()) return fail(request.status());
+  if (time_left <= absl::ZeroDuration())
+    return fail(absl::DeadlineExceededError("the deadline passed before the start"));
+  if (time_left != absl::InfiniteDuration())
+    request->timeout = std::min(time_left, request->timeout.value_or(service_->limits().max_timeout));
+  message.Clear();
+  StartedInfer started;
+  started.id = std::move(infer->id);
+  log.SetRequestId(started.id);
+  started.outputs = std::move(infer->outputs);
+  auto generation = service_->Generate(*std::move(request), tenant, std::move(ticket));
+  if (!generation.ok()) {
+    log.Write(generation.status(), std::nullopt, {});
+    return generation.status();
+  }
+  started.generation = *std::move(generation);
+  started.log = std::make_shared<CallLog>(std::move(log));
+  return started;
+}
+
+grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Bytes* request, Bytes* reply) {
+  RequestTicket ticket = service_->Begin("kserve");
+  auto call = std::make_shared<InferCall>(service_, wakeups_, reply);
+  const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
+  absl::Status status = tenant.status();
+  if (status.ok()) status = service_->tenants().TakeRequest(*tenant);
+  if (status.ok()) status = service_->CheckQueue(*tenant);
+  absl::StatusOr<ByteBudget::Lease> lease = ByteBudget::Lease();
+  if (status.ok()) {
+    lease = ChargeBytes(service_, *request);
+    status = lease.status();
+  }
+  CallLog log(*context, "ModelInfer", "", *service_);
+  if (!status.ok()) {
+    ticket.Finish(status);
+    if (tenant.ok()) log.SetTenant(*tenant);
+    log.Write(status, std::nullopt, {});
+    call->Reject(status);
+    return call.get();
+  }
+  // std::function copies what it holds: the ticket is shared with it alone.
+  auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
+  call->Begin(request, *std::move(lease),
+              [this, tenant = *tenant, left = TimeLeft(*context), shared_ticket, log](const Bytes& bytes) {
+                return Start(bytes, tenant, left, false, std::move(*shared_ticket), log);
+              });
+  return call.get();
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KserveService::ModelStreamInfer(
+    Context* context) {
+  const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
+  const absl::Time deadline = MonotonicNow() + TimeLeft(*context);
+  auto start = [this, context, tenant, deadline](const Bytes& bytes) -> absl::StatusOr<StartedInfer> {
+    RequestTicket ticket = service_->Begin("kserve");
+    absl::Status status = service_->tenants().TakeRequest(*tenant);
+    if (status.ok()) status = service_->CheckQueue(*tenant);
+    CallLog log(*context, "ModelStreamInfer", "", *service_);
+    if (!status.ok()) {
+      ticket.Finish(status);
+      log.SetTenant(*tenant);
+      log.Write(status, std::nullopt, {});
+      return status;
+    }
+    return Start(bytes, *tenant, deadline - MonotonicNow(), true, std::move(ticket), std::move(log));
+  };
+  auto stream = std::make_shared<InferStream>(service_, context, wakeups_, write_timeout_, std::move(start));
+  if (!tenant.ok()) {
+    stream->Reject(tenant.status());
+    return stream.get();
+  }
+  watcher_->Add(stream);
+  stream->Begin();
+  return stream.get();
+}
+
+}  // namespace sessa

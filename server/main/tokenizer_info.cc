@@ -1,0 +1,25 @@
+// See tokenizer_info.h.
+#include "server/main/tokenizer_info.h"
+
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value.hpp>
+
+#include "server/tokenizer/files.h"
+
+namespace sessa {
+
+std::string TokenizerInfo(const std::string& model_dir) {
+  boost::json::object info;
+  const std::string path = model_dir + "/tokenizer_config.json";
+  if (auto text = ReadOptionalFile(path); text.ok() && !text->empty()) {
+    auto config = ParseJsonFile(*text, path);
+    if (config.ok() && config->is_object()) info = config->as_object();
+  }
+  info.emplace("tokenizer_class", "PreTrainedTokenizerFast");
+  if (auto source = ReadOptionalFile(model_dir + "/chat_template.jinja"); source.ok() && !source->empty())
+    info["chat_template"] = *source;
+  return boost::json::serialize(info);
+}
+
+}  // namespace sessa
