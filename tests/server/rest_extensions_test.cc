@@ -24,7 +24,7 @@ TEST_F(RestTest, PromptLogprobsAreAnObjectForEachToken) {
     ASSERT_EQ(second.size(), 2u);
     EXPECT_EQ(second.at("6").at("logprob").to_number<double>(), -1);
     EXPECT_EQ(second.at("6").at("rank"), 1);
-    EXPECT_EQ(second.at("6").at("decoded_token"), tokenizer_->TokenBytes(6));
+    EXPECT_EQ(second.at("6").at("decoded_token"), std::string(tokenizer_->TokenBytes(6)).c_str());
     EXPECT_EQ(second.at("7").at("logprob").to_number<double>(), -2);
     EXPECT_EQ(second.at("7").at("rank"), 2);
     EXPECT_TRUE(json.at("choices").at(choice).at("logprobs").is_null());
