@@ -80,7 +80,7 @@ TEST_F(RestResponsesTest, StreamIsTheWholeAnswerInEvents) {
                  "response.content_part.done", "response.output_item.done", "response.completed"}));
   EXPECT_EQ(text, "Hello, 🐝 wörld");
   const boost::json::value& last = events.back().at("response");
-  EXPECT_EQ(last.at("output").at(0).at("content").at(0).at("text"), text);
+  EXPECT_EQ(last.at("output").at(0).at("content").at(0).at("text").as_string(), text);
   EXPECT_EQ(events.front().at("response").at("status"), "in_progress");
   EXPECT_EQ(events.front().at("response").at("id"), last.at("id"));
   EXPECT_EQ(events[2].at("item").at("id"), last.at("output").at(0).at("id"));
