@@ -5,7 +5,7 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 
-#include "server/tokenizer/files.h"
+#include "server/file/json_file.h"
 
 namespace sessa {
 
@@ -13,7 +13,7 @@ std::string TokenizerInfo(const std::string& model_dir) {
   boost::json::object info;
   const std::string path = model_dir + "/tokenizer_config.json";
   if (auto text = ReadOptionalFile(path); text.ok() && !text->empty()) {
-    auto config = ParseJsonFile(*text, path);
+    auto config = ParseJsonText(*text, path);
     if (config.ok() && config->is_object()) info = config->as_object();
   }
   info.emplace("tokenizer_class", "PreTrainedTokenizerFast");
