@@ -1,4 +1,4 @@
-// The hyper-parameters of a Sessa checkpoint (design: "The model"). Plain data: server/checkpoint fills it
+// The hyper-parameters of a Sessa checkpoint (docs/architecture.md, "The model"). Plain data: server/checkpoint fills it
 // from config.json, engine and kernels read it.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The loop of design.md, "One step, readable aloud": drain the inbox, schedule, execute, commit, deliver.
+// The loop: drain the inbox, schedule, execute, commit, deliver (docs/architecture.md, "One step").
 #include "engine/engine.h"
 
 #include <algorithm>
@@ -81,12 +81,10 @@ struct Command {
   absl::Time arrival = absl::InfinitePast();  // of a request: before it waits for the step that runs
 };
 
-}  // namespace
-
-class Engine::Impl {
+class EngineImpl final : public Engine {
  public:
-  Impl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers,
-       StepObserver observer, void* context)
+  EngineImpl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers,
+             StepObserver observer, void* context)
       : options_(options),
         config_(config),
         workers_(std::move(workers)),
@@ -99,7 +97,7 @@ class Engine::Impl {
     stats_.heartbeat = MonotonicNow();
   }
 
-  ~Impl() {
+  ~EngineImpl() override {
     {
       MutexLock lock(&mutex_);
       stop_ = true;
@@ -125,7 +123,7 @@ class Engine::Impl {
     thread_ = std::thread([this] { Run(); });
   }
 
-  absl::StatusOr<RequestId> Submit(Request request) {
+  absl::StatusOr<RequestId> Submit(Request request) override {
     if (absl::Status valid = CheckRequest(request, config_); !valid.ok()) return valid;
     if (absl::Status fits = scheduler_.CheckFits(request); !fits.ok()) return fits;
     const absl::Time now = MonotonicNow();
@@ -148,7 +146,7 @@ class Engine::Impl {
     return id;
   }
 
-  absl::Status CheckQueue(const Arrival& arrival) const {
+  absl::Status CheckQueue(const Arrival& arrival) const override {
     MutexLock lock(&mutex_);
     return CheckRoom(arrival, MonotonicNow());
   }
@@ -161,7 +159,10 @@ class Engine::Impl {
     wake_.notify_one();
   }
 
-  bool Drain(absl::Time deadline) {
+  void Cancel(RequestId id) override { Send({Command::Kind::kCancel, id}); }
+  void StopChoice(RequestId id, int choice) override { Send({Command::Kind::kStopChoice, id, {}, choice}); }
+
+  bool Drain(absl::Time deadline) override {
     MutexLock lock(&mutex_);
     draining_ = true;
     stats_.draining = true;
@@ -174,7 +175,7 @@ class Engine::Impl {
     return WaitUntil(&idle_, &mutex_, MonotonicNow() + kAbortTime, idle);
   }
 
-  EngineStats Stats() const {
+  EngineStats Stats() const override {
     MutexLock lock(&mutex_);
     EngineStats stats = stats_;
     stats.num_waiting += unseen_requests_;
@@ -182,8 +183,8 @@ class Engine::Impl {
     return stats;
   }
 
-  const ModelConfig& config() const { return config_; }
-  const EngineOptions& options() const { return options_; }
+  const ModelConfig& config() const override { return config_; }
+  const EngineOptions& options() const override { return options_; }
 
  private:
   absl::Status CheckRoom(const Arrival& arrival, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -335,8 +336,7 @@ class Engine::Impl {
   std::thread thread_;
 };
 
-Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Engine::~Engine() = default;
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& given, const ModelConfig& config,
                                                        const WeightSource& weights, StepObserver observer,
@@ -363,21 +363,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
-  auto impl = std::make_unique<Impl>(*options, config, *std::move(workers), observer, context);
+  auto impl = std::make_unique<EngineImpl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();
-  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+  return std::unique_ptr<Engine>(std::move(impl));
 }
-
-absl::StatusOr<RequestId> Engine::Submit(Request request) { return impl_->Submit(std::move(request)); }
-absl::Status Engine::CheckQueue(const Arrival& arrival) const { return impl_->CheckQueue(arrival); }
-void Engine::Cancel(RequestId id) { impl_->Send({Command::Kind::kCancel, id}); }
-void Engine::StopChoice(RequestId id, int choice) {
-  impl_->Send({Command::Kind::kStopChoice, id, {}, choice});
-}
-bool Engine::Drain(absl::Time deadline) { return impl_->Drain(deadline); }
-EngineStats Engine::Stats() const { return impl_->Stats(); }
-const ModelConfig& Engine::config() const { return impl_->config(); }
-const EngineOptions& Engine::options() const { return impl_->options(); }
 
 }  // namespace sessa

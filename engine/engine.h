@@ -62,6 +62,7 @@ struct StepObservation {
   int num_tokens = 0;
 };
 
+// The interface by which the server sees it, so that tests can script the tokens.
 class Engine {
  public:
   // Called on the engine thread after each step; must not block. Null: none.
@@ -74,33 +75,28 @@ class Engine {
                                                         const WeightSource& weights,
                                                         StepObserver observer = nullptr,
                                                         void* context = nullptr);
-  ~Engine();  // cancels what is left; every sink has had its OnEnd when this returns
+  virtual ~Engine() = default;  // cancels what is left; every sink has had its OnEnd when this returns
 
   // INVALID_ARGUMENT (bad value, named), OUT_OF_RANGE (context length), RESOURCE_EXHAUSTED (queue full),
   // UNAVAILABLE (draining, or a device fault). On error the sink is not called. RESOURCE_EXHAUSTED also for
   // what would wait for too long; it says when to try again (kRetryAfterMsPayload) unless no time would help.
-  absl::StatusOr<RequestId> Submit(Request request);
+  virtual absl::StatusOr<RequestId> Submit(Request request) = 0;
   // Whether the queue would take it now, before anything is spent on it: the RESOURCE_EXHAUSTED of Submit.
-  absl::Status CheckQueue(const Arrival& arrival) const;
+  virtual absl::Status CheckQueue(const Arrival& arrival) const = 0;
 
   // Ends the request with CANCELLED; its pages are free at the next step. Unknown or ended ids are ignored.
-  void Cancel(RequestId id);
+  virtual void Cancel(RequestId id) = 0;
   // Ends one choice quietly (its stop string was seen by the server); the request ends OK when all choices
   // have.
-  void StopChoice(RequestId id, int choice);
+  virtual void StopChoice(RequestId id, int choice) = 0;
 
   // Takes no more requests; waits until those accepted have ended or `deadline`, then ends the rest with
   // UNAVAILABLE. False: they did not end even so, the engine's thread hangs in a step, and so would ~Engine.
-  bool Drain(absl::Time deadline);
+  virtual bool Drain(absl::Time deadline) = 0;
 
-  EngineStats Stats() const;
-  const ModelConfig& config() const;
-  const EngineOptions& options() const;  // with the zeros filled in
-
- private:
-  class Impl;
-  explicit Engine(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  virtual EngineStats Stats() const = 0;
+  virtual const ModelConfig& config() const = 0;
+  virtual const EngineOptions& options() const = 0;  // with the zeros filled in
 };
 
 }  // namespace sessa

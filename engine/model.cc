@@ -229,8 +229,8 @@ Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   return logits;
 }
 
-// design.md, "One layer", in its order. Every matrix is full width; this rank fills its columns and the rest
-// is gathered.
+// One layer of docs/architecture.md, "The model", in its order. Every matrix is full width; this rank fills
+// its columns and the rest is gathered.
 void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const int D = config_.hidden_size, d = config_.head_dim(), rank = communicator_->rank();
   const int c0 = column_bounds_[rank], c1 = column_bounds_[rank + 1];

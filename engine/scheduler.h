@@ -161,6 +161,8 @@ class Scheduler {
   absl::Status CheckInvariants() const;
 
  private:
+  // What is wrong with a running sequence's pages, null when nothing is; counts them as referenced.
+  const char* CheckPages(const Sequence& s, std::vector<int>* references) const;
   struct RequestState;
 
   // scheduler.cc: building a plan

@@ -202,6 +202,19 @@ const Sequence* Scheduler::FindSequence(uint64_t sequence_id) const {
   return it == sequences_.end() ? nullptr : it->second;
 }
 
+const char* Scheduler::CheckPages(const Sequence& s, std::vector<int>* references) const {
+  if (pool_.PagesFor(s.num_computed) > static_cast<int>(s.pages.size())) return "tokens without pages";
+  for (size_t i = 0; i < s.pages.size(); ++i) {
+    ++(*references)[s.pages[i]];
+    if (pool_.ClassOfPage(s.pages[i]) != pool_.ClassOfIndex(static_cast<int>(i)))
+      return "a page of the wrong class";
+    const bool registered = static_cast<int>(i) < s.num_registered;
+    if (registered != pool_.is_indexed(s.pages[i])) return "an open page that others can find, or a lost one";
+    if (!registered && pool_.num_references(s.pages[i]) != 1) return "an open page is shared";
+  }
+  return nullptr;
+}
+
 absl::Status Scheduler::CheckInvariants() const {
   if (absl::Status pool = pool_.CheckInvariants(); !pool.ok()) return pool;
   std::vector<int> references(pool_.num_pages()), reserved(pool_.num_classes());
@@ -232,17 +245,7 @@ absl::Status Scheduler::CheckInvariants() const {
         return fail("not among the running ones");
       if (s->num_remaining() < 1 || s->num_tokens() > s->max_size)
         return fail("its counts of tokens disagree");
-      if (pool_.PagesFor(s->num_computed) > static_cast<int>(s->pages.size()))
-        return fail("tokens without pages");
-      for (size_t i = 0; i < s->pages.size(); ++i) {
-        ++references[s->pages[i]];
-        if (pool_.ClassOfPage(s->pages[i]) != pool_.ClassOfIndex(static_cast<int>(i)))
-          return fail("a page of the wrong class");
-        const bool registered = static_cast<int>(i) < s->num_registered;
-        if (registered != pool_.is_indexed(s->pages[i]))
-          return fail("an open page that others can find, or a lost one");
-        if (!registered && pool_.num_references(s->pages[i]) != 1) return fail("an open page is shared");
-      }
+      if (const char* wrong = CheckPages(*s, &references); wrong != nullptr) return fail(wrong);
     }
     if (live != request->num_live || live == 0 || live_running != request->num_running)
       return fail("its counts disagree");

@@ -110,10 +110,6 @@ class Workers::Impl {
 
   int num_pages() const { return num_pages_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
-  void ReadState(int layer, const std::vector<int32_t>& pages, int n, float* s) {
-    ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), pages.data(), n, nullptr, nullptr, nullptr,
-                                 s);
-  }
 
  private:
   absl::Status CountPages(int64_t page_bytes) {
@@ -270,8 +266,5 @@ absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>*
 }
 int Workers::num_pages() const { return impl_->num_pages(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
-void Workers::ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n, float* s) {
-  impl_->ReadState(layer, pages, n, s);
-}
 
 }  // namespace sessa

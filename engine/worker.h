@@ -48,8 +48,6 @@ class Workers {
 
   int num_pages() const;
   int64_t state_cache_bytes() const;  // the budget, also when the options left it open
-  void ReadStateForTesting(int layer, const std::vector<int32_t>& pages, int n,
-                           float* s);  // of rank 0: s [n, D]
 
  private:
   class Impl;

@@ -148,28 +148,14 @@ MeanAndMax OverWindow(const std::vector<double>& times, const std::vector<double
   return count > 0 ? MeanAndMax{sum / count, max} : MeanAndMax{};
 }
 
-}  // namespace
-
-ServerSummary SummarizeServer(const std::vector<MetricsSample>& samples, const Window& window) {
-  ServerSummary summary;
-  if (samples.empty()) return summary;
-  summary.series = {{"running", "Running", Unit::kRequests, {}},
-                    {"waiting", "Waiting", Unit::kRequests, {}},
-                    {"cache_usage", "Cache usage", Unit::kShare, {}}};
-  for (const MetricsSample& sample : samples) {
-    summary.times.push_back(sample.at);
-    summary.series[0].values.push_back(Read(sample, kRunning, false));
-    summary.series[1].values.push_back(Read(sample, kWaiting, false));
-    summary.series[2].values.push_back(Read(sample, kUsage, true));
-  }
+std::vector<ServerFigure> Figures(const ServerSummary& summary, const Deltas& deltas, const Window& window) {
   const MeanAndMax running = OverWindow(summary.times, summary.series[0].values, window);
   const MeanAndMax waiting = OverWindow(summary.times, summary.series[1].values, window);
   const MeanAndMax usage = OverWindow(summary.times, summary.series[2].values, window);
 
-  const Deltas deltas(samples, window);
   auto per_second = [&](Names names) { return deltas.Growth(names) / deltas.seconds(); };
   auto mean = [&](Names names) { return deltas.Growth(names, "_sum") / deltas.Growth(names, "_count"); };
-  summary.figures = {
+  return {
       {"running_mean", "Running, mean", Unit::kRequests, "Sequences that ran, averaged over the samples.",
        running.mean},
       {"running_max", "Running, max", Unit::kRequests, "The most sequences that ran in a sample.",
@@ -202,6 +188,23 @@ ServerSummary SummarizeServer(const std::vector<MetricsSample>& samples, const W
       {"generation_tokens_per_second", "Generated tokens/s", Unit::kTokensPerSecond,
        "Tokens generated, by the server's count.", per_second(kGenerationTokens)},
   };
+}
+
+}  // namespace
+
+ServerSummary SummarizeServer(const std::vector<MetricsSample>& samples, const Window& window) {
+  ServerSummary summary;
+  if (samples.empty()) return summary;
+  summary.series = {{"running", "Running", Unit::kRequests, {}},
+                    {"waiting", "Waiting", Unit::kRequests, {}},
+                    {"cache_usage", "Cache usage", Unit::kShare, {}}};
+  for (const MetricsSample& sample : samples) {
+    summary.times.push_back(sample.at);
+    summary.series[0].values.push_back(Read(sample, kRunning, false));
+    summary.series[1].values.push_back(Read(sample, kWaiting, false));
+    summary.series[2].values.push_back(Read(sample, kUsage, true));
+  }
+  summary.figures = Figures(summary, Deltas(samples, window), window);
   for (ServerFigure& figure : summary.figures) {
     if (!std::isfinite(figure.value))
       figure.value = kNever;  // 0 / 0 and x / 0: nothing was looked up, no step was made

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Keeps the parts of the tree apart (design: "Parts and their direction").
+"""Keeps the parts of the tree apart (docs/architecture.md, "Parts and their direction").
 
-Fails when an include goes against server -> engine -> kernels, when anything but server, loadtest and tests uses proto,
+Fails when an include goes against server -> engine -> kernels, when server/jinja knows anything else of ours, when anything but server, loadtest and tests uses proto,
 when anything depends on tests, when a file in engine/ or kernels/ throws or calls getenv, when the wall clock or a wait
 that counts by it is used where an hour's step would end requests, and when a file outgrows its limit. `layering_test.py ROOT` checks a tree; `layering_test.py --self-test` feeds the rules violations.
 """
@@ -20,6 +20,8 @@ ALLOWED = {
     "loadtest": {"flags", "proto"},
     "tests": {"flags", "kernels", "engine", "proto", "server", "loadtest"},
 }
+# Folders of server/ that stand alone: what they may include of server/.
+ALONE = {"server/jinja"}
 SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 HOST_LIMIT, KERNEL_LIMIT = 400, 500
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
@@ -28,8 +30,9 @@ GENERATED = re.compile(r"^(sessa/v1|google/rpc|grpc/(health|reflection)|inferenc
 WALL_CLOCK = re.compile(r"\babsl::Now\s*\(|\b\w+With(?:Timeout|Deadline)\s*\(|\bsystem_clock\b|\bCLOCK_REALTIME\b"
                         r"|\bgettimeofday\b|\btime\(nullptr\)")
 WALL_CLOCK_FILES = {
-    "server/core/access_log.h",  # for people to read
+    "server/core/access_log.h", "server/core/load_progress.cc", "server/core/log.cc", "server/grpc/call_log.cc",  # for people to read
     "server/core/service.h", "server/rest/handlers.cc",  # the API's `created`
+    "server/jinja/functions.cc",  # the date that templates write
     "server/grpc/call.cc", "server/grpc/grpc_server.cc",  # gRPC's deadlines, turned into durations at once
     "server/grpc/watcher.cc",  # how often it looks; by what clock it judges is the calls' own
 }
@@ -60,6 +63,9 @@ def check_file(path, text):
         target = folder_of_include(match.group(1)) if match else None
         if target and target != folder and target not in ALLOWED[folder]:
             found.append(f"{path}:{number}: {folder} must not include {match.group(1)}")
+        parent = path.rpartition("/")[0]
+        if target and parent in ALONE and not match.group(1).startswith(parent + "/"):
+            found.append(f"{path}:{number}: {parent} stands alone and must not include {match.group(1)}")
     if folder in ("engine", "kernels"):
         for number, line in enumerate(code_of(text).split("\n"), 1):
             match = BANNED.search(line)
@@ -97,6 +103,7 @@ def self_test():
         ("engine/a.cc", '#  include "server/core/limits.h"\n', "must not include"),
         ("engine/a.cc", "#include <sessa/v1/generation.pb.h>\n", "must not include"),
         ("loadtest/a.cc", '#include "engine/engine.h"\n', "must not include"),
+        ("server/jinja/a.cc", '#include "server/tokenizer/utf8.h"\n', "stands alone"),
         ("proto/a.h", '#include "kernels/tensor.h"\n', "must not include"),
         ("server/a.cc", '#include "tests/reference/model.h"\n', "must not include"),
         ("server/a.cc", '#include "loadtest/mix.h"\n', "must not include"),
@@ -119,6 +126,7 @@ def self_test():
         ("server/a.cc", '#include "engine/engine.h"\n#include "sessa/v1/generation.pb.h"\nthrow 1;\n'),
         ("tests/a.cc", '#include "server/core/limits.h"\n#include "kernels/tensor.h"\n'),
         ("loadtest/a.cc", '#include "sessa/v1/generation.grpc.pb.h"\n'),
+        ("server/jinja/a.cc", '#include "server/jinja/value.h"\n'),
         ("server/core/access_log.h", "absl::Time time = absl::Now();\n"),
         ("tests/b.cc", "absl::Now();\n"),
         ("server/b.cc", "\n" * 400),

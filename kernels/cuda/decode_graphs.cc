@@ -1,11 +1,11 @@
 #include "kernels/cuda/decode_graphs.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/notice.h"
 
 namespace sessa::cuda {
 namespace {
@@ -90,7 +90,7 @@ cudaGraphExec_t DecodeGraphs::Capture() {
 }
 
 void DecodeGraphs::Report(std::string failure) {
-  std::fprintf(stderr, "CUDA: decode steps cannot be captured: %s\n", failure.c_str());
+  Notice(absl::StrCat("CUDA: decode steps cannot be captured: ", failure));
   counts_.failure = std::move(failure);
 }
 

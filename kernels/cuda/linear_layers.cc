@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/linear_plan.h"
+#include "kernels/notice.h"
 
 namespace sessa::cuda {
 namespace {
@@ -103,7 +103,7 @@ bool LinearLayers::Prepare(RowLaunch on, Input in, absl::Span<const LinearTask> 
     if (!MakeCall(on, in, task, dtype, &call)) return false;
     if (absl::Status status = gemm_->Prepare(call); !status.ok()) {
       if (!has_refused_)
-        std::fprintf(stderr, "CUDA: %s; kernels of our own take its place\n", status.ToString().c_str());
+        Notice(absl::StrCat("CUDA: ", status.ToString(), "; kernels of our own take its place"));
       has_refused_ = true;
       return false;
     }

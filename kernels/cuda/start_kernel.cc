@@ -1,7 +1,6 @@
 // The host's side of a launch (runtime.h), without the kernel's types.
 #include <cxxabi.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -12,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/notice.h"
 
 namespace sessa::cuda {
 namespace {
@@ -69,8 +69,7 @@ cudaError_t Allow(const void* kernel, size_t shared_bytes) {
 
 void StartKernel(cudaStream_t stream, dim3 grid, unsigned block, size_t shared_bytes, const void* kernel,
                  void** arguments) {
-  if (launch_switches().trace)
-    std::fprintf(stderr, "launch: %s\n", Describe(kernel, grid, block, shared_bytes).c_str());
+  if (launch_switches().trace) Notice(absl::StrCat("launch: ", Describe(kernel, grid, block, shared_bytes)));
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(block);

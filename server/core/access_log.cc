@@ -4,58 +4,87 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/core/json_writer.h"
-#include "server/core/log.h"
 
 namespace sessa {
 namespace {
 
-constexpr char kTimeFormat[] = "%Y-%m-%dT%H:%M:%E3SZ";
-
-std::string Text(const AccessRecord& r) {
-  std::string line =
-      absl::StrFormat("time=%s protocol=%s endpoint=%s status=%s request_id=%s seconds=%.3f",
-                      absl::FormatTime(kTimeFormat, r.time, absl::UTCTimeZone()), r.protocol,
-                      Quoted(r.endpoint), r.status, Quoted(r.request_id), absl::ToDoubleSeconds(r.duration));
-  if (r.usage.has_value()) {
-    absl::StrAppend(&line, " prompt_tokens=", r.usage->prompt_tokens,
-                    " cached_tokens=", r.usage->cached_tokens,
-                    " completion_tokens=", r.usage->completion_tokens);
+// The two formats of one line: each field is written by the method that fits what it is.
+class TextFields {
+ public:
+  explicit TextFields(std::string* line) : line_(line) {}
+  void Word(absl::string_view name, absl::string_view value) {
+    absl::StrAppend(line_, " ", name, "=", Quoted(value));
   }
-  if (!r.error.empty()) absl::StrAppend(&line, " error=", r.error);
-  return line;
+  void Count(absl::string_view name, int64_t value) { absl::StrAppend(line_, " ", name, "=", value); }
+  void Seconds(absl::string_view name, absl::Duration value) {
+    absl::StrAppend(line_, " ", name, absl::StrFormat("=%.3f", absl::ToDoubleSeconds(value)));
+  }
+
+ private:
+  std::string* const line_;
+};
+
+class JsonFields {
+ public:
+  explicit JsonFields(JsonWriter* json) : json_(json) {}
+  void Word(absl::string_view name, absl::string_view value) {
+    json_->Key(name).String(value.substr(0, kMaxLoggedBytes));
+  }
+  void Count(absl::string_view name, int64_t value) { json_->Key(name).Int(value); }
+  void Seconds(absl::string_view name, absl::Duration value) {
+    json_->Key(name).Number(absl::ToDoubleSeconds(absl::Trunc(value, absl::Microseconds(1))));
+  }
+
+ private:
+  JsonWriter* const json_;
+};
+
+LogLevel LevelOf(const AccessRecord& r) {
+  return r.status == "500" || r.status == "INTERNAL" || r.status == "UNKNOWN" ? LogLevel::kError
+                                                                              : LogLevel::kInfo;
 }
 
-// What a client wrote, at most so much of it as the text has.
-absl::string_view Cut(absl::string_view value) { return value.substr(0, kMaxLoggedBytes); }
-
-std::string Json(const AccessRecord& r) {
-  std::string line;
-  JsonWriter json(&line);
-  json.BeginObject().Key("time").String(absl::FormatTime(kTimeFormat, r.time, absl::UTCTimeZone()));
-  json.Key("protocol")
-      .String(r.protocol)
-      .Key("endpoint")
-      .String(Cut(r.endpoint))
-      .Key("status")
-      .String(r.status);
-  json.Key("request_id").String(Cut(r.request_id)).Key("seconds").Number(absl::ToDoubleSeconds(r.duration));
+template <typename Fields>
+void Write(const AccessRecord& r, Fields fields) {
+  fields.Word("protocol", r.protocol);
+  fields.Word("endpoint", r.endpoint);
+  fields.Word("status", r.status);
+  fields.Word("request_id", r.request_id);
+  if (!r.client.empty()) fields.Word("client", r.client);
+  if (!r.tenant.empty()) fields.Word("tenant", r.tenant);
+  if (!r.model.empty()) fields.Word("model", r.model);
+  fields.Seconds("seconds", r.duration);
+  if (r.times.queue.has_value()) fields.Seconds("queue_seconds", *r.times.queue);
+  if (r.times.first_token.has_value()) fields.Seconds("ttft_seconds", *r.times.first_token);
   if (r.usage.has_value()) {
-    json.Key("prompt_tokens").Int(r.usage->prompt_tokens).Key("cached_tokens").Int(r.usage->cached_tokens);
-    json.Key("completion_tokens").Int(r.usage->completion_tokens);
+    fields.Count("prompt_tokens", r.usage->prompt_tokens);
+    fields.Count("cached_tokens", r.usage->cached_tokens);
+    fields.Count("completion_tokens", r.usage->completion_tokens);
   }
-  if (!r.error.empty()) json.Key("error").String(r.error);
-  json.EndObject();
-  return line;
+  if (!r.times.finish.empty()) fields.Word("finish_reason", r.times.finish);
+  if (!r.error.empty()) fields.Word("error", r.error);
+  if (!r.reason.empty()) fields.Word("reason", r.reason);
 }
 
 }  // namespace
 
-std::string FormatAccess(const AccessRecord& record, AccessLogFormat format) {
-  return format == AccessLogFormat::kJson ? Json(record) : Text(record);
+std::string FormatAccess(const AccessRecord& record, LogFormat format) {
+  std::string line;
+  if (format == LogFormat::kText) {
+    line = absl::StrCat(LogTime(record.time), " ", LevelName(LevelOf(record)), " request");
+    Write(record, TextFields(&line));
+    return line;
+  }
+  JsonWriter json(&line);
+  json.BeginObject().Key("time").String(LogTime(record.time)).Key("level").String(LevelName(LevelOf(record)));
+  json.Key("message").String("request");
+  Write(record, JsonFields(&json));
+  json.EndObject();
+  return line;
 }
 
-void WriteAccess(const AccessRecord& record, AccessLogFormat format) {
-  if (format != AccessLogFormat::kOff) Log(FormatAccess(record, format));
+void WriteAccess(const AccessRecord& record) {
+  if (LevelOf(record) >= log_options().least) StderrLog().Write(FormatAccess(record, log_options().format));
 }
 
 }  // namespace sessa

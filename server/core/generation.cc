@@ -35,8 +35,8 @@ GenerationImpl::GenerationImpl(Service* service, std::shared_ptr<const ServedMod
   choices_.resize(prompts_.size() * request_.n);
   for (Choice& choice : choices_) {
     if (model_->tokenizer != nullptr) {
-      choice.detokenizer =
-          std::make_unique<Detokenizer>(model_->tokenizer.get(), request_.skip_special_tokens);
+      choice.detokenizer = std::make_unique<Detokenizer>(model_->tokenizer.get(),
+                                                         request_.skip_special_tokens, /*at_start=*/false);
     }
     choice.stops = std::make_unique<StopMatcher>(request_.stop, request_.include_stop_str_in_output);
   }
@@ -134,7 +134,7 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
       0) {  // only the prompt was asked for: the one token that the engine must draw is dropped
     delta.finish = FinishReason::kLength;
   } else {
-    ++usage_.completion_tokens;
+    if (usage_.completion_tokens++ == 0) times_.first_token = MonotonicNow() - start_;
     ++choice.num_tokens;
     delta.token_ids.push_back(update.token);
     if (request_.logprobs >= 0)
@@ -173,6 +173,8 @@ void GenerationImpl::HandleToken(int prompt_index, const TokenUpdate& update) {
 }
 
 void GenerationImpl::HandleEnd(const RequestEnd& end) {
+  if (end.scheduled != absl::InfinitePast())
+    times_.queue = std::max(times_.queue.value_or(absl::ZeroDuration()), end.scheduled - end.arrival);
   if (!end.status.ok() && error_.ok()) {
     error_ = Explain(end.status);
     Cancel();  // the other prompts: half an answer is none
@@ -205,6 +207,7 @@ void GenerationImpl::Finish() {
   if (error_.ok() && !all_finished)
     error_ = absl::InternalError("the engine ended a request before its choices");
   if (error_.ok()) {
+    times_.finish = any_length_ ? "length" : "stop";
     ticket_.Finish(any_length_ ? Outcome::kLength : Outcome::kStop);
   } else if (slow_reader()) {
     ticket_.Finish(Outcome::kSlowReader);

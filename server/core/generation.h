@@ -60,6 +60,13 @@ struct Usage {
   int64_t cached_tokens = 0;
 };
 
+// For the access log: what is known so far.
+struct GenerationTimes {
+  std::optional<absl::Duration> queue;        // until the engine began, the longest of its prompts
+  std::optional<absl::Duration> first_token;  // from its submission until the reader had it
+  std::string finish;                         // "stop", or "length" when a choice ended so; empty: it failed
+};
+
 struct GenerationEnd {  // once and last
   absl::Status status;  // OK: each choice had its finish
   Usage usage;
@@ -85,6 +92,7 @@ class Generation {
   virtual const std::vector<std::vector<int32_t>>& prompt_token_ids() const = 0;  // one for each prompt
   virtual const std::string& model() const = 0;
   virtual Usage usage() const = 0;  // so far
+  virtual GenerationTimes times() const = 0;
 };
 
 }  // namespace sessa

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/monotonic.h"
 #include "server/core/byte_budget.h"
 #include "server/core/event_queue.h"
 #include "server/core/generation.h"
@@ -37,6 +38,7 @@ class GenerationImpl final : public Generation {
   const std::vector<std::vector<int32_t>>& prompt_token_ids() const override { return prompts_; }
   const std::string& model() const override { return model_->name; }
   Usage usage() const override { return usage_; }
+  GenerationTimes times() const override { return times_; }
 
  private:
   struct Choice {
@@ -76,6 +78,8 @@ class GenerationImpl final : public Generation {
   size_t num_echoes_left_;
   std::deque<GenerationEvent> ready_;
   Usage usage_;
+  const absl::Time start_ = MonotonicNow();
+  GenerationTimes times_;
   size_t num_ended_ = 0;  // of ids_
   bool done_ = false;     // GenerationEnd was made
   bool any_length_ = false;

@@ -40,7 +40,7 @@ void ListenerWatch::Look() {
     const absl::Status status = target.check(timeout_);
     target.num_failures = status.ok() ? 0 : target.num_failures + 1;
     if (target.num_failures == kMaxFailures)
-      Log(absl::StrCat(target.name, ": the listener does not answer: ", status.message()));
+      Log(absl::StrCat(target.name, ": the listener does not answer: ", status.message()), LogLevel::kError);
     listening = listening && target.num_failures < kMaxFailures;
   }
   service_->SetListening(listening);

@@ -1,44 +1,35 @@
-// Lines through a bounded queue with a writer thread of its own: who logs never waits for who reads. A line
-// that finds the queue full is dropped, and so is what a descriptor refuses (full disk, closed pipe); both
-// are counted, and told of in a line of their own once lines can be written again. All of it is thread-safe.
-//
-// spdlog's asynchronous logger drops and counts too, but its end waits for the writer: a server whose stderr
-// nobody reads could not exit.
+// The process' own log, on stderr: lines with a time and a level, as text for people or as JSON for machines.
+// Who logs never waits for who reads (line_writer.h). Thread-safe.
 #pragma once
 
-#include <cstdint>
-#include <memory>
 #include <string>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/core/line_writer.h"
 
 namespace sessa {
 
-class LineWriter {
- public:
-  static constexpr size_t kMaxBytes = 1 << 20;  // that wait; the writer has as many in its hands
+enum class LogLevel { kInfo, kWarning, kError };
+enum class LogFormat { kText, kJson };
 
-  explicit LineWriter(int fd, size_t max_bytes = kMaxBytes);
-  // Gives up what waits. Does not wait for a write that hangs: its thread keeps what it needs alive.
-  ~LineWriter();
-
-  // A line break is added; those inside become spaces. Never blocks on the descriptor, and allocates nothing.
-  void Write(absl::string_view line);
-  // Waits until all is written or dropped; false when that takes longer.
-  bool Flush(absl::Duration timeout);
-  int64_t num_dropped() const;
-
- private:
-  struct State;
-  static void Run(const std::shared_ptr<State>& state);
-
-  const std::shared_ptr<State> state_;
+struct LogOptions {
+  LogFormat format = LogFormat::kText;
+  LogLevel least = LogLevel::kInfo;  // what is below is left out
 };
 
-// The process' own log, on stderr.
 LineWriter& StderrLog();
-inline void Log(absl::string_view line) { StderrLog().Write(line); }
+// Before other threads log.
+void SetLogOptions(const LogOptions& options);
+const LogOptions& log_options();
+
+void Log(absl::string_view message, LogLevel level = LogLevel::kInfo);
+// "2026-02-03T04:05:06.789Z warning MESSAGE", or {"time":...,"level":"warning","message":...}; without a
+// break.
+std::string LogLine(absl::Time time, LogLevel level, absl::string_view message, LogFormat format);
+
+absl::string_view LevelName(LogLevel level);
+std::string LogTime(absl::Time time);  // RFC 3339, UTC, milliseconds
 
 inline constexpr size_t kMaxLoggedBytes = 512;  // of a value that a client wrote
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,8 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/engine.h"
 #include "flags/version.h"
-#include "server/core/access_log.h"
 #include "server/core/answer_bound.h"
 #include "server/core/api_keys.h"
 #include "server/core/byte_budget.h"
@@ -25,7 +24,6 @@
 #include "server/core/metrics.h"
 #include "server/core/tenants.h"
 #include "server/core/text_pool.h"
-#include "server/core/token_engine.h"
 #include "server/core/watchdog.h"
 
 namespace sessa {
@@ -35,7 +33,7 @@ class Tokenizer;
 
 struct ServedModel {
   std::string name;
-  std::shared_ptr<TokenEngine> engine;
+  std::shared_ptr<Engine> engine;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: token ids alone
   std::shared_ptr<const ChatTemplate> chat_template;  // null: no chat
   SamplingDefaults defaults;                          // of what requests leave open
@@ -53,9 +51,9 @@ struct ServiceOptions {
   std::string version = kVersion;
   absl::Duration watchdog = absl::Seconds(60);  // a busy engine silent for longer is dead
   absl::Duration retry_after = absl::Seconds(1);
-  AccessLogFormat access_log = AccessLogFormat::kOff;
+  bool access_log = false;
   int num_text_threads = 2;
-  Tenants::Clock tenant_clock = &std::chrono::steady_clock::now;  // of rates; for tests
+  Tenants::Clock tenant_clock = &MonotonicNow;  // of rates; for tests
 };
 
 class Service {

@@ -13,7 +13,7 @@ namespace {
 constexpr absl::Duration kMinRetry = absl::Seconds(1), kMaxRetry = absl::Minutes(1);
 constexpr double kForget = 1.0 / 16;  // of the mean time of a tenant's requests
 
-RateLimit StateOf(const TokenBucket& bucket, SteadyTime now) {
+RateLimit StateOf(const TokenBucket& bucket, absl::Time now) {
   return {std::llround(bucket.size()),
           static_cast<int64_t>(std::floor(std::max(0.0, bucket.Level(now)) + 1e-6)),
           bucket.TimeUntilFull(now)};
@@ -35,7 +35,7 @@ Tenants::~Tenants() = default;
 
 void Tenants::Limit(Account* account) const {
   const TenantLimits& limits = account->limits;
-  const SteadyTime now = clock_();
+  const absl::Time now = clock_();
   account->requests.SetRate(limits.rate, limits.burst, now);
   account->tokens.SetRate(static_cast<double>(limits.tokens_per_minute) / 60,
                           static_cast<double>(limits.tokens_per_minute), now);
@@ -82,7 +82,7 @@ Tenants::Account* Tenants::Find(const std::string& tenant) const {
 absl::Status Tenants::TakeRequest(const std::string& tenant) {
   absl::MutexLock lock(&mutex_);
   Account& account = *Find(tenant);
-  const SteadyTime now = clock_();
+  const absl::Time now = clock_();
   if (const absl::Duration wait = account.requests.TimeUntil(1, now); wait > absl::ZeroDuration()) {
     ++account.use.over_rate;
     return TenantLimitError(absl::StrCat("This API key's limit is ", account.limits.rate,
@@ -160,14 +160,14 @@ void Tenants::Pass::End(int64_t prompt_tokens, int64_t generation_tokens) {
   Tenants* tenants = std::exchange(tenants_, nullptr);
   if (tenants == nullptr) return;
   absl::MutexLock lock(&tenants->mutex_);
-  const SteadyTime now = tenants->clock_();
+  const absl::Time now = tenants->clock_();
   account_->tokens.GiveBack(static_cast<double>(taken_ - prompt_tokens - generation_tokens), now);
   --account_->use.running;
   if (prompt_tokens == 0) return;
   ++account_->use.requests;
   account_->use.prompt_tokens += prompt_tokens;
   account_->use.generation_tokens += generation_tokens;
-  const double seconds = std::chrono::duration<double>(now - begun_).count();
+  const double seconds = absl::ToDoubleSeconds(now - begun_);
   double& mean = account_->mean_seconds;
   mean = mean == 0 ? seconds : mean + kForget * (seconds - mean);
 }
@@ -175,7 +175,7 @@ void Tenants::Pass::End(int64_t prompt_tokens, int64_t generation_tokens) {
 RateLimits Tenants::Remaining(const std::string& tenant) const {
   absl::MutexLock lock(&mutex_);
   const Account& account = *Find(tenant);
-  const SteadyTime now = clock_();
+  const absl::Time now = clock_();
   RateLimits limits;
   if (account.requests.limited()) limits.requests = StateOf(account.requests, now);
   if (account.tokens.limited()) limits.tokens = StateOf(account.tokens, now);

@@ -6,7 +6,6 @@
 // that no number of requests at once gets past the limit, which debts for what was generated would allow.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -21,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/monotonic.h"
 #include "server/core/api_keys.h"
 #include "server/core/token_bucket.h"
 
@@ -51,10 +51,10 @@ class Tenants {
  public:
   static constexpr size_t kMaxLabels = 256;
   static constexpr char kOtherTenants[] = "other";
-  using Clock = SteadyTime (*)();
+  using Clock = absl::Time (*)();
 
   // `max_requests`: at once, of a tenant that has no limit of its own; 0: none.
-  Tenants(ApiKeys keys, int max_requests, Clock clock = &std::chrono::steady_clock::now);
+  Tenants(ApiKeys keys, int max_requests, Clock clock = &MonotonicNow);
   ~Tenants();
 
   // From now on these keys and limits.
@@ -86,7 +86,7 @@ class Tenants {
     Tenants* tenants_ = nullptr;
     std::shared_ptr<Account> account_;
     int64_t taken_ = 0;
-    SteadyTime begun_;
+    absl::Time begun_;
   };
   // Takes `tokens`, the most that it can come to, and a place among those that run.
   absl::StatusOr<Pass> Enter(const std::string& tenant, int64_t tokens);

@@ -1,20 +1,17 @@
 // A limit in the long run that lets a burst through: a bucket that fills at a rate up to its size, from which
-// what is used is taken. Time is monotonic and comes from the caller. Not thread-safe.
+// what is used is taken. Time is MonotonicNow()'s and comes from the caller. Not thread-safe.
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 
 #include "absl/time/time.h"
 
 namespace sessa {
 
-using SteadyTime = std::chrono::steady_clock::time_point;
-
 class TokenBucket {
  public:
   // Full at first; with a rate before, what was used of that stays used. `rate` 0: no limit.
-  void SetRate(double rate_per_second, double size, SteadyTime now) {
+  void SetRate(double rate_per_second, double size, absl::Time now) {
     Fill(now);
     const double used = limited() ? size_ - level_ : 0;
     rate_ = rate_per_second;
@@ -25,22 +22,22 @@ class TokenBucket {
   double size() const { return size_; }
 
   // What is there, below 0 when more was taken than there was.
-  double Level(SteadyTime now) const {
-    return std::min(size_, level_ + rate_ * std::chrono::duration<double>(now - filled_).count());
+  double Level(absl::Time now) const {
+    return std::min(size_, level_ + rate_ * absl::ToDoubleSeconds(now - filled_));
   }
   // How long until `amount` can be taken; zero: now. What is larger than the bucket can be taken when it is
   // full: it is never refused for ever, and who comes after it waits for longer.
-  absl::Duration TimeUntil(double amount, SteadyTime now) const {
+  absl::Duration TimeUntil(double amount, absl::Time now) const {
     if (!limited()) return absl::ZeroDuration();
     const double seconds = (std::min(amount, size_) - Level(now)) / rate_;
     return seconds > kRounding ? absl::Seconds(seconds) : absl::ZeroDuration();
   }
-  absl::Duration TimeUntilFull(SteadyTime now) const { return TimeUntil(size_, now); }
-  void Take(double amount, SteadyTime now) {
+  absl::Duration TimeUntilFull(absl::Time now) const { return TimeUntil(size_, now); }
+  void Take(double amount, absl::Time now) {
     Fill(now);
     level_ -= amount;
   }
-  void GiveBack(double amount, SteadyTime now) {
+  void GiveBack(double amount, absl::Time now) {
     Fill(now);
     level_ = std::min(size_, level_ + amount);
   }
@@ -49,13 +46,13 @@ class TokenBucket {
   // Seconds: so that who waited for as long as it was told, in whole milliseconds, is not a hair too early.
   static constexpr double kRounding = 1e-6;
 
-  void Fill(SteadyTime now) {
+  void Fill(absl::Time now) {
     level_ = Level(now);
     filled_ = now;
   }
 
   double rate_ = 0, size_ = 0, level_ = 0;
-  SteadyTime filled_;
+  absl::Time filled_ = absl::UnixEpoch();
 };
 
 }  // namespace sessa

@@ -56,8 +56,8 @@ void ToProto(TextDelta delta, pb::Delta* out) {
 
 }  // namespace
 
-GenerateStream::GenerateStream(grpc::CallbackServerContext* context, AccessLogFormat access_log)
-    : context_(context), access_log_(access_log) {}
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, const Service& service)
+    : context_(context), log_(*context, "Generate", "", service) {}
 
 void GenerateStream::Defer(ByteBudget::Lease request_lease) {
   self_ = shared_from_this();
@@ -66,6 +66,7 @@ void GenerateStream::Defer(ByteBudget::Lease request_lease) {
 
 void GenerateStream::SetRequest(std::string request_id, int num_choices) {
   absl::MutexLock lock(&mutex_);
+  log_.SetRequestId(request_id);
   request_id_ = std::move(request_id);
   finish_reasons_.assign(num_choices, pb::FINISH_REASON_UNSPECIFIED);
 }
@@ -123,7 +124,7 @@ void GenerateStream::Watch(Clock::time_point now) {
   aborted_ = true;
   context_->TryCancel();  // OnCancel and OnWriteDone come on a thread of gRPC's
   if (generation_ == nullptr) return;
-  usage_ = generation_->usage();
+  Remember(*generation_);
   generation = std::move(generation_);
   if (!writing_ && !finished_) End(given_up_);
 }
@@ -201,17 +202,19 @@ bool GenerateStream::Fill(GenerationEvent event, pb::GenerateReply* reply) {
   return true;
 }
 
+void GenerateStream::Remember(const Generation& generation) {
+  usage_ = generation.usage();
+  times_ = generation.times();
+}
+
 void GenerateStream::OnDone() {
   std::unique_ptr<Generation> generation;
   {
     absl::MutexLock lock(&mutex_);
     done_ = true;
     generation = std::move(generation_);
-    AccessRecord record = {"grpc", "Generate", absl::StatusCodeToString(status_.code()), request_id_,
-                           MonotonicNow() - start_};
-    record.usage = generation != nullptr ? generation->usage() : usage_;
-    if (!status_.ok()) record.error = Describe(status_).code;
-    WriteAccess(record, access_log_);
+    if (generation != nullptr) Remember(*generation);
+    log_.Write(status_, usage_, times_);
   }
   generation.reset();  // outside the lock: it may call into the engine
   if (on_done_) on_done_();

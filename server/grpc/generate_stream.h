@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,10 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/core/access_log.h"
 #include "server/core/byte_budget.h"
 #include "server/core/generation.h"
+#include "server/core/service.h"
+#include "server/grpc/call_log.h"
 #include "server/grpc/wakeup_queue.h"
 #include "server/grpc/watcher.h"
 #include "sessa/v1/generation.pb.h"
@@ -31,7 +33,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   // `context` lives until OnDone.
-  GenerateStream(grpc::CallbackServerContext* context, AccessLogFormat access_log);
+  GenerateStream(grpc::CallbackServerContext* context, const Service& service);
+
+  // Whose call it is, for the access log. Before Defer, Start and Reject.
+  void SetTenant(const std::string& tenant) { log_.SetTenant(tenant); }
 
   // The handler returns, and Start or Reject come later, from another thread. `request_lease` is for what
   // gRPC keeps of the request until then and to the call's end.
@@ -63,14 +68,14 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
  private:
   void Pump();
+  void Remember(const Generation& generation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True when reply_ was filled; false when the stream was finished instead.
   bool Fill(GenerationEvent event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Fill(GenerationEvent event, sessa::v1::GenerateReply* reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   grpc::CallbackServerContext* const context_;
-  const AccessLogFormat access_log_;
-  const absl::Time start_ = MonotonicNow();
+  CallLog log_;  // written by OnDone
   std::function<void()> on_done_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 
@@ -83,7 +88,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Clock::time_point write_began_ ABSL_GUARDED_BY(mutex_);  // or Finish; while one of them is under way
   bool done_ ABSL_GUARDED_BY(mutex_) = false;              // OnDone: context_ is no more
   absl::Status given_up_ ABSL_GUARDED_BY(mutex_);          // by Watch, why
-  Usage usage_ ABSL_GUARDED_BY(mutex_);                    // of a generation that is gone
+  std::optional<Usage> usage_ ABSL_GUARDED_BY(mutex_);     // of a generation that is gone
+  GenerationTimes times_ ABSL_GUARDED_BY(mutex_);          // likewise
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

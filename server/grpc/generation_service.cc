@@ -11,6 +11,7 @@
 #include "server/grpc/convert.h"
 #include "server/grpc/similarity_reactor.h"
 #include "server/grpc/status.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 namespace {
@@ -48,8 +49,9 @@ GenerationService::GenerationService(sessa::Service* service, std::shared_ptr<Wa
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                         const grpc::ByteBuffer* request) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>(NoMessage());
   RequestTicket ticket = service_->Begin("grpc");
-  auto stream = std::make_shared<GenerateStream>(context, service_->options().access_log);
+  auto stream = std::make_shared<GenerateStream>(context, *service_);
   auto reject = [&](const absl::Status& error) {
     ticket.Finish(error);
     stream->Reject(error);
@@ -57,6 +59,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
   };
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   if (!tenant.ok()) return reject(tenant.status());
+  stream->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service_, *request);
@@ -143,8 +146,9 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request,
                                                         grpc::ByteBuffer* reply) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
-  auto call = std::make_shared<SimilarityReactor>(reply, service_->options().access_log);
+  auto call = std::make_shared<SimilarityReactor>(reply, CallLog(*context, "Similarity", "", *service_));
   const auto reject = [&](const absl::Status& error) {
     ticket->Finish(error);
     call->Reject(error);
@@ -152,6 +156,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
   };
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   if (!tenant.ok()) return reject(tenant.status());
+  call->SetTenant(*tenant);
   if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
   if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
   absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service_, *request);
@@ -270,7 +275,10 @@ absl::Status GenerationService::DescribeModel(const pb::GetModelInfoRequest& req
   reply->set_num_pages((*model)->engine->Stats().num_pages);
   reply->set_tensor_parallel_size(options.tensor_parallel_size);
   reply->set_has_tokenizer((*model)->tokenizer != nullptr);
-  reply->set_has_chat_template((*model)->chat_template != nullptr);
+  if (const ChatTemplate* chat = (*model)->chat_template.get(); chat != nullptr) {
+    reply->set_has_chat_template(chat->status().ok());
+    reply->set_chat_template_error(std::string(chat->status().message()));
+  }
   return absl::OkStatus();
 }
 

@@ -29,7 +29,8 @@ int Milliseconds(absl::Duration duration) {
 // What gRPC says of itself (errors only, unless GRPC_VERBOSITY asks for more) must not wait for stderr's
 // reader either.
 void LogOfGrpc(gpr_log_func_args* args) {
-  Log(absl::StrCat("grpc: ", args->file, ":", args->line, ": ", Quoted(args->message)));
+  Log(absl::StrCat("grpc: ", args->file, ":", args->line, ": ", Quoted(args->message)),
+      args->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kError : LogLevel::kInfo);
 }
 
 // The bounds that the library keeps by itself; Http2Guard has the others.

@@ -5,7 +5,6 @@
 #include <utility>
 #include <variant>
 
-#include "server/core/access_log.h"
 #include "server/core/errors.h"
 #include "server/grpc/call.h"
 #include "server/grpc/kserve_convert.h"
@@ -21,6 +20,11 @@ void Notify(Generation* generation, const std::shared_ptr<WakeupQueue>& wakeups,
       [weak_wakeups = std::weak_ptr<WakeupQueue>(wakeups), weak = std::weak_ptr<Wakeable>(call)] {
         if (auto wakeups = weak_wakeups.lock()) wakeups->Wake(weak);
       });
+}
+
+void Log(StartedInfer* infer, const absl::Status& status) {
+  if (infer->generation == nullptr || infer->log == nullptr) return;
+  infer->log->Write(status, infer->generation->usage(), infer->generation->times());
 }
 
 }  // namespace
@@ -89,11 +93,7 @@ void InferCall::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     infer = std::move(infer_);
-    AccessRecord record = {"grpc", "ModelInfer", absl::StatusCodeToString(status_.code()), infer.id,
-                           MonotonicNow() - start_};
-    if (infer.generation != nullptr) record.usage = infer.generation->usage();
-    if (!status_.ok()) record.error = Describe(status_).code;
-    WriteAccess(record, service_->options().access_log);
+    Log(&infer, status_);
   }
   infer.generation.reset();  // outside the lock: it may call into the engine
   const std::shared_ptr<InferCall> last = std::move(self_);
@@ -171,6 +171,7 @@ void InferStream::Pump() {
     }
     if (auto* end = std::get_if<GenerationEnd>(&*event)) {
       const absl::Status status = end->status;
+      Log(&infer_, status);
       ended = std::move(infer_.generation);
       if (cancelled_) return End(status.ok() ? absl::CancelledError("the client has left") : status);
       return status.ok() ? ReadNext() : Write(status, true);
@@ -212,6 +213,7 @@ void InferStream::Watch(Clock::time_point now) {
   const bool waits = writing_ || state_ == State::kEnded;
   if (done_ || !waits || now - write_began_ <= write_timeout_) return;
   cancelled_ = true;
+  Log(&infer_, absl::CancelledError("The client did not read."));
   generation = std::move(infer_.generation);  // nothing of it is held for a client that does not read
   context_->TryCancel();                      // OnWriteDone comes on a thread of gRPC's
 }
@@ -228,6 +230,7 @@ void InferStream::OnDone() {
     absl::MutexLock lock(&mutex_);
     done_ = true;
     infer = std::move(infer_);
+    Log(&infer, absl::CancelledError("the client has left"));
   }
   infer.generation.reset();
   const std::shared_ptr<InferStream> last = std::move(self_);

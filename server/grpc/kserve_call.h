@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -14,6 +15,7 @@
 #include "server/core/byte_budget.h"
 #include "server/core/generation.h"
 #include "server/core/service.h"
+#include "server/grpc/call_log.h"
 #include "server/grpc/wakeup_queue.h"
 #include "server/grpc/watcher.h"
 #include "server/kserve/tensors.h"
@@ -25,6 +27,7 @@ struct StartedInfer {
   std::unique_ptr<Generation> generation;
   std::string id;
   std::vector<std::string> outputs;
+  std::shared_ptr<CallLog> log;  // written at its end
 };
 
 // Makes one of a request's bytes, on the text pool; what it needs beside them is its own.
@@ -56,7 +59,6 @@ class InferCall final : public grpc::ServerUnaryReactor,
   Service* const service_;
   const std::shared_ptr<WakeupQueue> wakeups_;
   grpc::ByteBuffer* const reply_;
-  const absl::Time start_ = MonotonicNow();
   std::shared_ptr<InferCall> self_;
   ByteBudget::Lease request_lease_;
   absl::Mutex mutex_;

@@ -168,12 +168,14 @@ grpc::ServerUnaryReactor* KserveService::RepositoryIndex(Context* context, const
 }
 
 absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std::string& tenant,
-                                                  absl::Duration time_left, bool stream,
-                                                  RequestTicket ticket) {
-  const auto fail = [&ticket](const absl::Status& status) {
+                                                  absl::Duration time_left, bool stream, RequestTicket ticket,
+                                                  CallLog log) {
+  const auto fail = [&](const absl::Status& status) {
     ticket.Finish(status);
+    log.Write(status, std::nullopt, {});
     return status;
   };
+  log.SetTenant(tenant);
   ByteBudget::Lease lease(&service_->byte_budget(), ByteBudget::Kind::kInput);
   pb::ModelInferRequest message;
   if (absl::Status parsed = ParseMessage(service_, bytes, &lease, &message); !parsed.ok())
@@ -191,14 +193,20 @@ absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std:
   message.Clear();
   StartedInfer started;
   started.id = std::move(infer->id);
+  log.SetRequestId(started.id);
   started.outputs = std::move(infer->outputs);
   auto generation = service_->Generate(*std::move(request), tenant, std::move(ticket));
-  if (!generation.ok()) return generation.status();
+  if (!generation.ok()) {
+    log.Write(generation.status(), std::nullopt, {});
+    return generation.status();
+  }
   started.generation = *std::move(generation);
+  started.log = std::make_shared<CallLog>(std::move(log));
   return started;
 }
 
 grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Bytes* request, Bytes* reply) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   RequestTicket ticket = service_->Begin("kserve");
   auto call = std::make_shared<InferCall>(service_, wakeups_, reply);
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
@@ -210,16 +218,19 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Byte
     lease = ChargeBytes(service_, *request);
     status = lease.status();
   }
+  CallLog log(*context, "ModelInfer", "", *service_);
   if (!status.ok()) {
     ticket.Finish(status);
+    if (tenant.ok()) log.SetTenant(*tenant);
+    log.Write(status, std::nullopt, {});
     call->Reject(status);
     return call.get();
   }
   // std::function copies what it holds: the ticket is shared with it alone.
   auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
   call->Begin(request, *std::move(lease),
-              [this, tenant = *tenant, left = TimeLeft(*context), shared_ticket](const Bytes& bytes) {
-                return Start(bytes, tenant, left, false, std::move(*shared_ticket));
+              [this, tenant = *tenant, left = TimeLeft(*context), shared_ticket, log](const Bytes& bytes) {
+                return Start(bytes, tenant, left, false, std::move(*shared_ticket), log);
               });
   return call.get();
 }
@@ -228,15 +239,18 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KserveService::Mode
     Context* context) {
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   const absl::Time deadline = MonotonicNow() + TimeLeft(*context);
-  auto start = [this, tenant, deadline](const Bytes& bytes) -> absl::StatusOr<StartedInfer> {
+  auto start = [this, context, tenant, deadline](const Bytes& bytes) -> absl::StatusOr<StartedInfer> {
     RequestTicket ticket = service_->Begin("kserve");
     absl::Status status = service_->tenants().TakeRequest(*tenant);
     if (status.ok()) status = service_->CheckQueue(*tenant);
+    CallLog log(*context, "ModelStreamInfer", "", *service_);
     if (!status.ok()) {
       ticket.Finish(status);
+      log.SetTenant(*tenant);
+      log.Write(status, std::nullopt, {});
       return status;
     }
-    return Start(bytes, *tenant, deadline - MonotonicNow(), true, std::move(ticket));
+    return Start(bytes, *tenant, deadline - MonotonicNow(), true, std::move(ticket), std::move(log));
   };
   auto stream = std::make_shared<InferStream>(service_, context, wakeups_, write_timeout_, std::move(start));
   if (!tenant.ok()) {

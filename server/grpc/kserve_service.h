@@ -53,7 +53,7 @@ class KserveService final : public RawKserve<inference::GRPCInferenceService::Se
  private:
   // What is done before a request is parsed, and the request; the ticket has its outcome whatever comes.
   absl::StatusOr<StartedInfer> Start(const Bytes& bytes, const std::string& tenant, absl::Duration time_left,
-                                     bool stream, RequestTicket ticket);
+                                     bool stream, RequestTicket ticket, CallLog log);
 
   sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::shared_ptr<WakeupQueue> wakeups_;

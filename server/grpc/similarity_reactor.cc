@@ -124,11 +124,7 @@ void SimilarityReactor::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     similarity = std::move(similarity_);
-    AccessRecord record = {"grpc", "Similarity", absl::StatusCodeToString(status_.code()), "",
-                           MonotonicNow() - start_};
-    record.usage = usage_;
-    if (!status_.ok()) record.error = Describe(status_).code;
-    WriteAccess(record, access_log_);
+    log_.Write(status_, usage_, {});
   }
   similarity.reset();
   const std::shared_ptr<SimilarityReactor> last = std::move(self_);  // deletes this at the end

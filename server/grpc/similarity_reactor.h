@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -11,9 +13,9 @@
 #include "engine/monotonic.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/core/access_log.h"
 #include "server/core/byte_budget.h"
 #include "server/core/similarity.h"
+#include "server/grpc/call_log.h"
 #include "server/grpc/wakeup_queue.h"
 #include "sessa/v1/generation.pb.h"
 
@@ -27,8 +29,9 @@ class SimilarityReactor final : public grpc::ServerUnaryReactor,
                                 public std::enable_shared_from_this<SimilarityReactor> {
  public:
   // `reply` lives until OnDone.
-  SimilarityReactor(grpc::ByteBuffer* reply, AccessLogFormat access_log)
-      : reply_(reply), access_log_(access_log) {}
+  SimilarityReactor(grpc::ByteBuffer* reply, CallLog log) : reply_(reply), log_(std::move(log)) {}
+  // Whose call it is, for the access log. Before Defer, Start and Reject.
+  void SetTenant(const std::string& tenant) { log_.SetTenant(tenant); }
 
   // The handler returns, and Start or Reject come later, from another thread. `request_lease` is for what
   // gRPC keeps of the request until then and to the call's end.
@@ -50,8 +53,7 @@ class SimilarityReactor final : public grpc::ServerUnaryReactor,
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   grpc::ByteBuffer* const reply_;
-  const AccessLogFormat access_log_;
-  const absl::Time start_ = MonotonicNow();
+  CallLog log_;  // written by OnDone
   ByteBudget::Lease request_lease_;
   std::shared_ptr<SimilarityReactor> self_;  // until OnDone
   std::atomic<bool> gone_{false};
@@ -60,7 +62,7 @@ class SimilarityReactor final : public grpc::ServerUnaryReactor,
   std::unique_ptr<Similarity> similarity_ ABSL_GUARDED_BY(mutex_);  // null once ended
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;                   // Finish was called
   absl::Status status_ ABSL_GUARDED_BY(mutex_);                     // what with
-  Usage usage_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Usage> usage_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sessa

@@ -8,6 +8,8 @@ ABSL_FLAG(std::string, generation_config, "auto",
           "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
           "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
           "The tokens that it lets answers end with (eos_token_id) do so in any case");
+ABSL_FLAG(std::string, chat_template, "",
+          "file with the Jinja template of chats, in place of the checkpoint's own");
 ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the folder's name");
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
@@ -45,7 +47,13 @@ ABSL_FLAG(std::string, tls_client_ca, "",
 ABSL_FLAG(std::string, cors_allow_origins, "",
           "origins of web pages elsewhere that may use the REST API, with commas, such as "
           "http://localhost:3000, or * for all; none: the server's own page alone");
-ABSL_FLAG(std::string, access_log, "text", "a line on stderr for each generation request: off, text or json");
+ABSL_FLAG(std::string, log_format, "text",
+          "text for people or json for machines, on stderr: every line has its time and level");
+ABSL_FLAG(std::string, log_level, "info", "the least that is logged: info, warning or error");
+ABSL_FLAG(std::string, access_log, "on",
+          "on or off: a line of level info for each generation request, with who asked, how it ended and "
+          "why, tokens and "
+          "times");
 ABSL_FLAG(
     sessa::FlagSeconds, settle_seconds, {0},
     "after SIGTERM readiness is off, but requests are taken for so long: balancers need a moment to see it");
@@ -113,7 +121,7 @@ const Program& Server() {
       "Sizes are bytes, or as 512MiB or 4GB; times are what the flag's name says, or as 250ms or 2m.\n",
       "SESSA_",
       {
-          {"Model", {"model", "generation_config", "served_model_name"}},
+          {"Model", {"model", "generation_config", "chat_template", "served_model_name"}},
           {"Addresses",
            {"host", "http_port", "grpc_port", "admin_host", "admin_port", "max_http_connections",
             "max_grpc_connections"}},
@@ -130,7 +138,7 @@ const Program& Server() {
           {"State cache",
            {"state_cache_bytes", "page_size", "max_model_len", "prefix_caching", "max_preemptions"}},
           {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms"}},
-          {"Log", {"access_log"}},
+          {"Log", {"log_format", "log_level", "access_log"}},
           {"The end (SIGTERM)", {"settle_seconds", "drain_seconds"}},
       }};
   return *program;

@@ -10,6 +10,7 @@
 
 ABSL_DECLARE_FLAG(std::string, model);
 ABSL_DECLARE_FLAG(std::string, generation_config);
+ABSL_DECLARE_FLAG(std::string, chat_template);
 ABSL_DECLARE_FLAG(std::string, served_model_name);
 ABSL_DECLARE_FLAG(std::string, host);
 ABSL_DECLARE_FLAG(int32_t, http_port);
@@ -50,6 +51,8 @@ ABSL_DECLARE_FLAG(int32_t, max_preemptions);
 ABSL_DECLARE_FLAG(int32_t, max_num_seqs);
 ABSL_DECLARE_FLAG(int32_t, max_step_tokens);
 ABSL_DECLARE_FLAG(sessa::FlagMilliseconds, target_step_ms);
+ABSL_DECLARE_FLAG(std::string, log_format);
+ABSL_DECLARE_FLAG(std::string, log_level);
 ABSL_DECLARE_FLAG(std::string, access_log);
 ABSL_DECLARE_FLAG(sessa::FlagSeconds, settle_seconds);
 ABSL_DECLARE_FLAG(sessa::FlagSeconds, drain_seconds);

@@ -34,9 +34,9 @@ absl::StatusOr<std::string> ReadKeys(const std::string& path, Service* service) 
   absl::StatusOr<ApiKeys> keys = ApiKeys::Load(path);
   if (!keys.ok()) return keys.status();
   if (const int plain = keys->num_plain_keys(); plain > 0) {
-    Log(absl::StrCat("warning: ", path, " holds ", plain,
-                     " API keys in plain text; sessa-server --hash_keys=", path,
-                     " prints it with hashes in their place"));
+    Log(absl::StrCat(path, " holds ", plain, " API keys in plain text; sessa-server --hash_keys=", path,
+                     " prints it with hashes in their place"),
+        LogLevel::kWarning);
   }
   const std::string what = absl::StrCat(keys->num_keys(), " keys of ", keys->tenants().size(), " tenants");
   service->tenants().Reload(*std::move(keys));

@@ -1,6 +1,8 @@
 // See load_model.h.
 #include "server/main/load_model.h"
 
+#include <unistd.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,11 +11,9 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "engine/monotonic.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/checkpoint/generation_config.h"
-#include "server/core/engine_adapter.h"
+#include "server/core/load_progress.h"
 #include "server/core/log.h"
 #include "server/main/tokenizer_info.h"
 #include "server/tokenizer/chat_template.h"
@@ -21,17 +21,6 @@
 
 namespace sessa {
 namespace {
-
-// One line in the log for each stage, with the time since the start.
-class Progress {
- public:
-  void Say(absl::string_view what) const {
-    Log(absl::StrFormat("[%6.2f s] %s", absl::ToDoubleSeconds(MonotonicNow() - start_), what));
-  }
-
- private:
-  const absl::Time start_ = MonotonicNow();
-};
 
 // What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16,
 // which the engine has not.
@@ -71,8 +60,7 @@ std::string Describe(const SamplingDefaults& defaults) {
 }
 
 // What requests that do not say are sampled with; nothing under --generation_config=none.
-absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, const MainOptions& options,
-                                            const Progress& progress) {
+absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, const MainOptions& options) {
   if (!options.sampling_defaults) return SamplingDefaults();
   if (absl::Status valid = CheckSamplingValues(generation.sampling); !valid.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(options.model_dir,
@@ -80,69 +68,79 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
                                                    "; --generation_config=none leaves it out"));
   }
   if (const std::string what = Describe(generation.sampling); !what.empty())
-    progress.Say(absl::StrCat("generation_config.json: requests that do not say get ", what));
+    Log(absl::StrCat("generation_config.json: requests that do not say get ", what));
   return generation.sampling;
 }
 
-}  // namespace
-
-absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics) {
-  const Progress progress;
-  progress.Say(absl::StrCat("opening ", options.model_dir));
-  auto checkpoint = Checkpoint::Open(options.model_dir);
-  if (!checkpoint.ok()) return checkpoint.status();
-  auto generation = ReadGenerationConfig(options.model_dir);
-  if (!generation.ok()) return generation.status();
-  auto defaults = DefaultsOf(*generation, options, progress);
-  if (!defaults.ok()) return defaults.status();
-
-  progress.Say("reading the tokenizer");
-  auto tokenizer = Tokenizer::Load(options.model_dir);
-  if (!tokenizer.ok()) return tokenizer.status();
-  if (*tokenizer == nullptr) {
-    progress.Say(absl::StrCat("warning: ", options.model_dir,
-                              "/tokenizer.json is not there: the model is served with token ids alone"));
-  }
-  auto with_ends =
-      WithEndTokens((*checkpoint)->config(), generation->eos_token_ids, options.model_dir, tokenizer->get());
-  if (!with_ends.ok()) return with_ends.status();
-  const ModelConfig& config = *with_ends;
-  auto chat_template = ChatTemplate::Load(options.model_dir);
-  if (!chat_template.ok()) return chat_template.status();
-
+// Reads the weights, says how far it is, and warms up.
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, const ModelConfig& config,
+                                                   const Checkpoint& checkpoint, Metrics* metrics) {
   EngineOptions engine_options = options.engine;
   if (options.weight_dtype.has_value()) {
     engine_options.weight_dtype = *options.weight_dtype;
   } else {
-    absl::StatusOr<DType> dtype = AutoWeightDType(**checkpoint);
+    absl::StatusOr<DType> dtype = AutoWeightDType(checkpoint);
     if (!dtype.ok()) return dtype.status();
     engine_options.weight_dtype = *dtype;
   }
   const DType weights = engine_options.weight_dtype;
   engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
-  progress.Say(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
-                            ", weights ", Name(engine_options.weight_dtype), ", state ",
-                            Name(engine_options.state_dtype)));
-  auto engine = Engine::Create(engine_options, config, **checkpoint, &Metrics::StepObserver, metrics);
-  if (!engine.ok()) return engine.status();
-  if (const std::vector<std::string> unused = (*checkpoint)->unused_tensors(); !unused.empty()) {
-    progress.Say(absl::StrCat("warning: ", unused.size(),
-                              " tensors of the checkpoint are not used, the first is ", unused[0]));
+  Log(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
+                   ", weights ", Name(engine_options.weight_dtype), ", state ",
+                   Name(engine_options.state_dtype)));
+  absl::StatusOr<std::unique_ptr<Engine>> engine;
+  {
+    const LoadProgress progress(
+        [&checkpoint, ranks = engine_options.tensor_parallel_size] {
+          return checkpoint.num_bytes_read() / ranks;
+        },
+        checkpoint.num_bytes(), &StderrLog(),
+        {.is_terminal = log_options().format == LogFormat::kText && isatty(STDERR_FILENO) == 1});
+    engine = Engine::Create(engine_options, config, checkpoint, &Metrics::StepObserver, metrics);
   }
-  const EngineStats stats = (*engine)->Stats();
-  if (const EngineOptions& chosen = (*engine)->options(); chosen.amx && weights == DType::kBF16) {
-    progress.Say(absl::StrCat("linears run on AMX, activations ",
-                              chosen.activation_dtype == DType::kBF16
-                                  ? "rounded to bf16: up to 1 % of the largest logit"
-                                  : "as sums of three bf16: as exact as float32",
-                              "; --amx=off computes as CPUs without it do"));
+  if (const std::vector<std::string> unused = checkpoint.unused_tensors(); engine.ok() && !unused.empty()) {
+    Log(absl::StrCat(unused.size(), " tensors of the checkpoint are not used, the first is ", unused[0]),
+        LogLevel::kWarning);
   }
-  progress.Say(absl::StrCat("warm: ", stats.num_pages, " pages of ", stats.page_size,
-                            " tokens, context up to ", (*engine)->options().max_model_len));
+  return engine;
+}
 
+}  // namespace
+
+absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics) {
+  Log(absl::StrCat("opening ", options.model_dir));
+  auto checkpoint = Checkpoint::Open(options.model_dir);
+  if (!checkpoint.ok()) return checkpoint.status();
+  auto generation = ReadGenerationConfig(options.model_dir);
+  if (!generation.ok()) return generation.status();
+  auto defaults = DefaultsOf(*generation, options);
+  if (!defaults.ok()) return defaults.status();
+
+  Log("reading the tokenizer");
+  auto tokenizer = Tokenizer::Load(options.model_dir);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if (*tokenizer == nullptr) {
+    Log(absl::StrCat(options.model_dir,
+                     "/tokenizer.json is not there: the model is served with token ids alone"),
+        LogLevel::kWarning);
+  }
+  auto with_ends =
+      WithEndTokens((*checkpoint)->config(), generation->eos_token_ids, options.model_dir, tokenizer->get());
+  if (!with_ends.ok()) return with_ends.status();
+  const ModelConfig& config = *with_ends;
+  auto chat_template = ChatTemplate::Load(options.model_dir, options.chat_template);
+  if (!chat_template.ok()) return chat_template.status();
+  if (*chat_template != nullptr && !(*chat_template)->status().ok()) {
+    Log(absl::StrCat("chats are refused, as their template cannot be read: ",
+                     (*chat_template)->status().message()),
+        LogLevel::kWarning);
+  }
+
+  auto engine = LoadEngine(options, config, **checkpoint, metrics);
+  if (!engine.ok()) return engine.status();
   ServedModel model;
   model.name = options.served_model_name;
-  model.engine = std::make_shared<EngineAdapter>(*std::move(engine));
+  model.engine = std::shared_ptr<Engine>(*std::move(engine));
   model.defaults = *defaults;
   model.tokenizer = *std::move(tokenizer);
   model.chat_template = *std::move(chat_template);

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
+#include "kernels/notice.h"
 #include "server/core/listener_watch.h"
 #include "server/core/log.h"
 #include "server/core/service.h"
@@ -27,6 +28,7 @@
 #include "server/main/options.h"
 #include "server/main/reload.h"
 #include "server/main/signals.h"
+#include "server/main/summary.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
 #include "server/rest/rest_server.h"
@@ -90,7 +92,8 @@ absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
   const ConnectionCaps caps = FitConnections(options.max_connections, RaiseDescriptorLimit());
   if (caps.http < options.max_connections.http) {
     Log(absl::StrCat("the limit of file descriptors allows ", caps.http, " HTTP and ", caps.grpc,
-                     " gRPC connections"));
+                     " gRPC connections"),
+        LogLevel::kWarning);
   }
   Servers servers;
   if (!options.tls.cert.empty()) {
@@ -142,7 +145,72 @@ struct Events {
   absl::StatusOr<ServedModel> model ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
 };
 
+// Loads on a thread of its own, so that signals are heard meanwhile.
+absl::StatusOr<ServedModel> LoadOrStop(const MainOptions& options, Service* service, Events* events) {
+  std::thread loader([&] {
+    absl::StatusOr<ServedModel> model = LoadModel(options, &service->metrics());
+    MutexLock lock(&events->mutex);
+    events->model = std::move(model);
+    events->loaded = true;
+    events->news.notify_all();
+  });
+  {
+    MutexLock lock(&events->mutex);
+    while (!events->loaded && events->num_signals == 0) events->news.wait(events->mutex);
+    if (!events->loaded) {
+      // Loading cannot be interrupted and nothing runs yet that must be finished.
+      Log("stopped while loading");
+      Exit(0);
+    }
+  }
+  loader.join();
+  MutexLock lock(&events->mutex);
+  return std::move(events->model);
+}
+
+// The summary, and the line that says to programs that requests are taken.
+void Announce(const MainOptions& options, const Servers& servers, const ServedModel& model) {
+  const Ports ports = {servers.rest->port(), servers.grpc->port(),
+                       servers.admin == nullptr ? 0 : servers.admin->port()};
+  for (const std::string& line : Summary(options, model, ports)) Log(line);
+  std::string ready =
+      absl::StrCat("ready http=", options.host, ":", ports.http, " grpc=", options.host, ":", ports.grpc);
+  if (servers.admin != nullptr) absl::StrAppend(&ready, " admin=", options.admin_host, ":", ports.admin);
+  LineWriter out(STDOUT_FILENO);
+  out.Write(ready);
+  out.Flush(kLogFlush);
+}
+
+// From the first signal on: settles, drains and closes. Does not return when the engine hangs.
+void End(const MainOptions& options, Servers* servers, Service* service, Events* events) {
+  service->BeginSettle();
+  servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
+  if (options.settle > absl::ZeroDuration()) {
+    Log(absl::StrCat("not ready any more; requests are taken for ", absl::FormatDuration(options.settle)));
+    MutexLock lock(&events->mutex);
+    auto hastened = [events]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(events->mutex) { return events->num_signals > 1; };
+    WaitUntil(&events->news, &events->mutex, MonotonicNow() + options.settle, hastened);
+  }
+  const auto model = service->FindModel("");
+  Log(absl::StrCat("draining: ", model.ok() ? (*model)->engine->Stats().num_running : 0,
+                   " sequences run; at most ", absl::FormatDuration(options.drain),
+                   ", a second signal ends them"));
+  const bool drained = service->Drain(MonotonicNow() + options.drain);
+  servers->watch.reset();
+  servers->rest->Shutdown(MonotonicNow() + kFlush);
+  servers->grpc->Shutdown(MonotonicNow() + kFlush);
+  if (servers->admin != nullptr) servers->admin->Shutdown(MonotonicNow() + kFlush);
+  if (!drained) {
+    Log("stopped, though the engine hangs in a step", LogLevel::kError);
+    Exit(1);
+  }
+  Log("stopped");
+}
+
 absl::Status Run(const MainOptions& options) {
+  SetLogOptions(options.log);
+  SetNotice([](absl::string_view text) { Log(text, LogLevel::kWarning); });
   ServiceOptions service_options;
   service_options.model_name = options.served_model_name;
   service_options.limits = options.limits;
@@ -167,64 +235,17 @@ absl::Status Run(const MainOptions& options) {
         events.news.notify_all();
       },
       [&reloader] { reloader.ReadAll(); });
-  std::thread loader([&events, &options, &service] {
-    absl::StatusOr<ServedModel> model = LoadModel(options, &service.metrics());
-    MutexLock lock(&events.mutex);
-    events.model = std::move(model);
-    events.loaded = true;
-    events.news.notify_all();
-  });
-
-  {
-    MutexLock lock(&events.mutex);
-    while (!events.loaded && events.num_signals == 0) events.news.wait(events.mutex);
-    if (!events.loaded) {
-      // Loading cannot be interrupted and nothing runs yet that must be finished.
-      Log("stopped while loading");
-      Exit(0);
-    }
-  }
-  loader.join();
-  {
-    MutexLock lock(&events.mutex);
-    if (!events.model.ok()) return events.model.status();
-    service.SetModel(*std::move(events.model));
-  }
-  servers->grpc->PublishHealth();  // who reads the line below must not find NOT_SERVING
-  LineWriter out(STDOUT_FILENO);
-  std::string ready = absl::StrCat("ready http=", options.host, ":", servers->rest->port(),
-                                   " grpc=", options.host, ":", servers->grpc->port());
-  if (servers->admin != nullptr)
-    absl::StrAppend(&ready, " admin=", options.admin_host, ":", servers->admin->port());
-  out.Write(ready);
-
+  absl::StatusOr<ServedModel> model = LoadOrStop(options, &service, &events);
+  if (!model.ok()) return model.status();
+  service.SetModel(*model);
+  servers->grpc->PublishHealth();  // who reads the line that says "ready" must not find NOT_SERVING
+  Announce(options, *servers, *model);
   {
     MutexLock lock(&events.mutex);
     while (events.num_signals == 0) events.news.wait(events.mutex);
   }
-  service.BeginSettle();
-  servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
-  if (options.settle > absl::ZeroDuration()) {
-    Log(absl::StrCat("not ready any more; requests are taken for ", absl::FormatDuration(options.settle)));
-    MutexLock lock(&events.mutex);
-    auto hastened = [&events]()
-                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(events.mutex) { return events.num_signals > 1; };
-    WaitUntil(&events.news, &events.mutex, MonotonicNow() + options.settle, hastened);
-  }
-  const int num_running =
-      service.FindModel("").ok() ? (*service.FindModel(""))->engine->Stats().num_running : 0;
-  Log(absl::StrCat("draining: ", num_running, " sequences run; at most ", absl::FormatDuration(options.drain),
-                   ", a second signal ends them"));
-  const bool drained = service.Drain(MonotonicNow() + options.drain);
-  servers->watch.reset();
-  servers->rest->Shutdown(MonotonicNow() + kFlush);
-  servers->grpc->Shutdown(MonotonicNow() + kFlush);
-  if (servers->admin != nullptr) servers->admin->Shutdown(MonotonicNow() + kFlush);
-  if (!drained) {
-    Log("stopped, though the engine hangs in a step");
-    Exit(1);
-  }
-  Log("stopped");
+  model = absl::UnavailableError("");  // the service's alone from here on
+  End(options, &*servers, &service, &events);
   return absl::OkStatus();
 }
 
@@ -249,7 +270,10 @@ int main(int argc, char** argv) {
   sessa::SignalThread::Block();
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = options.ok() ? sessa::Do(*options) : options.status();
-  if (!status.ok()) sessa::Log(absl::StrCat("sessa-server: ", status.message()));
+  // Before the options are read nothing is known of the log's format: a line for people.
+  if (!options.ok()) sessa::StderrLog().Write(absl::StrCat("sessa-server: ", status.message()));
+  if (options.ok() && !status.ok())
+    sessa::Log(absl::StrCat("sessa-server: ", status.message()), sessa::LogLevel::kError);
   sessa::StderrLog().Flush(sessa::kLogFlush);
   return status.ok() ? 0 : 1;
 }

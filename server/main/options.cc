@@ -93,6 +93,7 @@ absl::Status ParseModel(const std::vector<std::string>& arguments, MainOptions* 
   if (generation_config != "auto" && generation_config != "none")
     return FlagError("generation_config", absl::StrCat("'", generation_config, "' is not auto or none"));
   options->sampling_defaults = generation_config == "auto";
+  options->chat_template = absl::GetFlag(FLAGS_chat_template);
   return absl::OkStatus();
 }
 
@@ -132,13 +133,20 @@ absl::Status ParseAccess(MainOptions* options) {
 }
 
 absl::Status ParseLog(MainOptions* options) {
-  const std::string access_log = absl::GetFlag(FLAGS_access_log);
-  if (access_log == "text") options->access_log = AccessLogFormat::kText;
-  if (access_log == "json") options->access_log = AccessLogFormat::kJson;
-  if (options->access_log == AccessLogFormat::kOff && access_log != "off") {
-    return FlagError("access_log", absl::StrCat("'", access_log, "' is not off, text or json"));
+  const std::string format = absl::GetFlag(FLAGS_log_format), level = absl::GetFlag(FLAGS_log_level),
+                    access = absl::GetFlag(FLAGS_access_log);
+  if (format != "text" && format != "json")
+    return FlagError("log_format", absl::StrCat("'", format, "' is not text or json"));
+  options->log.format = format == "json" ? LogFormat::kJson : LogFormat::kText;
+  if (access != "on" && access != "off")
+    return FlagError("access_log", absl::StrCat("'", access, "' is not on or off"));
+  options->access_log = access == "on";
+  for (LogLevel known : {LogLevel::kInfo, LogLevel::kWarning, LogLevel::kError}) {
+    if (level != LevelName(known)) continue;
+    options->log.least = known;
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return FlagError("log_level", absl::StrCat("'", level, "' is not info, warning or error"));
 }
 
 absl::Status ParseEnd(MainOptions* options) {

@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
-#include "server/core/access_log.h"
 #include "server/core/limits.h"
+#include "server/core/log.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
 #include "server/rest/cors.h"
@@ -23,6 +23,7 @@ struct MainOptions {
 
   std::string model_dir;
   std::string served_model_name;  // empty: the model folder's name
+  std::string chat_template;      // a file; empty: the checkpoint's own
   bool sampling_defaults = true;  // those of generation_config.json are obeyed
   std::string host;
   int http_port = 0, grpc_port = 0;  // 0: the system picks
@@ -32,7 +33,8 @@ struct MainOptions {
   std::string api_keys_file;  // empty: no keys
   TlsFiles tls;               // cert and key or neither
   Cors cors;
-  AccessLogFormat access_log = AccessLogFormat::kOff;
+  LogOptions log;
+  bool access_log = true;
   absl::Duration settle, drain;
   std::optional<DType> weight_dtype, state_dtype;  // none: auto
   EngineOptions engine;                            // but for the dtypes

@@ -40,12 +40,12 @@ bool Watched::HasChanged() {
   return rests && last_stamp_ != read_stamp_;
 }
 
-Reloader::Reloader(std::vector<Watched> watched, std::chrono::steady_clock::duration interval)
+Reloader::Reloader(std::vector<Watched> watched, absl::Duration interval)
     : watched_(std::move(watched)), interval_(interval), thread_([this] { Run(); }) {}
 
 Reloader::~Reloader() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -53,26 +53,30 @@ Reloader::~Reloader() {
 }
 
 void Reloader::ReadAll() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   read_all_ = true;
   wake_.notify_all();
 }
 
 void Reloader::Run() {
+  const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || read_all_; };
   while (true) {
     bool all = false;
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait_for(lock, interval_, [this] { return stopping_ || read_all_; });
+      MutexLock lock(&mutex_);
+      WaitUntil(&wake_, &mutex_, MonotonicNow() + interval_, woken);
       if (stopping_) return;
       all = std::exchange(read_all_, false);
     }
     for (Watched& watched : watched_) {
       if (!all && !watched.HasChanged()) continue;
       const absl::StatusOr<std::string> read = watched.Read();
-      Log(read.ok()
-              ? absl::StrCat(watched.what(), ": read again, ", *read)
-              : absl::StrCat("warning: ", watched.what(), " stay as they were: ", read.status().message()));
+      if (read.ok()) {
+        Log(absl::StrCat(watched.what(), ": read again, ", *read));
+      } else {
+        Log(absl::StrCat(watched.what(), " stay as they were: ", read.status().message()),
+            LogLevel::kWarning);
+      }
     }
   }
 }

@@ -4,15 +4,15 @@
 // being written is not read in the middle.
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/monotonic.h"
 
 namespace sessa {
 
@@ -40,8 +40,7 @@ class Watched {
 
 class Reloader {
  public:
-  explicit Reloader(std::vector<Watched> watched,
-                    std::chrono::steady_clock::duration interval = std::chrono::seconds(1));
+  explicit Reloader(std::vector<Watched> watched, absl::Duration interval = absl::Seconds(1));
   ~Reloader();
 
   void ReadAll();  // soon, on the thread here; from any thread
@@ -50,10 +49,10 @@ class Reloader {
   void Run();
 
   std::vector<Watched> watched_;
-  const std::chrono::steady_clock::duration interval_;
-  std::mutex mutex_;
-  std::condition_variable wake_;  // its timeouts are monotonic, absl's are not
-  bool stopping_ = false, read_all_ = false;
+  const absl::Duration interval_;
+  Mutex mutex_;
+  std::condition_variable_any wake_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false, read_all_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses the rest
 };
 

@@ -1,9 +1,13 @@
 // See descriptors.h.
 #include "server/net/descriptors.h"
 
+#include <netdb.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+
+#include "absl/strings/str_cat.h"
 
 namespace sessa {
 
@@ -16,6 +20,18 @@ int64_t RaiseDescriptorLimit() {
     if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
   }
   return static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX));
+}
+
+std::string PeerName(int fd) {
+  sockaddr_storage peer = {};
+  socklen_t size = sizeof(peer);
+  char host[NI_MAXHOST], port[NI_MAXSERV];
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0 ||
+      (peer.ss_family != AF_INET && peer.ss_family != AF_INET6) ||
+      getnameinfo(reinterpret_cast<sockaddr*>(&peer), size, host, sizeof(host), port, sizeof(port),
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    return "";
+  return peer.ss_family == AF_INET6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
 }
 
 ConnectionCaps FitConnections(ConnectionCaps wanted, int64_t limit) {

@@ -4,11 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace sessa {
 
 // Raises this process' soft limit to the hard one; returns the limit that holds then.
 int64_t RaiseDescriptorLimit();
+
+// "192.0.2.1:80" or "[2001:db8::1]:80" of the other end of a TCP connection; empty when that is not
+// known.
+std::string PeerName(int fd);
 
 struct ConnectionCaps {
   int http = 4096;

@@ -3,13 +3,18 @@
 #include "server/net/guarded_connection.h"
 
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <exception>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "boost/asio/post.hpp"
+#include "server/net/descriptors.h"
 
 namespace sessa {
 namespace {
@@ -185,6 +190,18 @@ bool GuardedConnection::FlushDown() {
   return true;
 }
 
+// The library asks its end who is at the other one: the client's address, made unique by the descriptor, as
+// an abstract name. Without it the log alone would lack something.
+void GuardedConnection::NameAfterClient(int fd) const {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const std::string name = absl::StrCat(PeerName(client_->fd()), kPeerEnd, getpid(), ".", fd);
+  if (name.size() >= sizeof(address.sun_path)) return;
+  std::copy(name.begin(), name.end(), address.sun_path + 1);
+  (void)bind(fd, reinterpret_cast<const sockaddr*>(&address),
+             offsetof(sockaddr_un, sun_path) + 1 + name.size());
+}
+
 bool GuardedConnection::OpenPair() {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -193,6 +210,7 @@ bool GuardedConnection::OpenPair() {
     return false;
   }
   ScopedFd ours(ends[0]), theirs(ends[1]);
+  NameAfterClient(ours.get());
   ErrorCode ec;
   pair_.assign(ours.get(), ec);
   if (ec) {

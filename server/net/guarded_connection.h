@@ -47,6 +47,7 @@ class GuardedConnection : public std::enable_shared_from_this<GuardedConnection>
  public:
   using Clock = Http2Guard::Clock;
   static constexpr size_t kChunkBytes = 64 << 10;
+  static constexpr char kPeerEnd[] = " ";  // ends the client's address in the name of the pair's end
 
   // `is_own`: of a check of liveness, so it is plain and not counted. May throw.
   GuardedConnection(GuardThread* thread, const GuardContext* context, ScopedFd socket,
@@ -74,6 +75,7 @@ class GuardedConnection : public std::enable_shared_from_this<GuardedConnection>
   bool FlushUp();
   bool FlushDown();
   bool OpenPair();
+  void NameAfterClient(int fd) const;
   void ClosePair();
   void EndWriting();
   void CutOff(Cut reason);

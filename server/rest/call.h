@@ -23,6 +23,7 @@ class Call {
   virtual bool ended() const = 0;
   virtual const absl::Status& status() const = 0;  // Requires: ended()
   virtual Usage usage() const = 0;                 // so far
+  virtual GenerationTimes times() const { return {}; }
   // The head of a stream's reply, or the whole reply. Requires: is_stream() or ended().
   virtual Reply MakeReply() = 0;
 

@@ -15,6 +15,7 @@
 #include "boost/asio/post.hpp"
 #include "boost/asio/ssl/stream.hpp"
 #include "server/core/log.h"
+#include "server/net/descriptors.h"
 #include "server/rest/epoch_timer.h"
 #include "server/rest/half_closed.h"
 #include "server/rest/http_read.h"
@@ -134,7 +135,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
       }
       state_ = State::kHeader;
       context_->registry->SetIdle(this, false);
-      exchange_.emplace();
+      exchange_.emplace().client = PeerName(stream_.lowest_layer().native_handle());
       StartReadTimer(options.header_timeout);
     }
     ErrorCode error;
@@ -215,7 +216,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     Watch();
     if (call_->is_stream()) {
       const Reply head = call_->MakeReply();
-      status_ = head.status;
+      exchange_->status = head.status;
       keep_alive_ = KeepAlive() && exchange_->head.version >= 11;
       pending_ = SerializeHead(head, exchange_->head, keep_alive_, true);
     }
@@ -254,7 +255,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         if (exchange_->head.version >= 11) pending_ += "0\r\n\r\n";
       }
     } catch (const std::exception& e) {
-      Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()));
+      Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()), LogLevel::kError);
       return Close();
     }
     // If neither, the call's notification comes when there is news.
@@ -276,7 +277,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     read_timer_.Stop();
     input_.lease()->MayNotEvict();
     state_ = State::kRespond;
-    status_ = reply.status;
+    exchange_->Answer(reply);
     context_->handlers.SpeakAs(exchange_->head, &reply);
     keep_alive_ = KeepAlive() && !reply.close;
     if (reply.close) input_.Clear();
@@ -294,7 +295,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // The whole answer is written.
   void Answered() {
-    context_->handlers.LogAccess(*exchange_, status_, call_.get());
+    context_->handlers.LogAccess(*exchange_, call_.get());
     last_queued_ = reply_sent_ = false;
     if (!keep_alive_) stopping_ = true;
     NextRequest();
@@ -344,7 +345,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void Abandon() {
     if (!exchange_.has_value()) return;  // answered to its end
     context_->handlers.Abandon(&*exchange_, Outcome::kCancelled, 499);
-    context_->handlers.LogAccess(*exchange_, 499, call_.get());
+    context_->handlers.LogAccess(*exchange_, call_.get());
   }
 
   void StartReadTimer(absl::Duration after) {
@@ -371,7 +372,6 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   bool keep_alive_ = false;        // of the reply that is written
   bool reply_sent_ = false;        // a whole reply is on its way
   bool last_queued_ = false;       // a stream's end is on its way
-  int status_ = 0;
   size_t lingered_ = 0;
   std::optional<Exchange> exchange_;
   std::unique_ptr<Call> call_;

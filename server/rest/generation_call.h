@@ -29,6 +29,7 @@ class GenerationCall final : public Call {
   bool ended() const override;
   const absl::Status& status() const override;
   Usage usage() const override { return generation_->usage(); }
+  GenerationTimes times() const override { return generation_->times(); }
   Reply MakeReply() override;
 
  private:

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/core/access_log.h"
 #include "server/core/json_writer.h"
 #include "server/core/log.h"
 #include "server/core/similarity.h"
@@ -60,16 +61,24 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
   done(ErrorReply(full));
 }
 
-void Handlers::LogAccess(const Exchange& x, int status, const Call* call) const {
-  const AccessLogFormat format = service_->options().access_log;
-  if (format == AccessLogFormat::kOff || !x.route.generates) return;
-  AccessRecord record = {"rest", x.head.path, absl::StrCat(status), x.head.request_id,
+void Handlers::LogAccess(const Exchange& x, const Call* call) const {
+  if (!service_->options().access_log || !x.route.generates) return;
+  AccessRecord record = {"rest", x.head.path, absl::StrCat(x.status), x.head.request_id,
                          MonotonicNow() - x.start};
+  record.client = x.client;
+  record.tenant = x.tenant;
+  record.model = service_->options().model_name;
+  record.error = x.error_code;
+  record.reason = x.reason;
   if (call != nullptr) {
     record.usage = call->usage();
-    if (call->ended() && !call->status().ok()) record.error = Describe(call->status()).code;
+    record.times = call->times();
+    if (call->ended() && !call->status().ok()) {
+      record.error = Describe(call->status()).code;
+      record.reason = std::string(call->status().message());
+    }
   }
-  WriteAccess(record, format);
+  WriteAccess(record);
 }
 
 Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
@@ -88,7 +97,7 @@ Handlers::Result Handlers::Handle(Exchange* x, const std::string& body) const {
     if (reply->lease.Resize(static_cast<int64_t>(reply->body.size()))) return result;
     return OutOfBytes(x);
   } catch (const std::exception& e) {  // Boost.JSON and the standard library when memory is short
-    Log(absl::StrCat("rest: ", Quoted(x->head.path), ": ", e.what()));
+    Log(absl::StrCat("rest: ", Quoted(x->head.path), ": ", e.what()), LogLevel::kError);
   }
   x->ticket.Finish(Outcome::kError);
   return ErrorReply(absl::InternalError("The server failed on this request."));

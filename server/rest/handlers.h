@@ -30,8 +30,17 @@ struct Exchange {
   RequestTicket ticket;  // of a generation request, until core has it
   std::string tenant;
   ContentCoding coding = ContentCoding::kIdentity;  // of the body
+  std::string client;                               // address:port
   absl::Time start = MonotonicNow();
+  int status = 0;                           // of the answer, once it is there
+  std::string error_code, reason;           // of an answer that is an error
   const std::atomic<bool>* gone = nullptr;  // true: the client left
+
+  void Answer(const Reply& reply) {
+    status = reply.status;
+    error_code = reply.error_code;
+    reason = reply.reason;
+  }
 };
 
 class Handlers {
@@ -54,6 +63,7 @@ class Handlers {
   // that left).
   void Abandon(Exchange* exchange, Outcome outcome, int status) const {
     exchange->ticket.Finish(outcome, status);
+    exchange->status = status;
   }
 
   // The same for want of bytes (byte_budget.h): 503. At once, as a body that waits for room holds what it
@@ -64,9 +74,8 @@ class Handlers {
   // Requires: Judge gave none. Never throws.
   Result Handle(Exchange* exchange, const std::string& body) const;
 
-  // The access log's line of a generation request that was answered with `status`; `call` null: it was
-  // refused.
-  void LogAccess(const Exchange& exchange, int status, const Call* call) const;
+  // The access log's line of a generation request that was answered; `call` null: it was refused.
+  void LogAccess(const Exchange& exchange, const Call* call) const;
 
   // Handle on a thread of the text pool, or on this one when there is no body: `done` gets the result there.
   // Where too much waits in the pool already the result is a refusal; once `gone` is set, anything.

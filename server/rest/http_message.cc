@@ -80,6 +80,8 @@ Reply ErrorReply(const ErrorInfo& error) {
   reply.error = error;
   reply.status = error.http_status;
   reply.body = ErrorJson(error);
+  reply.error_code = error.code;
+  reply.reason = error.message;
   if (error.retry_after > absl::ZeroDuration()) {
     const int64_t seconds =
         std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(error.retry_after, absl::Seconds(1))));

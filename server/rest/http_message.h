@@ -39,6 +39,7 @@ struct Reply {
   ByteBudget::Lease lease;                                   // for the body
   std::vector<std::pair<std::string, std::string>> headers;  // values without line breaks
   bool close = false;                                        // the connection cannot go on after it
+  std::string error_code, reason;                            // of an error, for the access log
 };
 
 // {"error": {...}} with Retry-After and WWW-Authenticate where they belong.

@@ -124,7 +124,7 @@ class RestServer::Impl {
         return;
       } catch (const std::exception&
                    e) {  // memory, mostly: the connection it came from is dropped, the rest goes on
-        Log(absl::StrCat("rest: ", e.what()));
+        Log(absl::StrCat("rest: ", e.what()), LogLevel::kError);
       }
     }
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "server/core/json_writer.h"
+#include "server/tokenizer/chat_template.h"
 
 namespace sessa {
 
@@ -39,7 +40,9 @@ void WriteModel(const ServedModel& model, JsonWriter* json) {
   json->Key("vocab_size").Int(config.vocab_size).Key("hidden_size").Int(config.hidden_size);
   json->Key("num_layers").Int(config.num_layers);
   json->Key("has_tokenizer").Bool(model.tokenizer != nullptr);
-  json->Key("has_chat_template").Bool(model.chat_template != nullptr);
+  const absl::Status chat = model.chat_template != nullptr ? model.chat_template->status() : absl::OkStatus();
+  json->Key("has_chat_template").Bool(model.chat_template != nullptr && chat.ok());
+  if (!chat.ok()) json->Key("chat_template_error").String(chat.message());
   WriteDefaults(model.defaults, json);
   json->EndObject();
 }

@@ -1,59 +1,120 @@
 #include "server/tokenizer/chat_template.h"
 
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/file/read_file.h"
+#include "server/jinja/evaluator.h"
+#include "server/jinja/from_json.h"
 #include "server/tokenizer/chat_template_files.h"
 #include "server/tokenizer/files.h"
-#include "server/tokenizer/jinja_eval.h"
-#include "server/tokenizer/jinja_parser.h"
 
 namespace sessa {
+namespace {
+
+namespace json = boost::json;
+
+// What transformers gives a template of a tokenizer's special tokens, where it has them.
+constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                          "pad_token", "cls_token", "mask_token"};
+
+absl::Status Annotated(const absl::Status& status, const std::string& where) {
+  if (status.ok() || absl::StrContains(status.message(), where)) return status;
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", status.message()));
+}
+
+jinja::Value MessageValue(const ChatMessage& m, bool with_parts, jinja::Budget* budget) {
+  jinja::DictBuilder message(budget);
+  message.Add("role", budget->Text(m.role));
+  message.Add("content",
+              with_parts && !m.parts.empty() ? jinja::FromJson(m.parts, budget) : budget->Text(m.content));
+  for (const auto& [key, value] : m.more)
+    message.Put(budget->Text(std::string_view(key.data(), key.size())), jinja::FromJson(value, budget));
+  return message.Finish();
+}
+
+// transformers passes None where a chat has no tools or documents.
+jinja::Value ListOrNone(const json::array& list, jinja::Budget* budget) {
+  return list.empty() ? jinja::Value::None() : jinja::FromJson(list, budget);
+}
+
+}  // namespace
+
+absl::Status ChatTemplate::Parse(std::string_view source, Parsed* out) const {
+  auto tree = jinja::Parse(source);
+  if (!tree.ok()) return tree.status();
+  out->tree = *std::move(tree);
+  // Whether it writes a part's text, and not Python's form of the list.
+  Chat chat{{{"user", "", {{{"type", "text"}, {"text", "the text of a part"}}}}}};
+  out->reads_parts = true;
+  const auto probe = Render(*out, chat, nullptr);
+  out->reads_parts = probe.ok() && absl::StrContains(*probe, "the text of a part") &&
+                     !absl::StrContains(*probe, "'text': 'the") &&
+                     !absl::StrContains(*probe, "\"text\": \"the");
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromSource(std::string_view source,
                                                                        std::string bos_token,
                                                                        std::string eos_token) {
-  auto statements = jinja::Parse(source);
-  if (!statements.ok()) return statements.status();
   std::unique_ptr<ChatTemplate> t(new ChatTemplate);
-  t->statements_ = *std::move(statements);
-  t->bos_token_ = std::move(bos_token);
-  t->eos_token_ = std::move(eos_token);
+  if (!bos_token.empty()) t->special_tokens_.emplace_back("bos_token", std::move(bos_token));
+  if (!eos_token.empty()) t->special_tokens_.emplace_back("eos_token", std::move(eos_token));
+  if (absl::Status parsed = t->Parse(source, &t->default_); !parsed.ok()) return parsed;
   return t;
 }
 
-absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir) {
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& dir,
+                                                                 const std::string& file) {
   if (std::error_code ignored; !std::filesystem::exists(dir + "/tokenizer.json", ignored)) return nullptr;
   auto config = ReadTokenizerConfig(dir);
   if (!config.ok()) return config.status();
-  auto bos = TokenOfConfig(*config, "bos_token"), eos = TokenOfConfig(*config, "eos_token");
-  if (!bos.ok()) return bos.status();
-  if (!eos.ok()) return eos.status();
+  std::unique_ptr<ChatTemplate> t(new ChatTemplate);
+  for (const char* name : kSpecialTokens) {
+    auto token = TokenOfConfig(*config, name);
+    if (!token.ok()) return token.status();
+    if (!token->empty()) t->special_tokens_.emplace_back(name, *std::move(token));
+  }
+  if (!file.empty()) {
+    auto source = ReadFile(file);
+    if (!source.ok()) return source.status();
+    if (absl::Status parsed = t->Parse(*source, &t->default_); !parsed.ok()) return Annotated(parsed, file);
+    return t;
+  }
   auto templates = ReadChatTemplates(dir);
-  if (!templates.ok()) return templates.status();
+  t->status_ = templates.status();
+  if (!templates.ok()) return t;
   const ChatTemplateText* chosen = ChooseChatTemplate(*templates, /*has_tools=*/false);
-  auto parsed = FromSource(chosen != nullptr ? chosen->source : std::string(kDefault), *std::move(bos),
-                           *std::move(eos));
-  if (parsed.ok() || chosen == nullptr) return parsed;
-  return absl::InvalidArgumentError(absl::StrCat(chosen->where, ": ", parsed.status().message()));
+  const ChatTemplateText* of_tools = ChooseChatTemplate(*templates, /*has_tools=*/true);
+  t->status_ = chosen != nullptr ? Annotated(t->Parse(chosen->source, &t->default_), chosen->where)
+                                 : t->Parse(kDefault, &t->default_);
+  if (t->status_.ok() && of_tools != chosen)
+    t->status_ = Annotated(t->Parse(of_tools->source, &t->with_tools_), of_tools->where);
+  return t;
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const Chat& chat, const std::atomic<bool>* cancelled) const {
+  if (!status_.ok()) return absl::InvalidArgumentError(status_.message());
+  return Render(!chat.tools.empty() && with_tools_.tree != nullptr ? with_tools_ : default_, chat, cancelled);
+}
+
+absl::StatusOr<std::string> ChatTemplate::Render(const Parsed& parsed, const Chat& chat,
+                                                 const std::atomic<bool>* cancelled) const {
   jinja::Budget budget(jinja::RenderLimits(), cancelled);
-  jinja::ListBuilder list(&budget);
-  for (const ChatMessage& m : chat.messages) {
-    jinja::DictBuilder message(&budget);
-    message.Add("role", budget.Text(m.role));
-    message.Add("content", budget.Text(m.content));
-    list.Append(message.Finish());
-  }
-  return jinja::Evaluate(statements_,
-                         {{"messages", list.Finish()},
-                          {"add_generation_prompt", jinja::Value(chat.add_generation_prompt)},
-                          {"bos_token", budget.Text(bos_token_)},
-                          {"eos_token", budget.Text(eos_token_)}},
-                         &budget);
+  jinja::ListBuilder messages(&budget);
+  for (const ChatMessage& m : chat.messages) messages.Append(MessageValue(m, parsed.reads_parts, &budget));
+  std::vector<std::pair<std::string, jinja::Value>> variables;
+  for (const auto& [name, token] : special_tokens_) variables.emplace_back(name, budget.Text(token));
+  for (const auto& [key, value] : chat.template_kwargs)
+    variables.emplace_back(std::string(key), jinja::FromJson(value, &budget));
+  variables.emplace_back("messages", messages.Finish());
+  variables.emplace_back("tools", ListOrNone(chat.tools, &budget));
+  variables.emplace_back("documents", ListOrNone(chat.documents, &budget));
+  variables.emplace_back("add_generation_prompt", jinja::Value(chat.add_generation_prompt));
+  return jinja::Render(*parsed.tree, std::move(variables), &budget);
 }
 
 }  // namespace sessa

@@ -44,11 +44,12 @@ class JsonFields {
     return v->is_bool() && v->as_bool();
   }
   // In [0, 2^31).
+  int32_t Int(std::string_view key, int32_t fallback) { return Find(key) == nullptr ? fallback : Id(key); }
   int32_t Id(std::string_view key) {
     const boost::json::value* v = Find(key);
     if (v != nullptr && v->is_int64() && v->as_int64() >= 0 && v->as_int64() <= 0x7fffffff)
       return static_cast<int32_t>(v->as_int64());
-    Fail(key, "must be a token id");
+    Fail(key, "must be an integer in [0, 2^31)");
     return 0;
   }
   const boost::json::array* Array(std::string_view key) {

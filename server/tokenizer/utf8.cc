@@ -12,7 +12,7 @@ size_t FindInvalidUtf8(std::string_view text) {
   return std::string_view::npos;
 }
 
-std::string RepairUtf8(std::string_view bytes) {
+std::string RepairUtf8(std::string_view bytes, bool each_byte) {
   std::string out;
   out.reserve(bytes.size());
   for (size_t i = 0; i < bytes.size();) {
@@ -20,7 +20,7 @@ std::string RepairUtf8(std::string_view bytes) {
     UChar32 c = 0;
     U8_NEXT(bytes.data(), i, bytes.size(), c);
     if (c < 0) {
-      out += "\xEF\xBF\xBD";
+      for (size_t n = each_byte ? i - begin : 1; n > 0; --n) out += "\xEF\xBF\xBD";
     } else {
       out.append(bytes, begin, i - begin);
     }

@@ -12,8 +12,8 @@ namespace sessa {
 // Byte offset of the first ill-formed piece; npos when all is well-formed.
 size_t FindInvalidUtf8(std::string_view text);
 
-// `bytes` with every ill-formed piece replaced.
-std::string RepairUtf8(std::string_view bytes);
+// `bytes` with every ill-formed piece replaced; each_byte: with every byte of it replaced.
+std::string RepairUtf8(std::string_view bytes, bool each_byte = false);
 
 // How many bytes of `bytes` come before a character that is cut off at the end.
 size_t CompleteUtf8(std::string_view bytes);

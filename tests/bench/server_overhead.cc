@@ -18,7 +18,6 @@
 #include "engine/engine.h"
 #include "engine/monotonic.h"
 #include "server/checkpoint/checkpoint.h"
-#include "server/core/engine_adapter.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
 #include "server/rest/rest_server.h"
@@ -85,7 +84,7 @@ absl::Status Compare(const char* engine, const std::vector<Front>& fronts, const
 }
 
 // Serves `engine` and compares; `num_tokens(streams)` is each stream's length.
-absl::Status Serve(const char* name, std::shared_ptr<TokenEngine> engine,
+absl::Status Serve(const char* name, std::shared_ptr<Engine> engine,
                    std::shared_ptr<const Tokenizer> tokenizer, int streams, int num_tokens) {
   Service service(ServiceOptions{});
   ServedModel model;
@@ -131,7 +130,7 @@ absl::Status Run(const std::string& model_dir) {
   options.state_cache_bytes = int64_t{1} << 30;
   auto created = Engine::Create(options, config, **checkpoint);
   if (!created.ok()) return created.status();
-  const auto demo = std::make_shared<EngineAdapter>(*std::move(created));
+  const auto demo = std::shared_ptr<Engine>(*std::move(created));
 
   std::printf(
       "| engine | streams | front end | tokens/s | µs a token, median of %d (spread) | added µs | CPU µs a "

@@ -127,7 +127,7 @@ absl::Status JudgeSse(const std::string& answer, int expected) {
 absl::Duration ThreadCpuTime() { return CpuTime(CLOCK_THREAD_CPUTIME_ID); }
 absl::Duration ProcessCpuTime() { return CpuTime(CLOCK_PROCESS_CPUTIME_ID); }
 
-absl::StatusOr<absl::Duration> RunEngineClient(TokenEngine* engine, const ClientLoad& load) {
+absl::StatusOr<absl::Duration> RunEngineClient(Engine* engine, const ClientLoad& load) {
   const absl::Duration begin = ThreadCpuTime();
   absl::BlockingCounter running(load.num_streams);
   std::vector<std::shared_ptr<CountingSink>> sinks;

@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/core/token_engine.h"
+#include "engine/engine.h"
 
 namespace sessa {
 
@@ -15,7 +15,7 @@ struct ClientLoad {
 };
 
 // The CPU time of the client's own thread; the error of the first stream that did not end as it should.
-absl::StatusOr<absl::Duration> RunEngineClient(TokenEngine* engine,
+absl::StatusOr<absl::Duration> RunEngineClient(Engine* engine,
                                                const ClientLoad& load);          // no front end at all
 absl::StatusOr<absl::Duration> RunGrpcClient(int port, const ClientLoad& load);  // one connection, one thread
 absl::StatusOr<absl::Duration> RunRestClient(int port,

@@ -1,6 +1,6 @@
 // The engine of server_overhead.cc with the model's kernels stubbed out: the real Scheduler and the real
 // order of calls of engine.cc's loop, but every sampled token is made up at once. What is left is what the
-// front ends and the scheduler cost. Thread-safe as TokenEngine asks.
+// front ends and the scheduler cost. Thread-safe as Engine asks.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +11,14 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "engine/engine.h"
 #include "engine/monotonic.h"
 #include "engine/mutex.h"
 #include "engine/scheduler.h"
-#include "server/core/token_engine.h"
 
 namespace sessa {
 
-class StubEngine final : public TokenEngine {
+class StubEngine final : public Engine {
  public:
   // Token i of a choice is text_tokens[i % size]. A step takes `step_time`, as if a device computed it (zero:
   // no time).

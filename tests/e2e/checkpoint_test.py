@@ -100,7 +100,7 @@ class CheckpointTest(unittest.TestCase):
 
     def test_without_a_tokenizer(self):
         server = self.start(files={}, without=["tokenizer.json"])
-        self.assertRegex(server.stderr(), "warning: .*tokenizer.json is not there: the model is served with token ids alone")
+        self.assertRegex(server.stderr(), "warning .*tokenizer.json is not there: the model is served with token ids alone")
         body = {"prompt": [1, 2], "max_tokens": 2, "temperature": 0, "return_token_ids": True, "ignore_eos": True}
         self.assertEqual(len(self.post(server, "/v1/completions", body)["choices"][0]["token_ids"]), 2)
         self.assertEqual(self.post(server, "/v1/completions", {"prompt": "x"}, 400)["error"]["param"], "prompt")

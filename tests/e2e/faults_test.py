@@ -73,16 +73,14 @@ class FaultsTest(unittest.TestCase):
 
     def test_a_reader_that_comes_back_is_told(self):
         reader, writer = os.pipe()
-        server = self.start("--access_log=json", stderr=writer)
+        server = self.start("--log_format=json", stderr=writer)
         os.close(writer)
         with os.fdopen(reader) as log:
             self.assertEqual(complete(server)[0], 200)
-            for line in log:
-                if line.startswith("{"):
-                    break
-            self.assertEqual(json.loads(line)["status"], "200")
+            entry = next(entry for entry in map(json.loads, log) if entry["message"] == "request")
+            self.assertEqual(entry["status"], "200")
             self.assertEqual(server.stop(), 0)
-            self.assertEqual(log.readlines()[-1], "stopped\n")
+            self.assertEqual(json.loads(log.readlines()[-1])["message"], "stopped")
 
     def test_full_disks_and_closed_descriptors(self):
         with open("/dev/full", "w", encoding="utf-8") as full:

@@ -58,6 +58,8 @@ class LifecycleTest(unittest.TestCase):
             ([demo, "--api_keys_file=/nope"], "/nope: No such file or directory"),
             ([demo, "--flagfile=/nope"], "--flagfile: /nope: No such file or directory"),
             ([demo, "--access_log=xml"], "--access_log"),
+            ([demo, "--log_format=xml"], "--log_format"),
+            ([demo, "--log_level=loud"], "--log_level"),
             ([demo, "--settle_seconds=-1"], "--settle_seconds"),
             ([demo, "extra"], "extra"),
             ([f"--model={demo}", "extra"], "extra"),
@@ -247,26 +249,80 @@ class LifecycleTest(unittest.TestCase):
             server.process.communicate(timeout=60)  # it may have come to its ready line
             self.assertEqual(server.process.returncode, 0)
 
-    def test_access_log(self):
-        server, _, stub = self.start("--access_log=json")
-        server.request("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True},
-                       {"X-Request-Id": "mine"})
-        server.request("POST", "/v1/completions", {"prompt": PROMPT, "temperature": -1})
-        list(long_request(stub, 2))
-        call = long_request(stub, 3900)
+    def test_every_line_of_a_json_log_is_json(self):
+        """What a start, requests of each kind and an end write, by both protocols."""
+        keys = tempfile.NamedTemporaryFile("w", suffix="keys")
+        self.addCleanup(keys.close)
+        keys.write("secret team\n")
+        keys.flush()
+        server, _, stub = self.start("--log_format=json", f"--api_keys_file={keys.name}")
+        auth = {"Authorization": "Bearer secret", "X-Request-Id": "mine"}
+        body = {"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True}
+        server.request("POST", "/v1/completions", body, auth)
+        server.request("POST", "/v1/completions", {"prompt": PROMPT, "temperature": -1}, auth)
+        server.request("POST", "/v1/completions", body)
+        metadata = (("authorization", "Bearer secret"),)
+        generate = lambda n: stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(
+            max_tokens=n, ignore_eos=True, temperature=0)), metadata=metadata)
+        list(generate(2))
+        call = generate(3900)
         next(call)
         call.cancel()
-        lines = lambda: [json.loads(line) for line in server.stderr().splitlines() if line.startswith("{")]
-        wait_until(lambda: len(lines()) == 4)
+        with self.assertRaises(grpc.RpcError):
+            list(stub.Generate(pb.GenerateRequest(text=PROMPT)))
+        entries = lambda: [json.loads(line) for line in server.stderr().splitlines()]
+        accesses = lambda: [entry for entry in entries() if entry["message"] == "request"]
+        wait_until(lambda: len(accesses()) == 6)
         # A line comes after its reply, so two lines may come in either order.
-        by_status = {(line["protocol"], line["status"]): line for line in lines()}
-        self.assertEqual(set(by_status), {("rest", "200"), ("rest", "400"), ("grpc", "OK"), ("grpc", "CANCELLED")})
-        whole = by_status["rest", "200"]
-        self.assertEqual((whole["endpoint"], whole["request_id"], whole["completion_tokens"]),
-                         ("/v1/completions", "mine", 3))
-        self.assertNotIn("completion_tokens", by_status["rest", "400"])
-        self.assertEqual(by_status["grpc", "OK"]["completion_tokens"], 2)
+        by_status = {(line["protocol"], line["status"]): line for line in accesses()}
+        self.assertEqual(set(by_status), {("rest", "200"), ("rest", "400"), ("rest", "401"), ("grpc", "OK"), ("grpc", "CANCELLED"),
+                                          ("grpc", "UNAUTHENTICATED")})
+        for (protocol, _), endpoint, tokens in (("rest", "200"), "/v1/completions", 3), (("grpc", "OK"), "Generate", 2):
+            line = by_status[protocol, "200" if protocol == "rest" else "OK"]
+            self.assertEqual((line["endpoint"], line["completion_tokens"], line["tenant"], line["model"], line["finish_reason"]),
+                             (endpoint, tokens, "team", "demo", "length"))
+            self.assertRegex(line["client"], r"^127\.0\.0\.1:\d+$")
+            self.assertGreater(line["prompt_tokens"], 0)
+            self.assertIn("cached_tokens", line)
+            self.assertLessEqual(line["queue_seconds"], line["ttft_seconds"])
+            self.assertLessEqual(line["ttft_seconds"], line["seconds"])
+        self.assertEqual(by_status["rest", "200"]["request_id"], "mine")
+        refused = by_status["rest", "400"]
+        self.assertEqual((refused["error"], refused["tenant"]), ("invalid_value", "team"))
+        self.assertIn("temperature", refused["reason"])
+        self.assertNotIn("completion_tokens", refused)
+        self.assertNotIn("tenant", by_status["rest", "401"])
+        self.assertIn("API key", by_status["rest", "401"]["reason"])
+        self.assertEqual(by_status["grpc", "UNAUTHENTICATED"]["reason"], by_status["rest", "401"]["reason"])
         self.assertEqual(by_status["grpc", "CANCELLED"]["error"], "cancelled")
+        server.signal()
+        self.assertEqual(server.process.wait(60), 0)
+        self.assertEqual({entry["level"] for entry in entries()}, {"info", "warning"})  # the key is in plain text
+        self.assertEqual([key for entry in entries() for key in ("time", "level", "message") if key not in entry], [])
+        self.assertEqual(entries()[-1]["message"], "stopped")
+
+    def test_the_log_for_people_sums_up_what_is_served(self):
+        server, _, _ = self.start("--max_model_len=2048")
+        log = server.stderr()
+        for expected in ("info model: demo, 4 layers of width 192", "info formats: weights bf16, state bf16",
+                         "context up to 2048 tokens", "info limits: 256 sequences",
+                         f"info try: http://{server.http_address}/ ", f"http://{server.admin_address}/metrics",
+                         f"gRPC on {server.grpc_address}"):
+            self.assertIn(expected, log)
+        quiet, _, _ = self.start("--log_level=warning")
+        quiet.request("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 1})
+        self.assertEqual(quiet.stderr(), "")
+
+    def test_a_terminal_sees_a_bar_while_weights_are_read(self):
+        terminal, inner = os.openpty()
+        server = ServerProcess(stderr=inner)
+        self.addCleanup(server.stop)
+        os.close(inner)
+        self.addCleanup(os.close, terminal)
+        seen = b""
+        while b"info try:" not in seen:
+            seen += os.read(terminal, 4096)
+        self.assertRegex(seen.decode(), r"\x1b\[Kweights \[#* *\] +\d+ %  \S+ \w+ of 2\.5\d MiB[^\n]*\r")
 
     def test_tls(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ STORY = "Maya said that the {} key is in the barn.\nQuestion: Where is the {} ke
 class SimilarityTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = ServerProcess("--access_log=json")
+        cls.server = ServerProcess("--log_format=json")
         cls.addClassCleanup(cls.server.stop)
 
     def ask(self, texts, **fields):

@@ -1,4 +1,4 @@
-// The power-law impulse response of design.md, section 2, at 100 000 tokens and through the whole engine: one
+// The power-law impulse response of docs/architecture.md, "The model", at 100 000 tokens and through the whole engine: one
 // request whose prompt is cut into chunks, its state in pages, s read off the log-probabilities. Wrong
 // paging, wrong normalisation and lost precision all show here.
 #include <algorithm>

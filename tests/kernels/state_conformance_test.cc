@@ -163,7 +163,7 @@ TEST_P(StateTest, LongContext) {
   }
 }
 
-// design.md, "An exact check at any length": q_b = 0 makes the weights uniform, and with a constant gamma the
+// An exact check at any length (docs/architecture.md, "The model"): q_b = 0 makes the weights uniform, and with a constant gamma the
 // response to an impulse has a closed form. Wrong paging, wrong normalisation and lost precision all show.
 TEST_P(StateTest, APowerLawImpulse) {
   const int n = GetParam().impulse_tokens, impulse = 37;

@@ -7,37 +7,60 @@
 namespace sessa {
 namespace {
 
-AccessRecord Record() {
+using ::testing::HasSubstr;
+
+AccessRecord Refused() {
   AccessRecord r;
   r.protocol = "rest";
   r.endpoint = "/v2/models/a\nb/generate";
-  r.status = "200";
+  r.status = "400";
   r.request_id = "id-1";
   r.duration = absl::Milliseconds(1500);
   r.time = absl::FromUnixMillis(1'000'000'001'500);
+  r.client = "127.0.0.1:80";
+  r.error = "invalid_value";
+  r.reason = "n: must be 1";
+  return r;
+}
+
+AccessRecord Served() {
+  AccessRecord r = Refused();
+  r.status = "200";
+  r.error = r.reason = "";
+  r.tenant = "a team";
+  r.model = "demo";
+  r.usage = Usage{.prompt_tokens = 3, .completion_tokens = 2, .cached_tokens = 1};
+  r.times = {absl::Milliseconds(5), absl::Microseconds(20250), "stop"};
   return r;
 }
 
 TEST(AccessLogTest, TextIsOneLine) {
-  AccessRecord r = Record();
-  EXPECT_EQ(FormatAccess(r, AccessLogFormat::kText),
-            R"(time=2001-09-09T01:46:41.500Z protocol=rest endpoint="/v2/models/a\nb/generate" status=200 )"
-            "request_id=id-1 seconds=1.500");
-  r.usage = Usage{.prompt_tokens = 3, .completion_tokens = 2, .cached_tokens = 1};
-  r.error = "draining";
-  EXPECT_EQ(
-      FormatAccess(r, AccessLogFormat::kText),
-      R"(time=2001-09-09T01:46:41.500Z protocol=rest endpoint="/v2/models/a\nb/generate" status=200 )"
-      "request_id=id-1 seconds=1.500 prompt_tokens=3 cached_tokens=1 completion_tokens=2 error=draining");
+  const std::string head =
+      R"(2001-09-09T01:46:41.500Z info request protocol=rest endpoint="/v2/models/a\nb/generate" status=)";
+  EXPECT_EQ(FormatAccess(Refused(), LogFormat::kText),
+            absl::StrCat(head, "400 request_id=id-1 client=127.0.0.1:80 seconds=1.500 error=invalid_value ",
+                         R"(reason="n: must be 1")"));
+  EXPECT_EQ(FormatAccess(Served(), LogFormat::kText),
+            absl::StrCat(head, R"(200 request_id=id-1 client=127.0.0.1:80 tenant="a team" model=demo )",
+                         "seconds=1.500 queue_seconds=0.005 ttft_seconds=0.020 prompt_tokens=3 cached_tokens=1 ",
+                         "completion_tokens=2 finish_reason=stop"));
 }
 
 TEST(AccessLogTest, JsonIsOneLine) {
-  AccessRecord r = Record();
-  r.usage = Usage{.prompt_tokens = 3, .completion_tokens = 2, .cached_tokens = 1};
   EXPECT_EQ(
-      FormatAccess(r, AccessLogFormat::kJson),
-      R"({"time":"2001-09-09T01:46:41.500Z","protocol":"rest","endpoint":"/v2/models/a\nb/generate","status":"200",)"
-      R"("request_id":"id-1","seconds":1.5,"prompt_tokens":3,"cached_tokens":1,"completion_tokens":2})");
+      FormatAccess(Served(), LogFormat::kJson),
+      R"({"time":"2001-09-09T01:46:41.500Z","level":"info","message":"request","protocol":"rest",)"
+      R"("endpoint":"/v2/models/a\nb/generate","status":"200","request_id":"id-1","client":"127.0.0.1:80",)"
+      R"("tenant":"a team","model":"demo","seconds":1.5,"queue_seconds":0.005,"ttft_seconds":0.02025,)"
+      R"("prompt_tokens":3,"cached_tokens":1,"completion_tokens":2,"finish_reason":"stop"})");
+}
+
+TEST(AccessLogTest, TheServersOwnFaultsAreErrors) {
+  for (const char* status : {"500", "INTERNAL"}) {
+    AccessRecord r = Refused();
+    r.status = status;
+    EXPECT_THAT(FormatAccess(r, LogFormat::kText), HasSubstr(" error request "));
+  }
 }
 
 // Whatever a client sends as an id or a path: one line, one field each.
@@ -50,16 +73,18 @@ TEST(AccessLogTest, FieldsCannotBeForged) {
                                      {"id=1", R"("id=1")"},
                                      {"\x1b[2J\xc3\xa9", R"("\x1b[2J\xc3\xa9")"},
                                      {"plain/-_.:,{}", "plain/-_.:,{}"}}) {
-    AccessRecord r = Record();
-    r.endpoint = r.request_id = sent;
-    EXPECT_EQ(FormatAccess(r, AccessLogFormat::kText),
-              absl::StrCat("time=2001-09-09T01:46:41.500Z protocol=rest endpoint=", logged,
-                           " status=200 request_id=", logged, " seconds=1.500"));
+    AccessRecord r = Refused();
+    r.endpoint = r.request_id = r.reason = sent;
+    const std::string line = FormatAccess(r, LogFormat::kText);
+    EXPECT_THAT(line, HasSubstr(absl::StrCat(" endpoint=", logged, " status=400 request_id=", logged, " client=")));
+    if (!r.reason.empty()) {
+      EXPECT_THAT(line, HasSubstr(absl::StrCat(" reason=", logged)));
+    }
   }
-  AccessRecord r = Record();
-  r.request_id = std::string(1 << 20, ' ');
-  EXPECT_LT(FormatAccess(r, AccessLogFormat::kText).size(), 1000);
-  EXPECT_LT(FormatAccess(r, AccessLogFormat::kJson).size(), 1000);
+  AccessRecord r = Refused();
+  r.request_id = r.reason = std::string(1 << 20, ' ');
+  EXPECT_LT(FormatAccess(r, LogFormat::kText).size(), 2000);
+  EXPECT_LT(FormatAccess(r, LogFormat::kJson).size(), 2000);
 }
 
 }  // namespace

@@ -102,6 +102,28 @@ TEST(LogTest, AReaderThatStopsCostsLinesAndNoTime) {
   EXPECT_TRUE(log.Flush(absl::InfiniteDuration()));
 }
 
+TEST(LogTest, TransientLinesGiveWay) {
+  Pipe pipe;
+  LineWriter log(pipe.ends[1], 1 << 12);
+  for (int i = 0; i < 1000; ++i) log.WriteTransient(absl::StrCat("bar ", i));  // never more than one that waits
+  EXPECT_EQ(log.num_dropped(), 0);
+  log.Write("line");
+  log.WriteTransient(std::string(1000, 'x'));  // cut
+  log.Write("end");
+  const std::vector<std::string> lines = pipe.ReadLines("end");
+  ASSERT_EQ(lines.size(), 2);
+  EXPECT_THAT(lines[0], ::testing::EndsWith("\x1b[Kbar 999\r\x1b[Kline"));
+  EXPECT_EQ(lines[1], absl::StrCat("\x1b[K", std::string(LineWriter::kMaxTransientBytes, 'x'), "\r\x1b[Kend"));
+}
+
+TEST(LogTest, LinesHaveATimeAndALevel) {
+  const absl::Time time = absl::FromUnixMillis(1'000'000'001'500);
+  EXPECT_EQ(LogLine(time, LogLevel::kWarning, "it's \"so\"", LogFormat::kText),
+            "2001-09-09T01:46:41.500Z warning it's \"so\"");
+  EXPECT_EQ(LogLine(time, LogLevel::kError, "a\n\xff", LogFormat::kJson),
+            "{\"time\":\"2001-09-09T01:46:41.500Z\",\"level\":\"error\",\"message\":\"a\\n\xef\xbf\xbd\"}");
+}
+
 TEST(LogTest, AnEndDoesNotWaitForTheReader) {
   Pipe pipe;
   LineWriter log(pipe.ends[1]);

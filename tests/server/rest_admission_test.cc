@@ -15,6 +15,7 @@ class RestAdmissionTest : public RestTest {
   void StartWithCap(int max_connections) {
     RestServerOptions rest;
     rest.max_connections = max_connections;
+    rest.num_threads = 1;  // connections become idle in the order in which they were answered
     Start({}, rest);
     Load();
   }

@@ -32,7 +32,7 @@ void CheckGeneration(const absl::StatusOr<sessa::ParsedGeneration>& parsed, cons
   if (header.size() > 600 || header.find_first_of("\r\n") != std::string::npos) std::abort();
   sessa::ModelConfig config;
   config.vocab_size = 1000;
-  const sessa::ModelFacts facts = {"demo", config.vocab_size, 4096, true};
+  const sessa::ModelFacts facts = {"demo", config.vocab_size, 4096, true, {}};
   if (absl::Status valid = sessa::ValidateRequest(parsed->request, facts, limits); !valid.ok())
     return CheckError(valid);
   sessa::Request request;

@@ -108,7 +108,9 @@ TEST_F(RestOpenApiTest, BoundsAreThoseThatAreKept) {
         return Complete(absl::StrCat(R"({"prompt": [1], ")", name, "\": ", number, "}")).status;
       };
       ++num_bounds;
-      if (!(open && at == 0)) EXPECT_EQ(status(at), 200) << name << " " << at;
+      if (!(open && at == 0)) {
+        EXPECT_EQ(status(at), 200) << name << " " << at;
+      }
       EXPECT_EQ(status(at + (bound[1] == 'i' ? -1 : 1)), 400) << name << " " << at;
     }
   }

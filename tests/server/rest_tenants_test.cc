@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 
 constexpr char kCompletions[] = "/v1/completions";
 
-SteadyTime now;
+absl::Time now = absl::UnixEpoch();
 
 class RestTenantsTest : public RestTest {
  protected:
@@ -46,7 +46,7 @@ TEST_F(RestTenantsTest, RequestsASecond) {
   EXPECT_EQ(refused.Header("x-ratelimit-reset-requests"), "6s");
   EXPECT_EQ(As("b", R"({"prompt": "x"})").status, 200);
   EXPECT_EQ(As("b", R"({"prompt": "x"})").Header("x-ratelimit-limit-requests"), "");  // no such limit
-  now += std::chrono::seconds(2);                                                     // as it was told
+  now += absl::Seconds(2);                                                     // as it was told
   EXPECT_EQ(As("a", R"({"prompt": "x"})").status, 200);
   // To look is free.
   for (int i = 0; i < 5; ++i)

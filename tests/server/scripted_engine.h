@@ -11,8 +11,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/engine.h"
 #include "server/core/service.h"
-#include "server/core/token_engine.h"
 
 namespace sessa {
 
@@ -20,7 +20,7 @@ namespace sessa {
 // 10 + i, to max_tokens. With one, every choice is the script and an eos, cut at max_tokens.
 // Log-probabilities of token i: -(i + 1) / 2, and of the k best -1 .. -k. A first prompt token of kHang gives
 // one token and then nothing until cancelled, drained away or past its deadline.
-class ScriptedEngine final : public TokenEngine {
+class ScriptedEngine final : public Engine {
  public:
   static constexpr int kHang = 99;
   static constexpr int32_t kEos = 0;

@@ -9,7 +9,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/core/engine_adapter.h"
 #include "server/core/errors.h"
 #include "server/core/service.h"
 #include "tests/engine/engine_fixture.h"
@@ -44,7 +43,7 @@ class SimilarityTest : public EngineFixture {
     auto engine = Make(SmallOptions());
     engine_ = engine.get();
     ServedModel model;
-    model.engine = std::make_shared<EngineAdapter>(std::move(engine));
+    model.engine = std::shared_ptr<Engine>(std::move(engine));
     model.defaults.temperature = 0;  // the checkpoint's: not the distribution that is asked about
     service_->SetModel(model);
   }

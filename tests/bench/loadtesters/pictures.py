@@ -7,7 +7,6 @@ import subprocess
 
 from playwright import sync_api
 
-import random_checkpoint
 import servers
 
 SERVER_CORE, CLIENT_CORE = "0", "1"
@@ -52,8 +51,7 @@ def main():
     arguments.images.mkdir(exist_ok=True)
     chosen = [p for p in PICTURES if arguments.only in p[0]]
     if not arguments.shots_only:
-        if not (model / "model.safetensors").exists():
-            random_checkpoint.make(model)
+        servers.make_model(model)
         server = servers.SessaServer(arguments.build_dir / "sessa-server", model, SERVER_CORE, threads=1)
         try:
             for name, flags, _ in chosen:

@@ -11,7 +11,6 @@ import pathlib
 import sys
 
 import figures
-import random_checkpoint
 import servers
 import tools
 import workload
@@ -109,8 +108,7 @@ def main():
     programs = {"guidellm": work_dir / "guidellm" / "bin" / "guidellm", "aiperf": work_dir / "aiperf" / "bin" / "aiperf",
                 "ours": build_dir / "sessa-loadtest"}
     model, runs = work_dir / "model", work_dir / "runs"
-    if not (model / "model.safetensors").exists():
-        random_checkpoint.make(model)
+    servers.make_model(model)
     servers.make_hub(runs / "hf", model)
 
     for title, what, load in loads(arguments.quick):

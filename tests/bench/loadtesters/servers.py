@@ -6,10 +6,23 @@ import json
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import time
 
 import figures
+
+MODELS = pathlib.Path(__file__).parents[3] / "models"
+sys.path.insert(0, str(MODELS))
+import convert  # noqa: E402
+
+
+def make_model(folder, hidden=768, layers=12, max_len=131072):
+    """A checkpoint with random weights, unless it is there: only the amount of work matters."""
+    if not (folder / "model.safetensors").exists():
+        convert.run(["random", folder, "--tokenizer", MODELS / "demo", "--bos_token_id", 0, "--eos_token_id", 0, "--hidden_size", hidden,
+                     "--num_hidden_layers", layers, "--max_position_embeddings", max_len])
+    return folder
 
 
 class _Process:
@@ -35,7 +48,7 @@ class SessaServer(_Process):
     model_name = "model"
 
     def __init__(self, binary, model, cores, threads):
-        super().__init__([binary, f"--model={model}", "--http_port=0", "--grpc_port=0", f"--threads={threads}", "--access_log=json",
+        super().__init__([binary, f"--model={model}", "--http_port=0", "--grpc_port=0", f"--threads={threads}", "--log_format=json",
                           "--served_model_name=model", "--state_cache_bytes=2000000000"], cores)
 
     def metrics(self):
@@ -58,7 +71,7 @@ class SessaServer(_Process):
         delta = {name: value - self.before.get(name, 0) for name, value in self.metrics().items()}
         mean = lambda name: 1e3 * delta[f"{name}_sum"] / delta[f"{name}_count"]
         self.log.seek(self.log_at)
-        ended = [json.loads(line) for line in self.log if line.startswith("{")]
+        ended = [entry for entry in map(json.loads, self.log) if entry["message"] == "request"]
         ends = [_unix(entry["time"]) for entry in ended]
         begins = [end - entry["seconds"] for end, entry in zip(ends, ended)]
         output = sum(entry.get("completion_tokens", 0) for entry in ended)

@@ -11,13 +11,11 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "loadtesters"))
-import random_checkpoint  # noqa: E402
+import servers  # noqa: E402
 
 
 def make_model(folder, hidden, layers):
-    if not (folder / "model.safetensors").exists():
-        random_checkpoint.make(folder, hidden, layers, max_len=32768)
-    return folder
+    return servers.make_model(folder, hidden, layers, max_len=32768)
 
 
 class Server:

@@ -1,0 +1,78 @@
+// See summary.h.
+#include "server/main/summary.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/core/load_progress.h"
+
+namespace sessa {
+namespace {
+
+// Where a client on this machine finds what listens on `host`.
+std::string Reachable(const std::string& host) {
+  return host == "0.0.0.0" || host == "::" || host == "*" ? "localhost" : host;
+}
+
+std::string ModelLine(const ServedModel& model) {
+  const ModelConfig& config = model.engine->config();
+  return absl::StrCat("model: ", model.name, ", ", config.num_layers, " layers of width ", config.hidden_size,
+                      ", ", config.num_heads, " heads, vocabulary of ", config.vocab_size,
+                      model.tokenizer == nullptr ? ", no tokenizer: token ids alone" : "",
+                      model.chat_template == nullptr ? ", no chat" : "");
+}
+
+std::string FormatsLine(const EngineOptions& engine) {
+  std::string line = absl::StrCat("formats: weights ", Name(engine.weight_dtype), ", state ",
+                                  Name(engine.state_dtype), ", activations ", Name(engine.activation_dtype));
+  if (engine.device == DeviceType::kCuda) {
+    return absl::StrCat(line, ", on ", engine.tensor_parallel_size, " GPUs",
+                        engine.batch_invariant ? ", the same bits in any batch" : "");
+  }
+  absl::StrAppend(&line, ", on ", engine.tensor_parallel_size * engine.num_threads, " CPU threads");
+  if (engine.amx && engine.weight_dtype == DType::kBF16) {
+    absl::StrAppend(&line, ", linears on AMX, ",
+                    engine.activation_dtype == DType::kBF16
+                        ? "which read them rounded: up to 1 % of the largest logit"
+                        : "as exact as float32; --amx=off gives the bits of CPUs without it");
+  }
+  return line;
+}
+
+std::string CacheLine(const ServedModel& model) {
+  const EngineStats stats = model.engine->Stats();
+  const EngineOptions& engine = model.engine->options();
+  return absl::StrCat("cache: ", int64_t{stats.num_pages} * stats.page_size, " tokens in ", stats.num_pages,
+                      " pages of ", stats.page_size, ", of ", FormatBytes(engine.state_cache_bytes),
+                      "; context up to ", engine.max_model_len, " tokens");
+}
+
+std::string LimitsLine(const MainOptions& options, const EngineOptions& engine) {
+  std::string line =
+      absl::StrCat("limits: ", engine.max_num_seqs, " sequences and ", engine.max_step_tokens,
+                   " new tokens in a step, ", engine.max_queued_requests, " requests may wait");
+  if (engine.max_queue_time != absl::InfiniteDuration())
+    absl::StrAppend(&line, " for ", absl::FormatDuration(engine.max_queue_time));
+  return absl::StrCat(line, ", ", absl::FormatDuration(options.limits.default_timeout),
+                      " for each, bodies of ", FormatBytes(options.limits.max_body_bytes),
+                      options.api_keys_file.empty() ? "" : "; API keys are asked for");
+}
+
+}  // namespace
+
+std::string Address(const std::string& host, int port) {
+  return absl::StrContains(host, ':') ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+}
+
+std::vector<std::string> Summary(const MainOptions& options, const ServedModel& model, const Ports& ports) {
+  const EngineOptions& engine = model.engine->options();
+  const std::string scheme = options.tls.cert.empty() ? "http://" : "https://";
+  const std::string http = absl::StrCat(scheme, Address(Reachable(options.host), ports.http));
+  const std::string metrics =
+      ports.admin == 0 ? http : absl::StrCat("http://", Address(Reachable(options.admin_host), ports.admin));
+  return {ModelLine(model), FormatsLine(engine), CacheLine(model), LimitsLine(options, engine),
+          absl::StrCat("try: ", http, "/ (a page to chat), ", http, "/v1 (OpenAI's API), ", metrics,
+                       "/metrics, gRPC on ", Address(Reachable(options.host), ports.grpc))};
+}
+
+}  // namespace sessa
