@@ -25,6 +25,20 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context);
 // RESOURCE_EXHAUSTED: the text pool takes no more.
 absl::Status TooManyTexts();
 
+// A call that ends before anything of it is looked at.
+template <typename Reactor>
+class RefusedCall final : public Reactor {
+ public:
+  explicit RefusedCall(const grpc::Status& status) { this->Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+// Of a call that was reset, or half-closed, before its message came: it was no request, and is counted as
+// none.
+inline grpc::Status NoMessage() {
+  return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "The call has no message.");
+}
+
 // Parses `request`, calls `answer(tenant, Request, Reply*)` and fills `reply`.
 template <typename Request, typename Reply, typename Answer>
 absl::Status AnswerBytes(Service* service, const std::string& tenant, const grpc::ByteBuffer& request,
@@ -42,6 +56,7 @@ template <typename Request, typename Reply, typename Answer>
 grpc::ServerUnaryReactor* AnswerNow(Service* service, grpc::CallbackServerContext* context,
                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                     const Answer& answer) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   absl::StatusOr<std::string> tenant = TenantOf(service, *context);
   absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service, *request);
@@ -57,6 +72,7 @@ template <typename Request, typename Reply, typename Answer>
 grpc::ServerUnaryReactor* AnswerOnTextPool(Service* service, grpc::CallbackServerContext* context,
                                            const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                            Answer answer) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   absl::StatusOr<std::string> tenant = TenantOf(service, *context);
   absl::Status status = tenant.ok() ? service->tenants().TakeRequest(*tenant) : tenant.status();

@@ -49,6 +49,7 @@ GenerationService::GenerationService(sessa::Service* service, std::shared_ptr<Wa
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                         const grpc::ByteBuffer* request) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>(NoMessage());
   RequestTicket ticket = service_->Begin("grpc");
   auto stream = std::make_shared<GenerateStream>(context, *service_);
   auto reject = [&](const absl::Status& error) {
@@ -145,6 +146,7 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request,
                                                         grpc::ByteBuffer* reply) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
   auto call = std::make_shared<SimilarityReactor>(reply, CallLog(*context, "Similarity", "", *service_));
   const auto reject = [&](const absl::Status& error) {

@@ -206,6 +206,7 @@ absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std:
 }
 
 grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Bytes* request, Bytes* reply) {
+  if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   RequestTicket ticket = service_->Begin("kserve");
   auto call = std::make_shared<InferCall>(service_, wakeups_, reply);
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
