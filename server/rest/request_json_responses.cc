@@ -83,7 +83,7 @@ void ReadTools(Fields& fields, ReadLog* log, json::array* out) {
     json::object function = tool.get_object();
     const json::value* type = function.if_contains("type");
     if (type == nullptr || !IsString(*type, "function")) return log->Fail(Unserved(path + ".type"));
-    function.erase("type");
+    function.stable_erase("type");  // the order is the template's text
     out->emplace_back(json::object{{"type", "function"}, {"function", std::move(function)}});
   }
   const json::value* choice = fields.Find("tool_choice");

@@ -40,7 +40,8 @@ Result Run(absl::string_view input, size_t piece) {
   }
   result.num_streams = guard.num_streams();
   result.started = guard.started();
-  result.unfinished = guard.unfinished_since().has_value();
+  // A message that is cut off is so in the middle of a frame, of which more or less has come by then.
+  result.unfinished = !result.cut.has_value() && guard.unfinished_since().has_value();
   return result;
 }
 
