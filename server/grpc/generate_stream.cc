@@ -107,11 +107,6 @@ void GenerateStream::SetLimits(Clock::time_point deadline, Clock::duration write
   write_timeout_ = write_timeout;
 }
 
-bool GenerateStream::aborted() const {
-  absl::MutexLock lock(&mutex_);
-  return aborted_;
-}
-
 void GenerateStream::Watch(Clock::time_point now) {
   std::unique_ptr<Generation> generation;  // its end is outside the lock: it may call into the engine
   absl::MutexLock lock(&mutex_);

@@ -4,6 +4,7 @@
 // cancelled. Keeps itself alive until gRPC's OnDone.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -51,7 +52,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // all is closed only when its keepalive fails, within a minute. Thread-safe.
   void Watch(Clock::time_point now) override;
   void SetLimits(Clock::time_point deadline, Clock::duration write_timeout);
-  bool aborted() const;  // by Abort, or as the client went
+  const std::atomic<bool>& aborted() const { return aborted_; }  // by Abort, or as the client went
   // Exactly one of these, once; without Defer before the call's handler returns. `on_done` runs when the call
   // is over.
   void Start(std::unique_ptr<Generation> generation, const std::shared_ptr<WakeupQueue>& wakeups,
@@ -91,7 +92,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::optional<Usage> usage_ ABSL_GUARDED_BY(mutex_);     // of a generation that is gone
   GenerationTimes times_ ABSL_GUARDED_BY(mutex_);          // likewise
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);
-  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;  // maybe before there is a generation
+  std::atomic<bool> aborted_{false};  // written under mutex_, maybe before there is a generation
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish was called
   absl::Status status_ ABSL_GUARDED_BY(mutex_);    // what Finish was called with

@@ -121,7 +121,7 @@ void GenerationService::StartStream(const std::shared_ptr<GenerateStream>& strea
     streams_.erase(key);
   };
   absl::StatusOr<std::unique_ptr<sessa::Generation>> generation =
-      service_->Generate(*std::move(core_request), tenant, std::move(ticket));
+      service_->Generate(*std::move(core_request), tenant, std::move(ticket), &stream->aborted());
   if (generation.ok()) return stream->Start(*std::move(generation), wakeups_, forget);
   forget();
   stream->Reject(generation.status());

@@ -8,6 +8,8 @@
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/write.hpp"
+#include "server/tokenizer/chat_template.h"
+#include "server/tokenizer/tokenizer.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace sessa {
@@ -164,6 +166,28 @@ TEST_F(GrpcProgressTest, AnswersAreBounded) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Detail<google::rpc::ErrorInfo>(status).reason(), "answer_too_large");
   EXPECT_EQ(Detail<google::rpc::BadRequest>(status).field_violations(0).field(), "logprobs");
+}
+
+TEST_F(GrpcProgressTest, AClientThatLeavesEndsItsTemplate) {
+  TearDown();
+  GrpcTest::Start("");
+  engine_ = std::make_shared<ScriptedEngine>();
+  ServedModel model;
+  model.engine = engine_;
+  model.tokenizer = *Tokenizer::Load(SESSA_DEMO_MODEL);
+  // It would end at the limit of steps, as an error of its own.
+  model.chat_template = *ChatTemplate::FromSource(
+      "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "", "");
+  service_->SetModel(std::move(model));
+  grpc::ClientContext context;
+  sessa::v1::GenerateRequest request;
+  request.mutable_chat()->add_messages()->set_role("user");
+  auto reader = stub_->Generate(&context, request);
+  while (service_->metrics().received() == 0) absl::SleepFor(absl::Milliseconds(1));
+  context.TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(WaitUntilAllEnded(service_.get()));
+  EXPECT_EQ(service_->metrics().outcome(Outcome::kCancelled), 1);
 }
 
 }  // namespace
