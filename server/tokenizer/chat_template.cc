@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "server/file/read_file.h"
 #include "server/jinja/evaluator.h"
 #include "server/jinja/from_json.h"
@@ -84,16 +85,22 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
     if (absl::Status parsed = t->Parse(*source, &t->default_); !parsed.ok()) return Annotated(parsed, file);
     return t;
   }
+  // Clients are told as well, who have no business with the server's paths.
+  if (absl::Status parsed = t->ParseOfFolder(dir); !parsed.ok())
+    t->status_ = absl::Status(parsed.code(), absl::StrReplaceAll(parsed.message(), {{dir + "/", ""}}));
+  return t;
+}
+
+absl::Status ChatTemplate::ParseOfFolder(const std::string& dir) {
   auto templates = ReadChatTemplates(dir);
-  t->status_ = templates.status();
-  if (!templates.ok()) return t;
+  if (!templates.ok()) return templates.status();
   const ChatTemplateText* chosen = ChooseChatTemplate(*templates, /*has_tools=*/false);
   const ChatTemplateText* of_tools = ChooseChatTemplate(*templates, /*has_tools=*/true);
-  t->status_ = chosen != nullptr ? Annotated(t->Parse(chosen->source, &t->default_), chosen->where)
-                                 : t->Parse(kDefault, &t->default_);
-  if (t->status_.ok() && of_tools != chosen)
-    t->status_ = Annotated(t->Parse(of_tools->source, &t->with_tools_), of_tools->where);
-  return t;
+  absl::Status parsed = chosen != nullptr ? Annotated(Parse(chosen->source, &default_), chosen->where)
+                                          : Parse(kDefault, &default_);
+  if (parsed.ok() && of_tools != chosen)
+    parsed = Annotated(Parse(of_tools->source, &with_tools_), of_tools->where);
+  return parsed;
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const Chat& chat, const std::atomic<bool>* cancelled) const {

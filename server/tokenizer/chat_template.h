@@ -32,7 +32,7 @@ class ChatTemplate {
       "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
       "{% if add_generation_prompt %}assistant:{% endif %}";
 
-  // Whether chats can be rendered; INVALID_ARGUMENT names the template's file and line.
+  // Whether chats can be rendered; INVALID_ARGUMENT names the template's file, without its folder, and line.
   const absl::Status& status() const { return status_; }
 
   // INVALID_ARGUMENT: status(), what the template raised, where it failed, or which of the limits in
@@ -49,6 +49,7 @@ class ChatTemplate {
 
   ChatTemplate() = default;
   absl::Status Parse(std::string_view source, Parsed* out) const;
+  absl::Status ParseOfFolder(const std::string& dir);
   absl::StatusOr<std::string> Render(const Parsed& parsed, const Chat& chat,
                                      const std::atomic<bool>* cancelled) const;
 
