@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "engine/monotonic.h"
 #include "server/core/errors.h"
 #include "server/core/service.h"
@@ -15,15 +14,6 @@ namespace {
 
 absl::Status OutOf(absl::string_view field, int64_t value, int64_t low, int64_t high) {
   return FieldError(field, absl::StrCat("must be between ", low, " and ", high, ", got ", value));
-}
-
-// Service::Generate calls the texts by its own name.
-absl::Status NameInput(absl::Status status) {
-  const ErrorInfo info = Describe(status);
-  if (info.param != "prompt") return status;
-  absl::string_view message = status.message();
-  const bool names_it = absl::ConsumePrefix(&message, "prompt");
-  return Annotate(absl::Status(status.code(), absl::StrCat(names_it ? "input" : "", message)), "input", info.code);
 }
 
 }  // namespace
@@ -46,7 +36,7 @@ absl::StatusOr<std::unique_ptr<Similarity>> Similarity::Start(Service* service, 
   std::unique_ptr<Similarity> similarity(
       new Similarity(service, std::move(request), std::move(tenant), std::move(ticket)));
   absl::Status begun = similarity->CheckRequest();
-  if (begun.ok()) begun = NameInput(similarity->Begin(gone));
+  if (begun.ok()) begun = similarity->Begin(gone);
   if (!begun.ok()) {
     similarity->Finish(begun);
     return begun;
@@ -62,8 +52,7 @@ absl::Status Similarity::CheckRequest() const {
     return FieldError("input", absl::StrCat("must hold between 2 and ", limits.max_similarity_texts,
                                             " texts, got ", num_texts));
   }
-  if (n < 2 || n > limits.max_similarity_samples)
-    return OutOf("n", n, 2, limits.max_similarity_samples);
+  if (n < 2 || n > limits.max_similarity_samples) return OutOf("n", n, 2, limits.max_similarity_samples);
   if (n * num_texts * (num_texts - 1) > limits.max_similarity_scores) {
     return FieldError("n", absl::StrCat("texts * (texts - 1) * n is at most ", limits.max_similarity_scores));
   }
@@ -120,6 +109,7 @@ GenerationRequest Similarity::SamplingRequest() const {
 
 absl::Status Similarity::Generate(GenerationRequest request, const std::atomic<bool>* gone) {
   request.model = request_.model;
+  request.prompt_name = "input";
   request.logprobs = 0;
   request.priority = request_.priority;
   request.timeout = request_.timeout;  // a bad one is refused by its name

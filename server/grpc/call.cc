@@ -18,6 +18,13 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline) - absl::Now();
 }
 
+absl::StatusOr<ByteBudget::Lease> Admit(Service* service, const std::string& tenant,
+                                        const grpc::ByteBuffer& request) {
+  if (absl::Status taken = service->tenants().TakeRequest(tenant); !taken.ok()) return taken;
+  if (absl::Status room = service->CheckQueue(tenant); !room.ok()) return room;
+  return ChargeBytes(service, request);
+}
+
 absl::Status TooManyTexts() { return absl::ResourceExhaustedError("too many requests wait to be read"); }
 
 }  // namespace sessa

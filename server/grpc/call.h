@@ -22,6 +22,10 @@ namespace sessa {
 absl::StatusOr<std::string> TenantOf(Service* service, const grpc::CallbackServerContext& context);
 // The time that the client still waits; infinite when it named no deadline.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context);
+// What a generation of the tenant's needs before its message is parsed: its rate, room in the queue, and room
+// for its bytes, which is returned.
+absl::StatusOr<ByteBudget::Lease> Admit(Service* service, const std::string& tenant,
+                                        const grpc::ByteBuffer& request);
 // RESOURCE_EXHAUSTED: the text pool takes no more.
 absl::Status TooManyTexts();
 

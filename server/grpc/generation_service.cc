@@ -60,9 +60,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   if (!tenant.ok()) return reject(tenant.status());
   stream->SetTenant(*tenant);
-  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
-  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
-  absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service_, *request);
+  absl::StatusOr<ByteBudget::Lease> lease = Admit(service_, *tenant, *request);
   if (!lease.ok()) return reject(lease.status());
   const absl::Duration left = TimeLeft(*context);
   if (left <= absl::ZeroDuration())
@@ -157,9 +155,7 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   if (!tenant.ok()) return reject(tenant.status());
   call->SetTenant(*tenant);
-  if (absl::Status taken = service_->tenants().TakeRequest(*tenant); !taken.ok()) return reject(taken);
-  if (absl::Status room = service_->CheckQueue(*tenant); !room.ok()) return reject(room);
-  absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service_, *request);
+  absl::StatusOr<ByteBudget::Lease> lease = Admit(service_, *tenant, *request);
   if (!lease.ok()) return reject(lease.status());
   const absl::Duration left = TimeLeft(*context);
   if (left <= absl::ZeroDuration())

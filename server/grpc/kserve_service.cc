@@ -210,20 +210,14 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Byte
   RequestTicket ticket = service_->Begin("kserve");
   auto call = std::make_shared<InferCall>(service_, wakeups_, reply);
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
-  absl::Status status = tenant.status();
-  if (status.ok()) status = service_->tenants().TakeRequest(*tenant);
-  if (status.ok()) status = service_->CheckQueue(*tenant);
-  absl::StatusOr<ByteBudget::Lease> lease = ByteBudget::Lease();
-  if (status.ok()) {
-    lease = ChargeBytes(service_, *request);
-    status = lease.status();
-  }
+  absl::StatusOr<ByteBudget::Lease> lease =
+      tenant.ok() ? Admit(service_, *tenant, *request) : absl::StatusOr<ByteBudget::Lease>(tenant.status());
   CallLog log(*context, "ModelInfer", "", *service_);
-  if (!status.ok()) {
-    ticket.Finish(status);
+  if (!lease.ok()) {
+    ticket.Finish(lease.status());
     if (tenant.ok()) log.SetTenant(*tenant);
-    log.Write(status, std::nullopt, {});
-    call->Reject(status);
+    log.Write(lease.status(), std::nullopt, {});
+    call->Reject(lease.status());
     return call.get();
   }
   // std::function copies what it holds: the ticket is shared with it alone.

@@ -59,6 +59,7 @@ class ExpressionParser : protected TokenCursor {
   ExpressionPtr ListLiteral();
   ExpressionPtr DictLiteral();
   ExpressionPtr Subscript(ExpressionPtr of);
+  ExpressionPtr Call(ExpressionPtr callee);
   ExpressionPtr Member(ExpressionPtr of);
   ExpressionPtr FiltersAndTests(ExpressionPtr e);
   ExpressionPtr Test(ExpressionPtr of);

@@ -92,15 +92,19 @@ ExpressionPtr ExpressionParser::Postfix(ExpressionPtr e) {
     } else if (TakeSymbol("[")) {
       e = Subscript(std::move(e));
     } else if (Peek().Is(K::kSymbol, "(")) {
-      auto call = Make(E::kCall);
-      Add(call.get(), std::move(e));
-      Arguments(call.get());
-      e = std::move(call);
+      e = Call(std::move(e));
     } else {
       break;
     }
   }
   return e;
+}
+
+ExpressionPtr ExpressionParser::Call(ExpressionPtr callee) {
+  auto call = Make(E::kCall);
+  Add(call.get(), std::move(callee));
+  Arguments(call.get());
+  return call;
 }
 
 ExpressionPtr ExpressionParser::Member(ExpressionPtr of) {
@@ -174,10 +178,7 @@ ExpressionPtr ExpressionParser::FiltersAndTests(ExpressionPtr e) {
     } else if (TakeName("is")) {
       e = Test(std::move(e));
     } else if (Peek().Is(K::kSymbol, "(")) {
-      auto call = Make(E::kCall);
-      Add(call.get(), std::move(e));
-      Arguments(call.get());
-      e = std::move(call);
+      e = Call(std::move(e));
     } else {
       break;
     }
