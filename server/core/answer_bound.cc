@@ -81,7 +81,6 @@ int64_t AnswerBound::TokenBytes(const GenerationRequest& request, const Size& to
 }
 
 int64_t AnswerBound::PromptTokenBytes(const GenerationRequest& request, const Size& token) const {
-  if (request.prompt_logprobs < 0) return 0;
   const auto rivals = std::min<size_t>(request.prompt_logprobs, longest_.size() - 1);
   return kPromptEntryBytes + token.json + longest_[rivals].json +
          static_cast<int64_t>(rivals + 1) * kPromptRivalBytes;
@@ -104,8 +103,9 @@ absl::Status AnswerBound::Check(const GenerationRequest& request,
       for (size_t k = start; k < prompts[i].size(); ++k)
         choice_bytes += TokenBytes(request, Of(prompts[i][k]));
     }
-    for (const int32_t id : prompts[i]) {
-      (request.is_chat ? once_bytes : choice_bytes) += PromptTokenBytes(request, Of(id));
+    if (request.prompt_logprobs >= 0) {
+      int64_t* const bytes = request.is_chat ? &once_bytes : &choice_bytes;
+      for (const int32_t id : prompts[i]) *bytes += PromptTokenBytes(request, Of(id));
     }
     num_tokens += requests[i].sampling.max_tokens;
   }

@@ -42,7 +42,7 @@ class AnswerBound {
   Size Of(int32_t id) const;
   // One token in a choice: its text, its id, and itself and its rivals with their log-probabilities.
   int64_t TokenBytes(const GenerationRequest& request, const Size& token) const;
-  // One token of a prompt among prompt_logprobs.
+  // One token of a prompt among prompt_logprobs. Requires: those are asked for.
   int64_t PromptTokenBytes(const GenerationRequest& request, const Size& token) const;
 
   const Tokenizer* const tokenizer_;
