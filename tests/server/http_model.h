@@ -16,7 +16,7 @@ struct ModelRequest {
   enum class Kind { kComplete, kIncomplete, kRefused };
   Kind kind = Kind::kIncomplete;
   size_t end = 0;  // of a complete one, in the bytes
-  bool is_head = false;
+  bool is_head = false, is_options = false;
 };
 
 namespace http_model_internal {
@@ -62,6 +62,7 @@ inline ModelRequest ReadRequest(std::string_view bytes) {
   request.kind = ModelRequest::Kind::kRefused;
   const std::string_view head = bytes.substr(begin, head_end + 2 - begin);
   request.is_head = absl::StartsWith(Absl(head), "HEAD ");
+  request.is_options = absl::StartsWith(Absl(head), "OPTIONS ");
   const size_t line_end = head.find("\r\n");
   const bool is_old = absl::EndsWith(Absl(head.substr(0, line_end)), "HTTP/1.0");
   int num_lengths = 0, num_encodings = 0;
