@@ -213,7 +213,8 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   if (!HasSlot() && (gives_way = WhoGivesASlot(*s)) == nullptr) return false;
   RequestState* request = FindRequest(s->request_id);
   if (options_.enable_prefix_caching) {
-    int num_cachable = s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
+    int num_cachable =
+        s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
     if (request->NeedsPromptRows()) num_cachable = std::min(num_cachable, request->FirstLogprobRow());
     s->pages = pool_.Lookup(s->tokens, s->tenant->name, num_cachable);
   }

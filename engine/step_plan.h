@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "kernels/step_rows.h"
 
 namespace sessa {
 
@@ -16,6 +17,10 @@ struct PlanSequence {
   int num_rows = 0;            // >= 1
   int start = 0;               // position of the first row = tokens whose state is in the cache already
   std::vector<int32_t> pages;  // page table: physical pages that cover positions [0, start + num_rows)
+  // Of models with recurrent state: the sequence's own slot, which holds the state after the rows; the slot
+  // with the state before them, where start > 0; and where copies of the state on the way go.
+  int32_t slot = -1, state_from = -1;
+  std::vector<Snapshot> snapshots;
   bool sample = false;         // the last row is the newest token: sample its successor
   int first_logprob_row = -1;  // >= 0: rows from this one (within the sequence) want the log-probability of
                                // the prompt token that follows them (prompt_logprobs)

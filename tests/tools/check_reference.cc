@@ -91,7 +91,7 @@ int Run(const std::string& dir) {
   auto expected = SafetensorsFile::Open(dir + "/expected.safetensors");
   if (!expected.ok()) return Fail(expected.status());
   const ModelConfig& config = (*checkpoint)->config();
-  const TensorView* ids = (*expected)->Find("input_ids");
+  const StoredTensor* ids = (*expected)->Find("input_ids");
   if (ids == nullptr || ids->dtype != FileDType::kI64 || ids->shape.size() != 2 || ids->num_bytes == 0) {
     return Fail(
         absl::InvalidArgumentError("expected.safetensors: input_ids [B, T] of int64 is missing or empty"));
@@ -135,7 +135,7 @@ int Run(const std::string& dir) {
   bool ok = true;
   int compared = 0;
   for (const auto& [name, values] : actual) {
-    const TensorView* view = (*expected)->Find(name);
+    const StoredTensor* view = (*expected)->Find(name);
     if (view == nullptr) continue;
     if (view->dtype != FileDType::kF32 || view->num_bytes != values.size() * sizeof(float)) {
       return Fail(absl::InvalidArgumentError(
