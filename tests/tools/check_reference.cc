@@ -106,6 +106,7 @@ int Run(const std::string& dir) {
   const int chunk = absl::GetFlag(FLAGS_chunk) > 0 ? std::min(absl::GetFlag(FLAGS_chunk), T) : T;
   options.max_rows = chunk;
   options.max_tokens = B * T;
+  options.max_sequences = B;
   auto harness = ModelHarness::Create(config, **checkpoint, options);
   if (!harness.ok()) return Fail(harness.status());
   std::map<std::string, std::vector<float>> actual;
@@ -125,11 +126,9 @@ int Run(const std::string& dir) {
     for (int l = 0; l < config.num_layers; ++l) {
       append(absl::StrCat("hidden.", l), (*harness)->hidden(sequence, l));
       if (options.ranks > 1) continue;
-      const ModelHarness::State state = (*harness)->ReadState(sequence, l);
-      append(absl::StrCat("cache.", l, ".k_f"), state.k_f);
-      append(absl::StrCat("cache.", l, ".v_f"), state.v_f);
-      append(absl::StrCat("cache.", l, ".k_b"), state.k_b);
-      append(absl::StrCat("cache.", l, ".s"), state.s);
+      constexpr const char* kTensors[] = {".k_f", ".v_f", ".k_b", ".s"};
+      for (int t = 0; t < (*harness)->num_paged_tensors(); ++t)
+        append(absl::StrCat("cache.", l, kTensors[t]), (*harness)->ReadState(sequence, l, t));
     }
   }
   bool ok = true;
