@@ -115,7 +115,7 @@ MachineLimits LimitMeter::Measure() {
   });
   limits.gemm_flops = MedianRate(7, 2.0 * kRows * kWidth * kWidth, [&] {
     const LinearCall call{&weights_, {y_.data(), kRows, kWidth, kWidth}};
-    backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {&call, 1});
+    backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {}, {&call, 1});
   });
   return limits;
 }
