@@ -39,6 +39,8 @@ class Checkpoint : public WeightSource {
   absl::StatusOr<DType> TypeOf(std::string_view name) const;
 
   int64_t num_bytes() const;  // of all tensors
+  // What most of the weights are in; kF32 of none. (Mamba's few decays are f32 beside bf16.)
+  DType most_common_dtype() const;
   // By Get so far: for each rank all of num_bytes(), and what is asked for twice and was not kept.
   int64_t num_bytes_read() const { return num_bytes_read_; }
 
