@@ -46,10 +46,10 @@ TensorView Loader::View(const std::string& name, const std::vector<int64_t>& sha
 LinearWeights Loader::Linear(const std::string& name, const Rows& rows) {
   const TensorView w = View(absl::StrCat(name, ".weight"), {rows.n, rows.k});
   const TensorView b = rows.has_bias ? View(absl::StrCat(name, ".bias"), {rows.n}) : TensorView{};
-  if (!status_.ok() || rows.begin == rows.end) return {};
+  if (!status_.ok()) return {};
   const auto part = [&](const TensorView& view) {
     const TensorView own = view.Rows(rows.begin, rows.end);
-    return rows.head_dim > 0 ? Interleaved(own, rows.head_dim) : own;
+    return rows.head_dim > 0 && rows.begin < rows.end ? Interleaved(own, rows.head_dim) : own;
   };
   const TensorView bias = rows.has_bias ? part(b) : TensorView{};
   auto linear = backend_->MakeLinear(part(w), rows.has_bias ? &bias : nullptr, dtype_);
