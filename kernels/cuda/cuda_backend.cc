@@ -99,24 +99,18 @@ class CudaBackend final : public Backend {
     if (options_.decode_graphs && cuda::launch_switches().graphs && step_.is_decode()) graphs_.Defer();
     const int n = step_.bucket(), half = rows.head_dim / 2;
     if (half > 0 && context_.Reserve(2 * sizeof(float) * n * half, &rope_)) {
-      const RowLaunch on{stream(), step_.live()};
-      Enqueue(
-          [on, n, half, positions = step_.positions(), inv_freq = step_.inv_freq(), out = rope_.floats()] {
-            cuda::RopeAngles(on, positions, inv_freq, n, half, out, out + int64_t{n} * half);
-          },
-          "rope angles", on, n, half, step_.positions(), step_.inv_freq(), rope_.floats());
+      queue_.Enqueue(&cuda::RopeAngles, RowLaunch{stream(), step_.live()}, step_.positions(),
+                     step_.inv_freq(), n, half, rope_.floats(), rope_.floats() + int64_t{n} * half);
     }
   }
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
     const RowLaunch on = Pad(&x);
-    Enqueue([=, ids = step_.token_ids(), data = table.data()] { cuda::Embed(on, ids, data, dtype, x); },
-            "embed", on, step_.token_ids(), table.data(), dtype, x);
+    queue_.Enqueue(&cuda::Embed, on, step_.token_ids(), table.data(), dtype, x);
   }
   void GatherLogitRows(Matrix x, Matrix y) override {
     const RowLaunch on = Pad(&x, &y);
-    Enqueue([=, rows = step_.logit_rows()] { cuda::GatherRows(on, x, rows, y); }, "gather", on, x,
-            step_.logit_rows(), y);
+    queue_.Enqueue(&cuda::GatherRows, on, x, step_.logit_rows(), y);
   }
 
   void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
@@ -128,8 +122,7 @@ class CudaBackend final : public Backend {
     } count{static_cast<int>(rows.size())};
     const RowLaunch on = Pad(&count);
     Pad(&logits);
-    Enqueue([=, n = count.rows] { cuda::Sample(on, logits, tasks, n, tokens); }, "sample", on, logits, tasks,
-            count.rows, tokens);
+    queue_.Enqueue(&cuda::Sample, on, logits, tasks, count.rows, tokens);
   }
 
   void Linear(Matrix x, absl::Span<const LinearCall> calls) override { linears_.Run(x, nullptr, calls); }
@@ -161,21 +154,17 @@ class CudaBackend final : public Backend {
         .values = Values(*s),
         .feedback_keys = FeedbackKeys(*s),
     };
-    Enqueue([=] { cuda::AppendRows(on, args); }, "append rows", on, r.q, r.k, r.v, r.k_b, r.u, args.gamma_ctx,
-            args.gamma_bias, r.gamma_max, r.gamma, cos, half, args.spans, args.row_span, args.keys,
-            args.values, args.feedback_keys);
+    queue_.Enqueue(&cuda::AppendRows, on, args);
   }
   void AppendFeedbackStates(Matrix x, int wave, LayerState* s) override {
-    const cuda::DeviceStep::Wave& w = step_.WaveOf(wave, s->hidden_size, s->dtype);
+    const cuda::DeviceStep::Wave& w = step_.WaveOf({wave, s->hidden_size, s->dtype});
     struct {
       int rows;
     } count{w.num_rows};
     const RowLaunch on = Pad(&count);
     Pad(&x);
-    const cuda::PagedVectors to = FeedbackStates(*s);
-    Enqueue([=, spans = step_.spans(), row_span = step_.row_span(), rows = w.rows,
-             n = count.rows] { cuda::Append(on, x, rows, n, spans, row_span, to); },
-            "append", on, x, w.rows, count.rows, step_.spans(), step_.row_span(), to);
+    queue_.Enqueue(&cuda::Append, on, x, w.rows, count.rows, step_.spans(), step_.row_span(),
+                   FeedbackStates(*s));
   }
 
   void Attend(const AttendCall& call, const LayerState& s) override { Read(PlanAttention(call, s)); }
@@ -197,7 +186,7 @@ class CudaBackend final : public Backend {
 
   void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
     const FeedbackPartials& in = call.partials;
-    const auto& wave = step_.WaveOf(call.wave, state->hidden_size, state->dtype);
+    const auto& wave = step_.WaveOf({call.wave, state->hidden_size, state->dtype});
     const cuda::ReadPlan& plan = wave.plan;
     FeedbackPartials padded = in;
     Matrix f = call.f, s = call.s, g = call.g, gated = call.gated;
@@ -224,11 +213,7 @@ class CudaBackend final : public Backend {
     for (const cuda::ReadGroup& group : plan.groups) {
       const bool by_inverse = group.path != cuda::ReadPath::kFewQueries && !options_.batch_invariant;
       const cuda::ReadBlock* blocks = plan.device_blocks + group.first;
-      Enqueue([=, stream = stream(),
-               count = group.count] { cuda::FeedbackSolve(stream, args, blocks, count, by_inverse); },
-              "feedback solve", on, in.max, in.sum, in.acc, in.p, call.num_ranks, padded.rows, in.width, f, s,
-              g, gated, args.states, call.gamma, state->dtype, call.begin, call.end, blocks, group.count,
-              int{by_inverse});
+      queue_.Enqueue(&cuda::FeedbackSolve, stream(), args, blocks, group.count, by_inverse);
     }
     if (!wave.own.blocks.empty()) {
       const cuda::PanelSolve solve{in.max,
@@ -249,7 +234,7 @@ class CudaBackend final : public Backend {
                                    wave.own.device_blocks,
                                    static_cast<int>(wave.own.blocks.size()),
                                    wave.max_panel_rows};
-      Enqueue([=, stream = stream()] { cuda::SolvePanels(stream, solve); }, "solve panels");
+      queue_.Enqueue(&cuda::SolvePanels, stream(), solve);
     }
   }
 
@@ -281,11 +266,6 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  // As of StepQueue.
-  template <class... P>
-  void Enqueue(const P&... operation) {
-    queue_.Enqueue(operation...);
-  }
   template <class... M>
   RowLaunch Pad(M*... operands) const {
     return queue_.Pad(operands...);
@@ -323,7 +303,8 @@ class CudaBackend final : public Backend {
     read.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     read.num_chains = read.num_ranks = 1;
     read.out = call.out;
-    const auto& attention = step_.AttentionOf(call.q_to_kv, s.head_dim, s.dtype);
+    const auto& attention =
+        step_.AttentionOf({{call.q_to_kv.begin(), call.q_to_kv.end()}, s.head_dim, s.dtype});
     return {read, &attention.plan, {}, nullptr, &attention.panels};
   }
   PlannedRead PlanFeedback(const FeedbackReadCall& call, const LayerState& s) {
@@ -341,9 +322,9 @@ class CudaBackend final : public Backend {
     read.width = out.width;
     read.live = Pad(&out).live;
     read.partial_rows = out.rows;
-    const auto& wave = step_.WaveOf(call.wave, s.hidden_size, s.dtype);
-    return {read, &wave.plan, call.k_b, &wave.own,
-            &step_.PastOf(call.wave, s.hidden_size, s.dtype, call.num_ranks)};
+    const cuda::DeviceStep::WaveKey key{call.wave, s.hidden_size, s.dtype};
+    const auto& wave = step_.WaveOf(key);
+    return {read, &wave.plan, call.k_b, &wave.own, &step_.PastOf(key, call.num_ranks).plan};
   }
   cuda::PagedRead OfGroup(const PlannedRead& planned, size_t i) const {
     const cuda::ReadGroup& g = planned.plan->groups[i];
@@ -368,20 +349,16 @@ class CudaBackend final : public Backend {
         continue;
       }
       if (!context_.status().ok()) return;  // no scratch, perhaps
-      const auto enqueue =
-          path == cuda::ReadPath::kManyQueries ? cuda::ReadManyQueries : cuda::FusedAttention;
-      Enqueue([=, stream = stream()] { enqueue(stream, read, num_ctas); }, "read", static_cast<int>(path),
-              num_ctas, read);
+      queue_.Enqueue(path == cuda::ReadPath::kManyQueries ? &cuda::ReadManyQueries : &cuda::FusedAttention,
+                     stream(), read, num_ctas);
     }
     ReadPanels(planned.read, planned.k, planned.own, *planned.panels);
   }
   void EnqueueFew(const cuda::FewReads& reads, int num_ctas) {
     if (!context_.status().ok()) return;  // no scratch, perhaps
-    Enqueue([=, stream = stream()] { cuda::ReadFewQueries(stream, reads, num_ctas); }, "read few", num_ctas,
-            reads.count, reads.read[0], reads.read[1]);
+    queue_.Enqueue(&cuda::ReadFewQueries, stream(), reads, num_ctas);
   }
 
-  // Not in decode steps that are replayed: their key would not tell these reads apart.
   void ReadPanels(const cuda::PagedRead& read, Matrix k, const cuda::PanelPlan* own,
                   const cuda::PanelPlan& plan) {
     if (!context_.status().ok() || plan.blocks.empty()) return;
@@ -396,7 +373,14 @@ class CudaBackend final : public Backend {
     r.out = read.out;
     r.max = read.max, r.sum = read.sum, r.acc = read.acc;
     r.partial_rows = read.partial_rows, r.width = read.width;
-    Enqueue([=, stream = stream(), plan = &plan] { cuda::ReadPanels(stream, r, own, *plan); }, "panels");
+    if (own != nullptr) {
+      const cuda::PanelPass& pass = own->passes[0];
+      queue_.Enqueue(&cuda::ReadOwnPanels, stream(), OfPass(r, *own, pass), pass);
+    }
+    for (const cuda::PanelPass& pass : plan.passes) {
+      const bool round = own == nullptr && plan.blocks[pass.first].pass == 0;
+      queue_.Enqueue(&cuda::ReadPanels, stream(), OfPass(r, plan, pass), pass, round);
+    }
   }
 
   const CudaOptions options_;

@@ -1,5 +1,6 @@
-// The device operations of the CUDA backend, as its host code sees them: each enqueues a kernel or two.
-// Pointers name device memory unless it says otherwise. All results are the same bits for a row whatever rows
+// The device operations of the CUDA backend, as its host code sees them: each enqueues a kernel or two, and
+// the arguments, which compare member by member, are all that the launches depend on (operation_list.h).
+// Pointers name device memory. All results are the same bits for a row whatever rows
 // run beside it: every sum runs in an order given by absolute positions and sizes, never by the batch.
 #pragma once
 
@@ -25,6 +26,7 @@ constexpr int Padded(int n) { return RoundUp(n, 8); }
 struct RowLaunch {
   cudaStream_t stream;
   const int32_t* live = nullptr;
+  bool operator==(const RowLaunch&) const = default;
 };
 
 // ---- elementwise.cu ----
@@ -40,6 +42,7 @@ void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
 struct RowNorm {
   const float *weight, *bias;
   float eps;
+  bool operator==(const RowNorm&) const = default;
 };
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
 void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
@@ -61,15 +64,22 @@ struct LinearTask {
   Matrix y;            // [rows, n]
   int n, first_tile;   // first_tile: filled in by Linear
   Epilogue epilogue;
+  bool operator==(const LinearTask&) const = default;
 };
 inline constexpr int kMaxLinearTasks = 8;
+struct LinearTasks {
+  LinearTask task[kMaxLinearTasks];
+  int count;
+  bool operator==(const LinearTasks&) const = default;
+};
 struct LinearScratch {  // as LinearPlan of the launch says
   float* partial;
   unsigned* counters;  // zero before and after
+  bool operator==(const LinearScratch&) const = default;
 };
 // The rows [first_row, last_row) of x, at most LinearRowsAtOnce. tensor_cores: as PlanLinear.
-void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
-            DType dtype, bool tensor_cores, LinearScratch scratch);
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTasks& tasks, DType dtype,
+            bool tensor_cores, LinearScratch scratch);
 
 // ---- append.cu ----
 // Where the step's rows lie in their sequences.
@@ -84,6 +94,7 @@ struct PagedVectors {
   DType dtype;
   int page_size, num_heads, dim;
   int first_page, num_pages;  // the page ids that are here
+  bool operator==(const PagedVectors&) const = default;
 };
 // As LayerRows, with what the pages of the step's rows are. row_span[r]: the span of batch row r.
 struct AppendArgs {
@@ -96,6 +107,7 @@ struct AppendArgs {
   const Span* spans;
   const int32_t* row_span;
   PagedVectors keys, values, feedback_keys;
+  bool operator==(const AppendArgs&) const = default;
 };
 void AppendRows(RowLaunch on, const AppendArgs& args);
 // Rows rows[0 .. num_rows) of x, [num_heads * dim] each. Rows whose page is not here are skipped.
@@ -143,6 +155,7 @@ struct PagedRead {
   float *max, *sum, *acc, *p;
   int partial_rows, width;
   const int32_t* live;  // as RowLaunch: instead of partial_rows
+  bool operator==(const PagedRead&) const = default;
 };
 // num_ctas: thread blocks that share the work items, any number; the result does not depend on it.
 void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
@@ -156,6 +169,7 @@ inline constexpr int kMaxDim = 32768;  // of keys and values
 struct FewReads {
   PagedRead read[2];
   int count;
+  bool operator==(const FewReads&) const = default;
 };
 void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
 // How its thread blocks share the work items of two reads: the large ones (the first read's, of two) are
@@ -192,6 +206,7 @@ struct FeedbackSolveArgs {
   const float* gamma;   // [rows]
   bool round_to_bf16;   // the states that later rows read, as the cache will round them
   int begin, end;       // columns
+  bool operator==(const FeedbackSolveArgs&) const = default;
 };
 // by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,

@@ -45,19 +45,19 @@ void LinearTyped(cudaStream_t stream, const LinearArgs& args, const LinearPlan& 
 
 }  // namespace
 
-void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
-            DType dtype, bool tensor_cores, LinearScratch scratch) {
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTasks& tasks, DType dtype,
+            bool tensor_cores, LinearScratch scratch) {
   LinearArgs args;
   args.x = x;
   args.live = on.live;
   args.first_row = first_row;
   args.last_row = last_row;
-  args.num_tasks = num_tasks;
+  args.num_tasks = tasks.count;
   args.num_tiles = 0;
-  for (int i = 0; i < num_tasks; ++i) {
-    args.tasks[i] = tasks[i];
+  for (int i = 0; i < tasks.count; ++i) {
+    args.tasks[i] = tasks.task[i];
     args.tasks[i].first_tile = args.num_tiles;
-    args.num_tiles += CeilDiv(tasks[i].n, kTile);
+    args.num_tiles += CeilDiv(tasks.task[i].n, kTile);
   }
   args.partial = scratch.partial;
   args.counters = scratch.counters;

@@ -1,7 +1,6 @@
 #include "kernels/cuda/linear_layers.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -14,6 +13,10 @@ namespace {
 
 // cuBLASLt's tiles are worth it from here on; below, reading the weights is the work.
 constexpr int kGemmRows = 64;
+
+void RunLibrary(Context* context, Gemm* gemm, const GemmCall& call) {
+  if (absl::Status status = gemm->Run(context->stream(), call); !status.ok()) context->Fail(status);
+}
 
 }  // namespace
 
@@ -66,10 +69,9 @@ void LinearLayers::Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearC
   const DType to = gemm ? dtype : DType::kF32;
   if (norm != nullptr) {
     const RowNorm n{norm->weight->floats(), norm->bias->floats(), norm->eps};
-    queue_->Enqueue([=] { LayerNormRows(on, x, n, to, in.data, stride); }, "layer norm", on, x, n.weight,
-                    n.bias, n.eps, to, in.data, stride);
+    queue_->Enqueue(&LayerNormRows, on, x, n, to, in.data, stride);
   } else if (in.data != x.data) {
-    queue_->Enqueue([=] { PackRows(on, x, to, in.data, stride); }, "pack", on, x, to, in.data, stride);
+    queue_->Enqueue(&PackRows, on, x, to, in.data, stride);
   }
   for (size_t i = 0; i < tasks.size(); i += kMaxLinearTasks) {
     const auto some = absl::MakeConstSpan(tasks).subspan(i, kMaxLinearTasks);
@@ -116,18 +118,10 @@ void LinearLayers::RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> 
   for (const LinearTask& task : tasks) {
     GemmCall call;
     if (!MakeCall(on, in, task, dtype, &call)) return;
-    queue_->Enqueue(
-        [this, call] {
-          if (absl::Status status = gemm_->Run(context_->stream(), call); !status.ok())
-            context_->Fail(status);
-        },
-        "gemm", dtype, in.data, in.stride, task, in.cols, call.y);
+    queue_->Enqueue(&RunLibrary, context_, gemm_.get(), call);
     // The library's own GELU is another function.
-    if (on.live != nullptr || task.epilogue == Epilogue::kGelu) {
-      queue_->Enqueue(
-          [=, y = call.y, epilogue = task.epilogue, to = task.y] { FinishRows(on, y, epilogue, to); },
-          "finish", on, call.y, task);
-    }
+    if (on.live != nullptr || task.epilogue == Epilogue::kGelu)
+      queue_->Enqueue(&FinishRows, on, call.y, task.epilogue, task.y);
   }
 }
 
@@ -145,15 +139,12 @@ void LinearLayers::RunOwn(RowLaunch on, Input in, absl::Span<const LinearTask> t
     }
   }
   const LinearScratch scratch{partial_.floats(), static_cast<unsigned*>(counters_.data())};
-  std::array<LinearTask, kMaxLinearTasks> copies = {};
-  std::copy(tasks.begin(), tasks.end(), copies.begin());
-  const int num_tasks = static_cast<int>(tasks.size());
+  LinearTasks together = {};
+  std::copy(tasks.begin(), tasks.end(), together.task);
+  together.count = static_cast<int>(tasks.size());
   for (int first = 0; first < x.rows; first += rows) {
     const int last = std::min(x.rows, first + rows);
-    const auto run = [=] {
-      Linear(on, x, first, last, copies.data(), num_tasks, dtype, tensor_cores, scratch);
-    };
-    queue_->Enqueue(run, "linear", on, x, first, last, dtype, scratch.partial, scratch.counters, tasks);
+    queue_->Enqueue(&Linear, on, x, first, last, together, dtype, tensor_cores, scratch);
   }
 }
 

@@ -119,4 +119,11 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
   return plan;
 }
 
+PanelRead OfPass(PanelRead read, const PanelPlan& plan, const PanelPass& pass) {
+  read.panel_rows = plan.panel_rows;
+  read.blocks = plan.device_blocks + pass.first;
+  read.num_blocks = pass.count;
+  return read;
+}
+
 }  // namespace sessa::cuda

@@ -430,26 +430,17 @@ void RoundPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pa
 
 }  // namespace
 
-void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const PanelPlan& plan) {
-  const auto use = [&read](const PanelPlan& p, const PanelPass& pass) {
-    read.panel_rows = p.panel_rows;
-    read.blocks = p.device_blocks + pass.first;
-    read.num_blocks = pass.count;
-  };
-  if (own != nullptr) {
-    const PanelPass& pass = own->passes[0];
-    use(*own, pass);
-    RoundPanels(stream, read, pass);
-    Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<true>, read);
-  }
-  for (const PanelPass& pass : plan.passes) {
-    use(plan, pass);
-    if (own == nullptr && plan.blocks[pass.first].pass == 0) RoundPanels(stream, read, pass);
-    if (pass.num_items > 0)
-      Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
-    const dim3 grid(CeilDiv(read.values.dim, kColumns), pass.max_splits, pass.num_query_tiles);
-    Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
-  }
+void ReadOwnPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass) {
+  RoundPanels(stream, read, pass);
+  Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<true>, read);
+}
+
+void ReadPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass, bool round) {
+  if (round) RoundPanels(stream, read, pass);
+  if (pass.num_items > 0)
+    Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
+  const dim3 grid(CeilDiv(read.values.dim, kColumns), pass.max_splits, pass.num_query_tiles);
+  Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
 }
 
 }  // namespace sessa::cuda

@@ -13,14 +13,14 @@ class StepQueue {
   StepQueue(Context* context, DeviceStep* step, DecodeGraphs* graphs)
       : context_(context), step_(step), graphs_(graphs) {}
 
-  // Enqueues an operation now or with the rest of its decode step; the key as of DecodeGraphs::Keep.
-  template <class Run, class... P>
-  void Enqueue(const Run& run, const char* name, const P&... key) {
+  // Calls function(args...), which enqueues an operation, now or with the rest of its decode step.
+  template <class... P, class... A>
+  void Enqueue(void (*function)(P...), const A&... args) {
     if (graphs_->is_deferring()) {
-      graphs_->Keep(run, name, key...);
+      graphs_->Keep(function, args...);
     } else {
       step_->Send();
-      run();
+      function(args...);
     }
   }
 

@@ -34,6 +34,7 @@ void AddKernel(int* x, int y) {
   cuda::BeginKernel();
   if (threadIdx.x == 0) *x = *x * 10 + y;
 }
+void AddDigit(cudaStream_t stream, int* x, int y) { cuda::Launch(stream, dim3(1), 32, 0, AddKernel, x, y); }
 
 class DecodeGraphsTest : public testing::Test {
  protected:
@@ -43,10 +44,7 @@ class DecodeGraphsTest : public testing::Test {
   // A step of one operation for each digit.
   void Step(cuda::DecodeGraphs* graphs, const std::vector<int>& digits, bool may_replay = true) {
     graphs->Defer();
-    for (int digit : digits) {
-      graphs->Keep([=, this] { cuda::Launch(stream_, dim3(1), 32, 0, AddKernel, &number_, digit); }, "add",
-                   digit);
-    }
+    for (int digit : digits) graphs->Keep(&AddDigit, stream_, &number_, digit);
     EXPECT_EQ(number_, 0) << "nothing runs before the flush";
     graphs->Flush(may_replay);
     EXPECT_FALSE(graphs->is_deferring());
