@@ -224,7 +224,7 @@ Matrix Model::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_ro
   backend_->GatherLogitRows(x, in);
   const int rank = communicator_->rank();
   const LinearCall head{&lm_head_, logits.Columns(vocab_bounds_[rank], vocab_bounds_[rank + 1])};
-  backend_->LayerNormLinear(in, {&norm_weight_, &norm_bias_, config_.layer_norm_eps}, {&head, 1});
+  backend_->LayerNormLinear(in, {&norm_weight_, &norm_bias_, config_.norm_eps}, {&head, 1});
   communicator_->AllGather({{logits, vocab_bounds_}});
   return logits;
 }
@@ -241,7 +241,7 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
   const Matrix q_b = Rows(q_b_, rows, D), k_b = Rows(k_b_, rows, D), f = Rows(f_, rows, D);
 
   backend_->LayerNormLinear(
-      x, {&layer.ln_weight, &layer.ln_bias, config_.layer_norm_eps},
+      x, {&layer.ln_weight, &layer.ln_bias, config_.norm_eps},
       {{&layer.w_a, u.Columns(c0, c1), Epilogue::kGelu}, {&layer.w_g, g.Columns(c0, c1)}});
   communicator_->AllGather({{u, column_bounds_}});
 
@@ -251,8 +251,9 @@ void Model::RunLayer(const Layer& layer, int rows, LayerState* state) {
                        {&layer.q_b, q_b.Columns(c0, c1)},
                        {&layer.k_b, k_b.Columns(c0, c1)}});
   communicator_->AllGather({{q_b, column_bounds_}, {k_b, column_bounds_}});
-  backend_->AppendRows(
-      {q, k, v, k_b, u, &layer.gamma_ctx, &layer.gamma_bias, config_.gamma_max, gamma_.floats()}, state);
+  backend_->AppendRows({q, k, v, k_b, u, &layer.gamma_ctx, &layer.gamma_bias,
+                        std::get<SessaConfig>(config_.family).gamma_max, gamma_.floats()},
+                       state);
   backend_->AttendAndFeedbackRead({q, q_to_kv_, o.Columns(h0, h1)}, ReadOf(0, rows), *state);
   communicator_->AllGather({{o, head_column_bounds_}});
   if (config_.num_heads > 1) {

@@ -27,10 +27,10 @@ absl::StatusOr<ModelConfig> ParseConfigJson(absl::string_view text) {
   read.Read("num_attention_heads", &config.num_heads);
   config.num_kv_heads = config.num_heads;
   read.Read("num_key_value_heads", &config.num_kv_heads);
-  read.Read("layer_norm_eps", &config.layer_norm_eps);
+  read.Read("layer_norm_eps", &config.norm_eps);
   read.Read("use_forward_rope", &config.use_forward_rope);
   read.Read("rope_theta", &config.rope_theta);
-  read.Read("gamma_max", &config.gamma_max);
+  read.Read("gamma_max", &std::get<SessaConfig>(config.family).gamma_max);
   read.Read("tie_word_embeddings", &config.tie_word_embeddings);
   read.Read("max_position_embeddings", &config.max_position_embeddings);
   read.Read("bos_token_id", &config.bos_token_id);

@@ -46,9 +46,9 @@ inline double ExpectedImpulseResponse(double c, int tau, int t) {
 }
 
 // s_0 from the difference of the logits of ids 0 and 1.
-inline double ImpulseResponseOf(double logit_difference, double layer_norm_eps) {
+inline double ImpulseResponseOf(double logit_difference, double norm_eps) {
   const double y = logit_difference / kImpulseScale;
-  return std::sqrt(y * y * (1 + layer_norm_eps) / (1 - y * y)) / kImpulseGain;
+  return std::sqrt(y * y * (1 + norm_eps) / (1 - y * y)) / kImpulseGain;
 }
 
 inline ModelConfig ImpulseConfig(int max_tokens) {
@@ -101,7 +101,7 @@ inline MapWeights ImpulseWeights(const ModelConfig& config, float c) {
   linear("layers.0.mixer.proj_fb", 2 * D,
          matrix(2 * D, {{D, 0, 1}, {D + 1, 1, 1}}));  // q_b = 0, k_b whatever
   w.Set("layers.0.mixer.gamma_ctx.weight", {1, D}, std::vector<float>(D));
-  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / config.gamma_max)});
+  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / std::get<SessaConfig>(config.family).gamma_max)});
   linear("layers.0.W_out", D, w_out);
   return w;
 }
