@@ -20,13 +20,13 @@ struct ScanShape {
   int channels() const { return inner() + 2 * num_groups * state_size; }  // of x, B and C
 };
 
-// float32. conv_weight [channels][K], conv_bias [channels] or null; a_log, d, dt_bias [H].
+// float32. conv_weight [K][channels], conv_bias [channels] or null; a_log, d, dt_bias [H].
 struct ScanWeights {
   const Buffer *conv_weight, *conv_bias, *a_log, *d, *dt_bias;
 };
 
 // For each row t, in the order of its sequence:
-//   [x | B | C] = silu(sum_i conv_weight[:, i] xbc_{t - K + 1 + i} + conv_bias), zeros before a sequence
+//   [x | B | C] = silu(sum_i conv_weight[i] xbc_{t - K + 1 + i} + conv_bias), zeros before a sequence
 //   dt = softplus(dt + dt_bias);  S_h = exp(-exp(a_log_h) dt_h) S_h + dt_h x_h B_g^T
 //   out_h = (S_h C_g + d_h x_h) * silu(z_h)
 // The state of a sequence: conv [K - 1][channels], the last rows of xbc, oldest first, and ssm [H][P][N];

@@ -19,7 +19,7 @@
 #include "engine/sampler.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/row_sampler.h"
+#include "kernels/cpu/sample.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/bench/limits.h"
 #include "tests/bench/table_reporter.h"
