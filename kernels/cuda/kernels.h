@@ -32,20 +32,23 @@ struct RowLaunch {
 // ---- elementwise.cu ----
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
-// cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
-void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
-                float* cos, float* sin);
-// The epilogue of a linear layer that left its results in x. x may be y.
+// cos, sin [num_rows, half] of position * inv_freq[i], the product in float32; both times `scale`.
+void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, float scale, int num_rows,
+                int half, float* cos, float* sin);
+// The epilogue of a linear layer that left its results in x, but for kSiluGate. x may be y.
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
-// The input x of a linear layer, or its layer norm, as y [rows, stride] in `dtype`; the columns from x.cols
-// on and the rows that are padding are zero.
+// That epilogue: y = silu(gate) * up.
+void GateRows(RowLaunch on, Matrix gate, Matrix up, Matrix y);
+// The input x of a linear layer, or its norm (kernels/backend.h), as y [rows, stride] in `dtype`; the columns
+// from x.cols on and the rows that are padding are zero.
 struct RowNorm {
-  const float *weight, *bias;
+  const float *weight, *bias;  // bias: null, it is an rms norm
   float eps;
+  int groups;  // of an rms norm
   bool operator==(const RowNorm&) const = default;
 };
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
-void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
+void NormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
 
 // ---- sample.cu ----
 // Backend::Sample, a task a row. A token does not depend on the rows beside it.
@@ -64,6 +67,8 @@ struct LinearTask {
   Matrix y;            // [rows, n]
   int n, first_tile;   // first_tile: filled in by Linear
   Epilogue epilogue;
+  // Of the two products that a silu gate takes: neighbours in one launch, in this order.
+  enum class Half { kNone, kGate, kUp } half;
   bool operator==(const LinearTask&) const = default;
 };
 inline constexpr int kMaxLinearTasks = 8;
@@ -96,17 +101,23 @@ struct PagedVectors {
   int first_page, num_pages;  // the page ids that are here
   bool operator==(const PagedVectors&) const = default;
 };
-// As LayerRows, with what the pages of the step's rows are. row_span[r]: the span of batch row r.
+// As AppendCall and FeedbackRows, with where the step's rows go. row_span[r]: the span of batch row r.
 struct AppendArgs {
-  Matrix q, k, v, k_b, u;
-  const float *gamma_ctx, *gamma_bias;
-  float gamma_max;
-  float* gamma;
+  int rows;
+  Matrix q, k, v;
+  const float *q_norm, *k_norm;  // null: there are none
+  float norm_eps;
   const float *cos, *sin;  // [rows, half] of RopeAngles
   int half;                // 0: no rope
   const Span* spans;
   const int32_t* row_span;
-  PagedVectors keys, values, feedback_keys;
+  PagedVectors keys, values;
+  // Of the feedback; no columns: there is none.
+  Matrix k_b, u;
+  const float *gamma_ctx, *gamma_bias;
+  float gamma_max;
+  float* gamma;
+  PagedVectors feedback_keys;
   bool operator==(const AppendArgs&) const = default;
 };
 void AppendRows(RowLaunch on, const AppendArgs& args);
@@ -125,8 +136,9 @@ struct ReadBlock {
   int first_head, num_heads, kv;
   int wave_row;  // of the first row, in the partials of a feedback read
   const int32_t* pages;
-  int64_t tile_base;  // of the block's first tile in the scratch, which has one place for each tile and query
-                      // (many queries: kMaxQueries of them)
+  int first_tile;     // that a row of the block sees: not 0 in a window
+  int64_t tile_base;  // of tile 0 in the scratch, which has one place for each tile from first_tile on and
+                      // query (many queries: kMaxQueries of them)
   int first_item;     // of the block, among the work items of its launch: one for each tile, or some
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
@@ -144,6 +156,7 @@ struct PagedRead {
   Matrix q;  // [rows, heads * dim]
   PagedVectors keys, values;
   float scale;
+  int window;     // of forward attention: the tokens that a row sees, with itself; 0: all
   bool feedback;  // each row sees the past alone, and its block's own tile is left to the end
   int num_chains, rank, num_ranks;
   const ReadWork* work;

@@ -64,8 +64,7 @@ void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTas
   if (last_row <= first_row || args.num_tiles == 0) return;
   const LinearPlan plan = PlanLinear(last_row - first_row, x.cols, args.num_tiles, dtype, tensor_cores);
   args.split = plan.split;
-  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan)
-                       : LinearTyped<Bf16>(on.stream, args, plan);
+  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan) : LinearTyped<Bf16>(on.stream, args, plan);
 }
 
 }  // namespace sessa::cuda

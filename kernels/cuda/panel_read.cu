@@ -169,9 +169,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   for (int i = 0; i < kKeyCopies; ++i) {
     const int key = row + i * kRowStep;
     if (kOwn) {
-      keys[i] = first_key + key < block.num_rows
-                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + first_key + key) * stride
-                    : nullptr;
+      keys[i] = first_key + key < block.num_rows ? static_cast<const Bf16*>(read.scratch.keys) +
+                                                       (block.panel_row + first_key + key) * stride
+                                                 : nullptr;
     } else {
       keys[i] = shared.keys[key];
     }

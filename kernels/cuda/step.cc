@@ -1,7 +1,6 @@
-#include "kernels/cuda/device_step.h"
+#include "kernels/cuda/step.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace sessa::cuda {
@@ -75,12 +74,7 @@ void DeviceStep::Begin(const StepRows& rows) {
   }
   spans_ = Upload(std::move(spans), bucket_);
   row_span_ = Upload(host_row_span_, bucket_);
-  std::vector<float> inv_freq(rows.head_dim / 2);
-  for (int i = 0; i < static_cast<int>(inv_freq.size()); ++i) {
-    inv_freq[i] =
-        1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(rows.head_dim));
-  }
-  inv_freq_ = memory_.Upload(inv_freq);
+  inv_freq_ = memory_.Upload(rows.inv_freq);
 }
 
 void DeviceStep::Send() {
@@ -165,9 +159,13 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
   Attention& a = attentions_.emplace_back();
   a.key = key;
   const bool tensor_cores = use_tensor_cores_ && key.dtype == DType::kBF16;
-  std::vector<ReadBlock> blocks = AttentionBlocks(rows_->spans, span_pages_, key.q_to_kv,
-                                                  MaxAttentionQueries(tensor_cores, key.head_dim));
-  if (tensor_cores && key.head_dim > kMaxFusedDim) {
+  // Panels know of no window: wide heads with one are read in float32.
+  const bool panels = tensor_cores && key.head_dim > kMaxFusedDim && key.window == 0;
+  std::vector<ReadBlock> blocks = AttentionBlocks(
+      rows_->spans, span_pages_, key.q_to_kv,
+      MaxAttentionQueries(tensor_cores && (panels || key.head_dim <= kMaxFusedDim), key.head_dim),
+      key.window);
+  if (panels) {
     const auto few = std::stable_partition(blocks.begin(), blocks.end(), [&](const ReadBlock& b) {
       return b.num_rows * b.num_heads > MaxFewQueries(key.head_dim);
     });
@@ -192,7 +190,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(const WaveKey& key) {
                           (b.num_rows > MaxFewQueries(key.width) || b.start % kTile + b.num_rows > kTile);
     (is_panel ? w.panel_blocks : blocks)
         .push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),
-                    span_pages_[host_row_span_[b.first_row]], 0, 0});
+                    span_pages_[host_row_span_[b.first_row]], 0, 0, 0});
     if (is_panel) w.max_panel_rows = std::max(w.max_panel_rows, b.num_rows);
     for (int r = 0; r < b.num_rows; ++r) rows.push_back(b.first_row + r);
   }

@@ -35,15 +35,14 @@ class DeviceStep {
   // Whether the launches of this decode step are its bucket's. Not so when the contexts together are too long
   // for one launch.
   bool fits_graph() const { return fits_graph_; }
-  int head_dim() const { return rows_ == nullptr ? 0 : rows_->head_dim; }
+  const StepRows& rows() const { return *rows_; }
 
   const int32_t* token_ids() const { return token_ids_; }
   const int32_t* positions() const { return positions_; }
   const int32_t* logit_rows() const { return logit_rows_; }
   const Span* spans() const { return spans_; }
   const int32_t* row_span() const { return row_span_; }
-  // Of the step's rope: theta^(-2 i / head_dim), [head_dim / 2].
-  const float* inv_freq() const { return inv_freq_; }
+  const float* inv_freq() const { return inv_freq_; }  // of the rows' rope
 
   // What the plans of a read depend on besides the step: layers that agree in it share them.
   struct WaveKey {
@@ -55,6 +54,7 @@ class DeviceStep {
     std::vector<int> q_to_kv;
     int head_dim;
     DType dtype;
+    int window;
     bool operator==(const AttentionKey&) const = default;
   };
   // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
