@@ -43,9 +43,9 @@ struct Matrix {
   bool operator==(const Matrix&) const = default;
 };
 
-// What becomes of a linear layer's x W^T + b: y is it, or gelu of it (the exact form, by erf), or it is added
-// to what y holds, or y = silu(x W^T + b) * (x W'^T + b') with the weights of a second product.
-enum class Epilogue { kNone, kGelu, kAdd, kSiluGate };
+// What becomes of a linear layer's x W^T + b: y is it, or gelu of it (the exact form, by erf), or what y holds
+// plus it or times it, or y = silu(x W^T + b) * (x W'^T + b') with the weights of a second product.
+enum class Epilogue { kNone, kGelu, kAdd, kMultiply, kSiluGate };
 
 // Read-only values in host memory, dense and row-major, little-endian: a checkpoint's tensor, or rows of one.
 // Valid as long as `owner`, or as who gave it where that is null. `data` may be unaligned.

@@ -131,7 +131,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
     Matrix beside = y;
-    if (call->epilogue == Epilogue::kAdd || call->epilogue == Epilogue::kSiluGate) {
+    if (call->epilogue != Epilogue::kNone && call->epilogue != Epilogue::kGelu) {
       constexpr int kStride = kItem * kPanel;
       beside = {Grown(&sums_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
     }
@@ -143,6 +143,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
         case Epilogue::kNone: break;
         case Epilogue::kGelu: cpu::GeluRow(y.row(r), y.cols); break;
         case Epilogue::kAdd: cpu::AddRow(beside.row(r), y.cols, y.row(r)); break;
+        case Epilogue::kMultiply: cpu::MultiplyRow(beside.row(r), y.row(r), y.cols, y.row(r)); break;
         case Epilogue::kSiluGate: cpu::SiluGateRow(beside.row(r), y.cols, y.row(r)); break;
       }
     }
