@@ -102,6 +102,8 @@ absl::Status CheckFamily(const ModelConfig& config, const SessaConfig& c) {
   if (!(c.gamma_max >= 0 && c.gamma_max < 1)) return Bad("gamma_max", c.gamma_max, "in [0, 1)");
   if (config.attention_head_dim != 0)
     return Bad("head_dim", config.attention_head_dim, "left out: it is hidden_size / num_attention_heads");
+  if (c.mixer == SessaConfig::Mixer::kAttention && config.num_heads < 2)
+    return Bad("num_attention_heads", config.num_heads, "at least 2 where the mixer is attention");
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 #include "engine/engine_options.h"
 #include "engine/monotonic.h"
 #include "engine/mutex.h"
+#include "engine/page_geometry.h"
 #include "engine/scheduler.h"
 #include "engine/warm_up.h"
 #include "engine/worker.h"
@@ -43,7 +44,7 @@ int MaxUsefulPages(const EngineOptions& o) {
   int64_t pages = std::numeric_limits<int64_t>::max();
   if (!o.enable_prefix_caching) {
     const int64_t round =
-        int64_t{PagePool::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
+        int64_t{PageGeometry::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
     pages = CeilDiv(o.max_model_len, round) * (round / o.page_size) * o.max_num_seqs;
   }
   return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
@@ -52,7 +53,7 @@ int MaxUsefulPages(const EngineOptions& o) {
 // The context must fit the cache, or a request within it could wait for ever: one that was asked for is
 // refused, the model's own is cut.
 absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
-  const int pages = PagePool(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
+  const int pages = PageGeometry(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
   const int64_t longest = int64_t{pages} * o->page_size + 1;  // the last token's state is never needed
   if (o->max_model_len <= longest) return absl::OkStatus();
   if (asked_for) {
@@ -357,6 +358,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   w.page_size = options->page_size;
   w.state_cache_bytes = options->state_cache_bytes;
   w.max_pages = MaxUsefulPages(*options);
+  w.max_slots = options->enable_prefix_caching ? std::numeric_limits<int>::max() : options->max_num_seqs;
   w.judge_pages = [&](int num_pages) {
     return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options);
   };

@@ -9,41 +9,18 @@
 
 namespace sessa {
 
-PagePool::PagePool(int num_pages, int page_size, int num_classes)
-    : page_size_(page_size), pages_(num_pages), classes_(num_classes) {
-  ABSL_HARDENING_ASSERT(num_classes >= 1 && num_pages >= num_classes);
-  ABSL_HARDENING_ASSERT(page_size == 16 || page_size == 32 || page_size == 64);
-  for (int64_t c = 0; c < num_classes; ++c) {
-    const int begin = static_cast<int>(c * num_pages / num_classes);
-    const int end = static_cast<int>((c + 1) * num_pages / num_classes);
-    classes_[c].capacity = end - begin;
-    for (int page = end - 1; page >= begin; --page) {
-      pages_[page].page_class = static_cast<int>(c);
+PagePool::PagePool(const PageGeometry& geometry)
+    : geometry_(geometry), pages_(geometry.num_pages()), classes_(geometry.num_classes()) {
+  for (int c = 0; c < geometry.num_classes(); ++c) {
+    for (int page = geometry.FirstOfClass(c + 1) - 1; page >= geometry.FirstOfClass(c); --page) {
+      pages_[page].page_class = c;
       LinkFree(page, /*as_oldest=*/true);
     }
   }
 }
 
-int PagePool::CountOfClass(int num_indices, int c) const {
-  const int per_tile = kTileTokens / page_size_;
-  const int tiles = num_indices / per_tile, rest = num_indices % per_tile;
-  const int whole = tiles / num_classes() + (c < tiles % num_classes() ? 1 : 0);
-  return whole * per_tile + (tiles % num_classes() == c ? rest : 0);
-}
-
-int PagePool::MaxPagesOfOneSequence() const {
-  const int per_tile = kTileTokens / page_size_;
-  int most = num_pages();
-  for (int c = 0; c < num_classes(); ++c) {
-    const int tiles = classes_[c].capacity / per_tile, rest = classes_[c].capacity % per_tile;
-    most = std::min(most,
-                    (tiles * num_classes() + c) * per_tile + rest);  // then class c has no page for the next
-  }
-  return most;
-}
-
 int32_t PagePool::Allocate(int index) {
-  const int32_t page = classes_[ClassOfIndex(index)].oldest;
+  const int32_t page = classes_[geometry_.ClassOfIndex(index)].oldest;
   if (page < 0) return -1;
   if (pages_[page].indexed) Unindex(page);
   AddReference(page);
@@ -75,11 +52,12 @@ int32_t PagePool::Find(uint64_t hash, int32_t parent, absl::Span<const int32_t> 
 std::vector<int32_t> PagePool::Lookup(absl::Span<const int32_t> tokens, std::string_view salt,
                                       int max_tokens) {
   std::vector<int32_t> hit;
-  const int max_pages = std::min(static_cast<int>(tokens.size()), max_tokens) / page_size_;
+  const int page_size = geometry_.page_size();
+  const int max_pages = std::min(static_cast<int>(tokens.size()), max_tokens) / page_size;
   uint64_t hash = RootHash(salt);
   int32_t parent = -1;
   for (int i = 0; i < max_pages; ++i) {
-    const auto page_tokens = tokens.subspan(static_cast<size_t>(i) * page_size_, page_size_);
+    const auto page_tokens = tokens.subspan(static_cast<size_t>(i) * page_size, page_size);
     hash = Hash(hash, page_tokens);
     parent = Find(hash, parent, page_tokens, salt);
     if (parent < 0) break;
@@ -92,7 +70,8 @@ std::vector<int32_t> PagePool::Lookup(absl::Span<const int32_t> tokens, std::str
 int32_t PagePool::Register(int32_t page, int32_t parent, absl::Span<const int32_t> tokens,
                            std::string_view salt) {
   Page& p = pages_[page];
-  ABSL_HARDENING_ASSERT(p.references > 0 && !p.indexed && static_cast<int>(tokens.size()) == page_size_);
+  ABSL_HARDENING_ASSERT(p.references > 0 && !p.indexed &&
+                        static_cast<int>(tokens.size()) == geometry_.page_size());
   ABSL_HARDENING_ASSERT(parent < 0 || pages_[parent].indexed);
   const uint64_t hash = Hash(parent < 0 ? RootHash(salt) : pages_[parent].hash, tokens);
   if (const int32_t same = Find(hash, parent, tokens, salt); same >= 0) {
@@ -180,7 +159,7 @@ absl::Status PagePool::CheckInvariants() const {
     return absl::InternalError(absl::StrCat("page ", page, ": ", what));
   };
   std::vector<bool> listed(pages_.size());
-  for (int c = 0; c < num_classes(); ++c) {
+  for (int c = 0; c < geometry_.num_classes(); ++c) {
     int count = 0;
     bool seen_indexed = false;
     for (int32_t page = classes_[c].oldest, previous = -1; page >= 0;
@@ -196,7 +175,7 @@ absl::Status PagePool::CheckInvariants() const {
     if (count != classes_[c].num_free) return fail(-1, "the count of free pages is wrong");
   }
   int used = 0, indexed = 0;
-  for (int32_t page = 0; page < num_pages(); ++page) {
+  for (int32_t page = 0; page < geometry_.num_pages(); ++page) {
     const Page& p = pages_[page];
     if (p.references < 0) return fail(page, "negative references");
     if ((p.references > 0) == listed[page]) return fail(page, "must be either referenced or free");

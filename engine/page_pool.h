@@ -1,8 +1,8 @@
 // Who holds which page of the state cache, and what free pages still remember. Pages are numbers here: no
 // device pointer. Invariants (CheckInvariants): a page is either referenced or in the free list of its class,
 // never both; an indexed page's parent is indexed too and has at least as many references; so a hit is a
-// chain of live pages and nothing else. Not thread-safe: the Scheduler owns it and is the only one who
-// changes it.
+// chain of live pages and nothing else. Not thread-safe: StateLedger owns it and is the only one who changes
+// it.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "kernels/round.h"
+#include "engine/page_geometry.h"
 
 namespace sessa {
 
-// Classes: with tensor parallelism feedback state is dealt out to ranks by tiles of 64 tokens, so the page
-// with logical index i of a sequence must come from class ((i * page_size) / 64) % num_classes. Class c owns
-// the physical pages [c * num_pages / num_classes, (c + 1) * num_pages / num_classes).
-//
 // Prefix index: full pages found again by the tokens of the whole prefix. The key is a hash chain over (salt,
 // tokens of each page); a hit compares the page's own tokens and the identity of its parent page (the salt,
 // for a first page), so by induction the whole prefix is equal and a hash collision costs time, never a wrong
@@ -31,33 +27,17 @@ namespace sessa {
 // the index.
 class PagePool {
  public:
-  static constexpr int kTileTokens = 64;
-
-  // Requires: num_pages >= num_classes >= 1; page_size is 16, 32 or 64.
-  PagePool(int num_pages, int page_size, int num_classes);
+  explicit PagePool(const PageGeometry& geometry);
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
-  int num_pages() const { return static_cast<int>(pages_.size()); }
-  int page_size() const { return page_size_; }
-  int num_classes() const { return static_cast<int>(classes_.size()); }
+  const PageGeometry& geometry() const { return geometry_; }
   int num_used_pages() const { return num_used_; }  // referenced ones
   int num_indexed_pages() const { return num_indexed_; }
-
-  int ClassOfIndex(int index) const {
-    return index * page_size_ / kTileTokens % num_classes();
-  }  // logical index
-  int ClassOfPage(int32_t page) const { return pages_[page].page_class; }
-  int class_capacity(int c) const { return classes_[c].capacity; }
   int class_free(int c) const { return classes_[c].num_free; }
+  int ClassOfPage(int32_t page) const { return pages_[page].page_class; }
   int num_references(int32_t page) const { return pages_[page].references; }
   bool is_indexed(int32_t page) const { return pages_[page].indexed; }
-
-  int PagesFor(int num_tokens) const { return CeilDiv(num_tokens, page_size_); }
-  // How many of the logical pages [0, num_indices) are of class c.
-  int CountOfClass(int num_indices, int c) const;
-  // The most pages that one sequence, alone in the pool, could have.
-  int MaxPagesOfOneSequence() const;
 
   // A page, not indexed, with one reference, for logical index `index`; -1 when its class has no free page.
   int32_t Allocate(int index);
@@ -72,7 +52,7 @@ class PagePool {
   // Indexes `page`, whose state is complete and final, as the continuation of `parent` (-1: a sequence's
   // first page, then salt counts). Returns the page to use from now on: `page`, or, where the same prefix is
   // indexed already, that page, and then the caller's reference has moved there and `page` is released.
-  // Requires: the caller holds references to both; parent is indexed; tokens.size() == page_size().
+  // Requires: the caller holds references to both; parent is indexed; tokens.size() == page_size.
   int32_t Register(int32_t page, int32_t parent, absl::Span<const int32_t> tokens, std::string_view salt);
 
   // INTERNAL, naming the page, when the bookkeeping contradicts itself. For tests: O(num_pages).
@@ -95,7 +75,7 @@ class PagePool {
     std::string salt;               // first pages only
   };
   struct Class {
-    int capacity = 0, num_free = 0;
+    int num_free = 0;
     int32_t oldest = -1, newest = -1;
   };
 
@@ -108,7 +88,7 @@ class PagePool {
   void DropReference(int32_t page);
   void Unindex(int32_t page);  // and everything that continues it
 
-  const int page_size_;
+  const PageGeometry geometry_;
   std::vector<Page> pages_;
   std::vector<Class> classes_;
   absl::flat_hash_map<uint64_t, int32_t> index_;  // hash -> first page of the list by next_same_hash

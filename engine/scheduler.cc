@@ -16,7 +16,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       max_running_(std::clamp(
           options.max_step_tokens - std::clamp(options.max_step_tokens / 2, 1, PrefillBudget::kLeastRows), 1,
           options.max_num_seqs)),
-      pool_(options.num_pages, options.page_size, options.num_classes),
+      ledger_(PageGeometry(options.num_pages, options.page_size, options.num_classes),
+              options.enable_prefix_caching),
       budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
                         options.max_step_tokens >= 1);
@@ -32,15 +33,10 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
                                               options_.max_model_len));
   }
   const int64_t longest = std::min<int64_t>(prompt + request.sampling.max_tokens, options_.max_model_len);
-  const int pages = pool_.PagesFor(static_cast<int>(longest) - 1);
-  for (int c = 0; c < pool_.num_classes(); ++c) {
-    if (pool_.CountOfClass(pages, c) > pool_.class_capacity(c)) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("prompt and max_tokens come to ", longest, " tokens; the state cache holds ",
-                       static_cast<int64_t>(pool_.num_pages()) * pool_.page_size(), " in all"));
-    }
-  }
-  return absl::OkStatus();
+  const absl::Status fits = ledger_.CheckFits(static_cast<int>(longest) - 1);
+  if (fits.ok()) return fits;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("prompt and max_tokens come to ", longest, " tokens; ", fits.message()));
 }
 
 absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
@@ -135,7 +131,7 @@ void Scheduler::PlanDecodes() {
 }
 
 int Scheduler::PrefillRows(const Sequence& s, bool first) const {
-  return budget_.Rows(planned_features_, s.num_computed, s.num_remaining(),
+  return budget_.Rows(planned_features_, s.held.num_computed(), s.num_remaining(),
                       options_.max_step_tokens - planned_rows_, first);
 }
 
@@ -212,14 +208,11 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   Sequence* gives_way = nullptr;
   if (!HasSlot() && (gives_way = WhoGivesASlot(*s)) == nullptr) return false;
   RequestState* request = FindRequest(s->request_id);
-  if (options_.enable_prefix_caching) {
-    int num_cachable = s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
-    if (request->NeedsPromptRows()) num_cachable = std::min(num_cachable, request->FirstLogprobRow());
-    s->pages = pool_.Lookup(s->tokens, s->tenant->name, num_cachable);
-  }
+  int num_cachable = s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
+  if (request->NeedsPromptRows()) num_cachable = std::min(num_cachable, request->FirstLogprobRow());
+  ledger_.Admit(s, s->tenant->name, num_cachable);
   if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s)) {
-    pool_.Release(s->pages);
-    s->pages.clear();
+    ledger_.Release(s);
     return false;
   }
   full_ = gives_way != nullptr;
@@ -227,15 +220,14 @@ bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   waiting_.Remove(s);
   SetRunning(s, true);
   OrderRunning();
-  s->num_registered = static_cast<int>(s->pages.size());
-  s->num_computed = s->num_registered * options_.page_size;
-  s->max_computed = std::max(s->max_computed, s->num_computed);
+  const int num_hit = s->held.num_computed();
+  s->max_computed = std::max(s->max_computed, num_hit);
   if (request->end.scheduled == absl::InfinitePast()) request->end.scheduled = now;
   if (!request->looked_up && options_.enable_prefix_caching) {
     request->looked_up = true;
-    request->prompt.num_cached_tokens = s->num_computed;
+    request->prompt.num_cached_tokens = num_hit;
     stats_.prefix_cache_queries += s->num_tokens();
-    stats_.prefix_cache_hits += s->num_computed;
+    stats_.prefix_cache_hits += num_hit;
   }
   return true;
 }
@@ -252,19 +244,18 @@ bool Scheduler::BatchIsFull() const {
 
 // `s` holds its prefix hit already. Rule (3) for now, and rule (b) of the header, for each class of pages.
 bool Scheduler::FitsBesideRunning(const Sequence& s) const {
-  const int held = static_cast<int>(s.pages.size());
-  const int wanted = std::min(pool_.PagesFor(s.num_tokens()) + 1, MaxPages(s));
-  for (int c = 0; c < pool_.num_classes(); ++c) {
-    int needed = pool_.CountOfClass(wanted, c) - pool_.CountOfClass(held, c);
-    int reserved = pool_.CountOfClass(MaxPages(s), c);
+  const PageGeometry& g = ledger_.geometry();
+  const int wanted = std::min(g.PagesFor(s.num_tokens()) + 1, MaxPages(s));
+  for (int c = 0; c < g.num_classes(); ++c) {
+    int needed = g.CountOfClass(wanted, c) - g.CountOfClass(s.held.num_pages(), c);
+    int reserved = g.CountOfClass(MaxPages(s), c);
     for (const Sequence* r : running_) {
-      const int r_held = static_cast<int>(r->pages.size());
-      const int r_wanted = std::max(r_held, pool_.PagesFor(r->num_tokens()));
-      needed += pool_.CountOfClass(r_wanted, c) - pool_.CountOfClass(r_held, c);
-      if (IsProtected(*r)) reserved += pool_.CountOfClass(MaxPages(*r), c);
+      const int r_held = r->held.num_pages(), r_wanted = std::max(r_held, g.PagesFor(r->num_tokens()));
+      needed += g.CountOfClass(r_wanted, c) - g.CountOfClass(r_held, c);
+      if (IsProtected(*r)) reserved += g.CountOfClass(MaxPages(*r), c);
     }
-    if (needed > pool_.class_free(c)) return false;
-    if (IsProtected(s) && reserved > pool_.class_capacity(c)) return false;
+    if (needed > ledger_.pool().class_free(c)) return false;
+    if (IsProtected(s) && reserved > g.ClassCapacity(c)) return false;
   }
   return true;
 }
@@ -272,35 +263,29 @@ bool Scheduler::FitsBesideRunning(const Sequence& s) const {
 // Rule (3) for later. Alone it always fits, as expected lengths are at most the longest.
 bool Scheduler::WillFitBesideRunning(const Sequence& s) const {
   std::vector<PageDemand> demands = {DemandOf(s)};
-  int free = 0;
-  for (int c = 0; c < pool_.num_classes(); ++c) free += pool_.class_free(c);
+  const int free = ledger_.geometry().num_pages() - ledger_.pool().num_used_pages();
   for (const Sequence* r : running_) demands.push_back(DemandOf(*r));
   return PeakGrowth(absl::MakeSpan(demands), options_.page_size) <= free;
 }
 
 PageDemand Scheduler::DemandOf(const Sequence& s) const {
-  const auto own = std::partition_point(s.pages.begin(), s.pages.end(),  // shared ones come first
-                                        [this](int32_t page) { return pool_.num_references(page) > 1; });
-  return {static_cast<int>(s.pages.size()), static_cast<int>(s.pages.end() - own), s.num_tokens() - 1,
+  return {s.held.num_pages(), ledger_.NumOwnPages(s), s.num_tokens() - 1,
           answer_lengths_.ExpectedRemaining(s.num_generated(), s.max_size - s.prompt_size)};
 }
 
 // Others are preempted for the first missing page only: a chunk may as well be shorter.
 int Scheduler::GrowPages(Sequence* s, int num_rows) {
-  const int wanted = pool_.PagesFor(s->num_computed + num_rows);
-  while (static_cast<int>(s->pages.size()) < wanted) {
-    const int index = static_cast<int>(s->pages.size());
-    int32_t page = pool_.Allocate(index);
-    while (page < 0 && index * options_.page_size <= s->num_computed) {
+  while (ledger_.RoomFor(*s) < num_rows) {
+    bool grown = ledger_.Grow(s);
+    while (!grown && ledger_.RoomFor(*s) == 0) {
       Sequence* victim = Victim(*s);
       if (victim == nullptr) break;
       Preempt(victim);
-      page = pool_.Allocate(index);
+      grown = ledger_.Grow(s);
     }
-    if (page < 0) break;
-    s->pages.push_back(page);
+    if (!grown) break;
   }
-  return std::min(num_rows, static_cast<int>(s->pages.size()) * options_.page_size - s->num_computed);
+  return std::min(num_rows, ledger_.RoomFor(*s));
 }
 
 Sequence* Scheduler::Victim(const Sequence& for_whom) const {
@@ -316,7 +301,7 @@ void Scheduler::Preempt(Sequence* s) {
   preempted_ = true;
   planned_rows_ -= s->planned_rows;  // its share of planned_features_ stays: the step is a little shorter
   s->planned_rows = 0;
-  FreePages(s);
+  ledger_.Release(s);
   SetRunning(s, false);
   ++s->num_preemptions;
   ++stats_.num_preemptions;
@@ -331,9 +316,9 @@ void Scheduler::PlanRows(Sequence* s, int num_rows) {
   planned_.push_back(s);
   planned_rows_ += num_rows;
   if (num_rows == 1) {
-    planned_features_.AddDecode(s->num_computed);
+    planned_features_.AddDecode(s->held.num_computed());
   } else {
-    planned_features_.AddPrefill(s->num_computed, num_rows);
+    planned_features_.AddPrefill(s->held.num_computed(), num_rows);
   }
 }
 
@@ -348,8 +333,7 @@ void Scheduler::EmitPlan() {
     p.sequence_id = s->id;
     p.first_row = plan_.num_rows();
     p.num_rows = std::exchange(s->planned_rows, 0);
-    p.start = s->num_computed;
-    p.pages.assign(s->pages.begin(), s->pages.begin() + pool_.PagesFor(p.start + p.num_rows));
+    ledger_.Plan(*s, p.num_rows, &p);
     p.sample = p.start + p.num_rows == s->num_tokens();
     p.first_logprob_row = -1;
     p.sampling = s->sampling;

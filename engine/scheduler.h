@@ -1,5 +1,5 @@
 // Decides what each step computes and what its results mean: owns every Sequence, the waiting queue and the
-// PagePool. Continuous batching in three calls: Schedule builds a StepPlan, the engine executes it, Commit
+// StateLedger. Continuous batching in three calls: Schedule builds a StepPlan, the engine executes it, Commit
 // books the results and says what happened as events. It reads no clock, calls no sink and is deterministic
 // in its calls, but for chunk sizes when ObserveStep is fed with measured times; results do not depend on
 // chunking (the kernels give the same bits).
@@ -19,10 +19,10 @@
 #include "absl/types/span.h"
 #include "engine/cost_model.h"
 #include "engine/page_forecast.h"
-#include "engine/page_pool.h"
 #include "engine/prefill_budget.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
+#include "engine/state_ledger.h"
 #include "engine/step_plan.h"
 #include "engine/waiting_queue.h"
 
@@ -148,21 +148,18 @@ class Scheduler {
   bool has_work() const { return !requests_.empty(); }  // then Schedule gives rows
   absl::Time NextDeadline() const;                      // InfiniteFuture when none
   SchedulerStats Stats() const;
-  const PagePool& pool() const { return pool_; }
-  PagePool* mutable_pool_for_testing() { return &pool_; }
+  PagePool* mutable_pool_for_testing() { return ledger_.mutable_pool_for_testing(); }
   const CostModel& cost_model() const { return cost_model_; }
   CostModel* mutable_cost_model() { return &cost_model_; }  // for the warm-up, before the first Schedule
   const AnswerLengths& answer_lengths() const { return answer_lengths_; }
   // The live sequence, or null. For tests.
   const Sequence* FindSequence(uint64_t sequence_id) const;
 
-  // INTERNAL, saying what, when the bookkeeping contradicts itself, the pool's included. For tests:
+  // INTERNAL, saying what, when the bookkeeping contradicts itself, the ledger's included. For tests:
   // O(everything).
   absl::Status CheckInvariants() const;
 
  private:
-  // What is wrong with a running sequence's pages, null when nothing is; counts them as referenced.
-  const char* CheckPages(const Sequence& s, std::vector<int>* references) const;
   struct RequestState;
 
   // scheduler.cc: building a plan
@@ -186,7 +183,7 @@ class Scheduler {
   bool FitsBesideRunning(const Sequence& s) const;
   bool WillFitBesideRunning(const Sequence& s) const;
   PageDemand DemandOf(const Sequence& s) const;
-  int MaxPages(const Sequence& s) const { return pool_.PagesFor(MaxTokensInCache(s)); }
+  int MaxPages(const Sequence& s) const { return ledger_.geometry().PagesFor(MaxTokensInCache(s)); }
   int GrowPages(Sequence* s, int num_rows);  // rows, of those wanted, that have pages now; may preempt
   Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
   void Preempt(Sequence* s);
@@ -197,19 +194,17 @@ class Scheduler {
   RequestState* FindRequest(RequestId id) const;
   void CommitSequence(const PlanSequence& planned, const SequenceResult& result, absl::Time now,
                       std::vector<SchedulerEvent>* events);
-  void RegisterPages(Sequence* s, const RequestState& request);
   FinishReason FinishAfter(const Sequence& s) const;
   void FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events);
   void Unblock(Sequence* s, RequestState* request, bool resumed);
   void SetRunning(Sequence* s, bool running);  // status, running_ and the counts of requests
-  void FreePages(Sequence* s);                 // and what was computed
   void EndSequence(RequestState* request, int choice);
   void EndRequest(RequestState* request, absl::Status status, absl::Time now,
                   std::vector<SchedulerEvent>* events);
 
   const SchedulerOptions options_;
   const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step
-  PagePool pool_;
+  StateLedger ledger_;
   CostModel cost_model_;
   PrefillBudget budget_;
   int num_overtakes_ = 0;  // steps in a row in which others than the AgedHead got the prompt rows

@@ -26,9 +26,8 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   const int recomputed = std::clamp(s->max_computed - planned.start, 0, planned.num_rows);
   stats_.num_recomputed_tokens += recomputed;
   tenants_.Charge(request->tenant, planned.num_rows - recomputed);  // a preemption is not the tenant's doing
-  s->num_computed = end;
   s->max_computed = std::max(s->max_computed, end);
-  if (options_.enable_prefix_caching) RegisterPages(s, *request);
+  ledger_.Publish(s, s->tenant->name, end);
   if (planned.first_logprob_row >= 0) {
     std::vector<TokenLogprobs>& all = request->prompt.logprobs;
     all.insert(all.end(), result.prompt_logprobs.begin(), result.prompt_logprobs.end());
@@ -50,15 +49,6 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   answer_lengths_.Observe(s->num_generated(), s->max_size - s->prompt_size);
   EndSequence(request, s->choice);
   if (request->num_live == 0) EndRequest(request, absl::OkStatus(), now, events);
-}
-
-void Scheduler::RegisterPages(Sequence* s, const RequestState& request) {
-  for (int size = options_.page_size; (s->num_registered + 1) * size <= s->num_computed;
-       ++s->num_registered) {
-    const int i = s->num_registered;
-    const auto tokens = absl::MakeConstSpan(s->tokens).subspan(static_cast<size_t>(i) * size, size);
-    s->pages[i] = pool_.Register(s->pages[i], i == 0 ? -1 : s->pages[i - 1], tokens, request.tenant->name);
-  }
 }
 
 FinishReason Scheduler::FinishAfter(const Sequence& s) const {
@@ -108,16 +98,10 @@ void Scheduler::SetRunning(Sequence* s, bool running) {
   stats_.waiting_tokens -= is ? prompt : -prompt;
 }
 
-void Scheduler::FreePages(Sequence* s) {
-  pool_.Release(s->pages);
-  s->pages.clear();
-  s->num_registered = s->num_computed = 0;
-}
-
 void Scheduler::EndSequence(RequestState* request, int choice) {
   Sequence* s = request->choices[choice].get();
   if (s->status == SequenceStatus::kRunning) {
-    FreePages(s);
+    ledger_.Release(s);
     SetRunning(s, false);
   } else if (s->status == SequenceStatus::kWaiting) {
     waiting_.Remove(s);
@@ -190,8 +174,8 @@ absl::Time Scheduler::NextDeadline() const {
 
 SchedulerStats Scheduler::Stats() const {
   SchedulerStats stats = stats_;
-  stats.num_pages = pool_.num_pages();
-  stats.num_used_pages = pool_.num_used_pages();
+  stats.num_pages = ledger_.geometry().num_pages();
+  stats.num_used_pages = ledger_.pool().num_used_pages();
   stats.num_running_sequences = static_cast<int>(running_.size());
   if (!full_ || waiting_.size() == 0) stats.num_free_slots = max_running_ - stats.num_running_sequences;
   return stats;
@@ -202,22 +186,11 @@ const Sequence* Scheduler::FindSequence(uint64_t sequence_id) const {
   return it == sequences_.end() ? nullptr : it->second;
 }
 
-const char* Scheduler::CheckPages(const Sequence& s, std::vector<int>* references) const {
-  if (pool_.PagesFor(s.num_computed) > static_cast<int>(s.pages.size())) return "tokens without pages";
-  for (size_t i = 0; i < s.pages.size(); ++i) {
-    ++(*references)[s.pages[i]];
-    if (pool_.ClassOfPage(s.pages[i]) != pool_.ClassOfIndex(static_cast<int>(i)))
-      return "a page of the wrong class";
-    const bool registered = static_cast<int>(i) < s.num_registered;
-    if (registered != pool_.is_indexed(s.pages[i])) return "an open page that others can find, or a lost one";
-    if (!registered && pool_.num_references(s.pages[i]) != 1) return "an open page is shared";
-  }
-  return nullptr;
-}
-
 absl::Status Scheduler::CheckInvariants() const {
-  if (absl::Status pool = pool_.CheckInvariants(); !pool.ok()) return pool;
-  std::vector<int> references(pool_.num_pages()), reserved(pool_.num_classes());
+  const std::vector<const Sequence*> holders(running_.begin(), running_.end());
+  if (absl::Status ledger = ledger_.CheckInvariants(holders); !ledger.ok()) return ledger;
+  const PageGeometry& g = ledger_.geometry();
+  std::vector<int> reserved(g.num_classes());
   int running = 0, waiting = 0, num_running = 0, num_waiting = 0;
   int64_t waiting_tokens = 0;
   for (const auto& [id, request] : requests_) {
@@ -229,7 +202,7 @@ absl::Status Scheduler::CheckInvariants() const {
       if (s == nullptr) continue;
       ++live;
       if (FindSequence(s->id) != s.get()) return fail("a sequence is not found by its id");
-      if (s->status != SequenceStatus::kRunning && (!s->pages.empty() || s->num_computed != 0))
+      if (s->status != SequenceStatus::kRunning && (s->held.num_pages() != 0 || s->held.num_computed() != 0))
         return fail("pages without running");
       if (s->status == SequenceStatus::kBlocked && request->prompt_done) return fail("blocked for ever");
       if (s->status == SequenceStatus::kWaiting) {
@@ -239,13 +212,12 @@ absl::Status Scheduler::CheckInvariants() const {
       if (s->num_preemptions > options_.max_preemptions) return fail("preempted too often");
       if (s->status != SequenceStatus::kRunning) continue;
       ++live_running;
-      for (int c = 0; IsProtected(*s) && c < pool_.num_classes(); ++c)
-        reserved[c] += pool_.CountOfClass(MaxPages(*s), c);
+      for (int c = 0; IsProtected(*s) && c < g.num_classes(); ++c)
+        reserved[c] += g.CountOfClass(MaxPages(*s), c);
       if (std::count(running_.begin(), running_.end(), s.get()) != 1)
         return fail("not among the running ones");
       if (s->num_remaining() < 1 || s->num_tokens() > s->max_size)
         return fail("its counts of tokens disagree");
-      if (const char* wrong = CheckPages(*s, &references); wrong != nullptr) return fail(wrong);
     }
     if (live != request->num_live || live == 0 || live_running != request->num_running)
       return fail("its counts disagree");
@@ -257,15 +229,9 @@ absl::Status Scheduler::CheckInvariants() const {
       waiting_tokens += static_cast<int64_t>(request->request.prompt.size());
     }
   }
-  for (int c = 0; c < pool_.num_classes(); ++c) {
-    if (reserved[c] > pool_.class_capacity(c))
+  for (int c = 0; c < g.num_classes(); ++c) {
+    if (reserved[c] > g.ClassCapacity(c))
       return absl::InternalError("protected sequences may run out of pages");
-  }
-  for (int page = 0; page < pool_.num_pages(); ++page) {
-    if (references[page] != pool_.num_references(page)) {
-      return absl::InternalError(
-          absl::StrCat("page ", page, ": its references are not those of live sequences"));
-    }
   }
   if (running != static_cast<int>(running_.size()) || waiting != static_cast<int>(waiting_.size()) ||
       num_running != stats_.num_running || num_waiting != stats_.num_waiting ||

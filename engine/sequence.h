@@ -1,6 +1,7 @@
 // One choice of one request on its way through the engine: its tokens, how many of them have their state in
-// the cache, and the pages that hold it. Prefill, decode, a cache hit and recompute after preemption are one
-// rule: num_computed catches up with tokens.size(). Owned by the Scheduler.
+// the cache, and what holds it. Prefill, decode, a cache hit and recompute after preemption are one rule:
+// num_computed catches up with tokens.size(). Owned by the Scheduler; what it holds of the state cache is
+// written by StateLedger alone.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,23 @@ enum class SequenceStatus {
   kRunning,  // holds pages; may have rows in each step
 };
 
+// What a sequence holds of the state cache; nothing unless it runs.
+class HeldState {
+ public:
+  const std::vector<int32_t>& pages() const { return pages_; }  // by logical index
+  int num_pages() const { return static_cast<int>(pages_.size()); }
+  int num_computed() const { return num_computed_; }  // tokens [0, num_computed) have their state there
+  int num_registered() const {
+    return num_registered_;
+  }  // pages [0, num_registered) are in the prefix index
+     // and must not be written
+
+ private:
+  friend class StateLedger;
+  std::vector<int32_t> pages_;
+  int num_computed_ = 0, num_registered_ = 0;
+};
+
 struct Sequence {
   uint64_t id = 0;  // grows with arrival, then with the choice: the order of age
   RequestId request_id = 0;
@@ -32,11 +50,9 @@ struct Sequence {
   SequenceStatus status = SequenceStatus::kBlocked;
   std::vector<int32_t> tokens;  // prompt and generated so far
   int prompt_size = 0;
-  int max_size = 0;            // tokens.size() never grows beyond: prompt + max_tokens, max_model_len
-  int num_computed = 0;        // tokens [0, num_computed) have their state in `pages`
-  int max_computed = 0;        // the most that num_computed ever was: rows below it are recomputed
-  std::vector<int32_t> pages;  // by logical index
-  int num_registered = 0;      // pages [0, num_registered) are in the prefix index and must not be written
+  int max_size = 0;      // tokens.size() never grows beyond: prompt + max_tokens, max_model_len
+  int max_computed = 0;  // the most that num_computed ever was: rows below it are recomputed
+  HeldState held;
 
   int num_preemptions = 0;
   bool resumed = false;   // its request had rows before: goes ahead of new ones
@@ -45,7 +61,7 @@ struct Sequence {
   int64_t queue_key = 0;  // WaitingQueue's
 
   int num_tokens() const { return static_cast<int>(tokens.size()); }
-  int num_remaining() const { return num_tokens() - num_computed; }
+  int num_remaining() const { return num_tokens() - held.num_computed(); }
   int num_generated() const { return num_tokens() - prompt_size; }
 };
 

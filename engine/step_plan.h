@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "kernels/step_rows.h"
 
 namespace sessa {
 
@@ -16,7 +17,14 @@ struct PlanSequence {
   int num_rows = 0;            // >= 1
   int start = 0;               // position of the first row = tokens whose state is in the cache already
   std::vector<int32_t> pages;  // page table: physical pages that cover positions [0, start + num_rows)
-  bool sample = false;         // the last row is the newest token: sample its successor
+  // Recurrent state: one tensor a sequence and not a row a token, so it lies in slots. A step's slots never
+  // collide: none that it writes is another's, and none that it reads, but for a sequence's own, is written.
+  int32_t slot = -1;        // the sequence's own, which holds its state once the step is done; -1: the model
+                            // keeps none
+  int32_t state_from = -1;  // which holds it before the first row: `slot`, or a snapshot to copy; -1 where
+                            // start is 0: the state is zero, whatever `slot` holds
+  std::vector<Snapshot> snapshots;  // by row
+  bool sample = false;              // the last row is the newest token: sample its successor
   int first_logprob_row = -1;  // >= 0: rows from this one (within the sequence) want the log-probability of
                                // the prompt token that follows them (prompt_logprobs)
   // Valid until Scheduler::Commit of this plan. tokens: prompt and generated so far.

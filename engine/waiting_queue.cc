@@ -68,7 +68,7 @@ void WaitingQueue::Push(Sequence* s) {
     inserted = queue.resumed.emplace(std::tuple(s->priority, 0, s->id), s).second;
   } else {
     inserted = queue.aged.emplace(std::tuple(s->priority, s->queue_key, s->id), s).second &&
-               queue.shortest.emplace(std::tuple(s->priority, s->num_remaining(), s->id), s).second;
+               queue.shortest.emplace(std::tuple(s->priority, s->num_tokens(), s->id), s).second;
   }
   ABSL_HARDENING_ASSERT(inserted);
   ++size_;
@@ -80,7 +80,7 @@ void WaitingQueue::Remove(Sequence* s) {
   TenantQueue& queue = it->second;
   const size_t erased = s->resumed ? queue.resumed.erase({s->priority, 0, s->id})
                                    : queue.aged.erase({s->priority, s->queue_key, s->id}) &
-                                         queue.shortest.erase({s->priority, s->num_remaining(), s->id});
+                                         queue.shortest.erase({s->priority, s->num_tokens(), s->id});
   ABSL_HARDENING_ASSERT(erased == 1);
   if (queue.resumed.empty() && queue.aged.empty()) tenants_.erase(it);
   --size_;

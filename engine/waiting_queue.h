@@ -77,7 +77,8 @@ class WaitingQueue {
   using Keyed = std::map<std::tuple<int, int64_t, uint64_t>, Sequence*>;  // by priority, a key, the id
   struct TenantQueue {
     Keyed resumed;         // by age
-    Keyed aged, shortest;  // the others, the same ones by queue_key and by num_remaining()
+    Keyed aged, shortest;  // the others, the same ones by queue_key and by num_tokens(): who waits has
+                           // nothing computed
   };
   std::map<Tenant*, TenantQueue> tenants_;
   size_t size_ = 0;

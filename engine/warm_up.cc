@@ -24,7 +24,8 @@ constexpr Shape kShapes[] = {
 // A plan of the shape with pages of its own for each sequence. Without rows when the options rule it out.
 class DummyPlan {
  public:
-  DummyPlan(const Shape& shape, const SchedulerOptions& o) : pool_(o.num_pages, o.page_size, o.num_classes) {
+  DummyPlan(const Shape& shape, const SchedulerOptions& o)
+      : pool_(PageGeometry(o.num_pages, o.page_size, o.num_classes)) {
     sampling_.temperature = 0;
     bool fits = shape.num_decodes + (shape.num_rows > 0) <= o.max_num_seqs &&
                 shape.num_decodes + shape.num_rows <= o.max_step_tokens;
@@ -42,7 +43,7 @@ class DummyPlan {
     s.first_row = plan_.num_rows();
     s.num_rows = num_rows;
     s.start = start;
-    for (int i = 0; i < pool_.PagesFor(start + num_rows); ++i) {
+    for (int i = 0; i < pool_.geometry().PagesFor(start + num_rows); ++i) {
       s.pages.push_back(pool_.Allocate(i));
       if (s.pages.back() < 0) return false;
     }

@@ -2,7 +2,7 @@
 """Keeps the parts of the tree apart (docs/architecture.md, "Parts and their direction").
 
 Fails when an include goes against server -> engine -> kernels, when server/jinja knows anything else of ours, when anything but server, loadtest and tests uses proto,
-when anything depends on tests, when a file in engine/ or kernels/ throws or calls getenv, when the wall clock or a wait
+when anything depends on tests, when the scheduler, its ledger or the step plan name a family of models, when a file in engine/ or kernels/ throws or calls getenv, when the wall clock or a wait
 that counts by it is used where an hour's step would end requests, and when a file outgrows its limit. `layering_test.py ROOT` checks a tree; `layering_test.py --self-test` feeds the rules violations.
 """
 import pathlib
@@ -22,6 +22,10 @@ ALLOWED = {
 }
 # Folders of server/ that stand alone: what they may include of server/.
 ALONE = {"server/jinja"}
+# What plans and counts is the same for every family of models: these files name none, in code or in comments. The
+# namespace is the project's, no family.
+WITHOUT_FAMILIES = re.compile(r"engine/(?:scheduler\w*|state_ledger|step_plan|slot_pool|page_\w+|sequence|request_state)\.(?:h|cc)")
+FAMILY = re.compile(r"(?<!namespace )(?:sessa|llama|mamba|mistral|qwen|feedback|transformer)", re.I)
 SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
 HOST_LIMIT, KERNEL_LIMIT = 400, 500
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]')
@@ -66,6 +70,11 @@ def check_file(path, text):
         parent = path.rpartition("/")[0]
         if target and parent in ALONE and not match.group(1).startswith(parent + "/"):
             found.append(f"{path}:{number}: {parent} stands alone and must not include {match.group(1)}")
+    if WITHOUT_FAMILIES.fullmatch(path):
+        for number, line in enumerate(lines, 1):
+            match = FAMILY.search(line)
+            if match:
+                found.append(f"{path}:{number}: '{match.group()}' names a family of models; what plans and counts knows none")
     if folder in ("engine", "kernels"):
         for number, line in enumerate(code_of(text).split("\n"), 1):
             match = BANNED.search(line)
@@ -107,6 +116,10 @@ def self_test():
         ("proto/a.h", '#include "kernels/tensor.h"\n', "must not include"),
         ("server/a.cc", '#include "tests/reference/model.h"\n', "must not include"),
         ("server/a.cc", '#include "loadtest/mix.h"\n', "must not include"),
+        ("engine/scheduler_commit.cc", "if (config.family == kMamba2) {}\n", "names a family"),
+        ("engine/scheduler.h", '#include "engine/models/llama_model.h"\n', "names a family"),
+        ("engine/state_ledger.cc", "// Feedback state needs no slot.\n", "names a family"),
+        ("engine/step_plan.h", "namespace sessa {\nstruct SessaRows;\n}  // namespace sessa\n", "step_plan.h:2: 'Sessa'"),
         ("engine/a.cc", "int F() {\n  throw 1;\n}\n", "a.cc:2: 'throw'"),
         ("kernels/cpu/a.cc", 'auto* p = std::getenv("X");\n', "'getenv'"),
         ("kernels/cpu/a.cc", "/* fine */ const char* p = secure_getenv (n);\n", "getenv"),
@@ -128,6 +141,8 @@ def self_test():
         ("loadtest/a.cc", '#include "sessa/v1/generation.grpc.pb.h"\n'),
         ("server/jinja/a.cc", '#include "server/jinja/value.h"\n'),
         ("server/core/access_log.h", "absl::Time time = absl::Now();\n"),
+        ("engine/scheduler.cc", "namespace sessa {\n}  // namespace sessa\n"),
+        ("engine/model.cc", "namespace sessa {\nclass SessaModel;\n}  // namespace sessa\n"),
         ("tests/b.cc", "absl::Now();\n"),
         ("server/b.cc", "\n" * 400),
         ("kernels/a.cc", "\n" * 500),

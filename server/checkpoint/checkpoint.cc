@@ -156,12 +156,12 @@ absl::StatusOr<DType> Checkpoint::TypeOf(std::string_view name) const {
                                                  ": dtype I64 is none for weights"));
 }
 
-absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
+absl::StatusOr<TensorView> Checkpoint::Get(std::string_view name) const {
   const std::string key(name);
   auto dtype = TypeOf(name);
   if (!dtype.ok()) return dtype.status();
   const auto& [file, tensor] = **Find(key);
-  WeightView view;
+  TensorView view;
   view.dtype = *dtype;
   view.shape = tensor->shape;
   {

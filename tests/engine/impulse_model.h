@@ -20,10 +20,10 @@ class MapWeights final : public WeightSource {
   void Set(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
     tensors_[name] = {std::move(shape), std::move(values)};
   }
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+  absl::StatusOr<TensorView> Get(std::string_view name) const override {
     const auto it = tensors_.find(std::string(name));
     if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
-    return WeightView{DType::kF32, it->second.first, it->second.second.data()};
+    return TensorView{DType::kF32, it->second.first, it->second.second.data()};
   }
 
  private:

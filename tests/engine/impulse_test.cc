@@ -1,6 +1,6 @@
-// The power-law impulse response of docs/architecture.md, "The model", at 100 000 tokens and through the whole engine: one
-// request whose prompt is cut into chunks, its state in pages, s read off the log-probabilities. Wrong
-// paging, wrong normalisation and lost precision all show here.
+// The power-law impulse response of docs/architecture.md, "The model", at 100 000 tokens and through the
+// whole engine: one request whose prompt is cut into chunks, its state in pages, s read off the
+// log-probabilities. Wrong paging, wrong normalisation and lost precision all show here.
 #include <algorithm>
 #include <cmath>
 

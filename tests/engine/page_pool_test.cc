@@ -17,18 +17,19 @@ std::vector<int32_t> Tokens(int n, int first = 0) {
 // Allocates, registers and returns the pages of tokens' full pages, as a sequence would.
 std::vector<int32_t> Fill(PagePool* pool, const std::vector<int32_t>& tokens, const char* salt = "") {
   std::vector<int32_t> pages;
-  for (int i = 0; (i + 1) * pool->page_size() <= static_cast<int>(tokens.size()); ++i) {
+  for (int i = 0; (i + 1) * pool->geometry().page_size() <= static_cast<int>(tokens.size()); ++i) {
     const int32_t page = pool->Allocate(i);
     if (page < 0) break;
-    pages.push_back(
-        pool->Register(page, i == 0 ? -1 : pages[i - 1],
-                       absl::MakeConstSpan(tokens).subspan(i * pool->page_size(), pool->page_size()), salt));
+    pages.push_back(pool->Register(
+        page, i == 0 ? -1 : pages[i - 1],
+        absl::MakeConstSpan(tokens).subspan(i * pool->geometry().page_size(), pool->geometry().page_size()),
+        salt));
   }
   return pages;
 }
 
 TEST(PagePoolTest, HitCoversFullPagesOnly) {
-  PagePool pool(8, 16, 1);
+  PagePool pool(PageGeometry(8, 16, 1));
   const auto tokens = Tokens(100);
   const auto pages = Fill(&pool, tokens);
   ASSERT_EQ(pages.size(), 6u);
@@ -46,7 +47,7 @@ TEST(PagePoolTest, HitCoversFullPagesOnly) {
 }
 
 TEST(PagePoolTest, SaltAndEveryTokenCount) {
-  PagePool pool(8, 16, 1);
+  PagePool pool(PageGeometry(8, 16, 1));
   const auto tokens = Tokens(32);
   pool.Release(Fill(&pool, tokens, "a"));
   EXPECT_TRUE(pool.Lookup(tokens, "b", 32).empty());
@@ -60,7 +61,7 @@ TEST(PagePoolTest, SaltAndEveryTokenCount) {
 
 // With one bit of hash nearly everything collides: slower, never wrong.
 TEST(PagePoolTest, CollisionsGiveNoWrongHit) {
-  PagePool pool(64, 16, 1);
+  PagePool pool(PageGeometry(64, 16, 1));
   pool.SetHashMaskForTesting(1);
   std::vector<std::vector<int32_t>> prompts, pages;
   for (int i = 0; i < 10; ++i) {
@@ -78,7 +79,7 @@ TEST(PagePoolTest, CollisionsGiveNoWrongHit) {
 }
 
 TEST(PagePoolTest, TheSamePrefixIsKeptOnce) {
-  PagePool pool(8, 16, 1);
+  PagePool pool(PageGeometry(8, 16, 1));
   const auto tokens = Tokens(32);
   const auto first = Fill(&pool, tokens), second = Fill(&pool, tokens);
   EXPECT_EQ(first, second);
@@ -90,7 +91,7 @@ TEST(PagePoolTest, TheSamePrefixIsKeptOnce) {
 }
 
 TEST(PagePoolTest, ReusesEmptyPagesThenTheOldestTail) {
-  PagePool pool(6, 16, 1);
+  PagePool pool(PageGeometry(6, 16, 1));
   const auto a = Tokens(32), b = Tokens(32, 100);
   const auto pages_a = Fill(&pool, a), pages_b = Fill(&pool, b);
   pool.Release(pages_a);
@@ -111,9 +112,10 @@ TEST(PagePoolTest, ReusesEmptyPagesThenTheOldestTail) {
 }
 
 TEST(PagePoolTest, ALostHeadTakesItsTailAlong) {
-  PagePool pool(2, 16, 2);  // one page of each class, so the tail is free, yet the head is the one reused
-  EXPECT_EQ(pool.class_capacity(1), 1);
-  PagePool one(4, 64, 2);
+  PagePool pool(
+      PageGeometry(2, 16, 2));  // one page of each class, so the tail is free, yet the head is the one reused
+  EXPECT_EQ(pool.geometry().ClassCapacity(1), 1);
+  PagePool one(PageGeometry(4, 64, 2));
   const auto tokens = Tokens(192);
   const auto pages = Fill(&one, tokens);
   ASSERT_EQ(pages.size(), 3u);
@@ -127,25 +129,29 @@ TEST(PagePoolTest, ALostHeadTakesItsTailAlong) {
   EXPECT_TRUE(one.CheckInvariants().ok()) << one.CheckInvariants();
 }
 
-TEST(PagePoolTest, ClassesFollowTiles) {
+TEST(PageGeometryTest, ClassesFollowTiles) {
   for (int page_size : {16, 32, 64}) {
     for (int classes : {1, 2, 4, 8}) {
-      PagePool pool(classes * 8, page_size, classes);
+      const PageGeometry geometry(classes * 8, page_size, classes);
       for (int n = 0; n < 200; ++n) {
         int total = 0;
         for (int c = 0; c < classes; ++c) {
           int count = 0;
-          for (int i = 0; i < n; ++i) count += pool.ClassOfIndex(i) == c;
-          ASSERT_EQ(pool.CountOfClass(n, c), count);
+          for (int i = 0; i < n; ++i) count += geometry.ClassOfIndex(i) == c;
+          ASSERT_EQ(geometry.CountOfClass(n, c), count);
           total += count;
         }
         ASSERT_EQ(total, n);
       }
       for (int pages = classes; pages < classes + 20; ++pages) {
-        PagePool odd(pages, page_size, classes);
+        const PageGeometry odd(pages, page_size, classes);
+        PagePool pool(odd);
         int most = 0;
-        while (odd.Allocate(most) >= 0) ++most;
+        while (pool.Allocate(most) >= 0) ++most;
         EXPECT_EQ(odd.MaxPagesOfOneSequence(), most) << pages << " pages in " << classes << " classes";
+        int in_classes = 0;
+        for (int c = 0; c < classes; ++c) in_classes += odd.ClassCapacity(c);
+        EXPECT_EQ(in_classes, pages);
       }
     }
   }

@@ -38,10 +38,10 @@ class MemoryWeights : public WeightSource {
     }
   }
 
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+  absl::StatusOr<TensorView> Get(std::string_view name) const override {
     const auto it = entries_.find(std::string(name));
     if (it == entries_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
-    return WeightView{dtype_, it->second.shape, it->second.bytes.data()};
+    return TensorView{dtype_, it->second.shape, it->second.bytes.data()};
   }
 
  private:

@@ -1,4 +1,4 @@
-#include "kernels/cpu/row_sampler.h"
+#include "kernels/cpu/sample.h"
 
 #include <algorithm>
 #include <array>

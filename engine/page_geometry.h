@@ -1,0 +1,37 @@
+// Where the tokens of a sequence lie in the state cache, as numbers: how many pages they take, and of which
+// class each of those must be. Pure functions of the cache's three sizes, so whoever counts pages counts
+// alike: PagePool, which deals them out, the Scheduler, and the Engine before it has either.
+#pragma once
+
+#include "kernels/round.h"
+
+namespace sessa {
+
+// Classes: with tensor parallelism part of the state is dealt out to ranks by tiles of 64 tokens, so the page
+// with logical index i of a sequence must come from class ((i * page_size) / 64) % num_classes. Class c owns
+// the physical pages [c * num_pages / num_classes, (c + 1) * num_pages / num_classes).
+class PageGeometry {
+ public:
+  static constexpr int kTileTokens = 64;
+
+  // Requires: num_pages >= num_classes >= 1; page_size is 16, 32 or 64.
+  PageGeometry(int num_pages, int page_size, int num_classes);
+
+  int num_pages() const { return num_pages_; }
+  int page_size() const { return page_size_; }  // tokens
+  int num_classes() const { return num_classes_; }
+
+  int PagesFor(int num_tokens) const { return CeilDiv(num_tokens, page_size_); }
+  int ClassOfIndex(int index) const { return index * page_size_ / kTileTokens % num_classes_; }  // logical
+  // How many of the logical pages [0, num_indices) are of class c.
+  int CountOfClass(int num_indices, int c) const;
+  int FirstOfClass(int c) const;  // physical; of num_classes: num_pages
+  int ClassCapacity(int c) const { return FirstOfClass(c + 1) - FirstOfClass(c); }
+  // The most pages that one sequence, alone in the cache, could have.
+  int MaxPagesOfOneSequence() const;
+
+ private:
+  int num_pages_, page_size_, num_classes_;
+};
+
+}  // namespace sessa
