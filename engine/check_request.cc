@@ -65,7 +65,8 @@ absl::Status CheckRequest(const Request& request, const ModelConfig& config) {
   check.Range("frequency_penalty", s.frequency_penalty, -2, 2);
   check.Range("repetition_penalty", s.repetition_penalty, 0, 10, true);
   check.Range("num_logprobs", s.num_logprobs, -1, config.vocab_size);
-  check.Range("prompt_logprobs_start", s.prompt_logprobs_start, 1, static_cast<double>(request.prompt.size()));
+  check.Range("prompt_logprobs_start", s.prompt_logprobs_start, 1,
+              static_cast<double>(request.prompt.size()));
   for (int32_t id : s.stop_token_ids) check.Id("stop_token_ids", id);
   for (int32_t id : s.allowed_token_ids) check.Id("allowed_token_ids", id);
   for (auto [id, bias] : s.logit_bias) {

@@ -358,6 +358,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   w.page_size = options->page_size;
   w.state_cache_bytes = options->state_cache_bytes;
   w.max_pages = MaxUsefulPages(*options);
+  w.max_slots = options->enable_prefix_caching ? std::numeric_limits<int>::max() : options->max_num_seqs;
   w.judge_pages = [&](int num_pages) {
     return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options);
   };

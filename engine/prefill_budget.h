@@ -32,8 +32,8 @@ class PrefillBudget {
 
   // Rows of a prompt with `remaining` rows to compute from position `start` that the step, which has
   // `planned` and room for `room` rows more, has time for. first: no prompt has rows in this step yet. 0: it
-  // has to wait; the first one only beside decodes, and, deep in its prompt, until the debt is paid. Requires:
-  // room >= 1.
+  // has to wait; the first one only beside decodes, and, deep in its prompt, until the debt is paid.
+  // Requires: room >= 1.
   int Rows(const StepFeatures& planned, int start, int remaining, int room, bool first) const;
 
   // All is planned.

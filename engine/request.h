@@ -1,5 +1,6 @@
 // What a client of the engine hands in and gets back: token ids, never text. Values here are validated by
-// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are MonotonicNow()'s.
+// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are
+// MonotonicNow()'s.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +55,8 @@ struct TokenUpdate {
 struct PromptInfo {
   int num_tokens = 0;
   int num_cached_tokens = 0;
-  std::vector<TokenLogprobs> logprobs;  // [num_tokens - start], for positions start.. of prompt_logprobs_start
+  std::vector<TokenLogprobs>
+      logprobs;  // [num_tokens - start], for positions start.. of prompt_logprobs_start
 };
 
 // How a request ended, for usage and metrics. Sent once.

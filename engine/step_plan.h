@@ -7,14 +7,9 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "kernels/step_rows.h"
 
 namespace sessa {
-
-// Once the sequence's row `row` in the step is computed, its recurrent state is copied to `slot`.
-struct Snapshot {
-  int row = 0;
-  int32_t slot = -1;
-};
 
 struct PlanSequence {
   uint64_t sequence_id = 0;

@@ -6,15 +6,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/model.h"
+#include "engine/models/model.h"
 #include "engine/mutex.h"
-#include "engine/sampler.h"
+#include "engine/step_sampler.h"
 #include "kernels/device.h"
 
 namespace sessa {
 namespace {
 
 constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
+// Pages that hold no bytes are still nodes of the prefix index, of some 400 bytes each.
+constexpr int kMaxFreePages = 1 << 18;
 
 struct Rank {
   std::unique_ptr<Backend> backend;
@@ -43,49 +45,48 @@ class Workers::Impl {
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
     auto devices = MakeRanks({options_.device, options_.num_ranks, options_.cpu, options_.batch_invariant});
     if (!devices.ok()) return devices.status();
-    int64_t page_bytes = 0;  // one page in every rank's forward part and in one rank's feedback part
+    int64_t page_bytes = 0, slot_bytes = 0;
     for (int i = 0; i < options_.num_ranks; ++i) {
       Rank& rank = ranks_[i];
       rank.backend = std::move((*devices)[i].backend);
       rank.communicator = std::move((*devices)[i].communicator);
-      rank.model =
-          std::make_unique<Model>(config, options_.max_rows, rank.backend.get(), rank.communicator.get());
-      const LayerState shape = rank.model->StateShape(options_.state_dtype, options_.page_size, 0);
-      page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/false));
-      if (i == 0)
-        page_bytes += static_cast<int64_t>(rank.backend->StateBytesPerPage(shape, /*feedback=*/true));
+      auto model = Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_rows},
+                                 rank.backend.get(), rank.communicator.get());
+      if (!model.ok()) return model.status();
+      rank.model = *std::move(model);
+      const std::vector<StateShape> shapes = rank.model->StateShapes();
+      page_bytes += StateCache::BytesPerPage(shapes, options_.page_size, i, *rank.backend);
+      slot_bytes += StateCache::BytesPerSlot(shapes);
     }
-    page_bytes *= config.num_layers;
     // A budget that was named is judged before minutes are spent on reading weights.
     state_cache_bytes_ = options_.state_cache_bytes;
     if (state_cache_bytes_ > 0) {
-      if (absl::Status fits = CountPages(page_bytes); !fits.ok()) return fits;
+      if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
-      absl::Status loaded = rank.model->LoadWeights(weights, options_.weight_dtype);
+      absl::Status loaded = rank.model->LoadWeights(weights);
       if (!loaded.ok()) return loaded;
     }
     if (state_cache_bytes_ == 0) {
       state_cache_bytes_ = DefaultCacheBytes();
-      if (absl::Status fits = CountPages(page_bytes); !fits.ok()) return fits;
+      if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
-      auto cache =
-          StateCache::Create(rank.model->StateShape(options_.state_dtype, options_.page_size, num_pages_),
-                             config.num_layers, num_pages_, rank.backend.get());
+      auto cache = StateCache::Create(
+          rank.model->StateShapes(),
+          {options_.page_size, num_pages_, num_slots_, rank.communicator->rank(), options_.num_ranks},
+          rank.backend.get());
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
-    auto tokens = ranks_[0].backend->Allocate(options_.max_rows * sizeof(int32_t));
-    if (!tokens.ok()) return tokens.status();
-    device_tokens_ = *std::move(tokens);
+    if (absl::Status s = sampler_.Allocate(options_.max_rows, ranks_[0].backend.get()); !s.ok()) return s;
     for (int i = 1; i < options_.num_ranks; ++i) threads_.emplace_back([this, i] { Work(i); });
     return absl::OkStatus();
   }
 
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
     if (!health_.ok()) return health_;
-    CollectLogitRows(plan);
+    sampler_.Begin(plan);
     if (!threads_.empty()) {
       MutexLock lock(&mutex_);
       plan_ = &plan;
@@ -104,21 +105,32 @@ class Workers::Impl {
           absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
       return health_;
     }
-    Collect(plan, results);
+    sampler_.Collect(plan, results);
     return absl::OkStatus();
   }
 
   int num_pages() const { return num_pages_; }
+  int num_slots() const { return num_slots_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
 
  private:
-  absl::Status CountPages(int64_t page_bytes) {
-    const int64_t pages = std::min<int64_t>(state_cache_bytes_ / page_bytes, options_.max_pages);
-    num_pages_ = static_cast<int>(pages / options_.num_ranks * options_.num_ranks);
+  // The budget into pages or slots. No family keeps both yet; one that does would have to share them out.
+  absl::Status Divide(int64_t page_bytes, int64_t slot_bytes) {
+    const auto fit = [&](int64_t bytes, int64_t most) {
+      return bytes > 0 ? std::min<int64_t>(state_cache_bytes_ / bytes, most) : most;
+    };
+    const int64_t most = page_bytes > 0 ? options_.max_pages : std::min(options_.max_pages, kMaxFreePages);
+    num_pages_ = static_cast<int>(fit(page_bytes, most) / options_.num_ranks * options_.num_ranks);
+    num_slots_ = slot_bytes > 0 ? static_cast<int>(fit(slot_bytes, options_.max_slots)) : 0;
     if (num_pages_ == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",
                                                        options_.page_size, " tokens takes ", page_bytes));
+    }
+    if (slot_bytes > 0 && num_slots_ == 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
+                                                       " bytes hold the state of no sequence, which takes ",
+                                                       slot_bytes));
     }
     return options_.judge_pages == nullptr ? absl::OkStatus() : options_.judge_pages(num_pages_);
   }
@@ -152,93 +164,17 @@ class Workers::Impl {
   }
 
   void Forward(Rank* rank, const StepPlan& plan) {
-    const Matrix logits = rank->model->Forward(plan, logit_rows_, rank->cache.get());
-    if (rank == &ranks_[0]) Sample(plan, logits, rank->backend.get());  // every rank has all logits
+    const Matrix logits = rank->model->Forward(plan, sampler_.logit_rows(), rank->cache.get());
+    if (rank == &ranks_[0]) sampler_.Enqueue(plan, logits, rank->backend.get());  // every rank has all logits
     rank->status = rank->backend->Synchronize();
     rank->status.Update(rank->communicator->status());
   }
 
-  // The tokens, and the logits of the rows whose log-probabilities are asked for.
-  void Sample(const StepPlan& plan, Matrix logits, Backend* backend) {
-    sample_rows_.clear();
-    edits_.clear();
-    wants_logits_.clear();
-    for (const PlanSequence& s : plan.sequences) {
-      wants_logits_.resize(wants_logits_.size() + NumPromptLogprobs(s), true);
-      if (!s.sample) continue;
-      sample_rows_.push_back(sampler_.Row(*s.sampling, *s.tokens, s.prompt_size, s.seed, &edits_));
-      sample_rows_.back().row = static_cast<int32_t>(wants_logits_.size());
-      wants_logits_.push_back(s.sampling->num_logprobs >= 0);
-    }
-    tokens_.resize(sample_rows_.size());
-    if (!sample_rows_.empty()) {
-      int32_t* tokens = static_cast<int32_t*>(device_tokens_.data());
-      backend->Sample(logits, sample_rows_, edits_, tokens);
-      backend->CopyOut(tokens, tokens_.size() * sizeof(int32_t), tokens_.data());
-    }
-    const size_t V = logits.cols;
-    logits_.resize(std::count(wants_logits_.begin(), wants_logits_.end(), true) * V);
-    float* to = logits_.data();
-    for (int r = 0, end; r < logits.rows; r = end) {  // neighbours at once
-      end = r + 1;
-      if (!wants_logits_[r]) continue;
-      while (end < logits.rows && wants_logits_[end]) ++end;
-      backend->CopyOut(logits.row(r), (end - r) * V * sizeof(float), to);
-      to += (end - r) * V;
-    }
-  }
-
-  static int NumPromptLogprobs(const PlanSequence& s) {
-    return s.first_logprob_row < 0
-               ? 0
-               : std::max(0, std::min(s.num_rows, s.prompt_size - 1 - s.start) - s.first_logprob_row);
-  }
-
-  // For each sequence the rows of its prompt's log-probabilities, then the sampled one.
-  void CollectLogitRows(const StepPlan& plan) {
-    logit_rows_.clear();
-    for (const PlanSequence& s : plan.sequences) {
-      for (int i = 0; i < NumPromptLogprobs(s); ++i)
-        logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
-      if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
-    }
-  }
-
-  void Collect(const StepPlan& plan, std::vector<SequenceResult>* results) {
-    results->resize(plan.sequences.size());
-    const size_t V = ranks_[0].model->config().vocab_size;
-    size_t wanted = 0, sampled = 0;
-    const auto next_row = [&] { return absl::MakeConstSpan(logits_).subspan(wanted++ * V, V); };
-    for (size_t i = 0; i < plan.sequences.size(); ++i) {
-      const PlanSequence& s = plan.sequences[i];
-      SequenceResult& result = (*results)[i];
-      result = {};
-      const int top = std::max(0, s.sampling->num_logprobs);
-      for (int k = 0; k < NumPromptLogprobs(s); ++k) {
-        const int32_t next = (*s.tokens)[s.start + s.first_logprob_row + k + 1];
-        result.prompt_logprobs.push_back(sampler_.Logprobs(next_row(), next, top));
-      }
-      if (!s.sample) continue;
-      result.token = tokens_[sampled++];
-      if (s.sampling->num_logprobs < 0) continue;
-      const auto logits = next_row();
-      if (result.token >= 0) result.logprobs = sampler_.Logprobs(logits, result.token, top);
-    }
-  }
-
   const WorkerOptions options_;
   std::vector<Rank> ranks_;
-  Sampler sampler_;
-  int num_pages_ = 0;
+  StepSampler sampler_;
+  int num_pages_ = 0, num_slots_ = 0;
   int64_t state_cache_bytes_ = 0;
-  // The plan in execution has these rows and tokens.
-  std::vector<int32_t> logit_rows_;
-  std::vector<SampleRow> sample_rows_;  // of the rows that are sampled
-  std::vector<SampleEdit> edits_;
-  std::vector<int32_t> tokens_;     // [sample_rows_.size()]
-  std::vector<bool> wants_logits_;  // [logit_rows_.size()]
-  std::vector<float> logits_;       // [.., V], of those that somebody wants
-  Buffer device_tokens_;            // [max_rows], of rank 0
   absl::Status health_;
 
   Mutex mutex_;
@@ -265,6 +201,7 @@ absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>*
   return impl_->Execute(plan, results);
 }
 int Workers::num_pages() const { return impl_->num_pages(); }
+int Workers::num_slots() const { return impl_->num_slots(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
 
 }  // namespace sessa

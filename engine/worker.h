@@ -26,6 +26,7 @@ struct WorkerOptions {
   int max_rows = 512;            // of one step
   int page_size = 64;
   int max_pages = 0;              // more would be of no use
+  int max_slots = 0;              // likewise, of recurrent state; models without it have none
   int64_t state_cache_bytes = 0;  // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
                                   // have free, or a quarter of the machine's free memory, at most 4 GiB
   // Called once the number of pages is known, which is before the weights are read where the budget was
@@ -35,8 +36,9 @@ struct WorkerOptions {
 
 class Workers {
  public:
-  // Loads every rank's weights and allocates its pages: as many as state_cache_bytes pays for, a multiple of
-  // num_ranks. RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
+  // Loads every rank's weights and allocates its state: as many pages as state_cache_bytes pays for, a
+  // multiple of num_ranks; of a model with recurrent state slots, and then pages are but numbers.
+  // RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
   static absl::StatusOr<std::unique_ptr<Workers>> Create(const WorkerOptions& options,
                                                          const ModelConfig& config,
                                                          const WeightSource& weights);
@@ -47,6 +49,7 @@ class Workers {
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
 
   int num_pages() const;
+  int num_slots() const;              // 0: the model keeps no recurrent state
   int64_t state_cache_bytes() const;  // the budget, also when the options left it open
 
  private:

@@ -42,17 +42,17 @@ int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
          (format == Format::kTiles ? cpu::TilePanelRows(w.k) : cpu::PanelRows(w.k));
 }
 
-absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n,
-                                                 int k, DType to) {
+absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const TensorView* bias, DType to) {
+  const int n = static_cast<int>(weight.shape[0]), k = static_cast<int>(weight.shape[1]);
   LinearWeights w;
   w.n = n, w.k = k, w.dtype = to;
   const Format format = FormatOf(to);
   const int64_t panel_bytes = PanelBytes(format, w);
-  auto memory = AllocatePages(Panels(n) * panel_bytes);
+  auto memory = AllocateMemory(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
   if (format == Format::kInt8) {
-    memory = AllocatePages(Panels(n) * cpu::Int8PanelScales(k) * SizeOf(DType::kBF16));
+    memory = AllocateMemory(Panels(n) * cpu::Int8PanelScales(k) * SizeOf(DType::kBF16));
     if (!memory.ok()) return memory.status();
     w.scale = *std::move(memory);
   }
@@ -61,7 +61,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
     const int num_rows = std::min(kPanel, n - p * kPanel);
     std::vector<float> rows(static_cast<size_t>(num_rows) * k);
     for (int64_t i = 0; i < std::ssize(rows); ++i)
-      rows[i] = ToFloat(weight, static_cast<int64_t>(p) * kPanel * k + i, from);
+      rows[i] = ToFloat(weight.data, static_cast<int64_t>(p) * kPanel * k + i, weight.dtype);
     char* panel = static_cast<char*>(w.weight.data()) + p * panel_bytes;
     if (format == Format::kInt8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
@@ -75,10 +75,10 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void*
   });
   if (!finite) return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
   if (bias != nullptr) {
-    memory = AllocatePages(n * sizeof(float));
+    memory = AllocateMemory(n * sizeof(float));
     if (!memory.ok()) return memory.status();
     w.bias = *std::move(memory);
-    for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias, j, from);
+    for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias->data, j, bias->dtype);
   }
   return w;
 }
@@ -130,17 +130,21 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
-    Matrix out = y;
-    if (call->epilogue == Epilogue::kAdd) {
+    Matrix beside = y;
+    if (call->epilogue != Epilogue::kNone && call->epilogue != Epilogue::kGelu) {
       constexpr int kStride = kItem * kPanel;
-      out = {Grown(&sums_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
+      beside = {Grown(&sums_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
     }
-    RunPanels(x, begin, format, left, w, first, last, thread, out);
-    for (int r = 0; r < y.rows && call->epilogue != Epilogue::kNone; ++r) {
-      if (call->epilogue == Epilogue::kGelu) {
-        cpu::GeluRow(y.row(r), y.cols);
-      } else {
-        cpu::AddRow(out.row(r), y.cols, y.row(r));
+    if (call->epilogue == Epilogue::kSiluGate)
+      RunPanels(x, begin, format, left, *call->up, first, last, thread, y);
+    RunPanels(x, begin, format, left, w, first, last, thread, beside);
+    for (int r = 0; r < y.rows; ++r) {
+      switch (call->epilogue) {
+        case Epilogue::kNone: break;
+        case Epilogue::kGelu: cpu::GeluRow(y.row(r), y.cols); break;
+        case Epilogue::kAdd: cpu::AddRow(beside.row(r), y.cols, y.row(r)); break;
+        case Epilogue::kMultiply: cpu::MultiplyRow(beside.row(r), y.row(r), y.cols, y.row(r)); break;
+        case Epilogue::kSiluGate: cpu::SiluGateRow(beside.row(r), y.cols, y.row(r)); break;
       }
     }
   });

@@ -19,8 +19,7 @@ class LinearLayers {
   LinearLayers(ThreadPool* pool, const CpuOptions& options);
 
   // As the functions of Backend.
-  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
-                                     DType to);
+  absl::StatusOr<LinearWeights> Make(const TensorView& weight, const TensorView* bias, DType to);
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
@@ -43,7 +42,7 @@ class LinearLayers {
   std::vector<uint32_t> words_;
   std::vector<uint16_t> tiles_;
   std::vector<std::vector<float>> scratch_;  // [thread]
-  std::vector<std::vector<float>> sums_;     // [thread] of an item, to be added
+  std::vector<std::vector<float>> sums_;     // [thread] of an item, to be added or gated
 };
 
 }  // namespace sessa

@@ -77,7 +77,7 @@ absl::Status OutOfMemory(size_t bytes) {
 
 }  // namespace
 
-absl::StatusOr<Buffer> AllocatePages(size_t bytes) {
+absl::StatusOr<Buffer> AllocateMemory(size_t bytes) {
   bytes = RoundUp(std::max<size_t>(bytes, 1), kPage);
   if (bytes > kChunk / 2) {
     char* p = MapOutOfPhase(bytes);

@@ -9,7 +9,7 @@
 namespace sessa {
 
 // Zeroed pages, huge ones where the system has them. RESOURCE_EXHAUSTED, with the number of bytes.
-absl::StatusOr<Buffer> AllocatePages(size_t bytes);
+absl::StatusOr<Buffer> AllocateMemory(size_t bytes);
 
 // Bytes that this process may still take: the machine's, and its container's (cgroup v2).
 int64_t FreeMemory();

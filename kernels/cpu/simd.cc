@@ -10,7 +10,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // clang-format off
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"
+#include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 // clang-format on
 
@@ -87,6 +87,23 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, float 
   const float scale = static_cast<float>(1.0 / std::sqrt(squares / d + eps)),
               shift = static_cast<float>(mean);
   for (int i = 0; i < d; ++i) y[i] = (x[i] - shift) * scale * weight[i] + bias[i];
+}
+
+void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y) {
+  const float scale = static_cast<float>(1.0 / std::sqrt(SumRow(d, ProductTerm{x, x}) / d + eps));
+  for (int i = 0; i < d; ++i) y[i] = x[i] * scale * weight[i];
+}
+
+void SiluGateRow(const float* a, int n, float* y) {
+  const int lanes = static_cast<int>(hn::Lanes(kF));
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(Silu(hn::LoadU(kF, a + i)) * hn::LoadU(kF, y + i), kF, y + i);
+  if (i < n) {
+    float tail[kPanel] = {};
+    std::copy(a + i, a + n, tail);
+    hn::StoreU(Silu(hn::LoadU(kF, tail)), kF, tail);
+    for (int j = 0; i < n; ++i, ++j) y[i] *= tail[j];
+  }
 }
 
 void GeluRow(float* x, int n) {
@@ -246,7 +263,9 @@ HWY_EXPORT(PackPairs);
 HWY_EXPORT(LinearFloats);
 HWY_EXPORT(LinearPairs);
 HWY_EXPORT(LayerNormRow);
+HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(GeluRow);
+HWY_EXPORT(SiluGateRow);
 HWY_EXPORT(MultiplyRow);
 HWY_EXPORT(AddRow);
 HWY_EXPORT(DotRow);
@@ -278,7 +297,11 @@ bool HasBf16Dot() {
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y) {
   HWY_DYNAMIC_DISPATCH(LayerNormRow)(x, weight, bias, eps, d, y);
 }
+void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y) {
+  HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, eps, d, y);
+}
 void GeluRow(float* x, int n) { HWY_DYNAMIC_DISPATCH(GeluRow)(x, n); }
+void SiluGateRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(SiluGateRow)(a, n, y); }
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y);
 }

@@ -90,7 +90,9 @@ void LinearPanels(const float* a, int64_t lda, int m, const Panels& w, const flo
 void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, int first, int last, float* c,
                   int64_t ldc, float* scratch);
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
-void GeluRow(float* x, int n);  // exact form, x * Phi(x); erf to float precision
+void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y);  // y may be x
+void GeluRow(float* x, int n);                      // exact form, x * Phi(x); erf to float precision
+void SiluGateRow(const float* a, int n, float* y);  // y *= a / (1 + exp(-a))
 void MultiplyRow(const float* a, const float* b, int n, float* y);
 void AddRow(const float* a, int n, float* y);             // y += a
 float DotRow(const float* a, const float* b, int n);      // fixed order for a given n
@@ -138,6 +140,7 @@ struct AttendArgs {
   int value_limit = 0;
   const Bf16Pair* q_pairs = nullptr;
   int dot_tiles = 0;
+  const int* first_visible = nullptr;  // [m]; row r sees the tokens from that position on; null: all
 };
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state);
 

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/checkpoint/config_json.h"
@@ -155,12 +156,12 @@ absl::StatusOr<DType> Checkpoint::TypeOf(std::string_view name) const {
                                                  ": dtype I64 is none for weights"));
 }
 
-absl::StatusOr<WeightView> Checkpoint::Get(std::string_view name) const {
+absl::StatusOr<TensorView> Checkpoint::Get(std::string_view name) const {
   const std::string key(name);
   auto dtype = TypeOf(name);
   if (!dtype.ok()) return dtype.status();
   const auto& [file, tensor] = **Find(key);
-  WeightView view;
+  TensorView view;
   view.dtype = *dtype;
   view.shape = tensor->shape;
   {
@@ -193,6 +194,16 @@ int64_t Checkpoint::num_bytes() const {
   int64_t bytes = 0;
   for (const auto& [name, place] : tensors_) bytes += static_cast<int64_t>(place.tensor->num_bytes);
   return bytes;
+}
+
+DType Checkpoint::most_common_dtype() const {
+  std::map<DType, int64_t> elements;
+  for (const auto& [name, place] : tensors_) {
+    if (const auto dtype = TypeOf(name); dtype.ok())
+      elements[*dtype] += static_cast<int64_t>(place.tensor->num_bytes) / SizeOf(*dtype);
+  }
+  const auto most = absl::c_max_element(elements, [](auto& a, auto& b) { return a.second < b.second; });
+  return most == elements.end() ? DType::kF32 : most->first;
 }
 
 std::vector<std::string> Checkpoint::unused_tensors() const {

@@ -34,11 +34,13 @@ class Checkpoint : public WeightSource {
   // NOT_FOUND when there is no such tensor, INVALID_ARGUMENT when its dtype is none for weights or a value is
   // not finite, OUT_OF_RANGE when the file has become shorter. The last large one is kept, since linears ask
   // for theirs twice.
-  absl::StatusOr<WeightView> Get(std::string_view name) const override;
+  absl::StatusOr<TensorView> Get(std::string_view name) const override;
   // Without reading it; the first two errors of Get.
   absl::StatusOr<DType> TypeOf(std::string_view name) const;
 
   int64_t num_bytes() const;  // of all tensors
+  // What most of the weights are in; kF32 of none. (Mamba's few decays are f32 beside bf16.)
+  DType most_common_dtype() const;
   // By Get so far: for each rank all of num_bytes(), and what is asked for twice and was not kept.
   int64_t num_bytes_read() const { return num_bytes_read_; }
 
@@ -48,7 +50,7 @@ class Checkpoint : public WeightSource {
  private:
   struct Place {
     const SafetensorsFile* file;
-    const TensorView* tensor;
+    const StoredTensor* tensor;
   };
   Checkpoint() = default;
   absl::StatusOr<const Place*> Find(const std::string& name) const;

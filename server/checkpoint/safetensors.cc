@@ -59,10 +59,10 @@ absl::Status ReadAt(int fd, uint64_t offset, size_t num_bytes, char* to) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorView> ParseEntry(const json::value& value, uint64_t data_begin, uint64_t data_bytes) {
+absl::StatusOr<StoredTensor> ParseEntry(const json::value& value, uint64_t data_begin, uint64_t data_bytes) {
   const json::object* entry = value.if_object();
   if (entry == nullptr) return absl::InvalidArgumentError("entry is not an object");
-  TensorView view;
+  StoredTensor view;
 
   const json::value* dtype = entry->if_contains("dtype");
   if (dtype == nullptr || !dtype->is_string())
@@ -189,7 +189,7 @@ SafetensorsFile::~SafetensorsFile() {
   if (fd_ >= 0) close(fd_);
 }
 
-absl::StatusOr<std::shared_ptr<const char[]>> SafetensorsFile::Read(const TensorView& tensor) const {
+absl::StatusOr<std::shared_ptr<const char[]>> SafetensorsFile::Read(const StoredTensor& tensor) const {
   std::shared_ptr<char[]> data(new (std::nothrow) char[tensor.num_bytes]);
   if (data == nullptr)
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", tensor.num_bytes, " bytes"));
@@ -197,7 +197,7 @@ absl::StatusOr<std::shared_ptr<const char[]>> SafetensorsFile::Read(const Tensor
   return data;
 }
 
-const TensorView* SafetensorsFile::Find(absl::string_view name) const {
+const StoredTensor* SafetensorsFile::Find(absl::string_view name) const {
   const auto it = tensors_.find(name);
   return it == tensors_.end() ? nullptr : &it->second;
 }

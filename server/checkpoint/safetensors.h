@@ -1,5 +1,5 @@
 // Reader of one safetensors file: 8 bytes of header length, a JSON header, then the tensors' bytes.
-// Invariant: every TensorView handed out lies inside the file as it was when it was opened, and its byte
+// Invariant: every StoredTensor handed out lies inside the file as it was when it was opened, and its byte
 // count is that of its shape and dtype, whatever the file says. Errors name the file, the tensor and the
 // field.
 #pragma once
@@ -17,7 +17,7 @@ namespace sessa {
 
 enum class FileDType : uint8_t { kF32, kF16, kBF16, kI64 };
 
-struct TensorView {
+struct StoredTensor {
   FileDType dtype = FileDType::kF32;
   std::vector<int64_t> shape;
   uint64_t offset = 0;  // of its bytes in the file: row-major, little-endian
@@ -43,18 +43,18 @@ class SafetensorsFile {
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   // nullptr when there is none of that name.
-  const TensorView* Find(absl::string_view name) const;
+  const StoredTensor* Find(absl::string_view name) const;
   // The bytes of a tensor of this file. OUT_OF_RANGE when the file has become too short, RESOURCE_EXHAUSTED
   // when there is no memory for them, the system's error when they cannot be read. Does not name the file.
-  absl::StatusOr<std::shared_ptr<const char[]>> Read(const TensorView& tensor) const;
+  absl::StatusOr<std::shared_ptr<const char[]>> Read(const StoredTensor& tensor) const;
 
   const std::string& name() const { return name_; }
-  const absl::flat_hash_map<std::string, TensorView>& tensors() const { return tensors_; }
+  const absl::flat_hash_map<std::string, StoredTensor>& tensors() const { return tensors_; }
 
  private:
   SafetensorsFile() = default;
 
-  absl::flat_hash_map<std::string, TensorView> tensors_;
+  absl::flat_hash_map<std::string, StoredTensor> tensors_;
   std::string name_;
   int fd_ = -1;  // owned
 };

@@ -31,6 +31,10 @@ class JsonFields {
     const boost::json::value* v = object_->if_contains(boost::json::string_view(key.data(), key.size()));
     return v == nullptr || v->is_null() ? nullptr : v;
   }
+  // Whether it is there, null or not, where the two differ.
+  bool Has(std::string_view key) const {
+    return object_ != nullptr && object_->contains(boost::json::string_view(key.data(), key.size()));
+  }
   std::string String(std::string_view key) {
     const boost::json::value* v = Find(key);
     if (v != nullptr && v->is_string()) return std::string(v->as_string());
@@ -88,6 +92,8 @@ class JsonFields {
         absl::StrCat(path_, key.empty() || path_.empty() ? "" : ".", std::string(key),
                      key.empty() && path_.empty() ? "" : ": ", std::string(what)));
   }
+  // Of an object within this one, or of what else belongs to it.
+  void Update(const absl::Status& status) { status_.Update(status); }
   const absl::Status& status() const { return status_; }
 
  private:

@@ -24,10 +24,8 @@ namespace {
 
 // What the engine keeps weights in when the user leaves it open: the checkpoint's own type, f32 for f16,
 // which the engine has not.
-absl::StatusOr<DType> AutoWeightDType(const Checkpoint& checkpoint) {
-  absl::StatusOr<DType> embed = checkpoint.TypeOf("embed.weight");
-  if (!embed.ok()) return embed.status();
-  return *embed == DType::kBF16 ? DType::kBF16 : DType::kF32;
+DType AutoWeightDType(const Checkpoint& checkpoint) {
+  return checkpoint.most_common_dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
 // What ends an answer: tokens that config.json or generation_config.json name, or else the tokenizer.
@@ -76,14 +74,8 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, const ModelConfig& config,
                                                    const Checkpoint& checkpoint, Metrics* metrics) {
   EngineOptions engine_options = options.engine;
-  if (options.weight_dtype.has_value()) {
-    engine_options.weight_dtype = *options.weight_dtype;
-  } else {
-    absl::StatusOr<DType> dtype = AutoWeightDType(checkpoint);
-    if (!dtype.ok()) return dtype.status();
-    engine_options.weight_dtype = *dtype;
-  }
-  const DType weights = engine_options.weight_dtype;
+  const DType weights = options.weight_dtype.value_or(AutoWeightDType(checkpoint));
+  engine_options.weight_dtype = weights;
   engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
   Log(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
                    ", weights ", Name(engine_options.weight_dtype), ", state ",

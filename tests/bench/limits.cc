@@ -94,7 +94,7 @@ LimitMeter::LimitMeter(int num_threads)
       x_(kRows * kWidth, 0.5f),
       y_(kRows * kWidth) {
   std::fill_n(data_.floats(), kFloats, 1.0f);  // pages that nobody wrote would all be the same one
-  weights_ = *backend_->MakeLinear(data_.data(), nullptr, DType::kF32, kWidth, kWidth, DType::kBF16);
+  weights_ = *backend_->MakeLinear({DType::kF32, {kWidth, kWidth}, data_.data()}, nullptr, DType::kBF16);
 }
 
 MachineLimits LimitMeter::Measure() {
@@ -115,7 +115,7 @@ MachineLimits LimitMeter::Measure() {
   });
   limits.gemm_flops = MedianRate(7, 2.0 * kRows * kWidth * kWidth, [&] {
     const LinearCall call{&weights_, {y_.data(), kRows, kWidth, kWidth}};
-    backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {&call, 1});
+    backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {}, {&call, 1});
   });
   return limits;
 }

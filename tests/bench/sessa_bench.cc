@@ -19,7 +19,7 @@
 #include "engine/sampler.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/row_sampler.h"
+#include "kernels/cpu/sample.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/bench/limits.h"
 #include "tests/bench/table_reporter.h"
@@ -74,13 +74,13 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
   const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
   std::vector<LinearWeights> weights;
   for (int i = 0; i < count; ++i)
-    weights.push_back(*backend->MakeLinear(w.data(), nullptr, DType::kF32, D, D, dtype));
+    weights.push_back(*backend->MakeLinear({DType::kF32, {D, D}, w.data()}, nullptr, dtype));
   std::vector<float> y(static_cast<size_t>(m) * D);
   int i = 0;
   Measured measured(state);
   for (auto _ : state) {
     const LinearCall call{&weights[i++ % count], {y.data(), m, D, D}};
-    backend->Linear({const_cast<float*>(x.data()), m, D, D}, {&call, 1});
+    backend->Linear({const_cast<float*>(x.data()), m, D, D}, {}, {&call, 1});
   }
   measured.Report(m <= 4 ? bytes : 0, 2.0 * m * D * D);
 }
@@ -88,25 +88,24 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
 // One layer's pages with t tokens of one sequence.
 struct PagedLayer {
   PagedLayer(Backend* backend, int D, int t) {
-    state.dtype = DType::kBF16;
-    state.page_size = 64;
-    state.head_dim = 64;
-    state.num_kv_heads = D / 64 / 4;
-    state.hidden_size = D;
-    const int num_pages = t / 64 + 1;
-    state.num_feedback_pages = num_pages;
-    if (!backend->AllocateState(num_pages, &state).ok()) std::abort();
+    const int num_pages = t / 64 + 1, kv = D / 4;
+    using Use = PagedShape::Use;
+    for (const PagedShape& shape : {PagedShape{Use::kKey, kv / 64, 64, DType::kBF16},
+                                    {Use::kValue, kv / 64, 64, DType::kBF16},
+                                    {Use::kKey, 1, D, DType::kBF16, true},
+                                    {Use::kValue, 1, D, DType::kBF16, true}})
+      state.push_back(*backend->AllocatePages(shape, 64, 0, num_pages));
     for (int i = 0; i < num_pages; ++i) pages.push_back(i);
-    const int kv = state.num_kv_heads * state.head_dim;
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
-    const Buffer table = *backend->MakeTable(rows.data(), DType::kF32, D, DType::kF32);
+    const Buffer table = *backend->MakeTable({DType::kF32, {D}, rows.data()}, DType::kF32);
     std::vector<float> gamma(64);
     for (int start = 0; start < t; start += 64) {
       const int n = std::min(64, t - start);
       const Matrix narrow{rows.data(), n, kv, kv}, wide{rows.data(), n, D, D};
       Begin(backend, n, start);
-      backend->AppendRows({wide, narrow, narrow, wide, wide, &table, &table, 1, gamma.data()}, &state);
-      backend->AppendFeedbackStates(wide, 0, &state);
+      backend->feedback()->Append({wide, narrow, narrow, &state[0], &state[1]},
+                                  {wide, wide, &table, &table, 1, gamma.data(), &state[2]});
+      backend->feedback()->AppendStates(wide, 0, &state[3]);
     }
   }
   // A step of `rows` rows, one block, at position `start`.
@@ -115,8 +114,11 @@ struct PagedLayer {
     step.waves = {step.spans};
     backend->BeginStep(step);
   }
+  FeedbackReadCall ReadOf(Matrix x, FeedbackPartials partials) const {
+    return {x, x, 0, 0, 1, partials, &state[2], &state[3]};
+  }
   StepRows step;
-  LayerState state;
+  std::vector<PagedTensor> state;  // keys, values, feedback keys, states
   std::vector<int32_t> pages;
 };
 
@@ -140,7 +142,7 @@ void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, i
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
   const Matrix x{q.data(), rows, D, D};
-  for (auto _ : state) backend->FeedbackRead({x, x, 0, 0, 1, partials.view}, layer.state);
+  for (auto _ : state) backend->feedback()->Read(layer.ReadOf(x, partials.view));
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
@@ -155,21 +157,21 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   Partials partials(rows, D);
   layer.Begin(backend.get(), rows, start);
   const Matrix x{q.data(), rows, D, D};
-  backend->FeedbackRead({x, x, 0, 0, 1, partials.view}, layer.state);
+  backend->feedback()->Read(layer.ReadOf(x, partials.view));
   Measured measured(state);
   for (auto _ : state) {
-    backend->FeedbackSolve({0,
-                            1,
-                            partials.view,
-                            {f.data(), rows, D, D},
-                            gamma.data(),
-                            0,
-                            D,
-                            {s.data(), rows, D, D},
-                            {},
-                            {},
-                            false},
-                           &layer.state);
+    backend->feedback()->Solve({0,
+                                1,
+                                partials.view,
+                                {f.data(), rows, D, D},
+                                gamma.data(),
+                                0,
+                                D,
+                                {s.data(), rows, D, D},
+                                {},
+                                {},
+                                false,
+                                &layer.state[3]});
   }
   measured.Report(0, 1.0 * rows * rows * D);
 }
@@ -185,7 +187,8 @@ void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) 
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
   for (auto _ : state)
-    backend->Attend({{q.data(), rows, D, D}, q_to_kv, {out.data(), rows, D, D}}, layer.state);
+    backend->Attend(
+        {{q.data(), rows, D, D}, q_to_kv, {out.data(), rows, D, D}, &layer.state[0], &layer.state[1]});
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 

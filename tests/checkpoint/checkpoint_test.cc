@@ -133,7 +133,7 @@ TEST(ConfigJsonTest, EveryKeyIsJudged) {
   ASSERT_TRUE(ParseConfigJson(kConfig).ok()) << ParseConfigJson(kConfig).status();
   EXPECT_EQ(ParseConfigJson(kConfig)->eos_token_ids, (std::vector<int32_t>{0, 1}));
   const std::tuple<const char*, const char*, const char*> cases[] = {
-      {"\"sessa\"", "\"llama\"", "model_type"},
+      {"\"sessa\"", "\"gpt2\"", "model_type: must be"},
       {"\"vocab_size\": 8, ", "", "vocab_size: is missing"},
       {"\"vocab_size\": 8", "\"vocab_size\": 0", "vocab_size"},
       {"\"vocab_size\": 8", "\"vocab_size\": -8", "vocab_size"},
@@ -244,6 +244,19 @@ TEST(CheckpointTest, AFileThatIsCutWhileItIsReadIsNamed) {
 }
 
 // The first, the last and one across the border of the blocks that are looked at; the largest numbers pass.
+TEST(CheckpointTest, MostCommonDType) {
+  Folder folder;
+  folder.Write("config.json", kConfig);
+  // As many bytes of f32, but half as many values.
+  folder.Write("model.safetensors",
+               Safetensors(R"({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+                               "b": {"dtype": "BF16", "shape": [6], "data_offsets": [12, 24]}})",
+                           24));
+  EXPECT_EQ((*Checkpoint::Open(folder.dir()))->most_common_dtype(), DType::kBF16);
+  folder.Write("model.safetensors", Safetensors("{}", 0));
+  EXPECT_EQ((*Checkpoint::Open(folder.dir()))->most_common_dtype(), DType::kF32);
+}
+
 TEST(CheckpointTest, ValuesThatAreNotFiniteAreNamed) {
   struct Case {
     const char* dtype;

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/device_guard.h"
 #include "tests/engine/model_harness.h"
 #include "tests/engine/published_folder.h"

@@ -110,7 +110,7 @@ class AlteredWeights : public WeightSource {
   using Alter = std::function<void(const std::string& name, const std::vector<int64_t>& shape,
                                    std::vector<float>* values)>;
   AlteredWeights(const WeightSource& base, Alter alter) : base_(base), alter_(std::move(alter)) {}
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+  absl::StatusOr<TensorView> Get(std::string_view name) const override {
     auto view = base_.Get(name);
     if (!view.ok()) return view;
     const auto [it, inserted] = values_.try_emplace(std::string(name));

@@ -20,18 +20,19 @@ class FaultyBackend final : public Backend {
     if (absl::Status fault = Faults::Get().OnAllocation(bytes); !fault.ok()) return fault;
     return good_->Allocate(bytes);
   }
-  absl::StatusOr<LinearWeights> MakeLinear(const void* weight, const void* bias, DType from, int n, int k,
+  absl::StatusOr<LinearWeights> MakeLinear(const TensorView& weight, const TensorView* bias,
                                            DType to) override {
     if (absl::Status fault = Faults::Get().OnAllocation(0); !fault.ok()) return fault;
-    return good_->MakeLinear(weight, bias, from, n, k, to);
+    return good_->MakeLinear(weight, bias, to);
   }
-  absl::StatusOr<Buffer> MakeTable(const void* data, DType from, int64_t n, DType to) override {
+  absl::StatusOr<Buffer> MakeTable(const TensorView& values, DType to) override {
     if (absl::Status fault = Faults::Get().OnAllocation(0); !fault.ok()) return fault;
-    return good_->MakeTable(data, from, n, to);
+    return good_->MakeTable(values, to);
   }
-  absl::Status AllocateState(int num_pages, LayerState* state) override {
+  absl::StatusOr<PagedTensor> AllocatePages(const PagedShape& shape, int page_size, int first_page,
+                                            int num_pages) override {
     if (absl::Status fault = Faults::Get().OnAllocation(0); !fault.ok()) return fault;
-    return good_->AllocateState(num_pages, state);
+    return good_->AllocatePages(shape, page_size, first_page, num_pages);
   }
   absl::Status Synchronize() override {
     status_.Update(good_->Synchronize());
@@ -47,35 +48,21 @@ class FaultyBackend final : public Backend {
   int64_t FreeBytes() const override { return good_->FreeBytes(); }
   void CopyIn(const void* host, size_t bytes, void* device) override { good_->CopyIn(host, bytes, device); }
   void CopyOut(const void* device, size_t bytes, void* host) override { good_->CopyOut(device, bytes, host); }
-  int MaxBlockRows(DType state_dtype) const override { return good_->MaxBlockRows(state_dtype); }
-  size_t StateBytesPerPage(const LayerState& shape, bool feedback) const override {
-    return good_->StateBytesPerPage(shape, feedback);
+  size_t BytesPerPage(const PagedShape& shape, int page_size) const override {
+    return good_->BytesPerPage(shape, page_size);
   }
   void BeginStep(const StepRows& rows) override { good_->BeginStep(rows); }
   void Embed(const Buffer& table, DType dtype, Matrix x) override { good_->Embed(table, dtype, x); }
-  void Linear(Matrix x, absl::Span<const LinearCall> calls) override { good_->Linear(x, calls); }
-  void LayerNormLinear(Matrix x, const LayerNorm& norm, absl::Span<const LinearCall> calls) override {
-    good_->LayerNormLinear(x, norm, calls);
+  void Linear(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) override {
+    good_->Linear(x, norm, calls);
   }
   void GatherLogitRows(Matrix x, Matrix y) override { good_->GatherLogitRows(x, y); }
-  void AppendRows(const LayerRows& rows, LayerState* state) override { good_->AppendRows(rows, state); }
-  void AppendFeedbackStates(Matrix s, int wave, LayerState* state) override {
-    good_->AppendFeedbackStates(s, wave, state);
-  }
-  void Attend(const AttendCall& call, const LayerState& state) override { good_->Attend(call, state); }
-  void FeedbackRead(const FeedbackReadCall& call, const LayerState& state) override {
-    good_->FeedbackRead(call, state);
-  }
-  void AttendAndFeedbackRead(const AttendCall& attend, const FeedbackReadCall& read,
-                             const LayerState& state) override {
-    good_->AttendAndFeedbackRead(attend, read, state);
-  }
-  void FeedbackSolve(const FeedbackSolveCall& call, LayerState* state) override {
-    good_->FeedbackSolve(call, state);
-  }
-  void ReadState(const LayerState& state, const int32_t* pages, int n, float* k_f, float* v_f, float* k_b,
-                 float* s) override {
-    good_->ReadState(state, pages, n, k_f, v_f, k_b, s);
+  void Append(const AppendCall& call) override { good_->Append(call); }
+  void Attend(const AttendCall& call) override { good_->Attend(call); }
+  FeedbackOps* feedback() override { return good_->feedback(); }
+  ScanOps* scan() override { return good_->scan(); }
+  void ReadState(const PagedTensor& state, const int32_t* pages, int n, float* out) override {
+    good_->ReadState(state, pages, n, out);
   }
 
  private:

@@ -20,10 +20,10 @@ class MapWeights final : public WeightSource {
   void Set(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
     tensors_[name] = {std::move(shape), std::move(values)};
   }
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+  absl::StatusOr<TensorView> Get(std::string_view name) const override {
     const auto it = tensors_.find(std::string(name));
     if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("no tensor ", std::string(name)));
-    return WeightView{DType::kF32, it->second.first, it->second.second.data()};
+    return TensorView{DType::kF32, it->second.first, it->second.second.data()};
   }
 
  private:
@@ -46,9 +46,9 @@ inline double ExpectedImpulseResponse(double c, int tau, int t) {
 }
 
 // s_0 from the difference of the logits of ids 0 and 1.
-inline double ImpulseResponseOf(double logit_difference, double layer_norm_eps) {
+inline double ImpulseResponseOf(double logit_difference, double norm_eps) {
   const double y = logit_difference / kImpulseScale;
-  return std::sqrt(y * y * (1 + layer_norm_eps) / (1 - y * y)) / kImpulseGain;
+  return std::sqrt(y * y * (1 + norm_eps) / (1 - y * y)) / kImpulseGain;
 }
 
 inline ModelConfig ImpulseConfig(int max_tokens) {
@@ -101,7 +101,7 @@ inline MapWeights ImpulseWeights(const ModelConfig& config, float c) {
   linear("layers.0.mixer.proj_fb", 2 * D,
          matrix(2 * D, {{D, 0, 1}, {D + 1, 1, 1}}));  // q_b = 0, k_b whatever
   w.Set("layers.0.mixer.gamma_ctx.weight", {1, D}, std::vector<float>(D));
-  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / config.gamma_max)});
+  w.Set("layers.0.mixer.gamma_bias", {1}, {std::atanh(c / std::get<SessaConfig>(config.family).gamma_max)});
   linear("layers.0.W_out", D, w_out);
   return w;
 }

@@ -1,6 +1,6 @@
-// The power-law impulse response of docs/architecture.md, "The model", at 100 000 tokens and through the whole engine: one
-// request whose prompt is cut into chunks, its state in pages, s read off the log-probabilities. Wrong
-// paging, wrong normalisation and lost precision all show here.
+// The power-law impulse response of docs/architecture.md, "The model", at 100 000 tokens and through the
+// whole engine: one request whose prompt is cut into chunks, its state in pages, s read off the
+// log-probabilities. Wrong paging, wrong normalisation and lost precision all show here.
 #include <algorithm>
 #include <cmath>
 
@@ -52,11 +52,11 @@ TEST_P(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
   double worst = 0;
   for (int t = kImpulse + 1; t < kTokens; ++t) {
     const double expected = ExpectedImpulseResponse(kGamma, kImpulse, t);
-    const double s = ImpulseResponseOf(LogitDifference(outputs[t]), config.layer_norm_eps);
+    const double s = ImpulseResponseOf(LogitDifference(outputs[t]), config.norm_eps);
     worst = std::max(worst, std::abs(s - expected) / expected);
   }
   EXPECT_LE(worst, GetParam() == DType::kF32 ? 1e-4 : 5e-3);
-  EXPECT_NEAR(ImpulseResponseOf(LogitDifference(outputs[kImpulse]), config.layer_norm_eps), 1, 0.01);
+  EXPECT_NEAR(ImpulseResponseOf(LogitDifference(outputs[kImpulse]), config.norm_eps), 1, 0.01);
   for (int t = 0; t < kImpulse; ++t) ASSERT_LT(std::abs(LogitDifference(outputs[t])), 1e-4);
 
   // The next one finds all pages but the last, and the same bits.

@@ -31,12 +31,13 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
   for (int r = 0; r < R; ++r) {
     Rank& rank = harness->ranks_[r];
     rank.communicator = std::move(communicators[r]);
-    auto model = Model::Load(config, weights, options.weight_dtype, options.max_rows, rank.backend.get(),
-                             rank.communicator.get());
+    auto model = Model::Load(config, weights, {options.weight_dtype, options.state_dtype, options.max_rows},
+                             rank.backend.get(), rank.communicator.get());
     if (!model.ok()) return model.status();
     rank.model = *std::move(model);
-    auto cache = StateCache::Create(rank.model->StateShape(options.state_dtype, options.page_size, num_pages),
-                                    config.num_layers, num_pages, rank.backend.get());
+    auto cache =
+        StateCache::Create(rank.model->StateShapes(),
+                           {options.page_size, num_pages, options.max_sequences, r, R}, rank.backend.get());
     if (!cache.ok()) return cache.status();
     rank.cache = std::make_unique<StateCache>(*std::move(cache));
     auto& free = harness->free_pages_.emplace_back();
@@ -67,6 +68,7 @@ absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
     p.first_row = plan.num_rows();
     p.num_rows = piece.num_rows;
     p.start = s.num_computed;
+    p.slot = p.state_from = piece.sequence;
     for (int i = 0; i < piece.num_rows; ++i) {
       plan.token_ids.push_back(s.tokens[s.num_computed + i]);
       plan.positions.push_back(s.num_computed + i);
@@ -74,7 +76,7 @@ absl::Status ModelHarness::Step(const std::vector<Piece>& pieces) {
     s.num_computed += piece.num_rows;
     while (static_cast<int>(s.pages.size()) * options_.page_size < s.num_computed) {
       const int token = static_cast<int>(s.pages.size()) * options_.page_size;
-      auto& free = free_pages_[token / kFeedbackTile % options_.ranks];
+      auto& free = free_pages_[token / kTileTokens % options_.ranks];
       if (free.empty()) return absl::ResourceExhaustedError("harness: max_tokens is too small");
       s.pages.push_back(free.back());
       free.pop_back();
@@ -126,14 +128,12 @@ absl::Status ModelHarness::Finish(int sequence, int chunk) {
   return absl::OkStatus();
 }
 
-ModelHarness::State ModelHarness::ReadState(int sequence, int layer) {
+std::vector<float> ModelHarness::ReadState(int sequence, int layer, int tensor) {
   const Sequence& s = sequences_[sequence];
-  const size_t n = s.num_computed, kv = config_.kv_size(), D = config_.hidden_size;
-  State state{std::vector<float>(n * kv), std::vector<float>(n * kv), std::vector<float>(n * D),
-              std::vector<float>(n * D)};
-  ranks_[0].backend->ReadState(*ranks_[0].cache->layer(layer), s.pages.data(), static_cast<int>(n),
-                               state.k_f.data(), state.v_f.data(), state.k_b.data(), state.s.data());
-  return state;
+  const PagedTensor& paged = ranks_[0].cache->layer(layer)->paged[tensor];
+  std::vector<float> values(static_cast<size_t>(s.num_computed) * paged.shape.num_heads * paged.shape.dim);
+  ranks_[0].backend->ReadState(paged, s.pages.data(), s.num_computed, values.data());
+  return values;
 }
 
 }  // namespace sessa

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model.h"
+#include "engine/models/model.h"
 
 namespace sessa {
 
@@ -22,7 +22,8 @@ class ModelHarness {
     int page_size = 16;
     int max_rows = 512;     // of one step
     int max_tokens = 4096;  // of all sequences
-    CpuOptions cpu = {};    // of a rank
+    int max_sequences = 16;
+    CpuOptions cpu = {};  // of a rank
     bool keep_hidden = true;
     // Of each rank; none: MakeCpuBackend(cpu). The ranks then talk by MakeHostCommunicators.
     std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make_backend = nullptr;
@@ -47,10 +48,9 @@ class ModelHarness {
   const std::vector<float>& hidden(int sequence, int layer) const {
     return sequences_[sequence].hidden[layer];
   }  // [n, D]
-  struct State {
-    std::vector<float> k_f, v_f, k_b, s;
-  };
-  State ReadState(int sequence, int layer);  // requires ranks == 1
+  // Of one of the layer's paged tensors, [n, heads * dim]. Requires ranks == 1.
+  std::vector<float> ReadState(int sequence, int layer, int tensor);
+  int num_paged_tensors() { return static_cast<int>(ranks_[0].cache->layer(0)->paged.size()); }
 
  private:
   struct Rank {

@@ -38,7 +38,7 @@ struct Folder {
     const std::string dir = absl::StrCat(SESSA_REFERENCE_DATA, "/", name);
     checkpoint = Checkpoint::Open(dir).value();
     expected = SafetensorsFile::Open(dir + "/expected.safetensors").value();
-    const TensorView* view = expected->Find("input_ids");
+    const StoredTensor* view = expected->Find("input_ids");
     B = view->shape[0], T = view->shape[1];
     for (int b = 0; b < B; ++b) {
       std::vector<int64_t> wide(T);
@@ -56,7 +56,7 @@ struct Folder {
   }
   // Row b; empty when the folder has no such tensor.
   std::vector<float> Expected(const std::string& tensor, int b) const {
-    const TensorView* view = expected->Find(tensor);
+    const StoredTensor* view = expected->Find(tensor);
     if (view == nullptr) return {};
     std::vector<float> values(view->num_bytes / 4 / B);
     std::memcpy(values.data(), expected->Read(*view).value().get() + b * values.size() * 4,

@@ -143,7 +143,7 @@ TEST_F(RefusalTest, WeightsThatAreNotNumbersAreRefused) {
    public:
     explicit Spoiled(const WeightSource& good)
         : good_(good), nan_(40 * 48, std::numeric_limits<float>::quiet_NaN()) {}
-    absl::StatusOr<WeightView> Get(std::string_view name) const override {
+    absl::StatusOr<TensorView> Get(std::string_view name) const override {
       auto view = good_.Get(name);
       if (view.ok() && name == "embed.weight") view->data = nan_.data();
       return view;

@@ -11,7 +11,7 @@
 #include <set>
 #include <utility>
 
-#include "kernels/cpu/row_sampler.h"
+#include "kernels/cpu/sample.h"
 
 namespace sessa {
 namespace {

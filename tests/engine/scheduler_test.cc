@@ -144,7 +144,8 @@ TEST(SchedulerTest, PromptLogprobsFromAPositionLeaveTheRestCached) {
   h.Run();
   RequestId id = 2;
   // The row before a token gives its log-probability, so 33 is the first that leaves two pages whole.
-  for (const auto& [start, num_cached] : {std::pair(16, 0), {17, 16}, {32, 16}, {33, 32}, {39, 32}, {40, 32}}) {
+  for (const auto& [start, num_cached] :
+       {std::pair(16, 0), {17, 16}, {32, 16}, {33, 32}, {39, 32}, {40, 32}}) {
     Request request = NoEos(2);
     request.sampling.prompt_logprobs = true;
     request.sampling.prompt_logprobs_start = start;

@@ -48,25 +48,31 @@ TEST_P(ConformanceTest, RopeAndGamma) {
   step.token_ids.resize(5);
   const std::vector<int32_t> pages = {0, 1, 2, 3, 4};
   for (int i = 0; i < 5; ++i) step.spans.push_back({i, 1, 0, {&pages[i], 1}});
-  CutIntoWaves(&step, backend_->MaxBlockRows(DType::kF32));
+  CutIntoWaves(&step, backend_->feedback()->MaxBlockRows(DType::kF32));
   for (int d : {2, 16, 128}) {
-    step.head_dim = d;
-    step.rope_theta = 10000;
+    std::vector<float> inv_freq;
+    for (int i = 0; i < d; i += 2)
+      inv_freq.push_back(1.0f / std::pow(10000.0f, static_cast<float>(i) / static_cast<float>(d)));
+    step.inv_freq = inv_freq;
+    step.rope_scale = d == 16 ? 1.25f : 1;
     constexpr int kHeads = 3, kKvHeads = 2;
     const int D = 3 * d + 2;
-    LayerState state;
-    state.dtype = DType::kF32;
-    state.page_size = 16, state.num_kv_heads = kKvHeads, state.head_dim = d, state.hidden_size = D;
-    state.num_feedback_pages = 5;
-    ASSERT_TRUE(backend_->AllocateState(5, &state).ok());
+    using Use = PagedShape::Use;
+    std::vector<PagedTensor> state;
+    for (const PagedShape& paged :
+         {PagedShape{Use::kKey, kKvHeads, d}, {Use::kValue, kKvHeads, d}, {Use::kKey, 1, D}}) {
+      auto tensor = backend_->AllocatePages(paged, 16, 0, 5);
+      ASSERT_TRUE(tensor.ok()) << tensor.status();
+      state.push_back(*std::move(tensor));
+    }
     const auto rotated = [&](const std::vector<float>& x, int columns) {
       std::vector<double> y(x.size());
       for (int r = 0; r < 5; ++r) {
         for (int i = 0; i < columns; i += 2) {
           // The angle is a product in float32, by definition.
-          const float angle = static_cast<float>(step.positions[r]) *
-                              (1.0f / std::pow(10000.0f, static_cast<float>(i % d) / static_cast<float>(d)));
-          const double c = std::cos(double{angle}), s = std::sin(double{angle}), a = x[r * columns + i],
+          const float angle = static_cast<float>(step.positions[r]) * inv_freq[i % d / 2];
+          const double c = std::cos(double{angle}) * step.rope_scale,
+                       s = std::sin(double{angle}) * step.rope_scale, a = x[r * columns + i],
                        b = x[r * columns + i + 1];
           y[r * columns + i] = a * c - b * s;
           y[r * columns + i + 1] = a * s + b * c;
@@ -80,9 +86,9 @@ TEST_P(ConformanceTest, RopeAndGamma) {
                  du = Put(wide, 5, D, 1), gamma = Empty(1, 5);
     const Buffer gamma_ctx = Table(context), gamma_bias = Table({0.25f});
     backend_->BeginStep(step);
-    backend_->AppendRows({dq.matrix, dk.matrix, dv.matrix, du.matrix, du.matrix, &gamma_ctx, &gamma_bias,
-                          0.999f, gamma.matrix.data},
-                         &state);
+    backend_->feedback()->Append(
+        {dq.matrix, dk.matrix, dv.matrix, &state[0], &state[1]},
+        {du.matrix, du.matrix, &gamma_ctx, &gamma_bias, 0.999f, gamma.matrix.data, &state[2]});
     SCOPED_TRACE(absl::StrCat("head_dim ", d));
     ExpectNear(rotated(q, kHeads * d), Get(dq), 1e-6, 0, {"rotated q", kHeads * d});
     ExpectNear(rotated(k, kKvHeads * d), Get(dk), 1e-6, 0, {"rotated k", kKvHeads * d});
@@ -96,7 +102,9 @@ TEST_P(ConformanceTest, RopeAndGamma) {
     const auto keys = Get(dk);  // and so they are cached
     for (int r = 0; r < 5; ++r) {
       std::vector<float> cached(kKvHeads * d), values(kKvHeads * d), k_b(D);
-      backend_->ReadState(state, &pages[r], 1, cached.data(), values.data(), k_b.data(), nullptr);
+      int i = 0;
+      for (float* to : {cached.data(), values.data(), k_b.data()})
+        backend_->ReadState(state[i++], &pages[r], 1, to);
       EXPECT_EQ(cached, std::vector<float>(&keys[r * kKvHeads * d], &keys[r * kKvHeads * d] + kKvHeads * d));
       EXPECT_EQ(values, std::vector<float>(&v[r * kKvHeads * d], &v[r * kKvHeads * d] + kKvHeads * d));
       EXPECT_EQ(k_b, std::vector<float>(&wide[r * D], &wide[r * D] + D));
@@ -116,8 +124,8 @@ class LinearTest : public ConformanceTest {
               Random(static_cast<size_t>(n) * k, 1 / std::sqrt(static_cast<float>(k))),
               has_bias ? Random(n) : std::vector<float>(),
               {}};
-    auto device =
-        backend_->MakeLinear(w.weight.data(), has_bias ? w.bias.data() : nullptr, DType::kF32, n, k, dtype);
+    const TensorView weight = ViewOf(w.weight, {n, k}), bias = ViewOf(w.bias);
+    auto device = backend_->MakeLinear(weight, has_bias ? &bias : nullptr, dtype);
     EXPECT_TRUE(device.ok()) << device.status();
     w.device = *std::move(device);
     for (float& x : w.weight) x = RoundTo(dtype, x);
@@ -154,8 +162,8 @@ TEST_P(LinearTest, AgreesAtEveryEdge) {
           out.push_back(Empty(rows, w.n, 3));
           calls.push_back({&w.device, out.back().matrix});
         }
-        backend_->Linear(in.matrix, calls);
-        // Tensor cores round x when the weights are bf16 (see cuda_backend.h): a library's product to bf16,
+        backend_->Linear(in.matrix, {}, calls);
+        // Tensor cores round x when the weights are bf16 (see kernels/cuda/backend.h): a library's product to bf16,
         // our own to 2^-17.
         const bool rounds = !GetParam().batch_invariant && rows > 8 && dtype == DType::kBF16;
         const double tolerance = rounds && rows >= 64 ? 4e-3 : rounds || k > 1000 ? 1e-5 : 2e-6;
@@ -178,7 +186,7 @@ TEST_P(LinearTest, ARowIsTheSameBitsInAnyBatch) {
     for (int r = 0; r < 130; ++r) {
       const Device one = Empty(1, n);
       const LinearCall call{&w.device, one.matrix};
-      backend_->Linear(all.matrix.Rows(r, r + 1), {&call, 1});
+      backend_->Linear(all.matrix.Rows(r, r + 1), {}, {&call, 1});
       const auto y = Get(one);
       alone.insert(alone.end(), y.begin(), y.end());
     }
@@ -187,7 +195,7 @@ TEST_P(LinearTest, ARowIsTheSameBitsInAnyBatch) {
       if (rows >= 64 && !GetParam().batch_invariant) continue;
       const Device out = Empty(rows, n);
       const LinearCall call{&w.device, out.matrix};
-      backend_->Linear(all.matrix.Rows(0, rows), {&call, 1});
+      backend_->Linear(all.matrix.Rows(0, rows), {}, {&call, 1});
       const bool tensor_cores = rows > 8 && dtype == DType::kBF16 && !GetParam().batch_invariant;
       if (tensor_cores && of_tensor_cores.empty()) of_tensor_cores = Get(out);
       const std::vector<float>& expected = tensor_cores ? of_tensor_cores : alone;
@@ -208,9 +216,10 @@ TEST_P(LinearTest, Epilogues) {
           const Weights w = Make(n, k, dtype, n > 1);
           const auto before = Random(static_cast<size_t>(rows) * n);
           const Device plain = Empty(rows, n), gelu = Empty(rows, n, 3), sum = Put(before, rows, n, 5);
-          backend_->Linear(in.matrix, {{&w.device, plain.matrix},
-                                       {&w.device, gelu.matrix, Epilogue::kGelu},
-                                       {&w.device, sum.matrix, Epilogue::kAdd}});
+          backend_->Linear(in.matrix, {},
+                           {{&w.device, plain.matrix},
+                            {&w.device, gelu.matrix, Epilogue::kGelu},
+                            {&w.device, sum.matrix, Epilogue::kAdd}});
           std::vector<double> expected_gelu, expected_sum;
           const auto y = Get(plain);
           for (size_t i = 0; i < y.size(); ++i) {
@@ -250,7 +259,7 @@ TEST_P(LinearTest, OfALayerNorm) {
         }
         const Device in = Put(x, rows, k, 4), out = Empty(rows, 64, 3);
         const LinearCall call{&w.device, out.matrix};
-        backend_->LayerNormLinear(in.matrix, {&weight, &bias, 1e-5f}, {&call, 1});
+        backend_->Linear(in.matrix, {Norm::Kind::kLayer, &weight, &bias, 1e-5f}, {&call, 1});
         const bool rounds = !GetParam().batch_invariant && rows >= 64 && dtype == DType::kBF16;
         ExpectNear(Expected(w, normed, rows, k), Get(out), rounds ? 4e-3 : 1e-5, 1,
                    {"linear of a layer norm", 64});
@@ -264,11 +273,12 @@ TEST_P(LinearTest, WeightsOfEveryType) {
   const std::vector<float> values = {1, -2, 0.5f, 65504, 6.1035156e-5f, 0, -0.25f, 3};  // exact in f16
   const std::vector<uint16_t> half = {0x3c00, 0xc000, 0x3800, 0x7bff, 0x0400, 0, 0xb400, 0x4200};
   const std::vector<uint16_t> bias = {0x4400, 0xbc00};  // 4, -1
-  auto w = backend_->MakeLinear(half.data(), bias.data(), DType::kF16, 2, 4, DType::kF32);
+  const TensorView bias_view{DType::kF16, {2}, bias.data()};
+  auto w = backend_->MakeLinear({DType::kF16, {2, 4}, half.data()}, &bias_view, DType::kF32);
   ASSERT_TRUE(w.ok()) << w.status();
   const Device x = Put({1, 2, 4, 1}, 1, 4), y = Empty(1, 2);
   const LinearCall call{&*w, y.matrix};
-  backend_->Linear(x.matrix, {&call, 1});
+  backend_->Linear(x.matrix, {}, {&call, 1});
   ExpectNear({1.0 - 4 + 2 + 65504 + 4, 6.1035156e-5 - 1 + 3 - 1}, Get(y), 1e-7);
 }
 

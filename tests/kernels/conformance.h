@@ -17,6 +17,7 @@
 #include "kernels/backend.h"
 #include "kernels/convert.h"
 #include "tests/kernels/devices.h"
+#include "tests/tensor_view.h"
 
 namespace sessa {
 
@@ -93,7 +94,7 @@ class ConformanceTest : public testing::TestWithParam<TestDevice> {
     return *std::move(memory);
   }
   Buffer Table(const std::vector<float>& values, DType dtype = DType::kF32) {
-    auto table = backend_->MakeTable(values.data(), DType::kF32, values.size(), dtype);
+    auto table = backend_->MakeTable(ViewOf(values), dtype);
     EXPECT_TRUE(table.ok()) << table.status();
     return *std::move(table);
   }

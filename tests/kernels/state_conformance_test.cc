@@ -91,6 +91,27 @@ TEST_P(StateTest, FewRowsOfWideState) {
   }
 }
 
+// A window that ends inside a tile, at its border, and is shorter than a page or longer than the sequence.
+TEST_P(StateTest, AttentionInAWindow) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int window : {1, 5, 63, 64, 65, 130, 1000}) {
+      std::vector<float> out;
+      for (int chunk : {200, 1, 7, 65}) {
+        SCOPED_TRACE(absl::StrCat(Name(dtype), " window ", window, " chunk ", chunk));
+        random_.seed(11);
+        Start({4, 2, 8, 16, dtype, 16}, {200, 70});
+        window_ = window;
+        Run({chunk, 1});
+        ExpectResults();
+        if (out.empty()) out = sequences_[0].out;
+        if (!MayRound()) {
+          EXPECT_EQ(out, sequences_[0].out) << "attention: bits differ";
+        }
+      }
+    }
+  }
+}
+
 TEST_P(StateTest, EveryCutIsTheSameBits) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int page_size : {16, 32, 64}) {
@@ -163,8 +184,9 @@ TEST_P(StateTest, LongContext) {
   }
 }
 
-// An exact check at any length (docs/architecture.md, "The model"): q_b = 0 makes the weights uniform, and with a constant gamma the
-// response to an impulse has a closed form. Wrong paging, wrong normalisation and lost precision all show.
+// An exact check at any length (docs/architecture.md, "The model"): q_b = 0 makes the weights uniform, and
+// with a constant gamma the response to an impulse has a closed form. Wrong paging, wrong normalisation and
+// lost precision all show.
 TEST_P(StateTest, APowerLawImpulse) {
   const int n = GetParam().impulse_tokens, impulse = 37;
   constexpr double kGamma = 0.7;
@@ -195,20 +217,24 @@ TEST_P(StateTest, PagesOfOtherRanksAreLeftAlone) {
   Start({2, 2, 8, 16, DType::kF32, 64}, {256});
   Sequence& s = sequences_[0];
   s.pages = {0, 1, 2, 3};
-  state_ = {DType::kF32, 64, 2, 8, 16, /*first_feedback_page=*/2, /*num_feedback_pages=*/2, {}, {}, {}, {}};
-  ASSERT_TRUE(backend_->AllocateState(4, &state_).ok());
+  for (PagedTensor* paged : {feedback_keys(), states()}) {
+    auto half = backend_->AllocatePages(paged->shape, 64, /*first_page=*/2, /*num_pages=*/2);
+    ASSERT_TRUE(half.ok()) << half.status();
+    *paged = *std::move(half);
+  }
   StepRows step;
   step.spans = {{0, 256, 0, s.pages}};
   step.token_ids.resize(256), step.positions.resize(256);
-  CutIntoWaves(&step, backend_->MaxBlockRows(state_.dtype));
+  CutIntoWaves(&step, backend_->feedback()->MaxBlockRows(DType::kF32));
   backend_->BeginStep(step);
   const Device k_b = Put(s.k_b, 256, 16), u = Put(s.u, 256, 1), gamma = Empty(1, 256);
-  backend_->AppendRows({k_b.matrix, k_b.matrix, k_b.matrix, k_b.matrix, u.matrix, &gamma_ctx_, &gamma_bias_,
-                        kGammaMax, gamma.matrix.data},
-                       &state_);
-  for (int w = 0; w < 4; ++w) backend_->AppendFeedbackStates(k_b.matrix, w, &state_);
+  backend_->feedback()->Append(
+      {k_b.matrix, k_b.matrix, k_b.matrix, this->keys(), values()},
+      {k_b.matrix, u.matrix, &gamma_ctx_, &gamma_bias_, kGammaMax, gamma.matrix.data, feedback_keys()});
+  for (int w = 0; w < 4; ++w) backend_->feedback()->AppendStates(k_b.matrix, w, this->states());
   std::vector<float> keys(128 * 16), states(128 * 16);
-  backend_->ReadState(state_, s.pages.data() + 2, 128, nullptr, nullptr, keys.data(), states.data());
+  backend_->ReadState(*feedback_keys(), s.pages.data() + 2, 128, keys.data());
+  backend_->ReadState(*this->states(), s.pages.data() + 2, 128, states.data());
   const std::vector<float> expected(s.k_b.begin() + 128 * 16, s.k_b.end());
   EXPECT_EQ(keys, expected);
   EXPECT_EQ(states, expected);

@@ -36,7 +36,7 @@ class StateTest : public ConformanceTest {
     gamma_ctx_ = Table({2}), gamma_bias_ = Table({kGammaBias});
     shape_ = shape;
     sequences_.clear();
-    const int tile_pages = kFeedbackTile / shape.page_size;
+    const int tile_pages = kTileTokens / shape.page_size;
     int num_pages = 0;
     for (int n : lengths) {
       Sequence& s = sequences_.emplace_back();
@@ -45,7 +45,7 @@ class StateTest : public ConformanceTest {
       s.v = Random(n * shape.K * shape.d);
       s.q_b = Random(n * shape.D, 1.5f), s.k_b = Random(n * shape.D, 1.5f), s.f = Random(n * shape.D);
       s.u = Random(n), s.g = Random(n * shape.D);
-      s.pages.resize(CeilDiv(n, kFeedbackTile) * tile_pages);
+      s.pages.resize(CeilDiv(n, kTileTokens) * tile_pages);
       num_pages += static_cast<int>(s.pages.size());
     }
     std::vector<int32_t> free(num_pages);
@@ -55,14 +55,20 @@ class StateTest : public ConformanceTest {
       for (int32_t& page : s.pages) page = free.back(), free.pop_back();
     }
     state_ = {};
-    state_.dtype = shape.dtype;
-    state_.page_size = shape.page_size;
-    state_.num_kv_heads = shape.K;
-    state_.head_dim = shape.d;
-    state_.hidden_size = shape.D;
-    state_.num_feedback_pages = num_pages;
-    ASSERT_TRUE(backend_->AllocateState(num_pages, &state_).ok());
+    using Use = PagedShape::Use;
+    for (const PagedShape& paged : {PagedShape{Use::kKey, shape.K, shape.d, shape.dtype},
+                                    {Use::kValue, shape.K, shape.d, shape.dtype},
+                                    {Use::kKey, 1, shape.D, shape.dtype, true},
+                                    {Use::kValue, 1, shape.D, shape.dtype, true}}) {
+      auto tensor = backend_->AllocatePages(paged, shape.page_size, 0, num_pages);
+      ASSERT_TRUE(tensor.ok()) << tensor.status();
+      state_.paged.push_back(*std::move(tensor));
+    }
   }
+  PagedTensor* keys() { return &state_.paged[0]; }
+  PagedTensor* values() { return &state_.paged[1]; }
+  PagedTensor* feedback_keys() { return &state_.paged[2]; }
+  PagedTensor* states() { return &state_.paged[3]; }
 
   const Device& Held(const std::string& name, const std::vector<float>& values, int rows, int cols,
                      int margin = 0) {
@@ -94,7 +100,7 @@ class StateTest : public ConformanceTest {
       add(s.f, D, &f), add(s.u, 1, &u), add(s.g, D, &g);
     }
     step.token_ids.resize(n), step.positions.resize(n), step.logit_rows.resize(n);
-    CutIntoWaves(&step, backend_->MaxBlockRows(state_.dtype));
+    CutIntoWaves(&step, backend_->feedback()->MaxBlockRows(shape_.dtype));
     const int width = (D + 15) / 16 * 16;
     // In the same memory as in the last step of so many rows, and all before the step begins: a backend may
     // then know the step again and take another way.
@@ -105,36 +111,36 @@ class StateTest : public ConformanceTest {
                  &out = Held("out", {}, n, H * d, 4), &ds = Held("s", {}, n, D, 4),
                  &gated = Held("gated", {}, n, D, 4), &max = Held("max", {}, kFeedbackChains, n),
                  &sum = Held("sum", {}, kFeedbackChains, n),
-                 &acc = Held("acc", {}, kFeedbackChains * n, width), &p = Held("p", {}, n, kFeedbackTile);
+                 &acc = Held("acc", {}, kFeedbackChains * n, width), &p = Held("p", {}, n, kTileTokens);
     backend_->BeginStep(step);
-    backend_->AppendRows({dq.matrix, dk.matrix, dv.matrix, dk_b.matrix, du.matrix, &gamma_ctx_, &gamma_bias_,
-                          kGammaMax, gamma.matrix.data},
-                         &state_);
+    FeedbackOps* feedback = backend_->feedback();
+    feedback->Append(
+        {dq.matrix, dk.matrix, dv.matrix, keys(), values()},
+        {dk_b.matrix, du.matrix, &gamma_ctx_, &gamma_bias_, kGammaMax, gamma.matrix.data, feedback_keys()});
     std::vector<int> q_to_kv;
     for (int h = 0; h < H; ++h) q_to_kv.push_back(h / (H / K));
-    const AttendCall attend{dq.matrix, q_to_kv, out.matrix};
+    const AttendCall attend{dq.matrix, q_to_kv, out.matrix, keys(), values(), window_};
     for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
       int wave_rows = 0;
       for (const RowSpan& b : step.waves[w]) wave_rows += b.num_rows;
       const FeedbackPartials partials{max.matrix.data, sum.matrix.data, acc.matrix.data,
                                       p.matrix.data,   wave_rows,       width};
-      const FeedbackReadCall read{dq_b.matrix, dk_b.matrix, w, 0, 1, partials};
+      const FeedbackReadCall read{dq_b.matrix, dk_b.matrix, w, 0, 1, partials, feedback_keys(), states()};
       if (w == 0) {
-        backend_->AttendAndFeedbackRead(attend, read, state_);
+        feedback->AttendAndRead(attend, read);
       } else {
-        backend_->FeedbackRead(read, state_);
+        feedback->Read(read);
       }
       const auto solve = [&](int begin, int end, bool gate, bool append) {
-        backend_->FeedbackSolve({w, 1, partials, df.matrix, gamma.matrix.data, begin, end, ds.matrix,
-                                 gate ? dg.matrix : Matrix{}, gate ? gated.matrix : Matrix{}, append},
-                                &state_);
+        feedback->Solve({w, 1, partials, df.matrix, gamma.matrix.data, begin, end, ds.matrix,
+                         gate ? dg.matrix : Matrix{}, gate ? gated.matrix : Matrix{}, append, states()});
       };
       if ((w + num_steps_) % 2 == 0) {
         solve(0, D, true, true);
       } else {  // in two parts, as two ranks would
         solve(0, D / 2, true, false);
         solve(D / 2, D, true, false);
-        backend_->AppendFeedbackStates(ds.matrix, w, &state_);
+        feedback->AppendStates(ds.matrix, w, states());
       }
     }
     ++num_steps_;
@@ -172,9 +178,10 @@ class StateTest : public ConformanceTest {
 
   float Rounded(float x) const { return RoundTo(shape_.dtype, x); }
 
-  // softmax over the first n of q . k_j, times the values.
-  std::vector<double> Mix(const float* q, const float* keys, const float* values, int n, int dim,
+  // softmax over q . k_j for j in [begin, n), times the values.
+  std::vector<double> Mix(const float* q, const float* keys, const float* values, int begin, int n, int dim,
                           int64_t stride) const {
+    keys += begin * stride, values += begin * stride, n -= begin;
     std::vector<double> x(n), y(dim);
     for (int j = 0; j < n; ++j) {
       for (int i = 0; i < dim; ++i)
@@ -196,10 +203,11 @@ class StateTest : public ConformanceTest {
       for (int t = 0; t < s.num_tokens; ++t) {
         for (int h = 0; h < H; ++h) {
           const int kv = h / (H / K);
-          const auto y = Mix(&s.q[(t * H + h) * d], &s.k[kv * d], &s.v[kv * d], t + 1, d, K * d);
+          const auto y = Mix(&s.q[(t * H + h) * d], &s.k[kv * d], &s.v[kv * d],
+                             window_ > 0 ? std::max(0, t + 1 - window_) : 0, t + 1, d, K * d);
           std::copy(y.begin(), y.end(), out.begin() + (t * H + h) * d);
         }
-        const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), t, D, D);
+        const auto r = Mix(&s.q_b[t * D], s.k_b.data(), s.s.data(), 0, t, D, D);
         for (int i = 0; i < D; ++i) feedback[t * D + i] = s.f[t * D + i] + Gamma(s.u[t]) * r[i];
       }
       SCOPED_TRACE(absl::StrCat("sequence of ", s.num_tokens, ", steps of ", s.step_rows, " rows"));
@@ -215,7 +223,9 @@ class StateTest : public ConformanceTest {
 
   void ExpectCached(const Sequence& s) {
     std::vector<float> k(s.k.size()), v(k.size()), k_b(s.k_b.size()), state(k_b.size());
-    backend_->ReadState(state_, s.pages.data(), s.num_tokens, k.data(), v.data(), k_b.data(), state.data());
+    int tensor = 0;
+    for (float* to : {k.data(), v.data(), k_b.data(), state.data()})
+      backend_->ReadState(state_.paged[tensor++], s.pages.data(), s.num_tokens, to);
     for (auto [got, put] : {std::pair{&k, &s.k}, {&v, &s.v}, {&k_b, &s.k_b}, {&state, &s.s}}) {
       const char* name = got == &k ? "k" : got == &v ? "v" : got == &k_b ? "k_b" : "s";
       for (size_t i = 0; i < got->size(); ++i)
@@ -229,6 +239,7 @@ class StateTest : public ConformanceTest {
   Buffer gamma_ctx_, gamma_bias_;
   std::map<std::string, Device> held_;
   int num_steps_ = 0;
+  int window_ = 0;  // of the attention
 };
 
 }  // namespace sessa

@@ -134,8 +134,8 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
   for (int n = 0; n < config_.num_layers; ++n) {
     const std::string layer = absl::StrCat("layers.", n, "."), mixer = layer + "mixer.";
     ReferenceLayer out;
-    const Vec h = LayerNorm(x, D, weight(layer + "ln.weight", {D}), weight(layer + "ln.bias", {D}),
-                            config_.layer_norm_eps);
+    const Vec h =
+        LayerNorm(x, D, weight(layer + "ln.weight", {D}), weight(layer + "ln.bias", {D}), config_.norm_eps);
     const Vec ag =
         Linear(h, D, weight(layer + "W_in.weight", {2 * D, D}), weight(layer + "W_in.bias", {2 * D}));
     Vec u = Half(ag, D, 0);
@@ -167,7 +167,7 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
     const Vec q_b = Half(qk, D, 0);
     out.k_b = Half(qk, D, D);
     Vec gamma = Linear(u, D, weight(mixer + "gamma_ctx.weight", {1, D}), weight(mixer + "gamma_bias", {1}));
-    for (double& value : gamma) value = config_.gamma_max * std::tanh(value);
+    for (double& value : gamma) value = std::get<SessaConfig>(config_.family).gamma_max * std::tanh(value);
     out.s = f;
     for (int t = 1; t < T; ++t) {
       const Vec alpha = Softmax(&q_b[t * D], out.k_b.data(), t, D, D, 1 / std::sqrt(1.0 * D));
@@ -184,8 +184,7 @@ absl::StatusOr<ReferenceOutput> ReferenceModel::Forward(const std::vector<int32_
     out.hidden = x;
     output.layers.push_back(std::move(out));
   }
-  const Vec last =
-      LayerNorm(x, D, weight("norm.weight", {D}), weight("norm.bias", {D}), config_.layer_norm_eps);
+  const Vec last = LayerNorm(x, D, weight("norm.weight", {D}), weight("norm.bias", {D}), config_.norm_eps);
   output.logits = Linear(last, D, config_.tie_word_embeddings ? embed : weight("lm_head.weight", {V, D}), {});
   if (!weight.status.ok()) return weight.status;
   return output;

@@ -16,7 +16,7 @@ class ReferenceTest : public testing::TestWithParam<const char*> {};
 // Row b of the expected tensor [B, ...] against `actual`.
 void ExpectClose(const SafetensorsFile& file, const std::string& name, int b,
                  const std::vector<double>& actual) {
-  const TensorView* view = file.Find(name);
+  const StoredTensor* view = file.Find(name);
   ASSERT_NE(view, nullptr) << name;
   ASSERT_EQ(view->num_bytes / 4, actual.size() * view->shape[0]) << name;
   std::vector<float> expected(actual.size());
@@ -37,7 +37,7 @@ TEST_P(ReferenceTest, AgreesWithPublishedOutputs) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   auto file = SafetensorsFile::Open(dir + "/expected.safetensors");
   ASSERT_TRUE(file.ok()) << file.status();
-  const TensorView* ids = (*file)->Find("input_ids");
+  const StoredTensor* ids = (*file)->Find("input_ids");
   ASSERT_NE(ids, nullptr);
   const int B = ids->shape[0], T = ids->shape[1];
   const ReferenceModel model((*checkpoint)->config(), **checkpoint);

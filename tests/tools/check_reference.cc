@@ -91,7 +91,7 @@ int Run(const std::string& dir) {
   auto expected = SafetensorsFile::Open(dir + "/expected.safetensors");
   if (!expected.ok()) return Fail(expected.status());
   const ModelConfig& config = (*checkpoint)->config();
-  const TensorView* ids = (*expected)->Find("input_ids");
+  const StoredTensor* ids = (*expected)->Find("input_ids");
   if (ids == nullptr || ids->dtype != FileDType::kI64 || ids->shape.size() != 2 || ids->num_bytes == 0) {
     return Fail(
         absl::InvalidArgumentError("expected.safetensors: input_ids [B, T] of int64 is missing or empty"));
@@ -106,6 +106,7 @@ int Run(const std::string& dir) {
   const int chunk = absl::GetFlag(FLAGS_chunk) > 0 ? std::min(absl::GetFlag(FLAGS_chunk), T) : T;
   options.max_rows = chunk;
   options.max_tokens = B * T;
+  options.max_sequences = B;
   auto harness = ModelHarness::Create(config, **checkpoint, options);
   if (!harness.ok()) return Fail(harness.status());
   std::map<std::string, std::vector<float>> actual;
@@ -125,17 +126,15 @@ int Run(const std::string& dir) {
     for (int l = 0; l < config.num_layers; ++l) {
       append(absl::StrCat("hidden.", l), (*harness)->hidden(sequence, l));
       if (options.ranks > 1) continue;
-      const ModelHarness::State state = (*harness)->ReadState(sequence, l);
-      append(absl::StrCat("cache.", l, ".k_f"), state.k_f);
-      append(absl::StrCat("cache.", l, ".v_f"), state.v_f);
-      append(absl::StrCat("cache.", l, ".k_b"), state.k_b);
-      append(absl::StrCat("cache.", l, ".s"), state.s);
+      constexpr const char* kTensors[] = {".k_f", ".v_f", ".k_b", ".s"};
+      for (int t = 0; t < (*harness)->num_paged_tensors(); ++t)
+        append(absl::StrCat("cache.", l, kTensors[t]), (*harness)->ReadState(sequence, l, t));
     }
   }
   bool ok = true;
   int compared = 0;
   for (const auto& [name, values] : actual) {
-    const TensorView* view = (*expected)->Find(name);
+    const StoredTensor* view = (*expected)->Find(name);
     if (view == nullptr) continue;
     if (view->dtype != FileDType::kF32 || view->num_bytes != values.size() * sizeof(float)) {
       return Fail(absl::InvalidArgumentError(

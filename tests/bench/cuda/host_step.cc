@@ -13,7 +13,7 @@
 #include "engine/model.h"
 #include "engine/state_cache.h"
 #include "kernels/communicator.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/bench/cuda/step_cases.h"
 #include "tests/cuda/emulator.h"
 #include "tests/reference/random_model.h"

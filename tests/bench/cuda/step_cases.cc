@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/communicator.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/round.h"
 #include "tests/reference/random_model.h"
 
@@ -24,7 +24,7 @@ class SameLayers final : public WeightSource {
     config.num_layers = 1;
     model_ = RandomModel(config, 1, DType::kBF16);
   }
-  absl::StatusOr<WeightView> Get(std::string_view name) const override {
+  absl::StatusOr<TensorView> Get(std::string_view name) const override {
     constexpr std::string_view kLayers = "layers.";
     if (!name.starts_with(kLayers)) return model_->Get(name);
     return model_->Get("layers.0" + std::string(name.substr(name.find('.', kLayers.size()))));

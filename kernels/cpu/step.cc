@@ -1,0 +1,114 @@
+#include "kernels/cpu/step.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sessa {
+namespace {
+
+using cpu::kPanel;
+
+// The panel of keys that a slot of a head belongs to, whose keys start at element `base`.
+char* KeyPanel(const PagedTensor& t, int64_t base, int slot) {
+  return ElementAt(t.data, base + static_cast<int64_t>(slot / kPanel) * kPanel * cpu::PanelRows(t.shape.dim),
+                   t.shape.dtype);
+}
+
+}  // namespace
+
+void CpuStep::Begin(const StepRows& rows) {
+  rows_ = &rows;
+  const int half = static_cast<int>(rows.inv_freq.size()), n = static_cast<int>(rows.positions.size());
+  cos_.resize(static_cast<size_t>(n) * half);
+  sin_.resize(cos_.size());
+  for (int i = 0; i < half; ++i) {
+    for (int r = 0; r < n; ++r) {
+      const float angle = static_cast<float>(rows.positions[r]) * rows.inv_freq[i];
+      cos_[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * rows.rope_scale;
+      sin_[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * rows.rope_scale;
+    }
+  }
+}
+
+void CpuStep::Rotate(int row, Matrix x) const {
+  const int half = static_cast<int>(rows_->inv_freq.size());
+  if (half == 0) return;
+  const float *c = cos_.data() + row * half, *s = sin_.data() + row * half;
+  for (float* head = x.row(row); head < x.row(row) + x.cols; head += 2 * half) {
+    for (int i = 0; i < half; ++i) {
+      const float a = head[2 * i], b = head[2 * i + 1];
+      head[2 * i] = a * c[i] - b * s[i];
+      head[2 * i + 1] = a * s[i] + b * c[i];
+    }
+  }
+}
+
+void CpuStep::ForRows(int rows, absl::FunctionRef<void(int row)> body) {
+  constexpr int kBatch = 8;
+  pool_.ParallelFor(CeilDiv(rows, kBatch), [&](int i, int) {
+    for (int r = i * kBatch; r < std::min(rows, (i + 1) * kBatch); ++r) body(r);
+  });
+}
+
+void CpuStep::ForTokens(absl::Span<const RowSpan> spans, int page_size,
+                        absl::FunctionRef<void(int row, int64_t page, int slot)> body) {
+  const absl::Span<const int> first_rows = FirstRows(spans);
+  const int total = spans.empty() ? 0 : first_rows.back() + spans.back().num_rows;
+  ForRows(total, [&](int row) {
+    const size_t i = std::upper_bound(first_rows.begin(), first_rows.end(), row) - first_rows.begin() - 1;
+    const RowSpan& span = spans[i];
+    const int r = row - first_rows[i], position = span.start + r;
+    body(span.first_row + r, span.pages[position / page_size], position % page_size);
+  });
+}
+
+absl::Span<const int> CpuStep::FirstRows(absl::Span<const RowSpan> blocks) {
+  first_rows_.clear();
+  int rows = 0;
+  for (const RowSpan& block : blocks) first_rows_.push_back(rows), rows += block.num_rows;
+  return first_rows_;
+}
+
+void StoreToken(const float* x, PagedTensor* to, int64_t page, int slot) {
+  const PagedLayout layout(*to);
+  const int dim = to->shape.dim;
+  int64_t base = (page - to->first_page) * layout.page;
+  for (int h = 0; h < to->shape.num_heads; ++h, base += layout.head, x += dim) {
+    if (to->shape.use == PagedShape::Use::kKey) {
+      cpu::StoreColumn(x, dim, to->shape.dtype, KeyPanel(*to, base, slot), slot % kPanel);
+    } else {
+      cpu::StoreRow(x, dim, to->shape.dtype, ElementAt(to->data, base, to->shape.dtype), RoundUp(dim, kPanel),
+                    slot);
+    }
+  }
+}
+
+void LoadToken(const PagedTensor& from, int64_t page, int slot, float* x) {
+  const PagedLayout layout(from);
+  const int dim = from.shape.dim;
+  int64_t base = (page - from.first_page) * layout.page;
+  for (int h = 0; h < from.shape.num_heads; ++h, base += layout.head, x += dim) {
+    if (from.shape.use == PagedShape::Use::kKey) {
+      cpu::LoadColumn(KeyPanel(from, base, slot), dim, from.shape.dtype, slot % kPanel, x);
+    } else {
+      cpu::LoadRow(ElementAt(from.data, base, from.shape.dtype), RoundUp(dim, kPanel), slot, dim,
+                   from.shape.dtype, x);
+    }
+  }
+}
+
+cpu::PagedState HeadOf(const PagedTensor& keys, const PagedTensor& values, int head, const int32_t* pages) {
+  const PagedLayout k(keys), v(values);
+  const DType dtype = keys.shape.dtype;
+  return {pages,
+          keys.page_size,
+          keys.first_page,
+          dtype,
+          ElementAt(keys.data, head * k.head, dtype),
+          k.page,
+          ElementAt(values.data, head * v.head, dtype),
+          v.page,
+          RoundUp(values.shape.dim, kPanel)};
+}
+
+}  // namespace sessa
