@@ -263,7 +263,7 @@ class EngineImpl final : public Engine {
                const std::vector<SchedulerEvent>& events) {
     const SchedulerStats s = scheduler_.Stats();
     supply.num_running = s.num_running_sequences;
-    supply.num_free_slots = s.num_free_slots;
+    supply.num_startable = s.num_startable;
     MutexLock lock(&mutex_);
     for (const SchedulerEvent& event : events) {
       const auto* prompt = std::get_if<PromptInfo>(&event.what);

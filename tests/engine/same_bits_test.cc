@@ -8,11 +8,18 @@
 namespace sessa {
 namespace {
 
-class SameBitsTest : public EngineFixture, public testing::WithParamInterface<DType> {
+using Case = std::tuple<std::pair<std::string, ModelConfig>, DType>;
+
+class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Case> {
  protected:
+  SameBitsTest() {
+    config_ = std::get<0>(GetParam()).second;
+    weights_ = RandomModel(config_, 3);
+  }
+  bool is_recurrent() const { return config_.mamba() != nullptr; }
   static EngineOptions Options() {
     EngineOptions o = SmallOptions();
-    o.weight_dtype = o.state_dtype = GetParam();
+    o.weight_dtype = o.state_dtype = std::get<DType>(GetParam());
     return o;
   }
 
@@ -96,7 +103,9 @@ TEST_P(SameBitsTest, PrefixHitAroundThePageEdge) {
       prompt.resize(length);
       const Request request = MakeRequest(prompt, 10);
       const auto hit = Submit(engine.get(), request)->WaitForEnd();
-      EXPECT_EQ(hit.prompt.num_cached_tokens, pages * page_size);
+      if (!is_recurrent()) {  // there a hit needs a snapshot
+        EXPECT_EQ(hit.prompt.num_cached_tokens, pages * page_size);
+      }
       ExpectSameBits(hit, Alone(request));
     }
     EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
@@ -152,8 +161,12 @@ TEST_P(SameBitsTest, PromptLogprobsInChunks) {
     EXPECT_EQ(tail.prompt.logprobs[i].logprob, alone.prompt.logprobs[69 + i].logprob);
 }
 
-INSTANTIATE_TEST_SUITE_P(Precision, SameBitsTest, testing::Values(DType::kF32, DType::kBF16),
-                         [](const auto& info) { return std::string(Name(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Families, SameBitsTest,
+                         testing::Combine(testing::ValuesIn(SmallConfigs()),
+                                          testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param).first + "_" + Name(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace sessa
