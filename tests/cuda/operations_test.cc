@@ -11,6 +11,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/read_plan.h"
 #include "tests/cuda/graph_counts.h"
+#include "tests/tensor_view.h"
 
 namespace sessa {
 namespace {
@@ -38,12 +39,12 @@ class OperationsTest : public testing::Test {
   }
   LinearWeights Weights(int n, bool has_bias) {
     const auto weight = Random(n * kWidth);
-    const TensorView view{DType::kF32, {n, kWidth}, weight.data()}, bias{DType::kF32, {n}, weight.data()};
-    return *backend_->MakeLinear(view, has_bias ? &bias : nullptr, DType::kBF16);
+    const TensorView bias = ViewOf(weight, {n});
+    return *backend_->MakeLinear(ViewOf(weight, {n, kWidth}), has_bias ? &bias : nullptr, DType::kBF16);
   }
   Buffer Table(int n) {
     const auto values = Random(n);
-    return *backend_->MakeTable({DType::kF32, {n}, values.data()}, DType::kF32);
+    return *backend_->MakeTable(ViewOf(values), DType::kF32);
   }
   std::vector<float> Random(size_t n) {
     std::normal_distribution<float> normal;

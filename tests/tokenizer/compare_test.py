@@ -10,6 +10,7 @@ import unittest
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
 import corpus
 import published
@@ -66,6 +67,24 @@ class TokenizerTest(unittest.TestCase):
         for folder in folders:
             with self.subTest(folder.name):
                 self.compare(folder, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), texts=corpus.hostile(120))
+
+    def test_smollm2(self):
+        """models/from_gguf.py's tokenizer.json is what the published one says, and but for digits what transformers makes of the file."""
+        folder = corpus.ROOT / "build" / "smollm2"
+        if not folder.exists():
+            self.skipTest("no build/smollm2: ./dev setup makes it where its package can be had")
+        reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.compare(folder, reference, texts=corpus.hostile(120))
+        ours = json.loads(reference.to_str())
+        gguf = {"tokenizer_type": "gpt2", "tokens": list(ours["model"]["vocab"]), "merges": [" ".join(m) for m in ours["model"]["merges"]],
+                "token_type": [3 if reference.get_added_tokens_decoder().get(i) else 1 for i in range(reference.get_vocab_size())]}
+        theirs = json.loads(convert_gguf_tokenizer("llama", gguf)[0].to_str())
+        for key in ("added_tokens", "normalizer", "decoder"):
+            self.assertEqual(ours[key], theirs[key])
+        for key in ("vocab", "merges", "unk_token", "byte_fallback", "ignore_merges"):
+            self.assertEqual(ours["model"][key], theirs["model"][key], key)
+        digits, rest = ours["pre_tokenizer"]["pretokenizers"]  # transformers' reader of GGUFs leaves them out
+        self.assertEqual((digits, rest), ({"type": "Digits", "individual_digits": True}, theirs["pre_tokenizer"]))
 
     def test_unicode_tables(self):
         if unicodedata.unidata_version != unicode_tables.UNICODE:
