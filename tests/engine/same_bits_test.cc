@@ -118,13 +118,49 @@ TEST_P(SameBitsTest, PrefixHitAroundThePageEdge) {
       auto prompt = RandomPrompt(200);
       prompt.resize(length);
       const Request request = MakeRequest(prompt, 10);
+      const auto alone = Alone(request);
+      // There a hit needs a snapshot, which the first of its length leaves.
+      if (is_recurrent()) ExpectSameBits(Submit(engine.get(), request)->WaitForEnd(), alone);
       const auto hit = Submit(engine.get(), request)->WaitForEnd();
-      if (!is_recurrent()) {  // there a hit needs a snapshot
-        EXPECT_EQ(hit.prompt.num_cached_tokens, pages * page_size);
-      }
-      ExpectSameBits(hit, Alone(request));
+      EXPECT_EQ(hit.prompt.num_cached_tokens, pages * page_size);
+      ExpectSameBits(hit, alone);
     }
     EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
+  }
+}
+
+// Five prompts at once that begin alike and go on differently, one of them with three choices, in chunks that
+// cut anywhere; with recurrent state they start from one snapshot, and few slots are left for others.
+TEST_P(SameBitsTest, ConcurrentHits) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 5; ++i) {
+    auto prompt = RandomPrompt(70);
+    const auto tail = RandomPrompt(1 + 20 * i, 50 + i);
+    prompt.insert(prompt.end(), tail.begin(), tail.end());
+    requests.push_back(MakeRequest(prompt, 20, 1, i, i == 1 ? 3 : 1));
+  }
+  std::vector<CollectingSink::Result> alone;
+  for (const Request& r : requests) alone.push_back(Alone(r));
+  for (int slots : {5, 9, 100}) {
+    EngineOptions o = Options();
+    o.page_size = 16;
+    o.max_num_seqs = 5;
+    o.max_step_tokens = 23;
+    if (is_recurrent()) o.state_cache_bytes = slots * (o.state_cache_bytes / Make(o)->Stats().num_slots);
+    auto engine = Make(o);
+    for (int round = 0; round < 2;
+         ++round) {  // the second time after whatever the first has left in the slots
+      std::vector<std::shared_ptr<CollectingSink>> sinks;
+      for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
+      for (size_t i = 0; i < sinks.size(); ++i) {
+        SCOPED_TRACE(testing::Message() << slots << " slots, round " << round << ", request " << i);
+        ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+      }
+    }
+    EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
+    EXPECT_EQ(engine->Stats().num_used_slots, 0);
+    if (!is_recurrent()) break;
+    EXPECT_EQ(engine->Stats().num_slots, slots);
   }
 }
 
