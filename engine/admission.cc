@@ -13,8 +13,8 @@
 namespace sessa {
 namespace {
 
-constexpr double kSpeedSeconds = 5;  // over which the speed of prompts is averaged: with few slots they start
-                                     // in bursts, as answers end
+constexpr double kSpeedSeconds = 5;  // over which the speed of prompts is averaged: where few may run they
+                                     // start in bursts, as answers end
 constexpr double kMinSpeed = 1e-3;
 constexpr double kCaution = 1.25;  // who is taken on the last moment, as predicted, is late half of the time,
                                    // and what was computed for it is lost
@@ -133,8 +133,8 @@ void Admission::Leave(RequestId id, int num_cached_tokens) {
 void Admission::Observe(const EngineSupply& supply) {
   costs_ = *supply.costs;
   lengths_ = *supply.lengths;
-  num_free_slots_ = supply.num_free_slots;
-  batch_ = std::max(1, supply.num_running + supply.num_free_slots);
+  num_startable_ = supply.num_startable;
+  batch_ = std::max(1, supply.num_running + supply.num_startable);
   const double seconds = absl::ToDoubleSeconds(supply.step);
   if (seconds <= 0) return;
   const double share = 1 - std::exp(-seconds / kSpeedSeconds);
@@ -239,11 +239,11 @@ absl::Duration Admission::PredictWait(const Arrival& a, absl::Time now) const {
     all.num_sequences += share * sum.num_sequences;
   }
   const double missed = prompt_tokens_ > 0 ? 1 - cached_tokens_ / prompt_tokens_ : 1;
-  const double without_slot = std::max(0.0, 1 - num_free_slots_ / all.num_sequences);
+  const double must_wait = std::max(0.0, 1 - num_startable_ / all.num_sequences);
   const double own = 1 - ShareOfOvertakers(a, missed, now);
   return absl::Seconds(
       std::max({all.prompt_seconds * missed / std::max(prompt_speed_, kMinSpeed),
-                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * without_slot}) /
+                mine.prompt_seconds * missed / SpeedOf(a, missed), all.answer_seconds * must_wait}) /
       own);
 }
 

@@ -46,7 +46,7 @@ struct EngineSupply {
   const CostModel* costs = nullptr;
   const AnswerLengths* lengths = nullptr;
   int num_running = 0;     // sequences
-  int num_free_slots = 0;  // sequences that could start now, prompts apart
+  int num_startable = 0;   // sequences that could start now, prompts apart
   absl::Duration step;     // how long the step took; zero: there was none
   absl::Duration prefill;  // the part of it that is due to prompts, as predicted
 };
@@ -73,7 +73,7 @@ class Admission {
   // Ahead of it, within its tenant, are those that waiting_queue.h puts first. While they are served every
   // other tenant is too, with what waits of it and with what it will send, if it goes on as lately, both as
   // far as its weight allows. Prompts go as fast as they went lately (this sees the decoding beside them, and
-  // that slots or pages are short); those for whom no slot is free wait for answers to end besides, and the
+  // that places or pages are short); those who may not start yet wait for answers to end besides, and the
   // longest counts. Shorter prompts of its own tenant will go on to overtake it: the time they take is not
   // its own.
   absl::Duration PredictWait(const Arrival& arrival, absl::Time now) const;
@@ -117,8 +117,8 @@ class Admission {
   std::map<std::string, TenantUse> tenants_;  // those that wait or were served lately
   CostModel costs_;
   AnswerLengths lengths_;
-  int batch_ = 1;  // sequences that share a step's fixed cost when slots are short
-  int num_free_slots_ = std::numeric_limits<int>::max();
+  int batch_ = 1;  // sequences that share a step's fixed cost when no more may start
+  int num_startable_ = std::numeric_limits<int>::max();
   double step_seconds_ = 0;  // lately
   double prompt_speed_ = 1;  // seconds of prompts, as predicted, computed in a second while some waited
   double prompt_tokens_ = 0, cached_tokens_ = 0;  // forgetting sums

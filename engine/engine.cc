@@ -22,10 +22,12 @@
 namespace sessa {
 namespace {
 
-SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& config, int num_pages) {
+SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& config,
+                                    const Workers& workers) {
   SchedulerOptions s;
   s.page_size = o.page_size;
-  s.num_pages = num_pages;
+  s.num_pages = workers.num_pages();
+  s.num_slots = workers.num_slots();
   s.num_classes = o.tensor_parallel_size;
   s.max_num_seqs = o.max_num_seqs;
   s.max_step_tokens = o.max_step_tokens;
@@ -91,7 +93,7 @@ class EngineImpl final : public Engine {
         workers_(std::move(workers)),
         observer_(observer),
         context_(context),
-        scheduler_(SchedulerOptionsOf(options, config, workers_->num_pages())),
+        scheduler_(SchedulerOptionsOf(options, config, *workers_)),
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     stats_.num_pages = workers_->num_pages();
@@ -116,7 +118,7 @@ class EngineImpl final : public Engine {
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
       return MonotonicNow() - begin;
     };
-    return sessa::WarmUp(SchedulerOptionsOf(options_, config_, workers_->num_pages()), kWarmUpTime, run,
+    return sessa::WarmUp(SchedulerOptionsOf(options_, config_, *workers_), kWarmUpTime, run,
                          scheduler_.mutable_cost_model());
   }
 
@@ -263,7 +265,7 @@ class EngineImpl final : public Engine {
                const std::vector<SchedulerEvent>& events) {
     const SchedulerStats s = scheduler_.Stats();
     supply.num_running = s.num_running_sequences;
-    supply.num_free_slots = s.num_free_slots;
+    supply.num_startable = s.num_startable;
     MutexLock lock(&mutex_);
     for (const SchedulerEvent& event : events) {
       const auto* prompt = std::get_if<PromptInfo>(&event.what);

@@ -9,8 +9,11 @@
 
 namespace sessa {
 
-PagePool::PagePool(const PageGeometry& geometry)
-    : geometry_(geometry), pages_(geometry.num_pages()), classes_(geometry.num_classes()) {
+PagePool::PagePool(const PageGeometry& geometry, std::function<void(int32_t)> on_unindexed)
+    : geometry_(geometry),
+      on_unindexed_(std::move(on_unindexed)),
+      pages_(geometry.num_pages()),
+      classes_(geometry.num_classes()) {
   for (int c = 0; c < geometry.num_classes(); ++c) {
     for (int page = geometry.FirstOfClass(c + 1) - 1; page >= geometry.FirstOfClass(c); --page) {
       pages_[page].page_class = c;
@@ -117,6 +120,7 @@ void PagePool::Unindex(int32_t root) {
     p.children.clear();
     p.salt.clear();
     --num_indexed_;
+    if (on_unindexed_ != nullptr) on_unindexed_(page);
     UnlinkFree(page);
     LinkFree(page, /*as_oldest=*/true);
   }

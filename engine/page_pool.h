@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,7 +28,8 @@ namespace sessa {
 // the index.
 class PagePool {
  public:
-  explicit PagePool(const PageGeometry& geometry);
+  // `on_unindexed`: told of each page that leaves the index. Null: nobody wants to know.
+  explicit PagePool(const PageGeometry& geometry, std::function<void(int32_t page)> on_unindexed = nullptr);
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
@@ -89,6 +91,7 @@ class PagePool {
   void Unindex(int32_t page);  // and everything that continues it
 
   const PageGeometry geometry_;
+  const std::function<void(int32_t)> on_unindexed_;
   std::vector<Page> pages_;
   std::vector<Class> classes_;
   absl::flat_hash_map<uint64_t, int32_t> index_;  // hash -> first page of the list by next_same_hash

@@ -10,13 +10,20 @@
 #include "engine/request_state.h"
 
 namespace sessa {
+namespace {
+
+int MaxRunning(const SchedulerOptions& o) {
+  const int chunk = std::clamp(o.max_step_tokens / 2, 1, PrefillBudget::kLeastRows);
+  const int most = o.num_slots > 0 ? std::min(o.max_num_seqs, o.num_slots) : o.max_num_seqs;
+  return std::clamp(o.max_step_tokens - chunk, 1, most);
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
-      max_running_(std::clamp(
-          options.max_step_tokens - std::clamp(options.max_step_tokens / 2, 1, PrefillBudget::kLeastRows), 1,
-          options.max_num_seqs)),
-      ledger_(PageGeometry(options.num_pages, options.page_size, options.num_classes),
+      max_running_(MaxRunning(options)),
+      ledger_(PageGeometry(options.num_pages, options.page_size, options.num_classes), options.num_slots,
               options.enable_prefix_caching),
       budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
@@ -167,7 +174,7 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
   bool first = true, admitting = true;
   for (auto next = begun.begin(); planned_rows_ < options_.max_step_tokens;) {
     Sequence* waiting =
-        admitting && !preempted_ ? waiting_.Front(order, /*only_without_slot=*/!HasSlot()) : nullptr;
+        admitting && !preempted_ ? waiting_.Front(order, /*only_idle_tenants=*/!MayStartAnother()) : nullptr;
     Sequence* s = waiting;
     if (next != begun.end() && (waiting == nullptr || next->first < RankOf(*waiting, order)))
       s = (next++)->second;
@@ -189,13 +196,16 @@ void Scheduler::PlanPrefillsInOrder(PrefillOrder order, absl::Time now) {
   }
 }
 
-bool Scheduler::HasSlot() const { return static_cast<int>(running_.size()) < max_running_ && !BatchIsFull(); }
+bool Scheduler::MayStartAnother() const {
+  return static_cast<int>(running_.size()) < max_running_ && !BatchIsFull();
+}
 
-Sequence* Scheduler::WhoGivesASlot(const Sequence& to) const {
-  if (to.tenant->num_running > 0) return nullptr;
+Sequence* Scheduler::WhoMakesRoom(const Sequence& for_whom) const {
+  if (for_whom.tenant->num_running > 0) return nullptr;
   Sequence* last = nullptr;
   for (Sequence* r : running_) {
-    if (IsProtected(*r) || r->tenant->num_running < 2 || r->tenant->counter <= to.tenant->counter) continue;
+    if (IsProtected(*r) || r->tenant->num_running < 2 || r->tenant->counter <= for_whom.tenant->counter)
+      continue;
     if (last == nullptr ||
         std::pair(last->tenant->num_running, last->place) < std::pair(r->tenant->num_running, r->place))
       last = r;
@@ -206,17 +216,19 @@ Sequence* Scheduler::WhoGivesASlot(const Sequence& to) const {
 bool Scheduler::TryAdmit(Sequence* s, absl::Time now) {
   full_ = true;
   Sequence* gives_way = nullptr;
-  if (!HasSlot() && (gives_way = WhoGivesASlot(*s)) == nullptr) return false;
+  if (!MayStartAnother() && (gives_way = WhoMakesRoom(*s)) == nullptr) return false;
   RequestState* request = FindRequest(s->request_id);
   int num_cachable = s->num_tokens() - 1;  // the last token's row is always computed: it gives the next token
   if (request->NeedsPromptRows()) num_cachable = std::min(num_cachable, request->FirstLogprobRow());
-  ledger_.Admit(s, s->tenant->name, num_cachable);
-  if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s)) {
+  ledger_.Find(s, s->tenant->name, num_cachable);
+  if (!FitsBesideRunning(*s) || !WillFitBesideRunning(*s) ||
+      (gives_way == nullptr && !ledger_.HasSlotFor(*s))) {
     ledger_.Release(s);
     return false;
   }
   full_ = gives_way != nullptr;
   if (gives_way != nullptr) Preempt(gives_way);
+  ledger_.Admit(s);
   waiting_.Remove(s);
   SetRunning(s, true);
   OrderRunning();
@@ -333,7 +345,7 @@ void Scheduler::EmitPlan() {
     p.sequence_id = s->id;
     p.first_row = plan_.num_rows();
     p.num_rows = std::exchange(s->planned_rows, 0);
-    ledger_.Plan(*s, p.num_rows, &p);
+    ledger_.Plan(s, p.num_rows, &p);
     p.sample = p.start + p.num_rows == s->num_tokens();
     p.first_logprob_row = -1;
     p.sampling = s->sampling;

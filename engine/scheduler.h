@@ -32,6 +32,7 @@ struct SchedulerOptions {
   int page_size = 64;
   int num_pages = 0;
   int num_classes = 1;  // tensor_parallel_size
+  int num_slots = 0;    // of recurrent state, for sequences and snapshots; 0: the model keeps none
   int max_num_seqs = 256;
   int max_step_tokens = 512;
   int max_model_len = 0;                                      // prompt + generated tokens
@@ -54,9 +55,10 @@ struct SchedulerStats {
   int num_running = 0;  // requests with at least one sequence that holds pages
   int num_waiting = 0;  // the other live requests
   int num_running_sequences = 0;
-  int num_free_slots = 0;  // sequences that could start now; 0 after one that did not fit, while any waits
+  int num_startable = 0;  // sequences that could start now; 0 after one that did not fit, while any waits
   int64_t waiting_tokens = 0;  // their prompts
   int num_pages = 0, num_used_pages = 0;
+  int num_slots = 0, num_used_slots = 0, num_snapshots = 0;  // of recurrent state; used: by sequences
   int64_t num_preemptions = 0, num_recomputed_tokens = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens; each request's first look-up
   int64_t prompt_tokens = 0, generation_tokens = 0;
@@ -74,9 +76,10 @@ struct SchedulerStats {
 // time in the step (BatchIsFull); the first that does not fit stops admission, so that a large one is not
 // passed over for ever.
 //
-// When no slot is free and a tenant has none, it gets one of the tenant that has the most, if that has two
-// and was served more: its last in the order below is preempted, where the pages suffice for both. So nobody
-// is kept out by others' long answers, and what was preempted finds most of its pages again.
+// When no more sequences may run and none of a tenant does, it gets the place of one of the tenant that has
+// the most, if that has two and was served more: its last in the order below is preempted, where the pages
+// suffice for both. So nobody is kept out by others' long answers, and what was preempted finds most of its
+// pages again.
 //
 // When a page is missing, the newest running sequence is preempted, or of its tenant's the one of the lowest
 // priority (OrderRunning): its pages are freed, it waits in front and recomputes, with the tokens it had. A
@@ -88,9 +91,10 @@ struct SchedulerStats {
 // admitted only while the sum of need over the protected running ones, with it, is within the pool. So once
 // all unprotected ones are preempted, each protected one finds its pages. (c) Order running sequences:
 // protected first, the rest does not matter. The first one always gets a page: if protected by (b), else all
-// others are preemptible and by (a) it fits alone. So every step with work computes at least one row;
-// preemptions are bounded; hence everything ends. With nothing running, (a) and (b) admit the first waiting
-// one.
+// others are preemptible and by (a) it fits alone. (Slots: no more sequences run than there are slots, so one
+// that waits for a slot waits for a snapshot which a running one starts from.) So every step with work
+// computes at least one row; preemptions are bounded; hence everything ends. With nothing running, (a) and
+// (b) admit the first waiting one.
 //
 // n > 1: one choice computes the prompt, the others wait for it and then find its full pages in the prefix
 // index (without prefix caching they compute it themselves).
@@ -176,8 +180,8 @@ class Scheduler {
   const Sequence* AgedHead() const;
   void PlanPrefillsInOrder(PrefillOrder order, absl::Time now);
   int PrefillRows(const Sequence& s, bool first) const;  // that the step has room and time for
-  bool HasSlot() const;
-  Sequence* WhoGivesASlot(const Sequence& to) const;  // null: nobody does
+  bool MayStartAnother() const;
+  Sequence* WhoMakesRoom(const Sequence& for_whom) const;  // null: nobody does
   bool TryAdmit(Sequence* s, absl::Time now);
   bool BatchIsFull() const;
   bool FitsBesideRunning(const Sequence& s) const;
@@ -203,7 +207,8 @@ class Scheduler {
                   std::vector<SchedulerEvent>* events);
 
   const SchedulerOptions options_;
-  const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step
+  const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step, and
+                           // each has a slot
   StateLedger ledger_;
   CostModel cost_model_;
   PrefillBudget budget_;

@@ -176,8 +176,11 @@ SchedulerStats Scheduler::Stats() const {
   SchedulerStats stats = stats_;
   stats.num_pages = ledger_.geometry().num_pages();
   stats.num_used_pages = ledger_.pool().num_used_pages();
+  stats.num_slots = ledger_.slots().num_slots();
+  stats.num_used_slots = ledger_.slots().num_in_use();
+  stats.num_snapshots = ledger_.slots().num_snapshots();
   stats.num_running_sequences = static_cast<int>(running_.size());
-  if (!full_ || waiting_.size() == 0) stats.num_free_slots = max_running_ - stats.num_running_sequences;
+  if (!full_ || waiting_.size() == 0) stats.num_startable = max_running_ - stats.num_running_sequences;
   return stats;
 }
 

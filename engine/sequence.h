@@ -33,8 +33,21 @@ class HeldState {
 
  private:
   friend class StateLedger;
+  struct SnapshotAt {
+    int num_tokens = 0;  // whose state it is
+    int32_t slot = -1;
+    bool rolling = false;  // of the answer: the next one replaces it
+  };
+
   std::vector<int32_t> pages_;
   int num_computed_ = 0, num_registered_ = 0;
+  // Of models that keep recurrent state.
+  int32_t slot_ = -1;        // its own
+  int32_t state_from_ = -1;  // has the state of num_computed tokens, if that is above 0: its own, or the
+                             // snapshot that it starts from, which it pins
+  int branch_ = 0;           // tokens: here its prompt leaves what is indexed, and no snapshot is there yet
+  std::vector<SnapshotAt> taken_;  // by the step in flight
+  SnapshotAt rolling_;             // the last such one; slot -1: there is none
 };
 
 struct Sequence {

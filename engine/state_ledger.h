@@ -1,6 +1,7 @@
-// Who holds what of the state cache. Owns the PagePool and alone writes what a sequence holds (HeldState), so
-// that every rule of pages, of the prefix index and of what may be written is in one place. It decides
-// nothing: which sequence starts, grows or gives way is the Scheduler's, who owns it. Not thread-safe.
+// Who holds what of the state cache. Owns the PagePool and the SlotPool and alone writes what a sequence
+// holds (HeldState), so that every rule of pages, slots, the prefix index and of what may be written is in
+// one place. It decides nothing: which sequence starts, grows or gives way is the Scheduler's, who owns it.
+// Not thread-safe.
 #pragma once
 
 #include <string_view>
@@ -10,17 +11,30 @@
 #include "engine/page_geometry.h"
 #include "engine/page_pool.h"
 #include "engine/sequence.h"
+#include "engine/slot_pool.h"
 #include "engine/step_plan.h"
 
 namespace sessa {
 
+// Recurrent state, of models that keep any (num_slots > 0), is one tensor a sequence, not a row a token. Each
+// running sequence has a slot of its own, which each step overwrites; so what others may start from are
+// copies, snapshots, and a prefix is found only as far as its deepest snapshot. The pages stay the index: a
+// snapshot belongs to the page whose last token it is the state after, and goes when that page leaves the
+// index. (Where a model keeps recurrent state alone, pages hold nothing and are this index and no more.)
+// Snapshots are taken where somebody will start from, as far as one can know: at the last page boundary that
+// the prompt itself could start from; where a prompt leaves the indexed prefix of others; and at the newest
+// page boundary of the answer, for the next turn, which replaces the one before. Marconi (Pan et al., MLSys
+// 2025) shows that these are what is hit. A snapshot is its page's once the step that wrote it is published.
 class StateLedger {
  public:
-  StateLedger(const PageGeometry& geometry, bool enable_prefix_caching)
-      : pool_(geometry), enable_prefix_caching_(enable_prefix_caching) {}
+  // num_slots 0: the model keeps no recurrent state.
+  StateLedger(const PageGeometry& geometry, int num_slots, bool enable_prefix_caching);
+  StateLedger(const StateLedger&) = delete;
+  StateLedger& operator=(const StateLedger&) = delete;
 
   const PageGeometry& geometry() const { return pool_.geometry(); }
   const PagePool& pool() const { return pool_; }
+  const SlotPool& slots() const { return slots_; }
   PagePool* mutable_pool_for_testing() { return &pool_; }
 
   // RESOURCE_EXHAUSTED when a sequence could not have the state of num_tokens even alone. Reads constants
@@ -29,7 +43,11 @@ class StateLedger {
 
   // The sequence takes hold of the longest prefix of its tokens, of at most max_tokens, whose state is there
   // already: it is computed. Finds nothing without prefix caching. Requires: it holds nothing.
-  void Admit(Sequence* s, std::string_view salt, int max_tokens);
+  void Find(Sequence* s, std::string_view salt, int max_tokens);
+  // Whether there is a slot for it, or it needs none.
+  bool HasSlotFor(const Sequence& s) const;
+  // It runs from now on, with a slot of its own. Requires: HasSlotFor it; it has been looked for.
+  void Admit(Sequence* s);
 
   // One page more; false: none is free where the next one must lie.
   bool Grow(Sequence* s);
@@ -41,9 +59,9 @@ class StateLedger {
   int NumOwnPages(const Sequence& s) const;
 
   // Where the step finds and leaves the state of its next num_rows tokens. Requires: RoomFor them.
-  void Plan(const Sequence& s, int num_rows, PlanSequence* planned) const;
-  // The state of its tokens [0, num_computed) is complete and final: others may find its full pages. Rows of
-  // the last plan beyond those do not count; the next ones overwrite them.
+  void Plan(Sequence* s, int num_rows, PlanSequence* planned);
+  // The rows of the plan are computed: the state of its tokens [0, num_computed) is final, and others may
+  // find its full pages and the snapshots taken.
   void Publish(Sequence* s, std::string_view salt, int num_computed);
 
   // It holds nothing any more, and has nothing computed.
@@ -54,6 +72,13 @@ class StateLedger {
   absl::Status CheckInvariants(absl::Span<const Sequence* const> holders) const;
 
  private:
+  void PlanSnapshots(Sequence* s, int num_rows, PlanSequence* planned);
+  int32_t SlotForSnapshot(HeldState* held, bool rolling);  // -1: none is left
+  void PublishSnapshots(HeldState* held);
+  void LetGoOfStart(HeldState* held);
+  absl::Status CheckSlots(absl::Span<const Sequence* const> holders) const;
+
+  SlotPool slots_;
   PagePool pool_;
   const bool enable_prefix_caching_;
 };

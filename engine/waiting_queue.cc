@@ -86,10 +86,10 @@ void WaitingQueue::Remove(Sequence* s) {
   --size_;
 }
 
-Sequence* WaitingQueue::Front(PrefillOrder order, bool only_without_slot) const {
+Sequence* WaitingQueue::Front(PrefillOrder order, bool only_idle_tenants) const {
   Sequence* best = nullptr;
   for (const auto& [tenant, queue] : tenants_) {
-    if (only_without_slot && tenant->num_running > 0) continue;
+    if (only_idle_tenants && tenant->num_running > 0) continue;
     const Keyed& fresh = order == PrefillOrder::kAged ? queue.aged : queue.shortest;
     Sequence* first = (queue.resumed.empty() ? fresh : queue.resumed).begin()->second;
     if (best == nullptr || RankOf(*first, order) < RankOf(*best, order)) best = first;

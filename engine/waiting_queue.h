@@ -68,8 +68,8 @@ class WaitingQueue {
   // Requires: not in the queue. While it is, tokens, priority, arrival and resumed must not change.
   void Push(Sequence* sequence);
   void Remove(Sequence* sequence);  // Requires: in the queue
-  // Null when there is none. `only_without_slot`: of tenants that have nothing running.
-  Sequence* Front(PrefillOrder order, bool only_without_slot = false) const;
+  // Null when there is none. `only_idle_tenants`: of those that have nothing running.
+  Sequence* Front(PrefillOrder order, bool only_idle_tenants = false) const;
   size_t size() const { return size_; }
   bool Contains(const Sequence& sequence) const;  // for tests and invariants
 

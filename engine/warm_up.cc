@@ -25,7 +25,7 @@ constexpr Shape kShapes[] = {
 class DummyPlan {
  public:
   DummyPlan(const Shape& shape, const SchedulerOptions& o)
-      : pool_(PageGeometry(o.num_pages, o.page_size, o.num_classes)) {
+      : pool_(PageGeometry(o.num_pages, o.page_size, o.num_classes)), num_slots_(o.num_slots) {
     sampling_.temperature = 0;
     bool fits = shape.num_decodes + (shape.num_rows > 0) <= o.max_num_seqs &&
                 shape.num_decodes + shape.num_rows <= o.max_step_tokens;
@@ -38,8 +38,11 @@ class DummyPlan {
   const StepPlan& plan() const { return plan_; }
 
  private:
-  bool Add(int start, int num_rows) {  // false: there are not enough pages
+  bool Add(int start, int num_rows) {  // false: there are not enough pages or slots
+    const int index = static_cast<int>(plan_.sequences.size());
     PlanSequence& s = plan_.sequences.emplace_back();
+    if (num_slots_ > 0) s.slot = s.state_from = index;  // whose contents do not matter
+    if (num_slots_ > 0 && index >= num_slots_) return false;
     s.first_row = plan_.num_rows();
     s.num_rows = num_rows;
     s.start = start;
@@ -59,6 +62,7 @@ class DummyPlan {
   }
 
   PagePool pool_;
+  const int num_slots_;
   SamplingParams sampling_;
   std::vector<int32_t> tokens_;
   StepPlan plan_;

@@ -20,7 +20,7 @@ struct DeviceOptions {
   int num_ranks = 1;
   CpuOptions cpu = {};  // of each rank
   bool batch_invariant =
-      false;  // CUDA: the kernels for few rows also for many (cuda_backend.h); a CPU always is
+      false;  // CUDA: the kernels for few rows also for many (kernels/cuda/backend.h); a CPU always is
 };
 
 // What a rank computes with. The communicator is gone before the backend.

@@ -40,6 +40,7 @@ struct Matrix {
   constexpr Matrix Rows(int begin, int end) const {
     return {data + begin * stride, end - begin, cols, stride};
   }
+  bool operator==(const Matrix&) const = default;
 };
 
 // What becomes of a linear layer's x W^T + b: y is it, or gelu of it (the exact form, by erf), or what y holds

@@ -142,7 +142,7 @@ def self_test():
         ("server/jinja/a.cc", '#include "server/jinja/value.h"\n'),
         ("server/core/access_log.h", "absl::Time time = absl::Now();\n"),
         ("engine/scheduler.cc", "namespace sessa {\n}  // namespace sessa\n"),
-        ("engine/model.cc", "namespace sessa {\nclass SessaModel;\n}  // namespace sessa\n"),
+        ("engine/models/decoder.cc", "namespace sessa {\nclass SessaModel;\n}  // namespace sessa\n"),
         ("tests/b.cc", "absl::Now();\n"),
         ("server/b.cc", "\n" * 400),
         ("kernels/a.cc", "\n" * 500),

@@ -161,9 +161,9 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
                                bias, 0, panels, y.data, y.stride,
                                Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
     case Format::kTiles:
-      return cpu::TileLinear(unit_,
-                             static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
-                             y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, y.data, y.stride);
+      return cpu::TileLinear(
+          unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
+          cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, y.data, y.stride);
     case Format::kInt8:
       return cpu::Int8LinearPanels(
           static_cast<const uint32_t*>(left), x.rows,

@@ -1,9 +1,11 @@
 // The tile instructions that tiles.cc is written in, by two classes of static functions: Amx, the
 // processor's, and TileModel, the same arithmetic in plain C++ (its bits are compared with the processor's
-// where there is one). Tiles are named by number, 0 to 7, and all have 16 rows of 64 bytes. Each thread has
-// tiles of its own, in use between Begin and End.
+// where there is one). Tiles are named by number, 0 to 7; a row has 64 bytes. From kWholeTile on they have 16
+// rows, those before as many as Begin is given (sums and left sides: a product takes the unit as many cycles
+// as they have rows). Each thread has tiles of its own, in use between Begin and End.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -13,16 +15,19 @@
 
 namespace sessa::cpu {
 
+inline constexpr int kWholeTile = 7;
+
 #if defined(__x86_64__)
 // Inline assembly rather than intrinsics: it needs no compiler flags, so nothing else of a file can come to
 // use AMX.
 struct Amx {
-  static void Begin() {
+  static void Begin(int rows) {
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
+    std::fill_n(config.rows, kWholeTile, static_cast<uint8_t>(rows));
     asm volatile("ldtilecfg %0" ::"m"(config));
   }
   static void End() { asm volatile("tilerelease"); }
@@ -48,7 +53,7 @@ struct Amx {
 #endif
 
 struct TileModel {
-  static void Begin() {}
+  static void Begin(int rows) { rows_ = rows; }
   static void End() {}
   template <int kTile>
   static void Zero() {
@@ -61,7 +66,7 @@ struct TileModel {
   }
   template <int kTile>
   static void Store(void* rows, int64_t stride) {
-    for (int r = 0; r < 16; ++r) std::memcpy(static_cast<char*>(rows) + r * stride, tiles[kTile][r], 64);
+    for (int r = 0; r < rows_; ++r) std::memcpy(static_cast<char*>(rows) + r * stride, tiles[kTile][r], 64);
   }
   template <int kSum, int kA, int kB>
   static void DotBf16() {
@@ -82,6 +87,7 @@ struct TileModel {
  private:
   using Tile = uint32_t[16][16];
   static inline thread_local Tile tiles[8];
+  static inline thread_local int rows_ = 16;
   static float Flush(float x) {
     return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
   }

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 
 #ifdef SESSA_NCCL
 #include "kernels/cuda/cuda_stream.h"

@@ -19,13 +19,13 @@ void DecodeGraphs::Flush(bool may_replay) {
   if (!deferring_) return;
   deferring_ = false;
   if (operations_.empty()) return;
-  const auto key = absl::MakeConstSpan(key_).first(key_size_);
   if (!may_replay || !can_capture_ || cudaPeekAtLastError() != cudaSuccess) {  // an error is Synchronize's
-    RunAll();
-  } else if (const auto found = std::ranges::find(graphs_, key, &Graph::key); found == graphs_.end()) {
+    operations_.Run();
+  } else if (const auto found = std::ranges::find(graphs_, operations_, &Graph::operations);
+             found == graphs_.end()) {
+    operations_.Run();
     if (graphs_.size() >= kMaxGraphs) Clear();
-    graphs_.push_back({{key.begin(), key.end()}, nullptr});
-    RunAll();
+    graphs_.push_back({std::exchange(operations_, {}), nullptr});
   } else {
     if (found->executable == nullptr) found->executable = Capture();
     if (found->executable != nullptr) {
@@ -33,12 +33,10 @@ void DecodeGraphs::Flush(bool may_replay) {
       (void)cudaGraphLaunch(found->executable,
                             stream_);  // an error stays with the runtime, as those of launches
     } else {
-      RunAll();
+      operations_.Run();
     }
   }
-  key_size_ = 0;
-  operations_.clear();
-  operands_.clear();
+  operations_.Clear();
 }
 
 cudaGraphExec_t DecodeGraphs::TryCapture(std::string* failure) {
@@ -54,7 +52,7 @@ cudaGraphExec_t DecodeGraphs::TryCapture(std::string* failure) {
   const cudaError_t begun = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
   note("cudaStreamBeginCapture", begun);
   if (begun == cudaSuccess) {
-    RunAll();
+    operations_.Run();
     // A launch that is refused need not spoil the capture, but would be missing from the graph.
     const cudaError_t launched = cudaGetLastError();
     if (std::string launch = TakeLaunchFailure(); !launch.empty()) *failure = std::move(launch);

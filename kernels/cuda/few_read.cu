@@ -214,7 +214,7 @@ __device__ __forceinline__ void ReadItems(const PagedRead& read, int begin, int 
     const int behind = b + 1 < read.num_blocks ? min(end, read.blocks[b + 1].first_item) : end;
     while (begin < behind) {
       const Geometry g(read, shared.block);
-      const int tile = begin - shared.block.first_item;
+      const int tile = shared.block.first_tile + begin - shared.block.first_item;
       const int num_tiles = read.num_ranks > 1  ? 1
                             : tile < g.own_tile ? min(behind - begin, g.own_tile - tile)
                                                 : behind - begin;
@@ -280,9 +280,10 @@ __global__ void __launch_bounds__(kFoldColumns) FoldKernel(const FewReads reads)
   const ReadWork work = *read.work;
   const int thread = threadIdx.x, column = first_column + thread, dim = read.values.dim, padded = Padded(dim);
   const int end = read.feedback ? g.own_tile : CeilDiv(g.horizon, kTile);
-  const int num_tiles = end > chain ? CeilDiv(end - chain, num_chains) : 0;
+  const int first_tile = block.first_tile + chain;  // a window has one chain
+  const int num_tiles = end > first_tile ? CeilDiv(end - first_tile, num_chains) : 0;
   const auto at = [&](int t) {  // in scratch, of the chain's t-th tile
-    return block.tile_base + static_cast<int64_t>(chain + t * num_chains) * g.num_queries + i;
+    return block.tile_base + static_cast<int64_t>(first_tile + t * num_chains) * g.num_queries + i;
   };
   const bool is_own = read.feedback && g.own_tile % num_chains == chain;
   const int first_own = g.own_tile * kTile, num_own = is_own ? block.start - first_own : 0;

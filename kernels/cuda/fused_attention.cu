@@ -70,8 +70,8 @@ __device__ __forceinline__ void LoadQueries(const PagedRead& read, const ReadBlo
 struct RunningSoftmax {
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 };
-// Scores become their weights. old: how the sums so far shrink. Every row sees the first token, and tiles
-// come in order, so a maximum is finite. scale: with log2 e.
+// Scores become their weights. old: how the sums so far shrink; of a row that has seen nothing yet, which its
+// window begins behind, they are zero. scale: with log2 e.
 template <int kTiles>
 __device__ __forceinline__ void ExtendSoftmax(float (&scores)[kTiles][4], float scale,
                                               RunningSoftmax& softmax, float (&old)[2]) {
@@ -83,9 +83,10 @@ __device__ __forceinline__ void ExtendSoftmax(float (&scores)[kTiles][4], float 
 #pragma unroll
       for (int e = 0; e < 2; ++e) top[e] = fmaxf(top[e], scores[j][2 * half + e]);
     }
-    const float max = RowMax(fmaxf(top[0], top[1])), shift = max * scale;
+    const float max = RowMax(fmaxf(top[0], top[1])), finite = max == -INFINITY ? 0.0f : max,
+                shift = finite * scale;
     // Exactly 1 where the maximum stays: what a rounded shift leaves would add up over the tiles.
-    old[half] = Exp2((softmax.max[half] - max) * scale);
+    old[half] = Exp2((softmax.max[half] - finite) * scale);
     softmax.max[half] = max;
     float added[2] = {0, 0};
 #pragma unroll
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   const int thread = threadIdx.x, first_query = thread / kWarpLanes * kWarpRows,
             group_query = thread / kWarpgroup * kWarpgroupRows;
   const int dim = read.keys.dim, horizon = block.start + block.num_rows,
-            num_tiles = CeilDiv(horizon, kTokens);
+            num_tiles = CeilDiv(horizon, kTokens),
+            first_tile = read.window == 0 ? 0 : max(0, block.start - read.window + 1) / kTokens;
 
   // A page is fetched a tile before what it says is stored: nobody waits for it.
   const auto page_of = [&](int tile) {
@@ -123,11 +125,11 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   const auto store_row = [&](int tile, int page) {
     const int position = tile * kTokens + thread;
     if (thread >= kTokens) return;
-    shared.rows[tile % kRowStages][thread] =
-        position < horizon ? (VectorInPage<Bf16>(read.keys, page, block.kv, position) -
-                              static_cast<const Bf16*>(read.keys.data)) *
-                                 int64_t{sizeof(Bf16)}
-                           : 0;
+    shared.rows[tile % kRowStages][thread] = position < horizon
+                                                 ? (VectorInPage<Bf16>(read.keys, page, block.kv, position) -
+                                                    static_cast<const Bf16*>(read.keys.data)) *
+                                                       int64_t{sizeof(Bf16)}
+                                                 : 0;
   };
   // Requires the tile's rows to be stored, and a barrier since. A thread copies the same chunk of every row
   // it has.
@@ -179,7 +181,7 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
     CommitProducts();
   };
-  int next_page = page_of(2);
+  int next_page = page_of(first_tile + 2);
   // While products run: this tile's values and the next one's keys come, to where nothing is read any more.
   const auto prepare = [&](int tile) {
     copy(read.values, tile, shared.values[tile % kStages]);
@@ -194,13 +196,16 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
 #pragma unroll
   for (int half = 0; half < 2; ++half)
     num_visible[half] = block.start + (first_query + FragmentRow(2 * half)) / block.num_heads + 1;
+  const int window = read.window == 0 ? horizon : read.window;
   const auto weigh = [&](int tile) {
-    if ((tile + 1) * kTokens > block.start + 1) {  // some rows do not see all of it
+    if ((tile + 1) * kTokens > block.start + 1 || tile * kTokens < horizon - window) {  // not seen by all
 #pragma unroll
       for (int j = 0; j < kTokens / 8; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          if (tile * kTokens + FragmentColumn(j, e) >= num_visible[e / 2]) scores[j][e] = -INFINITY;
+          const int position = tile * kTokens + FragmentColumn(j, e);
+          if (position >= num_visible[e / 2] || position < num_visible[e / 2] - window)
+            scores[j][e] = -INFINITY;
         }
       }
     }
@@ -216,10 +221,10 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
   };
 
-  store_row(0, page_of(0));
-  store_row(1, page_of(1));
+  store_row(first_tile, page_of(first_tile));
+  store_row(first_tile + 1, page_of(first_tile + 1));
   __syncthreads();
-  copy(read.keys, 0, shared.keys[0]);
+  copy(read.keys, first_tile, shared.keys[first_tile % kStages]);
   CommitCopies();
   if (dim % 4 == 0 && read.q.stride % 4 == 0 && reinterpret_cast<uintptr_t>(read.q.data) % 16 == 0) {
     LoadQueries<true>(read, block, &shared);
@@ -228,13 +233,13 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   }
   hand_over();
   BeginProducts();
-  start_scores(0);
-  prepare(0);
+  start_scores(first_tile);
+  prepare(first_tile);
   WaitForProducts<0>(scores);
-  weigh(0);
+  weigh(first_tile);
   pack();
   hand_over();
-  for (int tile = 1; tile < num_tiles; ++tile) {
+  for (int tile = first_tile + 1; tile < num_tiles; ++tile) {
     BeginProducts(sums, p);
     start_scores(tile);
     start_values(tile - 1);

@@ -24,6 +24,7 @@ struct GemmCall {
   const float* bias;  // [n] or null
   bool accumulate;
   Matrix y;  // [rows, n]
+  bool operator==(const GemmCall&) const = default;
 };
 
 class Gemm {

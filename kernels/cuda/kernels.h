@@ -1,5 +1,6 @@
-// The device operations of the CUDA backend, as its host code sees them: each enqueues a kernel or two.
-// Pointers name device memory unless it says otherwise. All results are the same bits for a row whatever rows
+// The device operations of the CUDA backend, as its host code sees them: each enqueues a kernel or two, and
+// the arguments, which compare member by member, are all that the launches depend on (operation_list.h).
+// Pointers name device memory. All results are the same bits for a row whatever rows
 // run beside it: every sum runs in an order given by absolute positions and sizes, never by the batch.
 #pragma once
 
@@ -25,24 +26,29 @@ constexpr int Padded(int n) { return RoundUp(n, 8); }
 struct RowLaunch {
   cudaStream_t stream;
   const int32_t* live = nullptr;
+  bool operator==(const RowLaunch&) const = default;
 };
 
 // ---- elementwise.cu ----
 void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
-// cos, sin [num_rows, half] of position * inv_freq[i], the product in float32.
-void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, int num_rows, int half,
-                float* cos, float* sin);
-// The epilogue of a linear layer that left its results in x. x may be y.
+// cos, sin [num_rows, half] of position * inv_freq[i], the product in float32; both times `scale`.
+void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, float scale, int num_rows,
+                int half, float* cos, float* sin);
+// The epilogue of a linear layer that left its results in x, but for kSiluGate. x may be y.
 void FinishRows(RowLaunch on, Matrix x, Epilogue epilogue, Matrix y);
-// The input x of a linear layer, or its layer norm, as y [rows, stride] in `dtype`; the columns from x.cols
-// on and the rows that are padding are zero.
+// That epilogue: y = silu(gate) * up.
+void GateRows(RowLaunch on, Matrix gate, Matrix up, Matrix y);
+// The input x of a linear layer, or its norm (kernels/backend.h), as y [rows, stride] in `dtype`; the columns
+// from x.cols on and the rows that are padding are zero.
 struct RowNorm {
-  const float *weight, *bias;
+  const float *weight, *bias;  // bias: null, it is an rms norm
   float eps;
+  int groups;  // of an rms norm
+  bool operator==(const RowNorm&) const = default;
 };
 void PackRows(RowLaunch on, Matrix x, DType dtype, void* y, int stride);
-void LayerNormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
+void NormRows(RowLaunch on, Matrix x, RowNorm norm, DType dtype, void* y, int stride);
 
 // ---- sample.cu ----
 // Backend::Sample, a task a row. A token does not depend on the rows beside it.
@@ -61,15 +67,24 @@ struct LinearTask {
   Matrix y;            // [rows, n]
   int n, first_tile;   // first_tile: filled in by Linear
   Epilogue epilogue;
+  // Of the two products that a silu gate takes: neighbours in one launch, in this order.
+  enum class Half { kNone, kGate, kUp } half;
+  bool operator==(const LinearTask&) const = default;
 };
 inline constexpr int kMaxLinearTasks = 8;
+struct LinearTasks {
+  LinearTask task[kMaxLinearTasks];
+  int count;
+  bool operator==(const LinearTasks&) const = default;
+};
 struct LinearScratch {  // as LinearPlan of the launch says
   float* partial;
   unsigned* counters;  // zero before and after
+  bool operator==(const LinearScratch&) const = default;
 };
 // The rows [first_row, last_row) of x, at most LinearRowsAtOnce. tensor_cores: as PlanLinear.
-void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
-            DType dtype, bool tensor_cores, LinearScratch scratch);
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTasks& tasks, DType dtype,
+            bool tensor_cores, LinearScratch scratch);
 
 // ---- append.cu ----
 // Where the step's rows lie in their sequences.
@@ -84,18 +99,26 @@ struct PagedVectors {
   DType dtype;
   int page_size, num_heads, dim;
   int first_page, num_pages;  // the page ids that are here
+  bool operator==(const PagedVectors&) const = default;
 };
-// As LayerRows, with what the pages of the step's rows are. row_span[r]: the span of batch row r.
+// As AppendCall and FeedbackRows, with where the step's rows go. row_span[r]: the span of batch row r.
 struct AppendArgs {
-  Matrix q, k, v, k_b, u;
-  const float *gamma_ctx, *gamma_bias;
-  float gamma_max;
-  float* gamma;
+  int rows;
+  Matrix q, k, v;
+  const float *q_norm, *k_norm;  // null: there are none
+  float norm_eps;
   const float *cos, *sin;  // [rows, half] of RopeAngles
   int half;                // 0: no rope
   const Span* spans;
   const int32_t* row_span;
-  PagedVectors keys, values, feedback_keys;
+  PagedVectors keys, values;
+  // Of the feedback; no columns: there is none.
+  Matrix k_b, u;
+  const float *gamma_ctx, *gamma_bias;
+  float gamma_max;
+  float* gamma;
+  PagedVectors feedback_keys;
+  bool operator==(const AppendArgs&) const = default;
 };
 void AppendRows(RowLaunch on, const AppendArgs& args);
 // Rows rows[0 .. num_rows) of x, [num_heads * dim] each. Rows whose page is not here are skipped.
@@ -113,8 +136,9 @@ struct ReadBlock {
   int first_head, num_heads, kv;
   int wave_row;  // of the first row, in the partials of a feedback read
   const int32_t* pages;
-  int64_t tile_base;  // of the block's first tile in the scratch, which has one place for each tile and query
-                      // (many queries: kMaxQueries of them)
+  int first_tile;     // that a row of the block sees: not 0 in a window
+  int64_t tile_base;  // of tile 0 in the scratch, which has one place for each tile from first_tile on and
+                      // query (many queries: kMaxQueries of them)
   int first_item;     // of the block, among the work items of its launch: one for each tile, or some
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
@@ -132,6 +156,7 @@ struct PagedRead {
   Matrix q;  // [rows, heads * dim]
   PagedVectors keys, values;
   float scale;
+  int window;     // of forward attention: the tokens that a row sees, with itself; 0: all
   bool feedback;  // each row sees the past alone, and its block's own tile is left to the end
   int num_chains, rank, num_ranks;
   const ReadWork* work;
@@ -143,6 +168,7 @@ struct PagedRead {
   float *max, *sum, *acc, *p;
   int partial_rows, width;
   const int32_t* live;  // as RowLaunch: instead of partial_rows
+  bool operator==(const PagedRead&) const = default;
 };
 // num_ctas: thread blocks that share the work items, any number; the result does not depend on it.
 void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas);
@@ -156,6 +182,7 @@ inline constexpr int kMaxDim = 32768;  // of keys and values
 struct FewReads {
   PagedRead read[2];
   int count;
+  bool operator==(const FewReads&) const = default;
 };
 void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas);
 // How its thread blocks share the work items of two reads: the large ones (the first read's, of two) are
@@ -192,6 +219,7 @@ struct FeedbackSolveArgs {
   const float* gamma;   // [rows]
   bool round_to_bf16;   // the states that later rows read, as the cache will round them
   int begin, end;       // columns
+  bool operator==(const FeedbackSolveArgs&) const = default;
 };
 // by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,

@@ -45,27 +45,26 @@ void LinearTyped(cudaStream_t stream, const LinearArgs& args, const LinearPlan& 
 
 }  // namespace
 
-void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTask* tasks, int num_tasks,
-            DType dtype, bool tensor_cores, LinearScratch scratch) {
+void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTasks& tasks, DType dtype,
+            bool tensor_cores, LinearScratch scratch) {
   LinearArgs args;
   args.x = x;
   args.live = on.live;
   args.first_row = first_row;
   args.last_row = last_row;
-  args.num_tasks = num_tasks;
+  args.num_tasks = tasks.count;
   args.num_tiles = 0;
-  for (int i = 0; i < num_tasks; ++i) {
-    args.tasks[i] = tasks[i];
+  for (int i = 0; i < tasks.count; ++i) {
+    args.tasks[i] = tasks.task[i];
     args.tasks[i].first_tile = args.num_tiles;
-    args.num_tiles += CeilDiv(tasks[i].n, kTile);
+    args.num_tiles += CeilDiv(tasks.task[i].n, kTile);
   }
   args.partial = scratch.partial;
   args.counters = scratch.counters;
   if (last_row <= first_row || args.num_tiles == 0) return;
   const LinearPlan plan = PlanLinear(last_row - first_row, x.cols, args.num_tiles, dtype, tensor_cores);
   args.split = plan.split;
-  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan)
-                       : LinearTyped<Bf16>(on.stream, args, plan);
+  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan) : LinearTyped<Bf16>(on.stream, args, plan);
 }
 
 }  // namespace sessa::cuda

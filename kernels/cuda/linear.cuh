@@ -14,7 +14,7 @@ struct LinearArgs {
   int first_row, last_row;
   int num_tasks, num_tiles, split;
   LinearTask tasks[kMaxLinearTasks];
-  float* partial;      // [row blocks, tiles, splits, kRows, kTile]
+  float* partial;      // [row blocks, tiles, splits, kRows, kTile], of several splits or a gate
   unsigned* counters;  // [row blocks, tiles]
 };
 
@@ -58,38 +58,60 @@ __device__ __forceinline__ void BeginLinear(const LinearArgs& args) {
   AwaitPrevious();
 }
 
-// Writes the block's outputs, or leaves them to the block that completes the tile. sum_at(i): of row i /
-// kTile, output i % kTile, which every thread may read.
+// Writes the block's outputs, or leaves them to the block that completes the tile: the last one of all
+// splits, and of both products where there is a gate. sum_at(i): of row i / kTile, output i % kTile, which
+// every thread may read.
 template <int kRows, int kBlockThreads, class SumAt>
 __device__ void FinishLinear(const LinearArgs& args, const LinearBlock& block, const SumAt& sum_at) {
   __shared__ bool last;
   const LinearTask& task = args.tasks[block.task];
-  const auto write = [&](int i, float sum) {
-    const int row = block.first_row + i / kTile, column = block.first_output + i % kTile;
-    if (row < block.last_row && column < task.n)
-      Finish(task.epilogue, task.bias != nullptr ? sum + task.bias[column] : sum, task.y.row(row) + column);
+  const auto biased = [&](const LinearTask& of, int i, float sum) {
+    const int column = block.first_output + i % kTile;
+    return of.bias != nullptr && column < of.n ? sum + of.bias[column] : sum;
   };
+  const auto for_each = [&](const auto& write) {  // write(i, y)
+    for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) {
+      const int row = block.first_row + i / kTile, column = block.first_output + i % kTile;
+      if (row < block.last_row && column < task.n) write(i, task.y.row(row) + column);
+    }
+  };
+  const bool is_half = task.half != LinearTask::Half::kNone;
   const int num_splits = gridDim.y;
-  if (num_splits == 1) {
-    for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) write(i, sum_at(i));
+  if (num_splits == 1 && !is_half) {
+    for_each([&](int i, float* y) { Finish(task.epilogue, biased(task, i, sum_at(i)), y); });
     return;
   }
+  const auto partials_of = [&](int64_t tile) { return args.partial + tile * num_splits * kRows * kTile; };
   const int64_t tile = static_cast<int64_t>(blockIdx.z) * args.num_tiles + blockIdx.x;
-  float* partial = args.partial + tile * num_splits * kRows * kTile;
-  for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads)
-    partial[static_cast<int64_t>(blockIdx.y) * kRows * kTile + i] = sum_at(i);
+  float* own = partials_of(tile) + static_cast<int64_t>(blockIdx.y) * kRows * kTile;
+  for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) own[i] = sum_at(i);
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(&args.counters[tile], 1u) == static_cast<unsigned>(num_splits - 1);
+  // Both halves count at the gate's tile.
+  const int half_tiles = CeilDiv(task.n, kTile);
+  const int64_t first = task.half == LinearTask::Half::kUp ? tile - half_tiles : tile;
+  const unsigned num_parts = is_half ? 2 * num_splits : num_splits;
+  if (threadIdx.x == 0) last = atomicAdd(&args.counters[first], 1u) == num_parts - 1;
   __syncthreads();
   if (!last) return;
   __threadfence();
-  for (int i = threadIdx.x; i < kRows * kTile; i += kBlockThreads) {
+  const auto total = [&](const float* partial, int i) {
     float sum = __ldcg(partial + i);
     for (int s = 1; s < num_splits; ++s) sum += __ldcg(partial + static_cast<int64_t>(s) * kRows * kTile + i);
-    write(i, sum);
+    return sum;
+  };
+  const float* partial = partials_of(first);
+  if (is_half) {
+    const int gate = block.task - (task.half == LinearTask::Half::kUp ? 1 : 0);
+    const float* up = partials_of(first + half_tiles);
+    for_each([&](int i, float* y) {
+      *y = Silu(biased(args.tasks[gate], i, total(partial, i))) *
+           biased(args.tasks[gate + 1], i, total(up, i));
+    });
+  } else {
+    for_each([&](int i, float* y) { Finish(task.epilogue, biased(task, i, total(partial, i)), y); });
   }
-  if (threadIdx.x == 0) args.counters[tile] = 0;
+  if (threadIdx.x == 0) args.counters[first] = 0;
 }
 
 // ---- tensor_linear.cu ----

@@ -46,7 +46,7 @@ int BlockRows(LinearPath path, int rows) {
 
 }  // namespace
 
-LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_cores) {
+LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_cores, bool has_gate) {
   LinearPlan plan = {};
   plan.path = PathOf(rows, dtype, tensor_cores);
   plan.block_rows = BlockRows(plan.path, rows);
@@ -54,15 +54,16 @@ LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_c
   plan.split = plan.path == LinearPath::kTensorCores ? TensorSplit(k, num_tiles) : kDotSplit;
   plan.num_splits = CeilDiv(k, plan.split);
   const int64_t tiles = int64_t{plan.num_row_blocks} * num_tiles;
-  plan.num_floats = plan.num_splits > 1 ? tiles * plan.num_splits * plan.block_rows * kTile : 0;
+  const bool has_partials = plan.num_splits > 1 || has_gate;
+  plan.num_floats = has_partials ? tiles * plan.num_splits * plan.block_rows * kTile : 0;
   plan.num_counters = tiles;
   return plan;
 }
 
-int LinearRowsAtOnce(int rows, int k, int num_tiles, DType dtype, bool tensor_cores) {
+int LinearRowsAtOnce(int rows, int k, int num_tiles, DType dtype, bool tensor_cores, bool has_gate) {
   if (tensor_cores && dtype == DType::kBF16) return std::min(rows, kMaxQueries);
   while (rows > kMaxQueries &&
-         PlanLinear(rows, k, num_tiles, dtype, tensor_cores).num_floats > kScratchFloats)
+         PlanLinear(rows, k, num_tiles, dtype, tensor_cores, has_gate).num_floats > kScratchFloats)
     rows = RoundUp(rows / 2, kMaxQueries);  // whole blocks: each reads the weights
   return rows;
 }

@@ -19,10 +19,11 @@ struct LinearPlan {
   int64_t num_counters;            // [row blocks, tiles]
 };
 // tensor_cores: for more than kFewQueries rows of bf16 weights (tensor_linear.cu), and at most kMaxQueries.
-LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_cores);
+// has_gate: there are tasks of two products, which are joined as splits are.
+LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_cores, bool has_gate = false);
 
 // How many of the rows go into one launch, so that each reads the weights once and its partial sums stay
 // within what the L2 cache holds, as far as both can be had: the weights count for more.
-int LinearRowsAtOnce(int rows, int k, int num_tiles, DType dtype, bool tensor_cores);
+int LinearRowsAtOnce(int rows, int k, int num_tiles, DType dtype, bool tensor_cores, bool has_gate = false);
 
 }  // namespace sessa::cuda

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kThreads) TileKernel(const PagedRead read) {
   for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
     const ReadBlock block = read.blocks[BlockOf(read, item)];
     const Geometry g(read, block);
-    const int tile = item - block.first_item;
+    const int tile = block.first_tile + item - block.first_item;
     if (!IsRead(read, g, tile)) continue;
     const auto query = [&](int i) -> const float* {
       if (i >= g.num_queries) return nullptr;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
   const int num_tiles = CeilDiv(g.horizon, kTile);
   float max = -INFINITY, sum = 0;  // of query `thread`
   float acc[4][4] = {};
-  for (int tile = chain; tile < num_tiles; tile += read.num_chains) {
+  for (int tile = block.first_tile + chain; tile < num_tiles; tile += read.num_chains) {
     const bool own = tile == g.own_tile;
     // The tokens whose values are in the cache.
     const int num_tokens = min(kTile, (own ? block.start : g.horizon) - tile * kTile);

@@ -58,12 +58,14 @@ __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const
                             Scores& scores, float* stats) {
   const int lane = threadIdx.x % kWarpLanes;
   for (int i = threadIdx.x / kWarpLanes; i < g.num_queries; i += kThreads / kWarpLanes) {
-    const int visible = block.start + i / block.num_heads + (read.feedback ? 0 : 1) - tile * kTile;
-    const float x0 = lane < visible ? scores[i][lane] * read.scale : -INFINITY;
-    const float x1 = lane + kWarpLanes < visible ? scores[i][lane + kWarpLanes] * read.scale : -INFINITY;
+    const int end = block.start + i / block.num_heads + (read.feedback ? 0 : 1) - tile * kTile;
+    const int begin = read.window == 0 ? 0 : end - read.window;
+    const bool seen0 = lane >= begin && lane < end,
+               seen1 = lane + kWarpLanes >= begin && lane + kWarpLanes < end;
+    const float x0 = seen0 ? scores[i][lane] * read.scale : -INFINITY;
+    const float x1 = seen1 ? scores[i][lane + kWarpLanes] * read.scale : -INFINITY;
     const float m = WarpMax(fmaxf(x0, x1));
-    const float p0 = lane < visible ? expf(x0 - m) : 0.0f,
-                p1 = lane + kWarpLanes < visible ? expf(x1 - m) : 0.0f;
+    const float p0 = seen0 ? expf(x0 - m) : 0.0f, p1 = seen1 ? expf(x1 - m) : 0.0f;
     const float l = WarpSum(p0 + p1);
     scores[i][lane] = p0;
     scores[i][lane + kWarpLanes] = p1;

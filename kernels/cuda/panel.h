@@ -48,6 +48,7 @@ struct PanelBlock {
 struct PanelPass {
   int first = 0, count = 0;  // of blocks
   int num_items = 0, num_query_tiles = 0, max_splits = 0;
+  bool operator==(const PanelPass&) const = default;
 };
 
 struct PanelPlan {
@@ -83,6 +84,7 @@ struct PanelScratch {
   float* running;   // [2][kChains][panel_rows][2]: maximum and sum of each split, by turns of the passes
   float* inverses;  // [panel_rows / kSolveRows][kSolveRows][kSolveRows]
   float* terms;     // [panel_rows][kPanelTerms]: at kPanelShare and, for each key tile, from kPanelPowers on
+  bool operator==(const PanelScratch&) const = default;
 };
 constexpr int PanelStride(int dim) { return RoundUp(dim, kPanelDepth); }
 inline constexpr int kPanelShare = 0, kPanelPowers = 1;
@@ -100,15 +102,20 @@ struct PanelRead {
                            // needed are empty
   int partial_rows, width;
 
-  int64_t panel_rows;
+  int64_t panel_rows;        // of the plan
   const PanelBlock* blocks;  // of the pass
   int num_blocks;
+  bool operator==(const PanelRead&) const = default;
 };
-// own: of a feedback read, the plan of the keys inside the blocks; else null. Both plans are of the same
-// blocks. panel_rows, blocks and num_blocks of `read` are filled in.
-void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const PanelPlan& plan);
+// With panel_rows, blocks and num_blocks of one pass of the plan.
+PanelRead OfPass(PanelRead read, const PanelPlan& plan, const PanelPass& pass);
+// A feedback read begins with the keys inside the blocks, the one pass of their plan; then come the passes of
+// the plan of the same blocks' keys in the cache. round: the pass is the first of its blocks, and no
+// ReadOwnPanels was before it.
+void ReadOwnPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass);
+void ReadPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass, bool round);
 
-// As FeedbackSolveCall, of what ReadPanels left in the partials and in the scratch.
+// As FeedbackSolveCall, of what these left in the partials and in the scratch.
 struct PanelSolve {
   const float *max, *sum, *acc;
   int partial_rows, width;
@@ -120,6 +127,7 @@ struct PanelSolve {
   int64_t panel_rows;  // of the own plan, as what follows
   const PanelBlock* blocks;
   int num_blocks, max_rows;
+  bool operator==(const PanelSolve&) const = default;
 };
 void SolvePanels(cudaStream_t stream, const PanelSolve& solve);
 

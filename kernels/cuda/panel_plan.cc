@@ -6,7 +6,7 @@
 namespace sessa::cuda {
 namespace {
 
-static_assert(kTile == kFeedbackTile && kChains == kFeedbackChains);
+static_assert(kTile == kTileTokens && kChains == kFeedbackChains);
 
 // Of a launch, all blocks together, in passes of one block.
 constexpr int kLaunchPasses = 2;
@@ -117,6 +117,13 @@ PanelPlan MakePanelPlan(const std::vector<ReadBlock>& blocks, const PanelPlanOpt
     for (size_t i = first; i < end; ++i) plan.panel_rows += PanelRows(blocks[i]);
   }
   return plan;
+}
+
+PanelRead OfPass(PanelRead read, const PanelPlan& plan, const PanelPass& pass) {
+  read.panel_rows = plan.panel_rows;
+  read.blocks = plan.device_blocks + pass.first;
+  read.num_blocks = pass.count;
+  return read;
 }
 
 }  // namespace sessa::cuda

@@ -169,9 +169,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
   for (int i = 0; i < kKeyCopies; ++i) {
     const int key = row + i * kRowStep;
     if (kOwn) {
-      keys[i] = first_key + key < block.num_rows
-                    ? static_cast<const Bf16*>(read.scratch.keys) + (block.panel_row + first_key + key) * stride
-                    : nullptr;
+      keys[i] = first_key + key < block.num_rows ? static_cast<const Bf16*>(read.scratch.keys) +
+                                                       (block.panel_row + first_key + key) * stride
+                                                 : nullptr;
     } else {
       keys[i] = shared.keys[key];
     }
@@ -430,26 +430,17 @@ void RoundPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pa
 
 }  // namespace
 
-void ReadPanels(cudaStream_t stream, PanelRead read, const PanelPlan* own, const PanelPlan& plan) {
-  const auto use = [&read](const PanelPlan& p, const PanelPass& pass) {
-    read.panel_rows = p.panel_rows;
-    read.blocks = p.device_blocks + pass.first;
-    read.num_blocks = pass.count;
-  };
-  if (own != nullptr) {
-    const PanelPass& pass = own->passes[0];
-    use(*own, pass);
-    RoundPanels(stream, read, pass);
-    Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<true>, read);
-  }
-  for (const PanelPass& pass : plan.passes) {
-    use(plan, pass);
-    if (own == nullptr && plan.blocks[pass.first].pass == 0) RoundPanels(stream, read, pass);
-    if (pass.num_items > 0)
-      Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
-    const dim3 grid(CeilDiv(read.values.dim, kColumns), pass.max_splits, pass.num_query_tiles);
-    Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
-  }
+void ReadOwnPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass) {
+  RoundPanels(stream, read, pass);
+  Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<true>, read);
+}
+
+void ReadPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass, bool round) {
+  if (round) RoundPanels(stream, read, pass);
+  if (pass.num_items > 0)
+    Launch(stream, dim3(pass.num_items), kBlockThreads, sizeof(ScoreShared), ScoreKernel<false>, read);
+  const dim3 grid(CeilDiv(read.values.dim, kColumns), pass.max_splits, pass.num_query_tiles);
+  Launch(stream, grid, kBlockThreads, sizeof(ValueShared), ValueKernel, read);
 }
 
 }  // namespace sessa::cuda

@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) TriangleKernel(const PanelSo
   // A thread's 4 rows x 2 columns of s.
   const int row0 = thread / 16 * 4, column0 = thread % 16 * 2;
   // Of part i: the pages of these rows. Four neighbours lie in at most two, so one division tells.
-  const auto find_pages = [&](int i, int (&pages)[4]) {
+  const auto find_pages = [&](int i, int(&pages)[4]) {
     if (solve.states.data == nullptr) return;
     const int first = block.start + i * kSolveRows + row0, page_size = solve.states.page_size;
     const int page = first / page_size, slot = first & (page_size - 1);

@@ -18,14 +18,13 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
   for (int i = 0; i < static_cast<int>(plan.blocks.size()); ++i) {
     ReadBlock& b = plan.blocks[i];
     const bool few = is_few(b);
-    const int tiles = CeilDiv(b.start + b.num_rows - (options.feedback ? 1 : 0), kTile);
+    const int tiles = CeilDiv(b.start + b.num_rows - (options.feedback ? 1 : 0), kTile) - b.first_tile;
     const bool fused = options.tensor_cores && !options.feedback && options.dim <= kMaxFusedDim;
     const ReadPath path = few     ? ReadPath::kFewQueries
                           : fused ? ReadPath::kFusedAttention
                                   : ReadPath::kManyQueries;
-    const int64_t units = path == ReadPath::kFusedAttention
-                              ? 0
-                              : static_cast<int64_t>(tiles) * (few ? queries(b) : kMaxQueries);
+    const int64_t of_tile = few ? queries(b) : kMaxQueries;
+    const int64_t units = path == ReadPath::kFusedAttention ? 0 : tiles * of_tile;
     const int items = path == ReadPath::kFusedAttention ? 0 : tiles;
     const int64_t unit_floats = few ? Padded(options.dim) : kTile;
     if (plan.groups.empty() || plan.groups.back().path != path ||
@@ -34,7 +33,7 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
       plan.groups.push_back({path, i, 0, 0, 0, 0});
     }
     ReadGroup& g = plan.groups.back();
-    b.tile_base = g.num_tiles;
+    b.tile_base = g.num_tiles - b.first_tile * of_tile;
     b.first_item = g.num_items;
     ++g.count;
     g.max_queries = std::max(g.max_queries, queries(b));
@@ -59,7 +58,7 @@ int DecodeBucket(int n) {
 
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
                                        absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
-                                       int max_queries) {
+                                       int max_queries, int window) {
   std::vector<ReadBlock> blocks;
   const int num_heads = static_cast<int>(q_to_kv.size());
   for (int h = 0, e; h < num_heads; h = e) {
@@ -68,8 +67,10 @@ std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
     const int rows = max_queries / (e - h);
     for (size_t i = 0; i < spans.size(); ++i) {
       for (int r = 0; r < spans[i].num_rows; r += rows) {
-        blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), spans[i].start + r,
-                          h, e - h, q_to_kv[h], 0, pages[i], 0, 0});
+        const int start = spans[i].start + r;
+        const int first_seen = window == 0 ? 0 : std::max(0, start - window + 1);
+        blocks.push_back({spans[i].first_row + r, std::min(rows, spans[i].num_rows - r), start, h, e - h,
+                          q_to_kv[h], 0, pages[i], first_seen / kTile, 0, 0});
       }
     }
   }

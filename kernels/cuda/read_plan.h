@@ -46,10 +46,10 @@ inline constexpr int kMaxDecodeBucket = 512;
 int DecodeBucket(int n);
 
 // The blocks of a forward attention over `spans`, of at most max_queries; pages[i]: span i's page table on
-// the device.
+// the device; window: as AttendCall.
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
                                        absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
-                                       int max_queries);
+                                       int max_queries, int window);
 // Of forward attention over state in bf16 (tensor_cores) or other: what fused_attention.cu, the panels (wider
 // heads) or paged_read.cu take.
 int MaxAttentionQueries(bool tensor_cores, int dim);

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/decode_graphs.h"
-#include "kernels/cuda/device_step.h"
+#include "kernels/cuda/step.h"
 
 namespace sessa::cuda {
 
@@ -13,14 +13,14 @@ class StepQueue {
   StepQueue(Context* context, DeviceStep* step, DecodeGraphs* graphs)
       : context_(context), step_(step), graphs_(graphs) {}
 
-  // Enqueues an operation now or with the rest of its decode step; the key as of DecodeGraphs::Keep.
-  template <class Run, class... P>
-  void Enqueue(const Run& run, const char* name, const P&... key) {
+  // Calls function(args...), which enqueues an operation, now or with the rest of its decode step.
+  template <class... P, class... A>
+  void Enqueue(void (*function)(P...), const A&... args) {
     if (graphs_->is_deferring()) {
-      graphs_->Keep(run, name, key...);
+      graphs_->Keep(function, args...);
     } else {
       step_->Send();
-      run();
+      function(args...);
     }
   }
 
@@ -31,7 +31,7 @@ class StepQueue {
     graphs_->Flush(step_->fits_graph());
   }
 
-  // Operands (matrices, partials) with the rows of a decode step get those of its bucket.
+  // Operands (matrices, partials, numbers of rows) with the rows of a decode step get those of its bucket.
   template <class... M>
   RowLaunch Pad(M*... operands) const {
     bool is_padded = false;
@@ -40,11 +40,17 @@ class StepQueue {
       *rows = step_->bucket();
       is_padded = true;
     };
-    (pad(&operands->rows), ...);
+    (pad(RowsOf(operands)), ...);
     return {context_->stream(), is_padded ? step_->live() : nullptr};
   }
 
  private:
+  static int* RowsOf(int* rows) { return rows; }
+  template <class M>
+  static int* RowsOf(M* operand) {
+    return &operand->rows;
+  }
+
   Context* const context_;
   DeviceStep* const step_;
   DecodeGraphs* const graphs_;

@@ -2,8 +2,8 @@
 // 16 x 16 triangles of its diagonal by forward substitution, a thread for each column, then merged twice,
 //   (I - B)^-1 = [X1, 0; X2 B21 X1, X2]   with X1, X2 the inverses of the halves.
 // The longest chain of dependent multiply-adds is 120 + 2 (16 + 32), where substitution over 64 rows has
-// 2016. With |row sums of B| < 1 no entry of the inverse is beyond [-1, 1] (docs/architecture.md, "The model"),
-// so nothing is lost by forming it: the error is at most 1e-6 (tests/cuda/triangle_test.cc).
+// 2016. With |row sums of B| < 1 no entry of the inverse is beyond [-1, 1] (docs/architecture.md, "The
+// model"), so nothing is lost by forming it: the error is at most 1e-6 (tests/cuda/triangle_test.cc).
 #pragma once
 
 #include "kernels/cuda/device.cuh"

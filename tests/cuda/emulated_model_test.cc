@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/device_guard.h"
 #include "tests/engine/model_harness.h"
 #include "tests/engine/published_folder.h"
@@ -34,11 +34,9 @@ class EmulatedModelTest : public testing::TestWithParam<const char*> {
     for (int l = 0; l < folder_.checkpoint->config().num_layers; ++l) {
       expect(absl::StrCat("hidden.", l), harness->hidden(0, l));
       if (!cache) continue;
-      const ModelHarness::State state = harness->ReadState(0, l);
-      expect(absl::StrCat("cache.", l, ".k_f"), state.k_f);
-      expect(absl::StrCat("cache.", l, ".v_f"), state.v_f);
-      expect(absl::StrCat("cache.", l, ".k_b"), state.k_b);
-      expect(absl::StrCat("cache.", l, ".s"), state.s);
+      int tensor = 0;
+      for (const char* name : {".k_f", ".v_f", ".k_b", ".s"})
+        expect(absl::StrCat("cache.", l, name), harness->ReadState(0, l, tensor++));
     }
   }
 
@@ -88,12 +86,10 @@ TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
 
 TEST(CudaBackendTest, StateIsAtMostAsWideAsItsKernelsTake) {
   const auto backend = *MakeCudaBackend({});
-  LayerState state;
-  state.page_size = 16, state.num_kv_heads = 1, state.head_dim = 8, state.num_feedback_pages = 1;
-  state.hidden_size = 32768;
-  EXPECT_TRUE(backend->AllocateState(1, &state).ok());
-  state.hidden_size = 32769;
-  const absl::Status refused = backend->AllocateState(1, &state);
+  PagedShape shape{PagedShape::Use::kKey, 1, 32768};
+  EXPECT_TRUE(backend->AllocatePages(shape, 16, 0, 1).ok());
+  shape.dim = 32769;
+  const absl::Status refused = backend->AllocatePages(shape, 16, 0, 1).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(refused.message().find("at most 32768"), std::string::npos) << refused;
 }

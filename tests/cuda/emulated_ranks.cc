@@ -1,6 +1,6 @@
 // kernels/device.h over the emulated CUDA device: the tests that link this have it in place of device.cc.
 // Several ranks share the device and talk through host memory.
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/device.h"
 
 namespace sessa {

@@ -7,8 +7,9 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/emulator.h"
+#include "tests/tensor_view.h"
 
 namespace sessa {
 namespace {
@@ -97,8 +98,9 @@ TEST(RefusedProductTest, KernelsOfOurOwnTakeItsPlace) {
   for (DType dtype : {DType::kBF16, DType::kF32}) {
     const auto backend = *MakeCudaBackend({});
     const auto weight = values(n * k), bias = values(n), scale = values(k);
-    const LinearWeights w = *backend->MakeLinear(weight.data(), bias.data(), DType::kF32, n, k, dtype);
-    const Buffer norm = *backend->MakeTable(scale.data(), DType::kF32, k, DType::kF32);
+    const TensorView bias_view = ViewOf(bias);
+    const LinearWeights w = *backend->MakeLinear(ViewOf(weight, {n, k}), &bias_view, dtype);
+    const Buffer norm = *backend->MakeTable(ViewOf(scale), DType::kF32);
     for (int rows : {64, 70, 200}) {
       const auto x = values(rows * k);
       const Buffer in = *backend->Allocate(x.size() * 4), out = *backend->Allocate(rows * n * 4);
@@ -109,8 +111,8 @@ TEST(RefusedProductTest, KernelsOfOurOwnTakeItsPlace) {
         backend->CopyIn(y.data(), out.size(), out.data());
         const LinearCall call{&w, {out.floats(), rows, n, n}, Epilogue::kAdd};
         const Matrix from{in.floats(), rows, k, k};
-        normed ? backend->LayerNormLinear(from, {&norm, &norm, 1e-5f}, {&call, 1})
-               : backend->Linear(from, {&call, 1});
+        const Norm layer_norm{Norm::Kind::kLayer, &norm, &norm, 1e-5f};
+        backend->Linear(from, normed ? layer_norm : Norm{}, {&call, 1});
         backend->CopyOut(out.data(), out.size(), y.data());
         EXPECT_TRUE(backend->Synchronize().ok());
         emulator::RefuseProducts(false);

@@ -195,7 +195,9 @@ class PanelTest : public testing::Test {
       read.scratch = scratch;
       read.max = max.data(), read.sum = sum.data(), read.acc = acc.data();
       read.partial_rows = num_rows, read.width = D;
-      ReadPanels(nullptr, read, &own, past);
+      ReadOwnPanels(nullptr, OfPass(read, own, own.passes[0]), own.passes[0]);
+      for (const PanelPass& pass : past.passes)
+        ReadPanels(nullptr, OfPass(read, past, pass), pass, /*round=*/false);
     }
     auto s = floats(size_t{1} * num_rows * D), gated = s, g = Random(s.size(), 1);
     auto pages = halves(keys[0].size());

@@ -32,9 +32,9 @@ class AdmissionTest : public ::testing::Test {
     admission_.emplace(limits);
     Observe(1000);
   }
-  void Observe(int num_free_slots, absl::Duration step = absl::ZeroDuration(),
+  void Observe(int num_startable, absl::Duration step = absl::ZeroDuration(),
                absl::Duration prefill = absl::ZeroDuration()) {
-    admission_->Observe({&costs_, &lengths_, 8, num_free_slots, step, prefill});
+    admission_->Observe({&costs_, &lengths_, 8, num_startable, step, prefill});
   }
   static Arrival Of(int64_t num_prompt_tokens, const std::string& tenant = "", int weight = 1) {
     Arrival a;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,32 @@ inline ModelConfig SmallConfig() {
   c.max_position_embeddings = 512;
   c.eos_token_ids = {39};
   return c;
+}
+
+// One of each family, small: what every family has to do alike is tested with all of these.
+inline std::vector<std::pair<std::string, ModelConfig>> SmallConfigs() {
+  Mamba2Mixer mamba;
+  mamba.num_heads = 6, mamba.head_dim = 12, mamba.state_size = 10, mamba.num_groups = 2;
+  SessaConfig attention, gated_mamba;
+  attention.mixer = SessaConfig::Mixer::kAttention;
+  gated_mamba.mixer = SessaConfig::Mixer::kMamba2;
+  gated_mamba.mamba = mamba;
+  LlamaConfig llama;
+  llama.intermediate_size = 70;
+  llama.qkv_bias = llama.qk_norm = true;
+  llama.windows = {0, 37};
+  std::vector<std::pair<std::string, ModelConfig>> configs = {{"sessa", SmallConfig()}};
+  const auto add = [&](const char* name, auto family) -> ModelConfig& {
+    ModelConfig& c = configs.emplace_back(name, SmallConfig()).second;
+    c.family = std::move(family);
+    return c;
+  };
+  add("attention", attention);
+  ModelConfig& grouped = add("llama", llama);
+  grouped.num_kv_heads = 2, grouped.attention_head_dim = 10, grouped.tie_word_embeddings = false;
+  for (ModelConfig* c : {&add("gated_mamba", gated_mamba), &add("mamba2", Mamba2Config{mamba})})
+    c->num_heads = c->num_kv_heads = 0;
+  return configs;
 }
 
 inline EngineOptions SmallOptions() {

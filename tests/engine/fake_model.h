@@ -1,9 +1,12 @@
 // A stand-in for the model under the Scheduler: what it "computes" for a token is a hash of the whole prefix,
 // kept in pages as the real state is, so that a page used for the wrong prefix, a stale one or one written by
-// two is seen at once.
+// two is seen at once. With slots the hash also goes from token to token as recurrent state does, and the
+// next token is made of that alone: a slot that holds another prefix, or the right one at another token,
+// gives a wrong answer.
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "engine/step_plan.h"
@@ -16,7 +19,8 @@ class FakeModel {
   static constexpr int kVocab = 32;
   static constexpr int kEos = 31;
 
-  FakeModel(int num_pages, int page_size) : page_size_(page_size), state_(num_pages * page_size) {}
+  FakeModel(int num_pages, int page_size, int num_slots = 0)
+      : page_size_(page_size), state_(num_pages * page_size), slots_(num_slots, 0xbad) {}
 
   static uint64_t Extend(uint64_t prefix, int32_t token) {
     uint64_t x = (prefix ^ static_cast<uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;
@@ -43,24 +47,30 @@ class FakeModel {
 
   std::vector<SequenceResult> Execute(const StepPlan& plan) {
     std::vector<SequenceResult> results;
+    CheckSlots(plan);
     int rows = 0;
     for (const PlanSequence& s : plan.sequences) {
       EXPECT_EQ(s.first_row, rows);
       EXPECT_GE(s.num_rows, 1);
       rows += s.num_rows;
-      uint64_t prefix = 0;
+      uint64_t prefix = 0, recurrent = s.start > 0 && s.slot >= 0 ? slots_.at(s.state_from) : 0;
+      auto snapshot = s.snapshots.begin();
       for (int i = 0; i < s.start + s.num_rows; ++i) {
         prefix = Extend(prefix, (*s.tokens)[i]);
-        uint64_t& slot = state_[s.pages[i / page_size_] * page_size_ + i % page_size_];
+        uint64_t& paged = state_[s.pages[i / page_size_] * page_size_ + i % page_size_];
         if (i < s.start) {
-          EXPECT_EQ(slot, prefix) << "sequence " << s.sequence_id << " position " << i;
+          EXPECT_EQ(paged, prefix) << "sequence " << s.sequence_id << " position " << i;
           continue;
         }
-        const int row = s.first_row + i - s.start;
-        EXPECT_EQ(plan.token_ids[row], (*s.tokens)[i]);
-        EXPECT_EQ(plan.positions[row], i);
-        slot = prefix;
+        const int row = i - s.start;
+        EXPECT_EQ(plan.token_ids[s.first_row + row], (*s.tokens)[i]);
+        EXPECT_EQ(plan.positions[s.first_row + row], i);
+        paged = prefix;
+        recurrent = Extend(recurrent, (*s.tokens)[i]);
+        if (snapshot != s.snapshots.end() && snapshot->row == row) slots_.at((snapshot++)->slot) = recurrent;
       }
+      EXPECT_TRUE(snapshot == s.snapshots.end());
+      if (s.slot >= 0) slots_.at(s.slot) = prefix = recurrent;
       SequenceResult& result = results.emplace_back();
       if (s.sample) result.token = Next(prefix, s.seed);
       if (s.first_logprob_row >= 0) {
@@ -74,8 +84,24 @@ class FakeModel {
   }
 
  private:
+  // No slot is written twice, or read by one sequence and written by another: they run in any order.
+  void CheckSlots(const StepPlan& plan) const {
+    std::set<int32_t> written;
+    for (const PlanSequence& s : plan.sequences) {
+      EXPECT_EQ(s.slot >= 0, !slots_.empty());
+      if (s.slot < 0) continue;
+      EXPECT_EQ(s.state_from >= 0, s.start > 0);
+      EXPECT_TRUE(written.insert(s.slot).second) << s.slot;
+      for (const Snapshot& snapshot : s.snapshots)
+        EXPECT_TRUE(written.insert(snapshot.slot).second) << snapshot.slot;
+    }
+    for (const PlanSequence& s : plan.sequences)
+      EXPECT_TRUE(s.state_from == s.slot || !written.contains(s.state_from)) << s.state_from;
+  }
+
   const int page_size_;
   std::vector<uint64_t> state_;  // [num_pages, page_size]
+  std::vector<uint64_t> slots_;
 };
 
 }  // namespace sessa

@@ -24,13 +24,20 @@ std::unique_ptr<ModelHarness> Harness(const ModelConfig& config, const WeightSou
 
 class PublishedTest : public testing::TestWithParam<const char*> {
  protected:
+  // Steep scores double the error that rounded keys give.
+  double ToleranceOfBf16State() const {
+    const std::string folder = GetParam();
+    if (folder == "llama" || folder == "mistral") return 2e-2;
+    return Folder(folder).checkpoint->config().model_type == "sessa" ? 5e-3 : 1e-2;
+  }
   void ExpectAgreement(const Folder& folder, ModelHarness* harness, int sequence, int b, double tolerance) {
     const ModelConfig& config = folder.checkpoint->config();
     const auto expect = [&](const std::string& tensor, const std::vector<float>& actual) {
       EXPECT_LE(Error(folder.Expected(tensor, b), actual, folder.Largest(tensor)), tolerance) << tensor;
     };
     for (int l = 0; l < config.num_layers; ++l) {
-      expect(absl::StrCat("hidden.", l), harness->hidden(sequence, l));
+      const std::string hidden = absl::StrCat("hidden.", l);
+      if (folder.expected->Find(hidden) != nullptr) expect(hidden, harness->hidden(sequence, l));
       const std::string cache = absl::StrCat("cache.", l);
       if (folder.expected->Find(cache + ".s") == nullptr) continue;  // `long` comes without the cache
       int tensor = 0;
@@ -69,7 +76,8 @@ TEST_P(PublishedTest, ReducedPrecision) {
       const int sequence = harness->AddSequence(folder.ids[0]);
       ASSERT_TRUE(harness->Finish(sequence, chunk).ok());
       // The weights are exact in bf16.
-      ExpectAgreement(folder, harness.get(), sequence, 0, state == DType::kF32 ? 1e-5 : 5e-3);
+      ExpectAgreement(folder, harness.get(), sequence, 0,
+                      state == DType::kF32 ? 1e-5 : ToleranceOfBf16State());
       if (whole.empty()) whole = harness->logits(sequence);
       EXPECT_EQ(whole, harness->logits(sequence)) << "bits differ";
     }
@@ -126,7 +134,10 @@ TEST_P(PublishedTest, RanksGiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Folders, PublishedTest, testing::Values("mha", "gqa", "one_head", "no_rope", "long"),
+INSTANTIATE_TEST_SUITE_P(Folders, PublishedTest,
+                         testing::Values("mha", "gqa", "one_head", "no_rope", "long", "llama", "llama_v4",
+                                         "mamba2", "mamba2_one_group", "matched_attention", "matched_mamba2",
+                                         "mistral", "qwen2", "qwen3", "smollm2"),
                          [](const auto& info) { return std::string(info.param); });
 
 // Sizes that are no multiple of anything the kernels like.

@@ -1,9 +1,10 @@
 // Input: the scheduler's options, then what happens to it, an operation after the other: arrivals, cancels,
 // choices that stop, time that passes, steps, a device that fails. Checks after each that its bookkeeping and
 // the pages are intact (no page lost, or held by two that should not), in each step that the fake model finds
-// the state of each prefix where its pages say, and at the end that each request had one end, that who was
-// left alone has the tokens that it would have alone, that no page is held, and that the work was bounded
-// (nobody starves or loops). With two tenants that always want more, that they are served by their weights.
+// the state of each prefix where its pages and slots say, and at the end that each request had one end, that
+// who was left alone has the tokens that it would have alone, that no page is held, and that the work was
+// bounded (nobody starves or loops). With two tenants that always want more, that they are served by their
+// weights.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +31,7 @@ SchedulerOptions Options(FuzzInput* in) {
   o.enable_prefix_caching = !in->Chance(64);
   o.max_preemptions = in->Between(0, 4);
   o.max_queued_requests = in->Between(1, 40);
+  if (in->Chance(128)) o.num_slots = in->Between(1, 24);
   return o;
 }
 
@@ -134,7 +136,8 @@ class Game {
       if (record.prompted && record.request.sampling.prompt_logprobs) CheckLogprobs(record);
     }
     const SchedulerStats stats = h_.scheduler_.Stats();
-    Check(stats.num_used_pages == 0 && stats.num_running == 0 && stats.num_waiting == 0);
+    Check(stats.num_used_pages == 0 && stats.num_used_slots == 0 && stats.num_running == 0 &&
+          stats.num_waiting == 0);
     Check(stats.waiting_tokens == 0);
   }
 

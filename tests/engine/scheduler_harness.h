@@ -28,7 +28,7 @@ class SchedulerHarness {
   explicit SchedulerHarness(SchedulerOptions options)
       : options_(WithDefaults(options)),
         scheduler_(options_),
-        model_(options_.num_pages, options_.page_size) {}
+        model_(options_.num_pages, options_.page_size, options_.num_slots) {}
 
   static SchedulerOptions WithDefaults(SchedulerOptions o) {
     if (o.num_pages == 0) o.num_pages = 64 * o.num_classes;

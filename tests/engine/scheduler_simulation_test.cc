@@ -14,10 +14,11 @@ struct Simulation {
   int classes, page_size, pages_per_class, max_preemptions;
   bool prefix_caching;
   uint64_t hash_mask;
+  int num_slots = 0;
 };
 void PrintTo(const Simulation& s, std::ostream* os) {
   *os << s.classes << " classes, pages of " << s.page_size << ", " << s.max_preemptions
-      << " preemptions, caching " << s.prefix_caching;
+      << " preemptions, caching " << s.prefix_caching << ", " << s.num_slots << " slots";
 }
 
 class SimulationTest : public ::testing::TestWithParam<Simulation> {};
@@ -27,6 +28,7 @@ TEST_P(SimulationTest, TenThousandArrivals) {
   SchedulerHarness h({.page_size = p.page_size,
                       .num_pages = p.classes * p.pages_per_class,
                       .num_classes = p.classes,
+                      .num_slots = p.num_slots,
                       .max_num_seqs = 12,
                       .max_step_tokens = 96,
                       .max_model_len = 180,
@@ -88,7 +90,7 @@ TEST_P(SimulationTest, TenThousandArrivals) {
     ++whole;
   }
   const SchedulerStats stats = h.scheduler_.Stats();
-  EXPECT_EQ(stats.num_used_pages, 0);
+  EXPECT_EQ(stats.num_used_pages + stats.num_used_slots, 0);
   EXPECT_EQ(stats.num_running + stats.num_waiting + stats.waiting_tokens, 0);
   EXPECT_GT(whole, 4000);
   EXPECT_GT(refused, 0);  // the queue's limit was reached
@@ -102,7 +104,9 @@ INSTANTIATE_TEST_SUITE_P(
     Pools, SimulationTest,
     testing::Values(Simulation{1, 16, 24, 4, true, ~0ull}, Simulation{2, 16, 14, 4, true, ~0ull},
                     Simulation{4, 32, 6, 2, true, ~0ull}, Simulation{1, 64, 6, 4, true, 7},
-                    Simulation{1, 16, 24, 4, false, ~0ull}, Simulation{2, 16, 14, 0, true, ~0ull}));
+                    Simulation{1, 16, 24, 4, false, ~0ull}, Simulation{2, 16, 14, 0, true, ~0ull},
+                    Simulation{1, 16, 24, 4, true, ~0ull, 12}, Simulation{2, 16, 14, 4, true, ~0ull, 30},
+                    Simulation{1, 16, 24, 4, true, 7, 3}, Simulation{1, 16, 24, 4, false, ~0ull, 14}));
 
 }  // namespace
 }  // namespace sessa

@@ -172,10 +172,10 @@ TEST_P(StateTest, LongContext) {
     std::vector<int> rows = {n - 60, n - 56, n - 55, n - 2, n - 1};
     for (int i = 0; i < 10; ++i) rows.push_back(n - 70 + i);
     for (int t : rows) {
-      const auto y = Mix(&s.q[(t * 2 + 1) * 8], s.k.data(), s.v.data(), t + 1, 8, 8);
+      const auto y = Mix(&s.q[(t * 2 + 1) * 8], s.k.data(), s.v.data(), 0, t + 1, 8, 8);
       ExpectNear(y, {s.out.begin() + (t * 2 + 1) * 8, s.out.begin() + (t * 2 + 2) * 8}, tolerance, 0,
                  {absl::StrCat("attention at ", t), 8});
-      const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), t, 16, 16);
+      const auto r = Mix(&s.q_b[t * 16], s.k_b.data(), s.s.data(), 0, t, 16, 16);
       std::vector<double> expected;
       for (int i = 0; i < 16; ++i) expected.push_back(s.f[t * 16 + i] + Gamma(s.u[t]) * r[i]);
       ExpectNear(expected, {s.s.begin() + t * 16, s.s.begin() + (t + 1) * 16}, tolerance, 0,

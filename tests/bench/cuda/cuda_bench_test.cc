@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/bench/cuda/kernel_cases.h"
 #include "tests/bench/cuda/sampling.h"
 #include "tests/bench/cuda/step_cases.h"

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "engine/model.h"
+#include "engine/models/model.h"
 #include "engine/state_cache.h"
 #include "kernels/communicator.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "tests/bench/cuda/step_cases.h"
 #include "tests/cuda/emulator.h"
 #include "tests/reference/random_model.h"
@@ -40,12 +40,12 @@ void BenchBatch(int batch, int context) {
   const std::unique_ptr<Backend> backend = OrDie(MakeCudaBackend({}));
   const auto communicator = std::move(MakeThreadCommunicators(1)[0]);
   const auto weights = RandomModel(config, 1, DType::kBF16);
-  const auto model =
-      OrDie(Model::Load(config, *weights, DType::kBF16, batch, backend.get(), communicator.get()));
+  const auto model = OrDie(
+      Model::Load(config, *weights, {DType::kBF16, DType::kBF16, batch}, backend.get(), communicator.get()));
   const StepPlan plan = PlanOf(batch, 1, context);
   const int num_pages = static_cast<int>(plan.sequences[0].pages.size()) * batch;
-  StateCache cache = OrDie(StateCache::Create(model->StateShape(DType::kBF16, kPage, num_pages),
-                                              config.num_layers, num_pages, backend.get()));
+  StateCache cache =
+      OrDie(StateCache::Create(model->StateShapes(), {kPage, num_pages, batch}, backend.get()));
   const Buffer device_tokens = OrDie(backend->Allocate(batch * sizeof(int32_t)));
   std::vector<int32_t> rows(batch), tokens(batch);
   std::vector<SampleRow> sample(batch);

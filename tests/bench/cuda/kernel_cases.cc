@@ -46,6 +46,10 @@ class Setup {
   BenchDevice* const device_;
 };
 
+struct PagedLayer {
+  PagedTensor keys, values, k_b, s;
+};
+
 // `batch` sequences with `context` cached tokens and `rows` new ones each, in `num_layers` layers; their
 // pages lie anywhere, as they do in a server after a while.
 struct PagedLayers {
@@ -56,15 +60,17 @@ struct PagedLayers {
     pages.resize(num_pages);
     std::iota(pages.begin(), pages.end(), 0);
     std::shuffle(pages.begin(), pages.end(), std::mt19937(1));
-    for (LayerState& l : layers) {
-      l.dtype = DType::kBF16;
-      l.page_size = kPage;
-      l.num_kv_heads = config.num_kv_heads;
-      l.head_dim = config.head_dim();
-      l.hidden_size = config.hidden_size;
-      l.num_feedback_pages = num_pages;
-      setup.status.Update(device->backend()->AllocateState(num_pages, &l));
-      for (Buffer* b : {&l.k_f, &l.v_f, &l.k_b, &l.s}) device->FillRandom(b->data(), b->size(), DType::kBF16);
+    const auto pages_of = [&](PagedShape::Use use, int heads, int dim) {
+      PagedTensor t =
+          setup.Take(device->backend()->AllocatePages({use, heads, dim, DType::kBF16}, kPage, 0, num_pages));
+      device->FillRandom(t.data.data(), t.data.size(), DType::kBF16);
+      return t;
+    };
+    for (PagedLayer& l : layers) {
+      l.keys = pages_of(PagedShape::Use::kKey, config.num_kv_heads, config.head_dim());
+      l.values = pages_of(PagedShape::Use::kValue, config.num_kv_heads, config.head_dim());
+      l.k_b = pages_of(PagedShape::Use::kKey, 1, config.hidden_size);
+      l.s = pages_of(PagedShape::Use::kValue, 1, config.hidden_size);
     }
     for (int h = 0; h < config.num_heads; ++h)
       q_to_kv.push_back(h / (config.num_heads / config.num_kv_heads));
@@ -77,28 +83,29 @@ struct PagedLayers {
         step.positions.push_back(context + r);
       }
     }
-    CutIntoWaves(&step, device->backend()->MaxBlockRows(DType::kBF16));
+    CutIntoWaves(&step, device->backend()->feedback()->MaxBlockRows(DType::kBF16));
     if (setup.status.ok()) device->backend()->BeginStep(step);
     setup.status.Update(device->backend()->Synchronize());  // what follows is not kept for a graph
     const int D = config.hidden_size, n = batch * rows;
     q = setup.Random(n, D), out = setup.Random(n, D);
     const int wave_rows = batch * step.waves[0][0].num_rows;
     acc = setup.Random(kFeedbackChains * wave_rows, D);
-    p = setup.Random(wave_rows, kFeedbackTile);
+    p = setup.Random(wave_rows, kTileTokens);
     max = setup.Random(kFeedbackChains, wave_rows), sum = setup.Random(kFeedbackChains, wave_rows);
   }
 
-  LayerState* Next() { return &layers[next++ % layers.size()]; }
-  AttendCall attend() const { return {q.view, q_to_kv, out.view}; }
-  FeedbackReadCall ReadOf(int wave) const {
+  PagedLayer* Next() { return &layers[next++ % layers.size()]; }
+  AttendCall Attend(const PagedLayer& l) const { return {q.view, q_to_kv, out.view, &l.keys, &l.values}; }
+  FeedbackReadCall Read(const PagedLayer& l) const {  // of the first wave
     int rows = 0;
-    for (const RowSpan& block : step.waves[wave]) rows += block.num_rows;
-    return {q.view, q.view, wave,
-            0,      1,      {max.view.data, sum.view.data, acc.view.data, p.view.data, rows, acc.view.cols}};
+    for (const RowSpan& block : step.waves[0]) rows += block.num_rows;
+    return {q.view, q.view, 0,
+            0,      1,      {max.view.data, sum.view.data, acc.view.data, p.view.data, rows, acc.view.cols},
+            &l.k_b, &l.s};
   }
 
   Setup setup;
-  std::vector<LayerState> layers;
+  std::vector<PagedLayer> layers;
   size_t next = 0;
   std::vector<int32_t> pages;
   std::vector<int> q_to_kv;
@@ -122,10 +129,9 @@ double StateBytes(const ModelConfig& c, Read read, double tokens) {
 absl::StatusOr<Measurement> MeasureLinear(BenchDevice* device, int rows, int D) {
   Setup setup(device);
   const auto host = RandomBf16(static_cast<size_t>(D) * D, 1 / std::sqrt(static_cast<float>(D)));
+  const TensorView view{DType::kBF16, {D, D}, host.data()};
   std::vector<LinearWeights> weights(Copies(2.0 * D * D, 128));
-  for (LinearWeights& w : weights) {
-    w = setup.Take(device->backend()->MakeLinear(host.data(), nullptr, DType::kBF16, D, D, DType::kBF16));
-  }
+  for (LinearWeights& w : weights) w = setup.Take(device->backend()->MakeLinear(view, nullptr, DType::kBF16));
   const DeviceMatrix x = setup.Random(rows, D), y = setup.Random(rows, D);
   if (!setup.status.ok()) return setup.status;
   Measurement m{absl::StrCat("Linear/m:", rows, "/D:", D), {}, LinearWork(rows, D, D), {}};
@@ -134,7 +140,7 @@ absl::StatusOr<Measurement> MeasureLinear(BenchDevice* device, int rows, int D) 
   size_t i = 0;
   return Timed(device, std::move(m), [&] {
     const LinearCall call{&weights[i++ % weights.size()], y.view};
-    device->backend()->Linear(x.view, {&call, 1});
+    device->backend()->Linear(x.view, {}, {&call, 1});
   });
 }
 
@@ -155,12 +161,12 @@ absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelCon
   if (read == Read::kBoth && batch == 1 && context <= 2048 && c.hidden_size <= 1024)
     m.target = {Target::kMicroseconds, 8};
   return Timed(device, std::move(m), [&] {
-    const LayerState& layer = *layers.Next();
+    const PagedLayer& layer = *layers.Next();
+    FeedbackOps* feedback = device->backend()->feedback();
     switch (read) {
-      case Read::kForward: return device->backend()->Attend(layers.attend(), layer);
-      case Read::kFeedback: return device->backend()->FeedbackRead(layers.ReadOf(0), layer);
-      case Read::kBoth:
-        return device->backend()->AttendAndFeedbackRead(layers.attend(), layers.ReadOf(0), layer);
+      case Read::kForward: return device->backend()->Attend(layers.Attend(layer));
+      case Read::kFeedback: return feedback->Read(layers.Read(layer));
+      case Read::kBoth: return feedback->AttendAndRead(layers.Attend(layer), layers.Read(layer));
     }
   });
 }
@@ -173,7 +179,7 @@ absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig
                 AttendWork(c, 1, rows, context),
                 {}};
   if (c.head_dim() == 128) m.target = {Target::kTflops, 550};
-  return Timed(device, std::move(m), [&] { device->backend()->Attend(layers.attend(), *layers.Next()); });
+  return Timed(device, std::move(m), [&] { device->backend()->Attend(layers.Attend(*layers.Next())); });
 }
 
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& c, int batch,
@@ -188,7 +194,7 @@ absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const Model
       {}};
   if (rows >= 2048) m.target = {Target::kTflops, 600};
   return Timed(device, std::move(m),
-               [&] { device->backend()->FeedbackRead(layers.ReadOf(0), *layers.Next()); });
+               [&] { device->backend()->feedback()->Read(layers.Read(*layers.Next())); });
 }
 
 absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& c, int batch, int rows) {
@@ -197,15 +203,24 @@ absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig&
   const int n = batch * rows, D = c.hidden_size;
   const DeviceMatrix f = layers.setup.Random(n, D), gamma = layers.setup.Random(1, n, 0.5f);
   if (!layers.setup.status.ok()) return layers.setup.status;
-  LayerState* layer = layers.Next();
-  device->backend()->FeedbackRead(layers.ReadOf(0), *layer);
+  PagedLayer* layer = layers.Next();
+  device->backend()->feedback()->Read(layers.Read(*layer));
   Measurement m{absl::StrCat("Solve/D:", D, "/rows:", rows, "/batch:", batch), {}, {}, {}};
   for (int b = 0; b < batch; ++b) m.work = m.work + StrsmWork(rows, D);
   if (D >= 2048 && rows >= 2048) m.target = {Target::kTflops, 200};
   return Timed(device, std::move(m), [&] {
-    device->backend()->FeedbackSolve(
-        {0, 1, layers.ReadOf(0).partials, f.view, gamma.view.data, 0, D, layers.out.view, {}, {}, false},
-        layer);
+    device->backend()->feedback()->Solve({0,
+                                          1,
+                                          layers.Read(*layer).partials,
+                                          f.view,
+                                          gamma.view.data,
+                                          0,
+                                          D,
+                                          layers.out.view,
+                                          {},
+                                          {},
+                                          false,
+                                          &layer->s});
   });
 }
 
@@ -231,7 +246,7 @@ absl::StatusOr<Measurement> MeasureSample(BenchDevice* device, int rows, int V, 
     step.spans.push_back({r, 1, 0, {&page, 1}});
     step.token_ids.push_back(0), step.positions.push_back(0), step.logit_rows.push_back(r);
   }
-  CutIntoWaves(&step, device->backend()->MaxBlockRows(DType::kBF16));
+  CutIntoWaves(&step, kTileTokens);
   const char* what = draw == Draw::kGreedy ? "greedy" : draw == Draw::kAll ? "all" : "top_p";
   size_t i = 0;
   int32_t token = 0;

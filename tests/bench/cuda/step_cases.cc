@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/communicator.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/round.h"
 #include "tests/reference/random_model.h"
 
@@ -60,8 +60,8 @@ absl::StatusOr<std::unique_ptr<BenchModel>> BenchModel::Create(BenchDevice* devi
                                                                const ModelConfig& config, int max_rows) {
   std::unique_ptr<BenchModel> bench(new BenchModel(device, name, max_rows));
   bench->communicator_ = std::move(MakeThreadCommunicators(1)[0]);
-  auto model = Model::Load(config, SameLayers(config), DType::kBF16, max_rows, device->backend(),
-                           bench->communicator_.get());
+  auto model = Model::Load(config, SameLayers(config), {DType::kBF16, DType::kBF16, max_rows},
+                           device->backend(), bench->communicator_.get());
   if (!model.ok()) return model.status();
   bench->model_ = *std::move(model);
   return bench;
@@ -72,13 +72,11 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
   if (batch * rows > max_rows_) return absl::InvalidArgumentError("more rows than the model was made for");
   const StepPlan plan = PlanOf(batch, rows, context);
   const int num_pages = static_cast<int>(plan.sequences.size() * plan.sequences[0].pages.size());
-  auto cache = StateCache::Create(model_->StateShape(DType::kBF16, kPage, num_pages), config.num_layers,
-                                  num_pages, device_->backend());
+  auto cache = StateCache::Create(model_->StateShapes(), {kPage, num_pages, batch}, device_->backend());
   if (!cache.ok()) return cache.status();
   for (int l = 0; l < config.num_layers; ++l) {
-    LayerState& layer = *cache->layer(l);
-    for (Buffer* b : {&layer.k_f, &layer.v_f, &layer.k_b, &layer.s})
-      device_->FillRandom(b->data(), b->size(), DType::kBF16);
+    for (const PagedTensor& t : cache->layer(l)->paged)
+      device_->FillRandom(t.data.data(), t.data.size(), t.shape.dtype);
   }
   std::vector<int32_t> last_rows;
   for (const PlanSequence& s : plan.sequences) last_rows.push_back(s.first_row + s.num_rows - 1);

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "engine/model.h"
+#include "engine/models/model.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/table.h"
 

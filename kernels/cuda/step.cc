@@ -1,7 +1,6 @@
-#include "kernels/cuda/device_step.h"
+#include "kernels/cuda/step.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace sessa::cuda {
@@ -45,8 +44,9 @@ void DeviceStep::Begin(const StepRows& rows) {
   memory_.Reset();
   page_memory_.Reset();
   rows_ = &rows;
-  attention_.reset();
   waves_.clear();
+  pasts_.clear();
+  attentions_.clear();
   num_rows_ = bucket_ = static_cast<int>(rows.positions.size());
   live_ = nullptr;
   const auto has_one_row = [](const RowSpan& s) { return s.num_rows == 1; };
@@ -74,12 +74,7 @@ void DeviceStep::Begin(const StepRows& rows) {
   }
   spans_ = Upload(std::move(spans), bucket_);
   row_span_ = Upload(host_row_span_, bucket_);
-  std::vector<float> inv_freq(rows.head_dim / 2);
-  for (int i = 0; i < static_cast<int>(inv_freq.size()); ++i) {
-    inv_freq[i] =
-        1.0f / std::pow(rows.rope_theta, static_cast<float>(2 * i) / static_cast<float>(rows.head_dim));
-  }
-  inv_freq_ = memory_.Upload(inv_freq);
+  inv_freq_ = memory_.Upload(rows.inv_freq);
 }
 
 void DeviceStep::Send() {
@@ -158,62 +153,65 @@ PanelScratch DeviceStep::panel_scratch() const {
           inverses_.floats(),    terms_.floats()};
 }
 
-const DeviceStep::Attention& DeviceStep::AttentionOf(absl::Span<const int> q_to_kv, int head_dim,
-                                                     DType state_dtype) {
-  if (attention_.has_value() && attention_heads_ == q_to_kv && attention_dtype_ == state_dtype)
-    return *attention_;
-  attention_dtype_ = state_dtype;
-  attention_heads_.assign(q_to_kv.begin(), q_to_kv.end());
-  attention_.emplace();
-  const bool tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16;
-  std::vector<ReadBlock> blocks =
-      AttentionBlocks(rows_->spans, span_pages_, q_to_kv, MaxAttentionQueries(tensor_cores, head_dim));
-  if (tensor_cores && head_dim > kMaxFusedDim) {
+const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
+  if (const auto found = std::ranges::find(attentions_, key, &Attention::key); found != attentions_.end())
+    return *found;
+  Attention& a = attentions_.emplace_back();
+  a.key = key;
+  const bool tensor_cores = use_tensor_cores_ && key.dtype == DType::kBF16;
+  // Panels know of no window: wide heads with one are read in float32.
+  const bool panels = tensor_cores && key.head_dim > kMaxFusedDim && key.window == 0;
+  std::vector<ReadBlock> blocks = AttentionBlocks(
+      rows_->spans, span_pages_, key.q_to_kv,
+      MaxAttentionQueries(tensor_cores && (panels || key.head_dim <= kMaxFusedDim), key.head_dim),
+      key.window);
+  if (panels) {
     const auto few = std::stable_partition(blocks.begin(), blocks.end(), [&](const ReadBlock& b) {
-      return b.num_rows * b.num_heads > MaxFewQueries(head_dim);
+      return b.num_rows * b.num_heads > MaxFewQueries(key.head_dim);
     });
-    attention_->panels =
-        MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = head_dim, .num_ranks = 1});
-    PreparePanels(&attention_->panels, head_dim, /*own=*/false);
+    a.panels = MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = key.head_dim, .num_ranks = 1});
+    PreparePanels(&a.panels, key.head_dim, /*own=*/false);
     if (few != blocks.begin()) fits_graph_ = false;
     blocks.erase(blocks.begin(), few);
   }
   const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
-  attention_->plan = MakePlan(std::move(blocks), false, head_dim, state_dtype, min_blocks);
-  return *attention_;
+  a.plan = MakePlan(std::move(blocks), false, key.head_dim, key.dtype, min_blocks);
+  return a;
 }
 
-const DeviceStep::Wave& DeviceStep::WaveOf(int wave, int hidden_size, DType state_dtype) {
-  if (wave >= static_cast<int>(waves_.size())) waves_.resize(wave + 1);
-  if (waves_[wave].has_value()) return *waves_[wave];
-  Wave& w = waves_[wave].emplace();
+const DeviceStep::Wave& DeviceStep::WaveOf(const WaveKey& key) {
+  if (const auto found = std::ranges::find(waves_, key, &Wave::key); found != waves_.end()) return *found;
+  Wave& w = waves_.emplace_back();
+  w.key = key;
   std::vector<ReadBlock> blocks;
   std::vector<int32_t> rows;
-  for (const RowSpan& b : rows_->waves[wave]) {
-    const bool is_panel = use_tensor_cores_ && state_dtype == DType::kBF16 &&
-                          (b.num_rows > MaxFewQueries(hidden_size) || b.start % kTile + b.num_rows > kTile);
+  for (const RowSpan& b : rows_->waves[key.wave]) {
+    const bool is_panel = use_tensor_cores_ && key.dtype == DType::kBF16 &&
+                          (b.num_rows > MaxFewQueries(key.width) || b.start % kTile + b.num_rows > kTile);
     (is_panel ? w.panel_blocks : blocks)
         .push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),
-                    span_pages_[host_row_span_[b.first_row]], 0, 0});
+                    span_pages_[host_row_span_[b.first_row]], 0, 0, 0});
     if (is_panel) w.max_panel_rows = std::max(w.max_panel_rows, b.num_rows);
     for (int r = 0; r < b.num_rows; ++r) rows.push_back(b.first_row + r);
   }
   w.num_rows = static_cast<int>(rows.size());
   w.own = MakeOwnPanelPlan(w.panel_blocks);
-  if (!w.panel_blocks.empty()) PreparePanels(&w.own, hidden_size, /*own=*/true);
-  w.plan = MakePlan(std::move(blocks), true, hidden_size, state_dtype, is_decode() ? bucket_ : 0);
+  if (!w.panel_blocks.empty()) PreparePanels(&w.own, key.width, /*own=*/true);
+  w.plan = MakePlan(std::move(blocks), true, key.width, key.dtype, is_decode() ? bucket_ : 0);
   w.rows = Upload(std::move(rows), bucket_);
   return w;
 }
 
-const PanelPlan& DeviceStep::PastOf(int wave, int hidden_size, DType state_dtype, int num_ranks) {
-  WaveOf(wave, hidden_size, state_dtype);
-  Wave& w = *waves_[wave];
-  if (!w.past.has_value()) {
-    w.past = MakePanelPlan(w.panel_blocks, {.feedback = true, .dim = hidden_size, .num_ranks = num_ranks});
-    if (!w.panel_blocks.empty()) PreparePanels(&*w.past, hidden_size, /*own=*/false);
+const DeviceStep::Past& DeviceStep::PastOf(const WaveKey& key, int num_ranks) {
+  for (const Past& p : pasts_) {
+    if (p.key == key && p.num_ranks == num_ranks) return p;
   }
-  return *w.past;
+  Past& p = pasts_.emplace_back();
+  p.key = key, p.num_ranks = num_ranks;
+  const std::vector<ReadBlock>& blocks = WaveOf(key).panel_blocks;
+  p.plan = MakePanelPlan(blocks, {.feedback = true, .dim = key.width, .num_ranks = num_ranks});
+  if (!blocks.empty()) PreparePanels(&p.plan, key.width, /*own=*/false);
+  return p;
 }
 
 }  // namespace sessa::cuda

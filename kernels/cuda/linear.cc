@@ -1,7 +1,6 @@
-#include "kernels/cuda/linear_layers.h"
+#include "kernels/cuda/linear.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -15,75 +14,86 @@ namespace {
 // cuBLASLt's tiles are worth it from here on; below, reading the weights is the work.
 constexpr int kGemmRows = 64;
 
+void RunLibrary(Context* context, Gemm* gemm, const GemmCall& call) {
+  if (absl::Status status = gemm->Run(context->stream(), call); !status.ok()) context->Fail(status);
+}
+
 }  // namespace
 
-absl::StatusOr<LinearWeights> LinearLayers::Make(const void* weight, const void* bias, DType from, int n,
-                                                 int k, DType to) {
+absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const TensorView* bias, DType to) {
   if (to != DType::kF32 && to != DType::kBF16) {
     return absl::UnimplementedError(
         absl::StrCat("the CUDA backend has weights in f32 and bf16, not in ", Name(to)));
   }
   LinearWeights w;
-  w.n = n, w.k = k, w.dtype = to;
-  auto memory = context_->Upload(weight, from, n, k, Padded(k), to);
+  w.n = static_cast<int>(weight.shape[0]), w.k = static_cast<int>(weight.shape[1]), w.dtype = to;
+  auto memory = context_->Upload(weight.data, weight.dtype, w.n, w.k, Padded(w.k), to);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
   if (bias != nullptr) {
-    memory = context_->Upload(bias, from, 1, n, n, DType::kF32);
+    memory = context_->Upload(bias->data, bias->dtype, 1, w.n, w.n, DType::kF32);
     if (!memory.ok()) return memory.status();
     w.bias = *std::move(memory);
   }
   return w;
 }
 
-void LinearLayers::Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearCall> calls) {
+void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const RowLaunch on = queue_->Pad(&x);
   const DType dtype = calls[0].weights->dtype;
   std::vector<LinearTask> tasks;
   for (const LinearCall& call : calls) {
-    const LinearWeights& w = *call.weights;
     Matrix y = call.y;
     y.rows = x.rows;
-    if (w.n > 0) tasks.push_back({w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue});
+    const auto add = [&](const LinearWeights& w, LinearTask::Half half) {
+      if (w.n > 0) tasks.push_back({w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue, half});
+    };
+    add(*call.weights,
+        call.epilogue == Epilogue::kSiluGate ? LinearTask::Half::kGate : LinearTask::Half::kNone);
+    if (call.epilogue == Epilogue::kSiluGate) add(*call.up, LinearTask::Half::kUp);
   }
+  const bool has_norm = norm.kind != Norm::Kind::kNone;
   bool gemm = x.rows >= kGemmRows && !batch_invariant_;
   Input in = {x.data, x.rows, x.cols, x.stride};
   const int stride = Padded(x.cols);
   // The library wants the weights' type, and computes all rows, also those that are padding.
-  if (norm != nullptr || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
+  if (has_norm || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
     if (!context_->Reserve(x.rows * SizeOf(gemm ? dtype : DType::kF32) * stride, &in_)) return;
     in.data = in_.data(), in.stride = stride;
   }
   if (gemm && !Prepare(on, in, tasks, dtype)) {
     gemm = false;
     in = {x.data, x.rows, x.cols, x.stride};
-    if (norm != nullptr) {
+    if (has_norm) {
       if (!context_->Reserve(x.rows * sizeof(float) * stride, &in_)) return;
       in.data = in_.data(), in.stride = stride;
     }
   }
   const DType to = gemm ? dtype : DType::kF32;
-  if (norm != nullptr) {
-    const RowNorm n{norm->weight->floats(), norm->bias->floats(), norm->eps};
-    queue_->Enqueue([=] { LayerNormRows(on, x, n, to, in.data, stride); }, "layer norm", on, x, n.weight,
-                    n.bias, n.eps, to, in.data, stride);
+  if (has_norm) {
+    const float* bias = norm.kind == Norm::Kind::kLayer ? norm.bias->floats() : nullptr;
+    queue_->Enqueue(&NormRows, on, x, RowNorm{norm.weight->floats(), bias, norm.eps, norm.groups}, to,
+                    in.data, stride);
   } else if (in.data != x.data) {
-    queue_->Enqueue([=] { PackRows(on, x, to, in.data, stride); }, "pack", on, x, to, in.data, stride);
+    queue_->Enqueue(&PackRows, on, x, to, in.data, stride);
   }
-  for (size_t i = 0; i < tasks.size(); i += kMaxLinearTasks) {
-    const auto some = absl::MakeConstSpan(tasks).subspan(i, kMaxLinearTasks);
+  for (size_t begin = 0, count; begin < tasks.size(); begin += count) {
+    count = std::min<size_t>(kMaxLinearTasks, tasks.size() - begin);
+    if (tasks[begin + count - 1].half == LinearTask::Half::kGate) --count;  // its other half is the next
+    const auto some = absl::MakeConstSpan(tasks).subspan(begin, count);
     gemm ? RunGemm(on, in, some, dtype) : RunOwn(on, in, some, dtype);
   }
 }
 
 bool LinearLayers::MakeCall(RowLaunch on, Input in, const LinearTask& task, DType dtype, GemmCall* call) {
-  const bool copied = on.live != nullptr;
+  const bool copied = on.live != nullptr || task.half != LinearTask::Half::kNone;
   Matrix y = task.y;
   if (copied) {
     const int stride = Padded(task.n);  // rows aligned for the library's fast kernels
-    if (!context_->Reserve(sizeof(float) * y.rows * stride, &gemm_out_)) return false;
-    y = {gemm_out_.floats(), y.rows, task.n, stride};
+    Buffer* to = task.half == LinearTask::Half::kGate ? &gate_out_ : &gemm_out_;
+    if (!context_->Reserve(sizeof(float) * y.rows * stride, to)) return false;
+    y = {to->floats(), y.rows, task.n, stride};
   }
   *call = {.dtype = dtype,
            .x = in.data,
@@ -113,20 +123,17 @@ bool LinearLayers::Prepare(RowLaunch on, Input in, absl::Span<const LinearTask> 
 
 // Padding is zero on the left, and of the results only the rows that are there are taken.
 void LinearLayers::RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype) {
+  Matrix gate;
   for (const LinearTask& task : tasks) {
     GemmCall call;
     if (!MakeCall(on, in, task, dtype, &call)) return;
-    queue_->Enqueue(
-        [this, call] {
-          if (absl::Status status = gemm_->Run(context_->stream(), call); !status.ok())
-            context_->Fail(status);
-        },
-        "gemm", dtype, in.data, in.stride, task, in.cols, call.y);
-    // The library's own GELU is another function.
-    if (on.live != nullptr || task.epilogue == Epilogue::kGelu) {
-      queue_->Enqueue(
-          [=, y = call.y, epilogue = task.epilogue, to = task.y] { FinishRows(on, y, epilogue, to); },
-          "finish", on, call.y, task);
+    queue_->Enqueue(&RunLibrary, context_, gemm_.get(), call);
+    if (task.half == LinearTask::Half::kGate) {
+      gate = call.y;
+    } else if (task.half == LinearTask::Half::kUp) {
+      queue_->Enqueue(&GateRows, on, gate, call.y, task.y);
+    } else if (on.live != nullptr || task.epilogue == Epilogue::kGelu) {  // the library's GELU is another
+      queue_->Enqueue(&FinishRows, on, call.y, task.epilogue, task.y);
     }
   }
 }
@@ -136,24 +143,23 @@ void LinearLayers::RunOwn(RowLaunch on, Input in, absl::Span<const LinearTask> t
   int num_tiles = 0;
   for (const LinearTask& task : tasks) num_tiles += CeilDiv(task.n, kTile);
   const bool tensor_cores = !batch_invariant_;
-  const int rows = LinearRowsAtOnce(x.rows, x.cols, num_tiles, dtype, tensor_cores);
+  const bool has_gate =
+      std::ranges::any_of(tasks, [](const LinearTask& task) { return task.half != LinearTask::Half::kNone; });
+  const int rows = LinearRowsAtOnce(x.rows, x.cols, num_tiles, dtype, tensor_cores, has_gate);
   for (int launch : {rows, (x.rows - 1) % rows + 1}) {  // the last may have fewer, and another path
-    const LinearPlan plan = PlanLinear(launch, x.cols, num_tiles, dtype, tensor_cores);
+    const LinearPlan plan = PlanLinear(launch, x.cols, num_tiles, dtype, tensor_cores, has_gate);
     if (!context_->Reserve(plan.num_floats * sizeof(float), &partial_) ||
         !context_->Reserve(plan.num_counters * sizeof(unsigned), &counters_)) {
       return;
     }
   }
   const LinearScratch scratch{partial_.floats(), static_cast<unsigned*>(counters_.data())};
-  std::array<LinearTask, kMaxLinearTasks> copies = {};
-  std::copy(tasks.begin(), tasks.end(), copies.begin());
-  const int num_tasks = static_cast<int>(tasks.size());
+  LinearTasks together = {};
+  std::copy(tasks.begin(), tasks.end(), together.task);
+  together.count = static_cast<int>(tasks.size());
   for (int first = 0; first < x.rows; first += rows) {
     const int last = std::min(x.rows, first + rows);
-    const auto run = [=] {
-      Linear(on, x, first, last, copies.data(), num_tasks, dtype, tensor_cores, scratch);
-    };
-    queue_->Enqueue(run, "linear", on, x, first, last, dtype, scratch.partial, scratch.counters, tasks);
+    queue_->Enqueue(&Linear, on, x, first, last, together, dtype, tensor_cores, scratch);
   }
 }
 

@@ -20,10 +20,9 @@ class LinearLayers {
   LinearLayers(Context* context, StepQueue* queue, std::unique_ptr<Gemm> gemm, bool batch_invariant)
       : context_(context), queue_(queue), gemm_(std::move(gemm)), batch_invariant_(batch_invariant) {}
 
-  // As the functions of Backend; norm: null, there is none. Make: UNIMPLEMENTED for int8.
-  absl::StatusOr<LinearWeights> Make(const void* weight, const void* bias, DType from, int n, int k,
-                                     DType to);
-  void Run(Matrix x, const LayerNorm* norm, absl::Span<const LinearCall> calls);
+  // As the functions of Backend. Make: UNIMPLEMENTED for int8.
+  absl::StatusOr<LinearWeights> Make(const TensorView& weight, const TensorView* bias, DType to);
+  void Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls);
 
  private:
   // x or a copy of it: in the weights' type for the library, else in float32.
@@ -45,7 +44,7 @@ class LinearLayers {
   const std::unique_ptr<Gemm> gemm_;
   const bool batch_invariant_;
   bool has_refused_ = false;
-  Buffer partial_, counters_, in_, gemm_out_;  // scratch, grown as needed
+  Buffer partial_, counters_, in_, gemm_out_, gate_out_;  // scratch, grown as needed
 };
 
 }  // namespace sessa::cuda

@@ -5,7 +5,7 @@
 // really are are data. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
-#include <optional>
+#include <deque>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -35,35 +35,53 @@ class DeviceStep {
   // Whether the launches of this decode step are its bucket's. Not so when the contexts together are too long
   // for one launch.
   bool fits_graph() const { return fits_graph_; }
-  int head_dim() const { return rows_ == nullptr ? 0 : rows_->head_dim; }
+  const StepRows& rows() const { return *rows_; }
 
   const int32_t* token_ids() const { return token_ids_; }
   const int32_t* positions() const { return positions_; }
   const int32_t* logit_rows() const { return logit_rows_; }
   const Span* spans() const { return spans_; }
   const int32_t* row_span() const { return row_span_; }
-  // Of the step's rope: theta^(-2 i / head_dim), [head_dim / 2].
-  const float* inv_freq() const { return inv_freq_; }
+  const float* inv_freq() const { return inv_freq_; }  // of the rows' rope
 
+  // What the plans of a read depend on besides the step: layers that agree in it share them.
+  struct WaveKey {
+    int wave, width;
+    DType dtype;
+    bool operator==(const WaveKey&) const = default;
+  };
+  struct AttentionKey {
+    std::vector<int> q_to_kv;
+    int head_dim;
+    DType dtype;
+    int window;
+    bool operator==(const AttentionKey&) const = default;
+  };
   // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
   // the others by `plan`.
   struct Wave {
+    WaveKey key;
     ReadPlan plan;
     std::vector<ReadBlock> panel_blocks;
-    PanelPlan own;                  // of the panels: the keys inside the blocks,
-    std::optional<PanelPlan> past;  // and those before them
+    PanelPlan own;  // of the panels: the keys inside the blocks
     int max_panel_rows = 0;
     const int32_t* rows = nullptr;
     int num_rows = 0;
   };
+  struct Past {
+    WaveKey key;
+    int num_ranks;
+    PanelPlan plan;  // of the wave's panels: the keys before the blocks
+  };
   struct Attention {
+    AttentionKey key;
     ReadPlan plan;
     PanelPlan panels;
   };
-  // Made at their first use in the step. PastOf: of the wave's panels; the same ranks in the whole step.
-  const Wave& WaveOf(int wave, int hidden_size, DType state_dtype);
-  const PanelPlan& PastOf(int wave, int hidden_size, DType state_dtype, int num_ranks);
-  const Attention& AttentionOf(absl::Span<const int> q_to_kv, int head_dim, DType state_dtype);
+  // Made at their first use in the step; they stay until the next Begin.
+  const Wave& WaveOf(const WaveKey& key);
+  const Past& PastOf(const WaveKey& key, int num_ranks);
+  const Attention& AttentionOf(const AttentionKey& key);
   // For the panels of the plans made so far.
   PanelScratch panel_scratch() const;
   // The rows of Backend::Sample on the device. Null when there are none, or no memory.
@@ -97,10 +115,10 @@ class DeviceStep {
   const float* inv_freq_ = nullptr;
   std::vector<const int32_t*> span_pages_;  // of each span, on the device
   std::vector<int32_t> host_row_span_;
-  std::optional<Attention> attention_;
-  std::vector<int> attention_heads_;  // that attention_ was made for
-  DType attention_dtype_ = DType::kF32;
-  std::vector<std::optional<Wave>> waves_;
+  // A model has a few, which are looked up one after another; a deque keeps them where they are.
+  std::deque<Wave> waves_;
+  std::deque<Past> pasts_;
+  std::deque<Attention> attentions_;
 
   // Of a ReadWork, grown as needed. Attention and feedback have their own: they may run at once.
   struct Scratch {
