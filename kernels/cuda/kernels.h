@@ -225,4 +225,36 @@ struct FeedbackSolveArgs {
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
                    int num_blocks, bool by_inverse);
 
+// ---- scan.cu ----
+inline constexpr int kMaxScanStates = 256;  // columns of a head's state
+// The rows of a sequence and its slots, as RowSpan. One of no rows is padding.
+struct SlotSnapshot {
+  int row;
+  int32_t slot;
+};
+struct SlotSpan {
+  int first_row, num_rows, start;
+  int32_t slot, state_from;
+  int num_snapshots;
+  const SlotSnapshot* snapshots;
+};
+struct Slots {
+  float* data;
+  int64_t floats;  // of each
+  constexpr float* slot(int i) const { return data + i * floats; }
+  bool operator==(const Slots&) const = default;
+};
+// As ScanCall.
+struct ScanArgs {
+  Matrix z, xbc, dt, out;
+  int num_heads, head_dim, num_groups, state_size, conv_kernel;
+  const int32_t* head_group;
+  const float *conv_weight, *conv_bias, *a_log, *d, *dt_bias;  // conv_bias: or null
+  Slots conv, ssm;
+  const SlotSpan* spans;
+  int num_spans;
+  bool operator==(const ScanArgs&) const = default;
+};
+void ScanRows(cudaStream_t stream, const ScanArgs& args);
+
 }  // namespace sessa::cuda

@@ -89,12 +89,11 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
 struct PagedLayer {
   PagedLayer(Backend* backend, int D, int t) {
     const int num_pages = t / 64 + 1, kv = D / 4;
-    using Use = PagedShape::Use;
-    for (const PagedShape& shape : {PagedShape{Use::kKey, kv / 64, 64, DType::kBF16},
-                                    {Use::kValue, kv / 64, 64, DType::kBF16},
-                                    {Use::kKey, 1, D, DType::kBF16, true},
-                                    {Use::kValue, 1, D, DType::kBF16, true}})
+    for (int i = 0; i < 4; ++i) {
+      PagedShape shape{i % 2 ? PagedShape::Use::kValue : PagedShape::Use::kKey, 1, D, DType::kBF16};
+      if (i < 2) shape.num_heads = kv / 64, shape.dim = 64;
       state.push_back(*backend->AllocatePages(shape, 64, 0, num_pages));
+    }
     for (int i = 0; i < num_pages; ++i) pages.push_back(i);
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
     const Buffer table = *backend->MakeTable({DType::kF32, {D}, rows.data()}, DType::kF32);
@@ -114,8 +113,8 @@ struct PagedLayer {
     step.waves = {step.spans};
     backend->BeginStep(step);
   }
-  FeedbackReadCall ReadOf(Matrix x, FeedbackPartials partials) const {
-    return {x, x, 0, 0, 1, partials, &state[2], &state[3]};
+  FeedbackReadCall ReadOf(Matrix x, FeedbackPartials p) const {
+    return {x, x, 0, 0, 1, p, &state[2], &state[3]};
   }
   StepRows step;
   std::vector<PagedTensor> state;  // keys, values, feedback keys, states

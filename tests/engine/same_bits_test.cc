@@ -1,6 +1,9 @@
 // The same bits, however a request is cut, batched, cached, preempted or dealt out to ranks: every
 // log-probability of the model's own distribution is compared with ==.
+#include <ostream>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "kernels/round.h"
 #include "tests/engine/engine_fixture.h"
@@ -8,18 +11,31 @@
 namespace sessa {
 namespace {
 
-using Case = std::tuple<std::pair<std::string, ModelConfig>, DType>;
+struct Case {
+  std::string family;
+  ModelConfig config;
+  DType dtype;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.family << "_" << Name(c.dtype); }
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (const auto& [family, config] : SmallConfigs()) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) cases.push_back({family, config, dtype});
+  }
+  return cases;
+}
 
 class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Case> {
  protected:
   SameBitsTest() {
-    config_ = std::get<0>(GetParam()).second;
+    config_ = GetParam().config;
     weights_ = RandomModel(config_, 3);
   }
   bool is_recurrent() const { return config_.mamba() != nullptr; }
   static EngineOptions Options() {
     EngineOptions o = SmallOptions();
-    o.weight_dtype = o.state_dtype = std::get<DType>(GetParam());
+    o.weight_dtype = o.state_dtype = GetParam().dtype;
     return o;
   }
 
@@ -219,12 +235,8 @@ TEST_P(SameBitsTest, PromptLogprobsInChunks) {
     EXPECT_EQ(tail.prompt.logprobs[i].logprob, alone.prompt.logprobs[69 + i].logprob);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, SameBitsTest,
-                         testing::Combine(testing::ValuesIn(SmallConfigs()),
-                                          testing::Values(DType::kF32, DType::kBF16)),
-                         [](const auto& info) {
-                           return std::get<0>(info.param).first + "_" + Name(std::get<1>(info.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Families, SameBitsTest, testing::ValuesIn(Cases()),
+                         [](const auto& info) { return testing::PrintToString(info.param); });
 
 }  // namespace
 }  // namespace sessa
