@@ -146,6 +146,7 @@ struct ReadBlock {
   int64_t tile_base;  // of tile 0 in the scratch, which has one place for each tile from first_tile on and
                       // query (many queries: kMaxQueries of them)
   int first_item;     // of the block, among the work items of its launch: one for each tile, or some
+  int zero_item = 0;  // what tile 0 would be: first_item - first_tile
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
 // serves contexts of any length.
