@@ -97,6 +97,7 @@ class EngineImpl final : public Engine {
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     stats_.num_pages = workers_->num_pages();
+    stats_.num_slots = workers_->num_slots();
     stats_.heartbeat = MonotonicNow();
   }
 
@@ -281,6 +282,8 @@ class EngineImpl final : public Engine {
     stats_.num_waiting = s.num_waiting;
     stats_.waiting_tokens = s.waiting_tokens;
     stats_.num_used_pages = s.num_used_pages;
+    stats_.num_used_slots = s.num_used_slots;
+    stats_.num_snapshots = s.num_snapshots;
     stats_.num_preemptions = s.num_preemptions;
     stats_.num_recomputed_tokens = s.num_recomputed_tokens;
     stats_.prefix_cache_queries = s.prefix_cache_queries;
@@ -367,6 +370,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   auto workers = Workers::Create(w, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
+  if (const int slots = (*workers)->num_slots(); slots > 0)
+    options->max_num_seqs = std::min(options->max_num_seqs, slots);
   auto impl = std::make_unique<EngineImpl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();

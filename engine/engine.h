@@ -3,6 +3,7 @@
 // All public methods are thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -30,7 +31,7 @@ struct EngineOptions {
   int tensor_parallel_size = 1;  // 1, 2, 4 or 8
   int num_threads = 0;           // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
   int max_model_len = 0;         // prompt + generated; 0: max_position_embeddings, or what the cache holds
-  int max_num_seqs = 256;        // sequences in one step
+  int max_num_seqs = 256;        // sequences in one step; cut to the slots of a model with recurrent state
   int max_step_tokens = 0;       // new tokens in one step; 0: 512, CUDA: 2048
   absl::Duration target_step_time =
       absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
@@ -47,6 +48,9 @@ struct EngineStats {
   int num_running = 0, num_waiting = 0;
   int64_t waiting_tokens = 0;
   int page_size = 0, num_pages = 0, num_used_pages = 0;
+  // Of recurrent state; none where the model keeps none. Used ones are running sequences'; snapshots, from
+  // which prompts may start, give way to them.
+  int num_slots = 0, num_used_slots = 0, num_snapshots = 0;
   int64_t num_preemptions = 0, num_recomputed_tokens = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int64_t prompt_tokens = 0, generation_tokens = 0;
@@ -54,6 +58,12 @@ struct EngineStats {
   bool draining = false;
   absl::Status health;   // not OK after a device fault
   absl::Time heartbeat;  // MonotonicNow() at the loop's last pass, or when a request woke it; old while idle
+
+  // What running sequences hold of the state cache, in [0, 1]: of its pages or its slots, whichever is scarcer.
+  double state_cache_usage() const {
+    const auto share = [](int used, int all) { return all > 0 ? static_cast<double>(used) / all : 0.0; };
+    return std::max(share(num_used_pages, num_pages), share(num_used_slots, num_slots));
+  }
 };
 
 struct StepObservation {

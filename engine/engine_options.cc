@@ -31,6 +31,13 @@ absl::Status Bad(const char* option, const std::string& message) {
 
 }  // namespace
 
+std::string PrefixCacheWarning(const EngineOptions& o, int num_slots) {
+  if (!o.enable_prefix_caching || num_slots == 0 || num_slots > o.max_num_seqs) return "";
+  return absl::StrCat("prefix caching: while max_num_seqs (", o.max_num_seqs,
+                      ") sequences run they take all slots of recurrent state, so that no prompt can start "
+                      "from the state of another; raise --state_cache_bytes or lower --max_num_seqs");
+}
+
 int CoresOfQuota(absl::string_view cpu_max) {
   const std::vector<absl::string_view> words = absl::StrSplit(cpu_max, ' ', absl::SkipEmpty());
   int64_t quota = 0, period = 0;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/engine.h"
@@ -9,6 +11,10 @@ namespace sessa {
 // The options with zeros replaced by their defaults on this machine, but for state_cache_bytes, which Workers
 // knows once the weights are loaded. INVALID_ARGUMENT, naming the option.
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config);
+
+// What of the cache does not work as its operator will think, with what to do; empty when all does. `options`
+// are the engine's, num_slots its EngineStats'.
+std::string PrefixCacheWarning(const EngineOptions& options, int num_slots);
 
 // The cores that a line of cgroup v2's cpu.max ("QUOTA PERIOD") pays for, rounded up; 0: no limit, or not
 // such a line.

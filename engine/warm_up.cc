@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "engine/page_pool.h"
+#include "engine/page_geometry.h"
 
 namespace sessa {
 namespace {
@@ -25,7 +25,7 @@ constexpr Shape kShapes[] = {
 class DummyPlan {
  public:
   DummyPlan(const Shape& shape, const SchedulerOptions& o)
-      : pool_(PageGeometry(o.num_pages, o.page_size, o.num_classes)), num_slots_(o.num_slots) {
+      : pages_(o.num_pages, o.page_size, o.num_classes), num_slots_(o.num_slots), used_(o.num_classes) {
     sampling_.temperature = 0;
     bool fits = shape.num_decodes + (shape.num_rows > 0) <= o.max_num_seqs &&
                 shape.num_decodes + shape.num_rows <= o.max_step_tokens;
@@ -39,16 +39,20 @@ class DummyPlan {
 
  private:
   bool Add(int start, int num_rows) {  // false: there are not enough pages or slots
-    const int index = static_cast<int>(plan_.sequences.size());
+    const int slot = static_cast<int>(plan_.sequences.size());
+    if (num_slots_ > 0 && slot >= num_slots_) return false;
     PlanSequence& s = plan_.sequences.emplace_back();
-    if (num_slots_ > 0) s.slot = s.state_from = index;  // whose contents do not matter
-    if (num_slots_ > 0 && index >= num_slots_) return false;
     s.first_row = plan_.num_rows();
     s.num_rows = num_rows;
     s.start = start;
-    for (int i = 0; i < pool_.geometry().PagesFor(start + num_rows); ++i) {
-      s.pages.push_back(pool_.Allocate(i));
-      if (s.pages.back() < 0) return false;
+    for (int i = 0; i < pages_.PagesFor(start + num_rows); ++i) {
+      const int c = pages_.ClassOfIndex(i);
+      if (used_[c] == pages_.ClassCapacity(c)) return false;
+      s.pages.push_back(pages_.FirstOfClass(c) + used_[c]++);
+    }
+    if (num_slots_ > 0) {
+      s.slot = slot;
+      s.state_from = start > 0 ? slot : -1;
     }
     s.sample = num_rows == 1;
     s.sampling = &sampling_;
@@ -61,8 +65,9 @@ class DummyPlan {
     return true;
   }
 
-  PagePool pool_;
+  const PageGeometry pages_;
   const int num_slots_;
+  std::vector<int> used_;  // pages, by class
   SamplingParams sampling_;
   std::vector<int32_t> tokens_;
   StepPlan plan_;

@@ -14,6 +14,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/scan.h"
 #include "kernels/cuda/step.h"
 #include "kernels/cuda/step_queue.h"
 
@@ -32,7 +33,8 @@ class CudaBackend final : public Backend {
         queue_(&context_, &step_, &graphs_),
         linears_(&context_, &queue_, std::move(gemm), options.batch_invariant),
         attention_(&context_, &step_, &queue_),
-        feedback_(&context_, &step_, &queue_, &attention_, options.batch_invariant) {}
+        feedback_(&context_, &step_, &queue_, &attention_, options.batch_invariant),
+        scan_(&context_, &step_, &queue_) {}
   // Nothing may use the memory that is freed next.
   ~CudaBackend() override { context_.Wait("the last step"); }
 
@@ -116,7 +118,7 @@ class CudaBackend final : public Backend {
   void Append(const AppendCall& call) override { attention_.Append(call, nullptr); }
   void Attend(const AttendCall& call) override { attention_.Attend(call); }
   FeedbackOps* feedback() override { return &feedback_; }
-  ScanOps* scan() override { return nullptr; }
+  ScanOps* scan() override { return &scan_; }
 
   void ReadState(const PagedTensor& state, const int32_t* pages, int n, float* out) override {
     queue_.Flush();
@@ -148,6 +150,7 @@ class CudaBackend final : public Backend {
   cuda::LinearLayers linears_;
   cuda::Attention attention_;
   cuda::Feedback feedback_;
+  cuda::StateScan scan_;
 };
 
 }  // namespace

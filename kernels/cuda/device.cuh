@@ -56,7 +56,7 @@ __device__ __forceinline__ float Silu(float x) { return x / (1.0f + expf(-x)); }
 // The end of a linear layer's output x, but for the gate, which takes two.
 __device__ __forceinline__ void Finish(Epilogue epilogue, float x, float* y) {
   if (epilogue == Epilogue::kGelu) x = x * 0.5f * (1.0f + erff(x * 0.70710678f));
-  *y = epilogue == Epilogue::kAdd ? *y + x : x;
+  *y = epilogue == Epilogue::kAdd ? *y + x : epilogue == Epilogue::kMultiply ? *y * x : x;
 }
 
 // The rows that a launch computes (RowLaunch).

@@ -209,12 +209,15 @@ __device__ __forceinline__ void ReadItems(const PagedRead& read, int begin, int 
   auto& shared = *static_cast<TileShared<T, kQueries>*>(DynamicShared());
   for (int b = BlockOf(read, begin); begin < end; ++b) {
     __syncthreads();  // the block before is done with
-    if (threadIdx.x == 0) shared.block = read.blocks[b];
+    // A word by each thread: one thread with all of them would hold 16 registers.
+    if (threadIdx.x < sizeof(ReadBlock) / sizeof(int))
+      reinterpret_cast<int*>(&shared.block)[threadIdx.x] =
+          reinterpret_cast<const int*>(read.blocks + b)[threadIdx.x];
     __syncthreads();
     const int behind = b + 1 < read.num_blocks ? min(end, read.blocks[b + 1].first_item) : end;
     while (begin < behind) {
       const Geometry g(read, shared.block);
-      const int tile = shared.block.first_tile + begin - shared.block.first_item;
+      const int tile = begin - shared.block.zero_item;
       const int num_tiles = read.num_ranks > 1  ? 1
                             : tile < g.own_tile ? min(behind - begin, g.own_tile - tile)
                                                 : behind - begin;

@@ -140,6 +140,7 @@ struct ReadBlock {
   int64_t tile_base;  // of tile 0 in the scratch, which has one place for each tile from first_tile on and
                       // query (many queries: kMaxQueries of them)
   int first_item;     // of the block, among the work items of its launch: one for each tile, or some
+  int zero_item = 0;  // what tile 0 would be: first_item - first_tile
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
 // serves contexts of any length.
@@ -224,5 +225,37 @@ struct FeedbackSolveArgs {
 // by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
                    int num_blocks, bool by_inverse);
+
+// ---- scan.cu ----
+inline constexpr int kMaxScanStates = 256;  // columns of a head's state
+// The rows of a sequence and its slots, as RowSpan. One of no rows is padding.
+struct SlotSnapshot {
+  int row;
+  int32_t slot;
+};
+struct SlotSpan {
+  int first_row, num_rows, start;
+  int32_t slot, state_from;
+  int num_snapshots;
+  const SlotSnapshot* snapshots;
+};
+struct Slots {
+  float* data;
+  int64_t floats;  // of each
+  constexpr float* slot(int i) const { return data + i * floats; }
+  bool operator==(const Slots&) const = default;
+};
+// As ScanCall.
+struct ScanArgs {
+  Matrix z, xbc, dt, out;
+  int num_heads, head_dim, num_groups, state_size, conv_kernel;
+  const int32_t* head_group;
+  const float *conv_weight, *conv_bias, *a_log, *d, *dt_bias;  // conv_bias: or null
+  Slots conv, ssm;
+  const SlotSpan* spans;
+  int num_spans;
+  bool operator==(const ScanArgs&) const = default;
+};
+void ScanRows(cudaStream_t stream, const ScanArgs& args);
 
 }  // namespace sessa::cuda

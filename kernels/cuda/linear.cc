@@ -87,7 +87,8 @@ void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> 
 }
 
 bool LinearLayers::MakeCall(RowLaunch on, Input in, const LinearTask& task, DType dtype, GemmCall* call) {
-  const bool copied = on.live != nullptr || task.half != LinearTask::Half::kNone;
+  const bool copied =
+      on.live != nullptr || task.half != LinearTask::Half::kNone || task.epilogue == Epilogue::kMultiply;
   Matrix y = task.y;
   if (copied) {
     const int stride = Padded(task.n);  // rows aligned for the library's fast kernels
@@ -132,7 +133,7 @@ void LinearLayers::RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> 
       gate = call.y;
     } else if (task.half == LinearTask::Half::kUp) {
       queue_->Enqueue(&GateRows, on, gate, call.y, task.y);
-    } else if (on.live != nullptr || task.epilogue == Epilogue::kGelu) {  // the library's GELU is another
+    } else if (call.y != task.y || task.epilogue == Epilogue::kGelu) {  // the library's GELU is another
       queue_->Enqueue(&FinishRows, on, call.y, task.epilogue, task.y);
     }
   }

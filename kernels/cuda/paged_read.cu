@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kThreads) TileKernel(const PagedRead read) {
   for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
     const ReadBlock block = read.blocks[BlockOf(read, item)];
     const Geometry g(read, block);
-    const int tile = block.first_tile + item - block.first_item;
+    const int tile = item - block.zero_item;
     if (!IsRead(read, g, tile)) continue;
     const auto query = [&](int i) -> const float* {
       if (i >= g.num_queries) return nullptr;

@@ -35,6 +35,7 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
     ReadGroup& g = plan.groups.back();
     b.tile_base = g.num_tiles - b.first_tile * of_tile;
     b.first_item = g.num_items;
+    b.zero_item = g.num_items - b.first_tile;
     ++g.count;
     g.max_queries = std::max(g.max_queries, queries(b));
     g.num_items += items;

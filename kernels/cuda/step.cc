@@ -47,6 +47,8 @@ void DeviceStep::Begin(const StepRows& rows) {
   waves_.clear();
   pasts_.clear();
   attentions_.clear();
+  slot_spans_ = nullptr;
+  head_groups_.clear();
   num_rows_ = bucket_ = static_cast<int>(rows.positions.size());
   live_ = nullptr;
   const auto has_one_row = [](const RowSpan& s) { return s.num_rows == 1; };
@@ -106,6 +108,28 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
         {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
+}
+
+const SlotSpan* DeviceStep::slot_spans() {
+  if (slot_spans_ != nullptr) return slot_spans_;
+  std::vector<SlotSpan> spans;
+  for (const RowSpan& s : rows_->spans) {
+    std::vector<SlotSnapshot> snapshots;
+    for (const Snapshot& snapshot : s.snapshots) snapshots.push_back({snapshot.row, snapshot.slot});
+    // How many there are differs from step to step.
+    spans.push_back({s.first_row, s.num_rows, s.start, s.slot, s.state_from,
+                     static_cast<int>(snapshots.size()), page_memory_.Upload(snapshots)});
+  }
+  return slot_spans_ = Upload(std::move(spans), bucket_);
+}
+
+const int32_t* DeviceStep::HeadGroups(absl::Span<const int> groups) {
+  for (const auto& [list, device] : head_groups_) {
+    if (list == groups) return device;
+  }
+  const int32_t* device = memory_.Upload(groups);
+  head_groups_.push_back({{groups.begin(), groups.end()}, device});
+  return device;
 }
 
 const SampleTask* DeviceStep::SampleTasks(absl::Span<const SampleRow> rows,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -84,6 +85,11 @@ class DeviceStep {
   const Attention& AttentionOf(const AttentionKey& key);
   // For the panels of the plans made so far.
   PanelScratch panel_scratch() const;
+  // Of layers with slots; made at its first use in the step.
+  const SlotSpan* slot_spans();
+  int num_spans() const { return is_decode() ? bucket_ : static_cast<int>(rows_->spans.size()); }
+  // On the device; each list is sent once a step.
+  const int32_t* HeadGroups(absl::Span<const int> groups);
   // The rows of Backend::Sample on the device. Null when there are none, or no memory.
   const SampleTask* SampleTasks(absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits, int V);
   // Thread blocks for the work items of a group, and others with them: in a decode step, and at most for few
@@ -119,6 +125,8 @@ class DeviceStep {
   std::deque<Wave> waves_;
   std::deque<Past> pasts_;
   std::deque<Attention> attentions_;
+  const SlotSpan* slot_spans_ = nullptr;
+  std::vector<std::pair<std::vector<int>, const int32_t*>> head_groups_;
 
   // Of a ReadWork, grown as needed. Attention and feedback have their own: they may run at once.
   struct Scratch {

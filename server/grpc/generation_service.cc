@@ -33,8 +33,7 @@ void FillLoad(const sessa::Service& service, pb::Load* load) {
     load->set_num_running(stats.num_running);
     load->set_num_waiting(stats.num_waiting);
     load->set_waiting_tokens(stats.waiting_tokens);
-    if (stats.num_pages > 0)
-      load->set_state_cache_usage(static_cast<double>(stats.num_used_pages) / stats.num_pages);
+    load->set_state_cache_usage(stats.state_cache_usage());
   }
 }
 

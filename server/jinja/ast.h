@@ -75,7 +75,7 @@ struct Branch {
   Block body;
 };
 
-// Of a macro, or of what a call block's caller() takes.
+// The signature of a macro, or of what a call block's caller() takes.
 struct Signature {
   Name name = nullptr;  // null: of a call block
   int line = 0;
@@ -109,6 +109,7 @@ struct Statement {
   std::vector<ExpressionPtr> values;
   std::vector<Branch> branches;
   Block body, otherwise;
+  std::vector<Name> unset, otherwise_unset;  // of body and otherwise: own_names.h
   std::unique_ptr<Signature> signature;
   bool recursive = false, uses_loop = false;
 };

@@ -92,7 +92,8 @@ Value Call(const Builtin& builtin, const Value& self, Arguments arguments, Budge
 }
 
 const Builtin* FindFilter(std::string_view name) {
-  static const Names names{TextFilters(), ListFilters(), ChoiceFilters(), ValueFilters()};
+  static const Names names{TextFilters(),   ListFilters(),   ChoiceFilters(), ValueFilters(),
+                           LayoutFilters(), MarkupFilters(), UrlizeFilters()};
   return names.Find(name);
 }
 

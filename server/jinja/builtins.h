@@ -49,7 +49,7 @@ class Bound {
 
 Value Call(const Builtin& builtin, const Value& self, Arguments arguments, Budget* budget);
 
-// Null: there is none of that name.
+// Each gives null where there is none of that name.
 const Builtin* FindFilter(std::string_view name);
 const Builtin* FindTest(std::string_view name);
 const Builtin* FindMethod(const Value& of, std::string_view name);
@@ -66,6 +66,9 @@ BuiltinTable TextFilters();
 BuiltinTable ListFilters();
 BuiltinTable ChoiceFilters();
 BuiltinTable ValueFilters();
+BuiltinTable LayoutFilters();
+BuiltinTable MarkupFilters();
+BuiltinTable UrlizeFilters();
 BuiltinTable TextMethods();
 BuiltinTable SearchMethods();  // of text too
 BuiltinTable ListMethods();    // of lists, tuples and ranges

@@ -20,7 +20,7 @@ class Macro : public NamedCallable {
     return name != nullptr ? std::string_view(*name) : std::string_view();
   }
   Value Call(Arguments arguments, Budget*) override {
-    return evaluator_->CallMacro(*statement_->signature, statement_->body, scope_, std::move(arguments));
+    return evaluator_->CallMacro(*statement_, scope_, std::move(arguments));
   }
 
  private:
@@ -116,6 +116,7 @@ Evaluator::Flow Evaluator::LoopInside(const Statement& s, const Value& all, int 
     Value item;
     while (loop != nullptr ? loop->Next(&item, budget_) : walk.Next(&item)) {
       inside.Renew();
+      Unset(s.unset);
       if (loop != nullptr) Store(loop_name, Value(std::shared_ptr<Object>(loop)));
       Assign(s.target, item, s.line);
       const Flow flow = Run(s.body);
@@ -128,6 +129,7 @@ Evaluator::Flow Evaluator::LoopInside(const Statement& s, const Value& all, int 
   if (loop != nullptr) loop->Finish();
   if (!budget_->ok() || !none || s.otherwise.empty()) return Flow::kNormal;
   InScope inside(this, outer);
+  Unset(s.otherwise_unset);
   return Run(s.otherwise);
 }
 
@@ -135,6 +137,7 @@ Evaluator::Flow Evaluator::SetBlock(const Statement& s) {
   Value text;
   {
     InScope inside(this, scope_);
+    Unset(s.unset);
     Capture capture(this);
     if (const Flow flow = Run(s.body); flow != Flow::kNormal) return flow;
     text = capture.Finish();
@@ -148,6 +151,7 @@ Evaluator::Flow Evaluator::FilterBlock(const Statement& s) {
   Value text;
   {
     InScope inside(this, scope_);
+    Unset(s.unset);
     Capture capture(this);
     if (const Flow flow = Run(s.body); flow != Flow::kNormal) return flow;
     text = capture.Finish();
@@ -161,6 +165,7 @@ Evaluator::Flow Evaluator::With(const Statement& s) {
   List values;
   for (const auto& value : s.values) values.push_back(Eval(*value));  // in the outer scope
   InScope inside(this, scope_);
+  Unset(s.unset);
   for (size_t i = 0; i < s.targets.size(); ++i) Assign(s.targets[i], std::move(values[i]), s.line);
   return Run(s.body);
 }
@@ -182,11 +187,12 @@ void Evaluator::AppendText(const Value& text) {
   if (budget_->ok()) out_->Append(*text.text());
 }
 
-Value Evaluator::CallMacro(const Signature& signature, const Block& body, Scope* scope, Arguments arguments) {
+Value Evaluator::CallMacro(const Statement& s, Scope* scope, Arguments arguments) {
   InScope inside(this, scope);
+  Unset(s.unset);
   Capture capture(this);
-  if (Enter(signature.line, kCallLevels)) BindParameters(signature, std::move(arguments));
-  if (budget_->ok()) Run(body);
+  if (Enter(s.signature->line, kCallLevels)) BindParameters(*s.signature, std::move(arguments));
+  if (budget_->ok()) Run(s.body);
   Leave(kCallLevels);
   return capture.Finish();
 }
@@ -235,7 +241,7 @@ void Evaluator::BindParameters(const Signature& signature, Arguments arguments) 
   } else if (more > count) {
     return budget_->Fail(absl::StrCat("macro '", name, "' takes not more than ", count, " argument(s)"));
   }
-  // In order: a default may name the parameters before it.
+  // They are computed in order, as a default may name the parameters before it.
   const size_t first_default = count - signature.defaults.size();
   for (size_t i = first_default; i < count && budget_->ok(); ++i) {
     if (is_missing[i]) Store(signature.parameters[i], Eval(*signature.defaults[i - first_default]));

@@ -33,6 +33,7 @@ absl::StatusOr<std::string> Evaluator::Run(std::vector<std::pair<std::string, Va
       if (it != template_.names.end()) Store(&*it, std::move(value));
     }
     InScope root(this, scope_);
+    Unset(template_.unset);
     Run(template_.body);
   }
   if (!budget_->ok()) return budget_->status();
@@ -80,6 +81,11 @@ void Evaluator::Store(Name name, Value value) {
     }
   }
   scope_->variables.emplace_back(name, std::move(value));
+}
+
+void Evaluator::Unset(const std::vector<Name>& names) {
+  if (names.empty() || !budget_->Step(static_cast<int64_t>(names.size()))) return;
+  for (const Name name : names) scope_->variables.emplace_back(name, Value::Undefined(name, false));
 }
 
 void Evaluator::KeepScopes() {

@@ -22,8 +22,8 @@ absl::StatusOr<std::string> Render(const Template& source,
 
 class Evaluator {
  public:
-  // Of expressions and statements inside each other, through macros and recursive loops; each takes up to 700
-  // bytes of the stack, a call or a loop as much as kCallLevels: a megabyte in all, several under a
+  // The most expressions and statements inside each other, through macros and recursive loops; each takes up
+  // to 700 bytes of the stack, a call or a loop as much as kCallLevels: a megabyte in all, several under a
   // sanitizer.
   static constexpr int kMaxDepth = 1500, kCallLevels = 5;
 
@@ -34,7 +34,7 @@ class Evaluator {
   Value Eval(const Expression& e);
   // What a call of a macro, or of a call block's caller(), writes. `scope`: where it was defined.
   struct Scope;
-  Value CallMacro(const Signature& signature, const Block& body, Scope* scope, Arguments arguments);
+  Value CallMacro(const Statement& macro, Scope* scope, Arguments arguments);
   // Puts a loop's next item into its variables, and says whether its condition holds.
   bool Chosen(const Statement& loop, Scope* scope, const Value& item);
 
@@ -52,6 +52,7 @@ class Evaluator {
   // --- variables: evaluator.cc ---
   Value Find(Name name);
   void Store(Name name, Value value);
+  void Unset(const std::vector<Name>& names);  // a new scope's own, which have no value yet
   void KeepScopes();  // from the current one outwards: something has been made that refers to them
   void Assign(const Target& target, Value value, int line);
 

@@ -104,6 +104,21 @@ Value First(const Value& self, const Bound&, Budget* budget) {
   return walk.Next(&item) ? item : Value();
 }
 
+// Python draws anew each time. Here the same chat is the same prompt, so that only where there is nothing to
+// draw there is an item.
+Value Random(const Value& self, const Bound&, Budget* budget) {
+  if (!HasLength(self) || self.dict() != nullptr) {
+    budget->Fail("random takes a sequence");
+    return {};
+  }
+  const Value items = ListOf(self, budget);
+  if (!budget->ok() || items.items()->empty()) return {};
+  if (items.items()->size() == 1) return items.items()->front();
+  budget->Fail(absl::StrCat("random would draw one of ", items.items()->size(),
+                            " items, and a chat's prompt is the same each time"));
+  return {};
+}
+
 // Python's reversed takes no generator.
 Value Last(const Value& self, const Bound&, Budget* budget) {
   if (self.is_defined() && !HasLength(self)) {
@@ -237,6 +252,7 @@ constexpr Builtin kItems{"items", "", Items};
 constexpr Builtin kListFilters[] = {
     {"first", "", First},
     {"last", "", Last},
+    {"random", "", Random},
     {"length", "", Count},
     {"count", "", Count},
     {"list", "", [](const Value& v, const Bound&, Budget* b) { return ListOf(v, b); }},

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/jinja/expression_parser.h"
+#include "server/jinja/own_names.h"
 #include "server/jinja/text.h"
 
 namespace sessa::jinja {
@@ -327,6 +328,7 @@ absl::StatusOr<std::unique_ptr<const Template>> Parse(std::string_view source) {
   auto body = Parser(*std::move(tokens), &result->names).Run();
   if (!body.ok()) return body.status();
   result->body = *std::move(body);
+  result->unset = FindOwnNames(&result->body);
   return std::unique_ptr<const Template>(std::move(result));
 }
 

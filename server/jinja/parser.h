@@ -13,18 +13,19 @@
 
 namespace sessa::jinja {
 
-// Of a template's source; published ones have up to 50 KB.
+// The most that a template's source may have; published ones have up to 50 KB.
 constexpr size_t kMaxSourceBytes = 1 << 20;
 // Statements inside each other, and parentheses, lists, calls and signs. The parser recurses in fifteen
 // functions for each.
 constexpr int kMaxNesting = 100;
-// Of an expression's tree, where every operator of a chain a + b + c is a level.
+// The levels of an expression's tree, where every operator of a chain a + b + c is one.
 constexpr int kMaxExpressionDepth = 250;
 
 // Constant and thread-safe once it is there.
 struct Template {
   std::set<std::string, std::less<>> names;  // of which the tree has pointers
   Block body;
+  std::vector<Name> unset;  // own_names.h
 };
 
 // INVALID_ARGUMENT names the line and what is wrong.

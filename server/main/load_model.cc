@@ -11,6 +11,7 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "engine/engine_options.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/checkpoint/generation_config.h"
 #include "server/core/load_progress.h"
@@ -93,6 +94,10 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, c
   if (const std::vector<std::string> unused = checkpoint.unused_tensors(); engine.ok() && !unused.empty()) {
     Log(absl::StrCat(unused.size(), " tensors of the checkpoint are not used, the first is ", unused[0]),
         LogLevel::kWarning);
+  }
+  if (engine.ok()) {
+    const std::string warning = PrefixCacheWarning((*engine)->options(), (*engine)->Stats().num_slots);
+    if (!warning.empty()) Log(warning, LogLevel::kWarning);
   }
   return engine;
 }

@@ -42,9 +42,12 @@ std::string FormatsLine(const EngineOptions& engine) {
 std::string CacheLine(const ServedModel& model) {
   const EngineStats stats = model.engine->Stats();
   const EngineOptions& engine = model.engine->options();
-  return absl::StrCat("cache: ", int64_t{stats.num_pages} * stats.page_size, " tokens in ", stats.num_pages,
-                      " pages of ", stats.page_size, ", of ", FormatBytes(engine.state_cache_bytes),
-                      "; context up to ", engine.max_model_len, " tokens");
+  const std::string holds =
+      stats.num_slots > 0 ? absl::StrCat(stats.num_slots, " states, of sequences that run and of prefixes")
+                          : absl::StrCat(int64_t{stats.num_pages} * stats.page_size, " tokens in ",
+                                         stats.num_pages, " pages of ", stats.page_size);
+  return absl::StrCat("cache: ", holds, ", of ", FormatBytes(engine.state_cache_bytes), "; context up to ",
+                      engine.max_model_len, " tokens");
 }
 
 std::string LimitsLine(const MainOptions& options, const EngineOptions& engine) {

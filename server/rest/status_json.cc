@@ -131,7 +131,7 @@ std::string LoadJson(const Service& service) {
   json.BeginObject().Key("server_load").Int(stats.num_running + stats.num_waiting);  // vLLM's name
   json.Key("num_running").Int(stats.num_running).Key("num_waiting").Int(stats.num_waiting);
   json.Key("waiting_tokens").Int(stats.waiting_tokens).Key("state_cache_usage");
-  json.Number(stats.num_pages > 0 ? static_cast<double>(stats.num_used_pages) / stats.num_pages : 0);
+  json.Number(stats.state_cache_usage());
   json.Key("ready").Bool(service.Ready()).Key("draining").Bool(service.Ending()).EndObject();
   return out;
 }

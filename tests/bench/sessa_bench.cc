@@ -89,12 +89,11 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
 struct PagedLayer {
   PagedLayer(Backend* backend, int D, int t) {
     const int num_pages = t / 64 + 1, kv = D / 4;
-    using Use = PagedShape::Use;
-    for (const PagedShape& shape : {PagedShape{Use::kKey, kv / 64, 64, DType::kBF16},
-                                    {Use::kValue, kv / 64, 64, DType::kBF16},
-                                    {Use::kKey, 1, D, DType::kBF16, true},
-                                    {Use::kValue, 1, D, DType::kBF16, true}})
+    for (int i = 0; i < 4; ++i) {
+      const auto use = static_cast<PagedShape::Use>(i % 2);
+      const PagedShape shape{use, i < 2 ? kv / 64 : 1, i < 2 ? 64 : D, DType::kBF16};
       state.push_back(*backend->AllocatePages(shape, 64, 0, num_pages));
+    }
     for (int i = 0; i < num_pages; ++i) pages.push_back(i);
     auto rows = Values(static_cast<size_t>(64) * D, 0.1f);
     const Buffer table = *backend->MakeTable({DType::kF32, {D}, rows.data()}, DType::kF32);
@@ -108,14 +107,10 @@ struct PagedLayer {
       backend->feedback()->AppendStates(wide, 0, &state[3]);
     }
   }
-  // A step of `rows` rows, one block, at position `start`.
   void Begin(Backend* backend, int rows, int start) {
     step.spans = {{0, rows, start, pages}};
     step.waves = {step.spans};
     backend->BeginStep(step);
-  }
-  FeedbackReadCall ReadOf(Matrix x, FeedbackPartials partials) const {
-    return {x, x, 0, 0, 1, partials, &state[2], &state[3]};
   }
   StepRows step;
   std::vector<PagedTensor> state;  // keys, values, feedback keys, states
@@ -142,7 +137,8 @@ void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, i
   layer.Begin(backend.get(), rows, t);
   Measured measured(state);
   const Matrix x{q.data(), rows, D, D};
-  for (auto _ : state) backend->feedback()->Read(layer.ReadOf(x, partials.view));
+  for (auto _ : state)
+    backend->feedback()->Read({x, x, 0, 0, 1, partials.view, &layer.state[2], &layer.state[3]});
   measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
 }
 
@@ -157,7 +153,7 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
   Partials partials(rows, D);
   layer.Begin(backend.get(), rows, start);
   const Matrix x{q.data(), rows, D, D};
-  backend->feedback()->Read(layer.ReadOf(x, partials.view));
+  backend->feedback()->Read({x, x, 0, 0, 1, partials.view, &layer.state[2], &layer.state[3]});
   Measured measured(state);
   for (auto _ : state) {
     backend->feedback()->Solve({0,
@@ -192,7 +188,7 @@ void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) 
   measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
 }
 
-// Handing an operation of one item for each thread to the pool and waiting for it.
+// An operation of one item for each thread: handed over, and waited for.
 void BM_Barrier(benchmark::State& state) {
   ThreadPool pool(num_threads);
   for (auto _ : state) pool.ParallelFor(num_threads, [](int, int) {});

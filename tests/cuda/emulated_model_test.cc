@@ -32,13 +32,17 @@ class EmulatedModelTest : public testing::TestWithParam<const char*> {
     };
     expect("logits", harness->logits(0));
     for (int l = 0; l < folder_.checkpoint->config().num_layers; ++l) {
-      expect(absl::StrCat("hidden.", l), harness->hidden(0, l));
-      if (!cache) continue;
+      const std::string hidden = absl::StrCat("hidden.", l);
+      if (folder_.expected->Find(hidden) != nullptr) expect(hidden, harness->hidden(0, l));
+      if (!cache || folder_.expected->Find(absl::StrCat("cache.", l, ".s")) == nullptr) continue;
       int tensor = 0;
       for (const char* name : {".k_f", ".v_f", ".k_b", ".s"})
         expect(absl::StrCat("cache.", l, name), harness->ReadState(0, l, tensor++));
     }
   }
+
+  // Of results in bf16: the scores of some families are steep, and move with rounded keys.
+  double Steep() const { return folder_.checkpoint->config().model_type == "sessa" ? 1 : 4; }
 
   const Folder folder_;
 };
@@ -53,23 +57,23 @@ TEST_P(EmulatedModelTest, AgreesInF32) {
 TEST_P(EmulatedModelTest, AgreesInBf16) {
   ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = DType::kBF16};
   // Whole: the inputs of linears of 64 rows or more are rounded too, not only queries and probabilities.
-  ExpectAgreement(Run(options, false, folder_.T).get(), 2e-2);
-  ExpectAgreement(Run(options, false, 33).get(), 1e-2);
+  ExpectAgreement(Run(options, false, folder_.T).get(), 2e-2 * Steep());
+  ExpectAgreement(Run(options, false, 33).get(), 1e-2 * Steep());
   options.ranks = 2;
-  ExpectAgreement(Run(options, false, folder_.T).get(), 2e-2, /*cache=*/false);
+  ExpectAgreement(Run(options, false, folder_.T).get(), 2e-2 * Steep(), /*cache=*/false);
 }
 
 TEST_P(EmulatedModelTest, BatchInvariantIsTheSameBits) {
   const ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = DType::kBF16};
   const auto whole = Run(options, true, folder_.T);
-  ExpectAgreement(whole.get(), 5e-3);
+  ExpectAgreement(whole.get(), 5e-3 * Steep());
   for (int chunk : {1, 33})
     EXPECT_EQ(whole->logits(0), Run(options, true, chunk)->logits(0)) << "chunk " << chunk;
   for (int ranks : {2, 4}) {
     ModelHarness::Options several = options;
     several.ranks = ranks;
     const auto harness = Run(several, true, 50);
-    ExpectAgreement(harness.get(), 5e-3, /*cache=*/false);
+    ExpectAgreement(harness.get(), 5e-3 * Steep(), /*cache=*/false);
     EXPECT_EQ(whole->logits(0), harness->logits(0)) << ranks << " ranks";
   }
 }
@@ -77,7 +81,7 @@ TEST_P(EmulatedModelTest, BatchInvariantIsTheSameBits) {
 // The engine keeps off device memory, which a CPU could not show otherwise.
 TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
   emulator::GuardDeviceMemory(true);
-  ExpectAgreement(Run({.weight_dtype = DType::kBF16}, false, 70).get(), 2e-2);
+  ExpectAgreement(Run({.weight_dtype = DType::kBF16}, false, 70).get(), 2e-2 * Steep());
   auto backend = MakeCudaBackend({});
   auto memory = (*backend)->Allocate(sizeof(float));
   EXPECT_DEATH(*memory->floats() = 1, "");
@@ -94,7 +98,9 @@ TEST(CudaBackendTest, StateIsAtMostAsWideAsItsKernelsTake) {
   EXPECT_NE(refused.message().find("at most 32768"), std::string::npos) << refused;
 }
 
-INSTANTIATE_TEST_SUITE_P(Folders, EmulatedModelTest, testing::Values("gqa", "one_head", "no_rope"));
+INSTANTIATE_TEST_SUITE_P(Folders, EmulatedModelTest,
+                         testing::Values("gqa", "one_head", "no_rope", "llama", "mistral", "qwen3", "mamba2",
+                                         "matched_attention", "matched_mamba2"));
 
 }  // namespace
 }  // namespace sessa

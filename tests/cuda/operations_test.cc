@@ -1,177 +1,12 @@
 // Single operations of decode steps on the emulator: padding is never written, each operand is part of what a
-// graph is known by, and layers of different shapes get plans of their own.
-#include <gtest/gtest.h>
-
-#include <functional>
-#include <map>
+// graph is known by, and what lies before a window is not read.
+#include <cmath>
 #include <numeric>
-#include <random>
 
-#include "absl/strings/str_cat.h"
-#include "kernels/cuda/backend.h"
-#include "kernels/cuda/read_plan.h"
-#include "tests/cuda/graph_counts.h"
-#include "tests/tensor_view.h"
+#include "tests/cuda/operations_fixture.h"
 
 namespace sessa {
 namespace {
-
-// A backend, and the rows of decode steps: row i is the token at lengths[i] of a sequence.
-class OperationsTest : public testing::Test {
- protected:
-  static constexpr float kMark = 12345;
-  static constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 6, kWidth = 24, kPage = 16, kPagesEach = 5;
-
-  void Start(bool decode_graphs) {
-    operands_.clear();
-    random_.seed(5);
-    backend_ = *MakeCudaBackend({.decode_graphs = decode_graphs});
-    keys_ = Pages(PagedShape::Use::kKey, kKvHeads, kHeadDim);
-    values_ = Pages(PagedShape::Use::kValue, kKvHeads, kHeadDim);
-    k_b_ = Pages(PagedShape::Use::kKey, 1, kWidth), s_ = Pages(PagedShape::Use::kValue, 1, kWidth);
-    linear_ = Weights(40, true), square_ = Weights(kWidth, false), gate_ = Weights(40, true);
-    table_ = Table(40 * kWidth), vector_ = Table(kWidth);
-  }
-
-  PagedTensor Pages(PagedShape::Use use, int heads, int dim, DType dtype = DType::kBF16,
-                    int num_pages = 100 * kPagesEach) {
-    return *backend_->AllocatePages({use, heads, dim, dtype}, kPage, 0, num_pages);
-  }
-  LinearWeights Weights(int n, bool has_bias) {
-    const auto weight = Random(n * kWidth);
-    const TensorView bias = ViewOf(weight, {n});
-    return *backend_->MakeLinear(ViewOf(weight, {n, kWidth}), has_bias ? &bias : nullptr, DType::kBF16);
-  }
-  Buffer Table(int n) {
-    const auto values = Random(n);
-    return *backend_->MakeTable(ViewOf(values), DType::kF32);
-  }
-  std::vector<float> Random(size_t n) {
-    std::normal_distribution<float> normal;
-    std::vector<float> values(n);
-    for (float& x : values) x = normal(random_);
-    return values;
-  }
-
-  // The first `rows` of a named matrix of the bucket's rows; what is beyond holds a mark.
-  Matrix Operand(const std::string& name, int rows, int cols, bool random = false) {
-    Buffer& memory = operands_[name];
-    const size_t marks = static_cast<size_t>(cuda::DecodeBucket(rows)) * cols;
-    if (memory.size() == 0) memory = *backend_->Allocate(marks * sizeof(float));
-    std::vector<float> values(marks, kMark);
-    if (random) {
-      const auto some = Random(static_cast<size_t>(rows) * cols);
-      std::copy(some.begin(), some.end(), values.begin());
-    }
-    backend_->CopyIn(values.data(), values.size() * sizeof(float), memory.data());
-    EXPECT_TRUE(backend_->Synchronize().ok());
-    return {memory.floats(), rows, cols, cols};
-  }
-
-  // Rows of a decode step. Their pages are in pages_.
-  StepRows Rows(const std::vector<int>& lengths) {
-    const int n = static_cast<int>(lengths.size());
-    StepRows step;
-    pages_.assign(n, {});
-    for (int i = 0; i < n; ++i) {
-      for (int j = 0; j < kPagesEach; ++j) pages_[i].push_back(j * 100 + (i * 7 + lengths[0]) % 100);
-      step.token_ids.push_back(i % 40), step.positions.push_back(lengths[i]),
-          step.logit_rows.push_back(n - 1 - i);
-      step.spans.push_back({i, 1, lengths[i], pages_[i]});
-    }
-    step.inv_freq = kInvFreq, step.rope_scale = 1.5f;
-    CutIntoWaves(&step, kTileTokens);
-    return step;
-  }
-
-  // One step of all operations. Returns every operand, and checks its marks.
-  std::map<std::string, std::vector<float>> Step(const std::vector<int>& lengths) {
-    const int n = static_cast<int>(lengths.size()), bucket = cuda::DecodeBucket(n), C = kFeedbackChains;
-    const Matrix x = Operand("x", n, kWidth), h = Operand("h", n, kWidth), y = Operand("y", n, 40),
-                 gated = Operand("gated", n, 40), r = Operand("r", n, 40, true),
-                 q = Operand("q", n, kHeads * kHeadDim, true), k = Operand("k", n, kKvHeads * kHeadDim, true),
-                 v = Operand("v", n, kKvHeads * kHeadDim, true), o = Operand("o", n, kHeads * kHeadDim),
-                 b = Operand("b", n, kWidth, true), s = Operand("s", n, kWidth), z = Operand("z", n, kWidth),
-                 gamma = Operand("gamma", n, 1), max = Operand("max", n, C), sum = Operand("sum", n, C),
-                 acc = Operand("acc", n, C * 32), p = Operand("p", n, kTileTokens),
-                 best = Operand("best", n, 1);
-    const StepRows step = Rows(lengths);
-    backend_->BeginStep(step);
-    backend_->Embed(table_, DType::kF32, x);
-    backend_->Linear(x, {Norm::Kind::kLayer, &vector_, &vector_, 1e-5f},
-                     {{&linear_, r, Epilogue::kAdd}, {&square_, h}});
-    backend_->Linear(x, {Norm::Kind::kRms, &vector_, nullptr, 1e-5f, 2},
-                     {{&linear_, gated, Epilogue::kSiluGate, &gate_}});
-    backend_->Linear(h, {}, {{&linear_, y, Epilogue::kGelu}, {&linear_, r, Epilogue::kAdd}});
-    FeedbackOps* feedback = backend_->feedback();
-    feedback->Append({q, k, v, &keys_, &values_}, {b, h, &vector_, &vector_, 0.9f, gamma.data, &k_b_});
-    const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
-    const int q_to_kv[] = {0, 0, 1, 1};
-    feedback->AttendAndRead({q, q_to_kv, o, &keys_, &values_}, {h, b, 0, 0, 1, partials, &k_b_, &s_});
-    feedback->Solve({0, 1, partials, x, gamma.data, 0, kWidth, s, h, z, true, &s_});
-    backend_->Append({q, k, v, &keys_, &values_, &vector_, &vector_, 1e-6f});
-    backend_->Attend({q, q_to_kv, o, &keys_, &values_, 20});
-    backend_->GatherLogitRows(h, b);
-    // What is asked of a row, and how many edits it has, differs from step to step.
-    std::vector<SampleRow> rows(n);
-    std::vector<SampleEdit> edits;
-    for (int i = 0; i < n; ++i) {
-      SampleRow& row = rows[i];
-      row.row = n - 1 - i;
-      row.temperature = static_cast<float>((i + lengths[0]) % 3);
-      row.top_k = i % 5 * 3;
-      row.top_p = lengths[i] % 2 == 0 ? 0.7f : 1.0f;
-      row.uniform = (i + 0.5) / n;
-      row.first_edit = static_cast<int>(edits.size());
-      row.num_edits = (i * 5 + lengths[0]) % kWidth;
-      row.only_edited = row.num_edits > 0 && i % 4 == 1;
-      for (int id = 0; id < row.num_edits; ++id) edits.push_back({id, 0.1f * static_cast<float>(id % 7)});
-    }
-    backend_->Sample(b, rows, edits, reinterpret_cast<int32_t*>(best.data));
-    std::map<std::string, std::vector<float>> results;
-    for (auto& [name, memory] : operands_) {
-      std::vector<float>& values = results[name];
-      values.resize(memory.size() / sizeof(float));
-      backend_->CopyOut(memory.data(), memory.size(), values.data());
-      EXPECT_TRUE(backend_->Synchronize().ok());
-      const size_t end = values.size() / bucket * n;
-      for (size_t i = end; i < values.size(); ++i)
-        EXPECT_EQ(values[i], kMark) << name << ", padding at " << i - end;
-    }
-    return results;
-  }
-
-  // Steps of one operation: what they are known by changes with each of its operands.
-  template <class Call>
-  void ExpectEachMatters(const char* name, const Call& base, const std::function<void(const Call&)>& enqueue,
-                         const std::vector<std::function<void(Call*)>>& changes) {
-    const auto num_launches = [&](const Call& call) {
-      const StepRows step = Rows({3, 40, 17});
-      const Graphs graphs;
-      backend_->BeginStep(step);
-      enqueue(call);
-      EXPECT_TRUE(backend_->Synchronize().ok());
-      return graphs.launches();
-    };
-    num_launches(base);
-    EXPECT_EQ(num_launches(base), 1) << name;
-    for (size_t i = 0; i < changes.size(); ++i) {
-      Call changed = base;
-      changes[i](&changed);
-      EXPECT_EQ(num_launches(changed), 0) << name << ", change " << i;
-    }
-    EXPECT_EQ(num_launches(base), 1) << name << " once more";
-  }
-
-  static constexpr float kInvFreq[kHeadDim / 2] = {1, 0.05f, 0.002f};
-  std::unique_ptr<Backend> backend_;
-  PagedTensor keys_, values_, k_b_, s_;
-  LinearWeights linear_, square_, gate_;
-  Buffer table_, vector_;
-  std::vector<std::vector<int32_t>> pages_;
-  std::map<std::string, Buffer> operands_;
-  std::mt19937 random_;
-};
 
 // Each number of rows has its own linears: 70 the library's, which computes padding too, but elsewhere.
 TEST_F(OperationsTest, PaddingIsNeverWritten) {
@@ -307,6 +142,32 @@ TEST_F(OperationsTest, EachOperandMatters) {
       [&](const auto& c) { backend_->feedback()->AppendStates(c.x, 0, c.y.data == nullptr ? &s_ : &s); },
       {[&](auto* c) { c->x = w1; }, [&](auto* c) { c->y = w1; }});
 
+  const Matrix z0 = matrix(0, kScan.inner()), z1 = matrix(1, kScan.inner()),
+               xbc0 = matrix(0, kScan.channels()), xbc1 = matrix(1, kScan.channels()), dt0 = matrix(0, 2),
+               dt1 = matrix(1, 2), out0 = matrix(2, kScan.inner()), out1 = matrix(3, kScan.inner());
+  SlotTensor conv = Slots(conv_.floats), ssm = Slots(ssm_.floats);
+  const Buffer conv_weight = Table(3 * kScan.channels());
+  const int two_groups[] = {0, 1};
+  ExpectEachMatters<ScanCall>(
+      "scan",
+      {z0,
+       xbc0,
+       dt0,
+       out0,
+       kScan,
+       {&conv_weight_, &conv_weight_, &vector_, &vector_, &vector_},
+       &conv_,
+       &ssm_},
+      [&](const auto& c) { backend_->scan()->Scan(c); },
+      {[&](auto* c) { c->z = z1; }, [&](auto* c) { c->xbc = xbc1; }, [&](auto* c) { c->dt = dt1; },
+       [&](auto* c) { c->out = out1; }, [&](auto* c) { c->shape.num_heads = 1; },
+       [&](auto* c) { c->shape.head_dim = 5; }, [&](auto* c) { c->shape.state_size = 4; },
+       [&](auto* c) { c->shape.num_groups = 2, c->shape.head_group = two_groups, c->shape.state_size = 2; },
+       [&](auto* c) { c->shape.conv_kernel = 2; }, [&](auto* c) { c->weights.conv_weight = &conv_weight; },
+       [&](auto* c) { c->weights.conv_bias = nullptr; }, [&](auto* c) { c->weights.a_log = &vector; },
+       [&](auto* c) { c->weights.d = &vector; }, [&](auto* c) { c->weights.dt_bias = &vector; },
+       [&](auto* c) { c->conv = &conv; }, [&](auto* c) { c->ssm = &ssm; }});
+
   const int q_to_kv[] = {0, 0, 1, 1};
   ExpectEachMatters<AttendCall>(
       "attend", {q0, q_to_kv, o0, &keys_, &values_}, [&](const auto& c) { backend_->Attend(c); },
@@ -335,107 +196,35 @@ TEST_F(OperationsTest, EachOperandMatters) {
        [&](auto* c) { c->append = false; }, [&](auto* c) { c->states = &s; }});
 }
 
-// A layer of some shape, with memory of its own.
-struct TestLayer {
-  int heads, kv_heads, dim, width, window;
-  DType dtype;
-  PagedTensor keys, values, k_b, s;
-  std::map<std::string, Buffer> memory;
-  std::vector<float> results;
-};
-
-TEST_F(OperationsTest, LayersOfDifferentShapesInOneStep) {
-  constexpr int kSequences = 2;
-  const std::vector<TestLayer> shapes = [] {
-    std::vector<TestLayer> list;  // each differs from another one in one respect
-    list.push_back({4, 2, 8, 24, 0, DType::kBF16, {}, {}, {}, {}, {}, {}});
-    list.push_back({4, 2, 8, 24, 0, DType::kF32, {}, {}, {}, {}, {}, {}});
-    list.push_back({4, 2, 8, 24, 12, DType::kBF16, {}, {}, {}, {}, {}, {}});
-    list.push_back({4, 1, 16, 40, 0, DType::kBF16, {}, {}, {}, {}, {}, {}});
-    list.push_back({4, 1, 144, 40, 0, DType::kBF16, {}, {}, {}, {}, {}, {}});
-    return list;
-  }();
-  // The results of the layers, of steps that run all of them.
-  const auto run = [&](const std::vector<int>& which) {
-    backend_ = *MakeCudaBackend({});
-    std::vector<TestLayer> layers;
-    for (int i : which) {
-      const TestLayer& a = shapes[i];
-      TestLayer& l = layers.emplace_back();
-      l.heads = a.heads, l.kv_heads = a.kv_heads, l.dim = a.dim, l.width = a.width, l.window = a.window;
-      l.dtype = a.dtype;
-      l.keys = Pages(PagedShape::Use::kKey, l.kv_heads, l.dim, l.dtype);
-      l.values = Pages(PagedShape::Use::kValue, l.kv_heads, l.dim, l.dtype);
-      l.k_b = Pages(PagedShape::Use::kKey, 1, l.width, l.dtype);
-      l.s = Pages(PagedShape::Use::kValue, 1, l.width, l.dtype);
-    }
-    std::vector<int32_t> pages[kSequences];
-    for (int i = 0; i < kSequences; ++i)
-      for (int j = 0; j < 8; ++j) pages[i].push_back(j * kSequences + i);
-    for (auto [rows, start] : {std::pair{75, 0}, {1, 75}, {70, 3}, {1, 73}, {1, 74}}) {
+TEST_F(OperationsTest, TilesBeforeTheWindowAreNotRead) {
+  constexpr int kPages = 10, kStart = 100, kWindow = 20;  // the second tile and what follows it is seen
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int rows : {1, 3, 40}) {  // of few queries, and of many
+      SCOPED_TRACE(absl::StrCat(Name(dtype), " rows ", rows));
+      Start(false);
+      PagedTensor keys = Pages(PagedShape::Use::kKey, kKvHeads, kHeadDim, dtype, kPages),
+                  values = Pages(PagedShape::Use::kValue, kKvHeads, kHeadDim, dtype, kPages);
+      const std::vector<uint32_t> nan(keys.data.size() / kPages * (kTileTokens / kPage) / 4, 0x7fffffff);
+      for (const PagedTensor* t : {&keys, &values})
+        backend_->CopyIn(nan.data(), nan.size() * 4, t->data.data());
+      ASSERT_TRUE(backend_->Synchronize().ok());
+      const Matrix q = Operand("q", rows, kHeads * kHeadDim, true), o = Operand("o", rows, q.cols),
+                   k = Operand("k", rows, kKvHeads * kHeadDim, true);
+      std::vector<int32_t> pages(kPages);
+      std::iota(pages.begin(), pages.end(), 0);
       StepRows step;
-      const int n = rows * kSequences;
-      for (int i = 0; i < kSequences; ++i) {
-        step.spans.push_back({i * rows, rows, start, pages[i]});
-        if (rows == 1) step.logit_rows.push_back(i);
-      }
-      step.token_ids.resize(n), step.positions.resize(n);
+      step.spans.push_back({0, rows, kStart, pages});
+      step.token_ids.resize(rows), step.positions.resize(rows, kStart);
       CutIntoWaves(&step, kTileTokens);
-      std::vector<std::function<void()>> reads, copies;
-      for (TestLayer& l : layers) {
-        random_.seed(l.dim * 100 + l.width + start);
-        const auto operand = [&](const std::string& name, int cols, bool random = true) {
-          Buffer& memory = l.memory[absl::StrCat(name, " ", n)];
-          memory = *backend_->Allocate(sizeof(float) * n * cols);
-          const auto values = random ? Random(size_t{1} * n * cols) : std::vector<float>(n * cols);
-          backend_->CopyIn(values.data(), memory.size(), memory.data());
-          EXPECT_TRUE(backend_->Synchronize().ok());
-          return Matrix{memory.floats(), n, cols, cols};
-        };
-        const Matrix q = operand("q", l.heads * l.dim), k = operand("k", l.kv_heads * l.dim),
-                     v = operand("v", l.kv_heads * l.dim), o = operand("o", l.heads * l.dim, false),
-                     q_b = operand("q_b", l.width), k_b = operand("k_b", l.width), f = operand("f", l.width),
-                     s = operand("s", l.width, false), gamma = operand("gamma", 1, false),
-                     max = operand("max", kFeedbackChains, false),
-                     sum = operand("sum", kFeedbackChains, false),
-                     acc = operand("acc", kFeedbackChains * l.width, false),
-                     p = operand("p", kTileTokens, false);
-        reads.push_back([=, this, &l, &step] {
-          std::vector<int> q_to_kv;
-          for (int h = 0; h < l.heads; ++h) q_to_kv.push_back(h / (l.heads / l.kv_heads));
-          FeedbackOps* feedback = backend_->feedback();
-          feedback->Append({q, k, v, &l.keys, &l.values},
-                           {k_b, q_b, &vector_, &vector_, 0.9f, gamma.data, &l.k_b});
-          backend_->Attend({q, q_to_kv, o, &l.keys, &l.values, l.window});
-          for (int w = 0; w < static_cast<int>(step.waves.size()); ++w) {
-            int rows = 0;
-            for (const RowSpan& b : step.waves[w]) rows += b.num_rows;
-            const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, rows, l.width};
-            feedback->Read({q_b, k_b, w, 0, 1, partials, &l.k_b, &l.s});
-            feedback->Solve({w, 1, partials, f, gamma.data, 0, l.width, s, {}, {}, true, &l.s});
-          }
-        });
-        copies.push_back([=, this, &l] {
-          for (const Matrix& m : {o, s}) {
-            std::vector<float> values(size_t{1} * n * m.cols);
-            backend_->CopyOut(m.data, values.size() * sizeof(float), values.data());
-            EXPECT_TRUE(backend_->Synchronize().ok());
-            l.results.insert(l.results.end(), values.begin(), values.end());
-          }
-        });
-      }
-      random_.seed(1);
-      vector_ = Table(40);
       backend_->BeginStep(step);
-      for (const auto& f : reads) f();
-      for (const auto& f : copies) f();
+      backend_->Append({q, k, k, &keys, &values});
+      const int q_to_kv[] = {0, 0, 1, 1};
+      backend_->Attend({q, q_to_kv, o, &keys, &values, kWindow});
+      std::vector<float> out(rows * q.cols);
+      backend_->CopyOut(o.data, out.size() * sizeof(float), out.data());
+      ASSERT_TRUE(backend_->Synchronize().ok());
+      for (float x : out) ASSERT_TRUE(std::isfinite(x));
     }
-    return layers;
-  };
-  const auto together = run({0, 1, 2, 3, 4, 0});
-  for (size_t i = 0; i < together.size(); ++i) {
-    const int which = i < shapes.size() ? static_cast<int>(i) : 0;
-    EXPECT_EQ(together[i].results, run({which})[0].results) << "layer " << i;
   }
 }
 

@@ -74,6 +74,7 @@ class Game {
       case 6:
         if (!in_.Chance(16)) return Step();
         for (auto& [id, record] : h_.records_) disturbed_[id] |= !record.ended;
+        if (in_.Chance(128)) h_.scheduler_.Schedule(h_.now_);  // amid a step
         h_.scheduler_.AbortAll(absl::InternalError("the device failed"), h_.now_, &h_.events_);
         h_.Collect();
         return Check(!h_.scheduler_.has_work());

@@ -52,6 +52,22 @@ TEST(JinjaLanguageTest, Renders) {
       {"{{ '{:>5}|{:.2f}'.format('a', 1) }} {{ '%s=%03d' % ('n', 7) }}", "    a|1.00 n=007"},
       {"{% generation %}{{ messages[0].content }}{% endgeneration %}", "hi"},
       {"{{ undefined_one }}{{ undefined_one is defined }}", "False"},
+      {"{{ {'b': 'x' * 40, 'a': ['y' * 20, 'z' * 20]} | pprint }}",
+       "{'a': ['yyyyyyyyyyyyyyyyyyyy', 'zzzzzzzzzzzzzzzzzzzz'],\n"
+       " 'b': 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'}"},
+      {"{{ 'one well-known word' | wordwrap(9) }}", "one well-\nknown\nword"},
+      {"{{ '<p>a <!-- > --> &lt;b&gt;&nbsp;&#233;&#x80;</p>' | striptags }}", "a <b>\u00a0é€"},
+      {"{{ {'class': 'a\"b', 'id': none, 'n': 1} | xmlattr }}", " class=\"a&#34;b\" n=\"1\""},
+      {"{{ '(www.a.org/x).' | urlize }}",
+       "(<a href=\"https://www.a.org/x\" rel=\"noopener\">www.a.org/x</a>)."},
+      {"{{ ['only'] | random }}{{ [] | random is defined }}", "onlyFalse"},
+      // A name that a block sets is its own from its beginning, for the blocks inside of it too.
+      {"{% for i in [1, 2] %}{% for j in [1] %}[{{ messages }}]{% endfor %}{% set messages = i %}{% endfor "
+       "%}",
+       "[][]"},
+      {"{% macro f() %}[{{ messages }}]{% endmacro %}{{ f() }}{% set messages = 1 %}{{ f() }}", "[][1]"},
+      {"{% if messages %}{% set messages = 2 %}{% endif %}{{ messages }}", "2"},
+      {"{% if false %}{% set messages = 2 %}{% endif %}{{ messages | length }}", "1"},
   };
   for (const auto& [source, expected] : cases) {
     const auto text = Render(source);
@@ -114,6 +130,11 @@ TEST(JinjaLanguageTest, Errors) {
       {"{{ namespace() | tojson }}", "not JSON serializable"},
       {"{{ [1] | map('nothing') | list }}", "No filter named 'nothing'"},
       {"{{ '\\ud800' }}", "bad escape"},
+      {"{{ [1, 2] | random }}", "the same each time"},
+      {"{{ '&hellip; ' | striptags }}", "does not know the character &hellip;"},
+      {"{{ {'a b': 1} | xmlattr }}", "Invalid character in attribute name: 'a b'"},
+      {"{{ 'a' | wordwrap(0) }}", "invalid width 0"},
+      {"{{ 'a' | urlize(extra_schemes=['x']) }}", "not a valid URI scheme"},
   };
   for (const auto& [source, expected] : cases) {
     const auto text = Render(source);

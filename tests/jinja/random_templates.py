@@ -7,7 +7,7 @@ CONTEXT = {
     "msgs": [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Yo\nline 2", "n": 2}, {"role": "user", "content": ""}],
     "mixed": [1, "a", None, 2.5, [1], {"k": "v"}, True],
 }
-TEXTS = ["'a'", "'abc'", "''", "' x y '", "'a,b,,c'", "'Straße'", "\"it's\"", "'\\n'", "'tab\\there'", "'\\u00e9x'", "'{}'", "'%s'", "'A-b c'", "'12'", "'3.7'", "'ab' 'cd'"]
+TEXTS = ["'a'", "'abc'", "''", "' x y '", "'a,b,,c'", "'Straße'", "\"it's\"", "'\\n'", "'tab\\there'", "'\\u00e9x'", "'{}'", "'%s'", "'A-b c'", "'12'", "'3.7'", "'ab' 'cd'", "'<p class=x>a</p>  b<!-- <c> --> &lt;i&gt; &amp &eacute; &#65;&#x80; &notx; AT&T <'", "'one-two--three x-y-zz well-known'", "'see (http://a.b/c_(d)), www.x.org. me@x.com <mailto:a@b.de> tel:+1 a.b 10.0.0.1 https://1.2.3.4:80/ x.info?q'"]
 INTEGERS = ["0", "1", "2", "3", "7", "-1", "-4", "10", "255", "1_000", "0x1f"]
 FLOATS = ["0.5", "2.0", "1e3", "1.5e-7", "3.14159", "1e16", "123456789.125"]
 CHARS = ["'a'", "','", "' '", "'l'", "'xyz'", "'\\n'", "'b,'"]
@@ -38,7 +38,8 @@ class Generator:
             lambda: f"{t(d - 1)} | {self.text_filter(d)}", lambda: f"{self.list(d - 1)} | join({self.pick(*CHARS)})",
             lambda: f"{self.pick(*CHARS)}.join({self.list(d - 1)})", lambda: f"{self.any(d - 1)} | tojson{self.json_options()}",
             lambda: f"({t(d - 1)} if {self.boolean(d - 1)} else {t(d - 1)})", lambda: self.formatted(d),
-            lambda: f"({self.any(d - 1)} | default({t(d - 1)}, true))")
+            lambda: f"({self.any(d - 1)} | default({t(d - 1)}, true))",
+            lambda: f"{self.any(d - 1)} | pprint", lambda: f"{self.mapping(d - 1)} | xmlattr{self.pick('', '(false)')}")
 
     def text_method(self, d):
         c, i = (lambda: self.pick(*CHARS)), (lambda: self.integer(0))
@@ -56,7 +57,8 @@ class Generator:
             lambda: f"replace({self.pick(*CHARS)}, {self.pick(*TEXTS)})", lambda: f"replace({self.pick(*CHARS)}, {self.pick(*TEXTS)}, count={self.integer(0)})",
             lambda: f"center({self.integer(0)})", lambda: f"indent({self.pick('2', 'width=3, first=true', chr(39) + '> ' + chr(39), '1, blank=true', '')})",
             lambda: f"truncate({self.pick('5', '8, true', '7, false, ' + chr(39) * 2, '4, end=' + chr(39) + '.' + chr(39), '6, leeway=0', '')})",
-            "urlencode", lambda: f"default({self.pick(*TEXTS)})", lambda: f"d({self.pick(*TEXTS)}, boolean=true)", "list | join", "first", "last")
+            "urlencode", lambda: f"default({self.pick(*TEXTS)})", lambda: f"d({self.pick(*TEXTS)}, boolean=true)", "list | join", "first", "last", "striptags", "pprint", "urlize", lambda: f"urlize({self.pick('8', 'nofollow=true', 'target=' + chr(39) + '_b' + chr(39), 'rel=' + chr(39) + 'me x' + chr(39), 'extra_schemes=[' + chr(39) + 'tel:' + chr(39) + ']')})",
+            lambda: f"wordwrap({self.pick('5', '3, false', '4, true, ' + chr(39) + '|' + chr(39), '6, break_on_hyphens=false', '2', '', '0')})")
 
     def formatted(self, d):
         conversion = self.pick("%s", "%r", "%d", "%5d", "%-5d|", "%05d", "%+d", "%x", "%X", "%o", "%#x", "%.2f", "%8.3f", "%e", "%g", "%10s", "%-4s|", "%.2s", "%c", "%%", "%i", "% d", "%.3d")
@@ -172,7 +174,7 @@ class Generator:
             if loop and self.chance(0.3):
                 return self.tag(self.pick("loop.index", "loop.index0", "loop.first", "loop.last", "loop.length", "loop.revindex", "loop.revindex0", "loop.previtem", "loop.nextitem", "loop.depth", "loop.cycle(1, 'a')", "loop.changed(i)", "loop.nothing", "i", "loop.depth0"), True)
             return self.tag(self.any(self.rng.randrange(1, 3)), True)
-        names = ["p", "q", "i", "s2"]
+        names = ["p", "q", "i", "s2", "n", "l"]  # the last two have a value before
         kind = self.rng.choice(["if", "for", "for", "set", "set", "namespace", "macro", "call", "setblock", "filter", "with", "raw", "leave", "tuple", "generation", "print"])
         if kind == "if":
             head = self.tag(f"if {self.boolean(2)}") + self.body(d - 1, loop)

@@ -163,8 +163,8 @@ TEST_P(LinearTest, AgreesAtEveryEdge) {
           calls.push_back({&w.device, out.back().matrix});
         }
         backend_->Linear(in.matrix, {}, calls);
-        // Tensor cores round x when the weights are bf16 (see kernels/cuda/backend.h): a library's product to bf16,
-        // our own to 2^-17.
+        // Tensor cores round x when the weights are bf16 (see kernels/cuda/backend.h): a library's product to
+        // bf16, our own to 2^-17.
         const bool rounds = !GetParam().batch_invariant && rows > 8 && dtype == DType::kBF16;
         const double tolerance = rounds && rows >= 64 ? 4e-3 : rounds || k > 1000 ? 1e-5 : 2e-6;
         for (size_t i = 0; i < calls.size(); ++i) {

@@ -94,12 +94,12 @@ TEST_P(StateTest, FewRowsOfWideState) {
 // A window that ends inside a tile, at its border, and is shorter than a page or longer than the sequence.
 TEST_P(StateTest, AttentionInAWindow) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
-    for (int window : {1, 5, 63, 64, 65, 130, 1000}) {
+    for (int window : {5, 64, 65, 1000}) {
       std::vector<float> out;
-      for (int chunk : {200, 1, 7, 65}) {
+      for (int chunk : {140, 7, 65}) {
         SCOPED_TRACE(absl::StrCat(Name(dtype), " window ", window, " chunk ", chunk));
         random_.seed(11);
-        Start({4, 2, 8, 16, dtype, 16}, {200, 70});
+        Start({4, 2, 8, 16, dtype, 16}, {140, 30});
         window_ = window;
         Run({chunk, 1});
         ExpectResults();

@@ -126,8 +126,16 @@ TEST(MetricsTest, EngineFiguresComeWithTheEngine) {
               HasSubstr("sessa_cache_config_info{model_name=\"m\",block_size=\"16\",num_gpu_blocks=\"8\""));
   EXPECT_EQ(Value(text, "sessa_engine_loop_age_seconds{model_name=\"m\"}"), "0")
       << "it sleeps, it does not hang";
+  EXPECT_EQ(Value(text, "sessa_state_slots{model_name=\"m\"}"), "0");
   stats.num_running = 1;
+  stats.num_slots = 10;
+  stats.num_used_slots = 6;
+  stats.num_snapshots = 3;
   text = metrics.Render(&stats, false, false);
+  EXPECT_EQ(Value(text, "sessa_state_slots{model_name=\"m\"}"), "10");
+  EXPECT_EQ(Value(text, "sessa_state_slots_used{model_name=\"m\"}"), "6");
+  EXPECT_EQ(Value(text, "sessa_state_snapshots{model_name=\"m\"}"), "3");
+  EXPECT_EQ(Value(text, "sessa_state_cache_usage_ratio{model_name=\"m\"}"), "0.6") << "the scarcer of both";
   EXPECT_GE(std::stod(Value(text, "sessa_engine_loop_age_seconds{model_name=\"m\"}")), 3600);
   EXPECT_EQ(Value(text, "sessa_live{model_name=\"m\"}"), "0");
 }

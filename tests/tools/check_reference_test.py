@@ -9,6 +9,9 @@ import sys
 import tempfile
 import unittest
 
+# Of keys and values in bf16, relative to the largest logit: steep scores double the error.
+TOLERANCE_OF_BF16_STATE = {"llama": 2e-2, "mistral": 2e-2, "llama_v4": 1e-2, "smollm2": 1e-2, "qwen2": 1e-2, "qwen3": 1e-2}
+
 BINARY, DATA = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 
 
@@ -36,7 +39,7 @@ class CheckReferenceTest(unittest.TestCase):
 
     def test_every_folder_in_f32_and_bf16(self):
         for folder in sorted(p for p in DATA.iterdir() if p.is_dir()):
-            for flags in (["--chunk=65"], ["--state_dtype=bf16", "--chunk=17"], ["--tensor_parallel_size=2", "--chunk", "40"],
+            for flags in (["--chunk=65"], ["--state_dtype=bf16", "--chunk=17", f"--tolerance={TOLERANCE_OF_BF16_STATE.get(folder.name, 5e-3)}"], ["--tensor_parallel_size=2", "--chunk", "40"],
                           ["--weight_dtype", "bf16", "--page_size=16"]):
                 with self.subTest(folder=folder.name, flags=flags):
                     code, out, err = check(folder, *flags)
