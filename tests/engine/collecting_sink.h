@@ -13,7 +13,7 @@
 
 namespace sessa {
 
-class CollectingSink final : public TokenSink {
+class CollectingSink : public TokenSink {
  public:
   struct Result {
     int num_prompts = 0;

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "engine/engine_options.h"
 #include "engine/monotonic.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/reference/reference_model.h"
@@ -269,6 +270,27 @@ TEST_F(EngineTest, OneSequenceOfFullLengthOnAnyRanks) {
     EXPECT_TRUE(result.end.status.ok()) << result.end.status;
     EXPECT_EQ(result.tokens[0].size(), 2u);
   }
+}
+
+TEST_F(EngineTest, NoMoreSequencesThanSlotsAndAWordWhereNoneIsLeftForSnapshots) {
+  config_ = SmallConfigs().back().second;
+  ASSERT_NE(config_.mamba(), nullptr);
+  weights_ = RandomModel(config_, 3);
+  EngineOptions o = SmallOptions();
+  o.max_num_seqs = 4;
+  const int64_t slot_bytes = o.state_cache_bytes / Make(o)->Stats().num_slots;
+  for (auto [slots, seqs, warns] : {std::tuple{3, 3, true}, {4, 4, true}, {5, 4, false}}) {
+    o.state_cache_bytes = slots * slot_bytes;
+    auto engine = Make(o);
+    EXPECT_EQ(engine->Stats().num_slots, slots);
+    EXPECT_EQ(engine->options().max_num_seqs, seqs);
+    EXPECT_EQ(!PrefixCacheWarning(engine->options(), slots).empty(), warns) << slots;
+  }
+  o.enable_prefix_caching = false;  // then nobody misses them, and more than sequences need are not made
+  auto engine = Make(o);
+  EXPECT_EQ(engine->Stats().num_slots, 4);
+  EXPECT_EQ(PrefixCacheWarning(engine->options(), 4), "");
+  EXPECT_EQ(PrefixCacheWarning(SmallOptions(), 0), "");  // of a model without recurrent state
 }
 
 // What could never have its pages is refused as too long for the context, not as a matter of load: a client

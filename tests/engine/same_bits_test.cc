@@ -1,8 +1,10 @@
 // The same bits, however a request is cut, batched, cached, preempted or dealt out to ranks: every
 // log-probability of the model's own distribution is compared with ==.
+#include <functional>
 #include <ostream>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels/round.h"
@@ -26,6 +28,22 @@ std::vector<Case> Cases() {
   return cases;
 }
 
+// Acts on the engine's own thread at its n-th token: what it submits has arrived before the next step,
+// however slow the test's thread is.
+class ActingSink final : public CollectingSink {
+ public:
+  ActingSink(int at_token, std::function<void()> act) : at_token_(at_token), act_(std::move(act)) {}
+  bool OnToken(TokenUpdate update) override {
+    if (++num_tokens_ == at_token_) act_();
+    return CollectingSink::OnToken(std::move(update));
+  }
+
+ private:
+  const int at_token_;
+  const std::function<void()> act_;
+  int num_tokens_ = 0;
+};
+
 class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Case> {
  protected:
   SameBitsTest() {
@@ -48,6 +66,14 @@ class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Ca
         ASSERT_EQ(a.logprobs[c][i].top, b.logprobs[c][i].top) << "choice " << c << " token " << i;
       }
     }
+  }
+
+  static std::shared_ptr<CollectingSink> SubmitAndAct(Engine* engine, Request request, int at_token,
+                                                      std::function<void()> act) {
+    auto sink = std::make_shared<ActingSink>(at_token, std::move(act));
+    request.sink = sink;
+    EXPECT_TRUE(engine->Submit(std::move(request)).ok());
+    return sink;
   }
 
   // Alone, whole prompt in one step, no cache, one rank: what everything else is compared with.
@@ -148,8 +174,7 @@ TEST_P(SameBitsTest, ConcurrentHits) {
     o.max_step_tokens = 23;
     if (is_recurrent()) o.state_cache_bytes = slots * (o.state_cache_bytes / Make(o)->Stats().num_slots);
     auto engine = Make(o);
-    for (int round = 0; round < 2;
-         ++round) {  // the second time after whatever the first has left in the slots
+    for (int round = 0; round < 2; ++round) {  // the second after whatever the first left in the slots
       std::vector<std::shared_ptr<CollectingSink>> sinks;
       for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
       for (size_t i = 0; i < sinks.size(); ++i) {
@@ -157,7 +182,9 @@ TEST_P(SameBitsTest, ConcurrentHits) {
         ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
       }
     }
-    EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
+    if (!is_recurrent() || slots > o.max_num_seqs) {  // else snapshots are for the lucky
+      EXPECT_GT(engine->Stats().prefix_cache_hits, 0);
+    }
     EXPECT_EQ(engine->Stats().num_used_slots, 0);
     if (!is_recurrent()) break;
     EXPECT_EQ(engine->Stats().num_slots, slots);
@@ -177,15 +204,14 @@ TEST_P(SameBitsTest, PreemptedForAnotherTenant) {
   EngineOptions o = Options();
   o.max_num_seqs = 2;
   auto engine = Make(o);
-  // The third comes while the others are in the middle, however the threads run.
-  auto third = std::make_shared<CollectingSink>(), second = std::make_shared<CollectingSink>();
-  requests[2].sink = third;
-  second->CallAt(20, [&] { EXPECT_TRUE(engine->Submit(requests[2]).ok()); });
-  requests[1].sink = second;
-  const auto first = Submit(engine.get(), requests[0]);
-  ASSERT_TRUE(engine->Submit(requests[1]).ok());
-  const std::shared_ptr<CollectingSink> sinks[] = {first, second, third};
-  for (size_t i = 0; i < 3; ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  SubmitAndAct(engine.get(), MakeRequest(RandomPrompt(5), 1), 1, [&] {
+    sinks.push_back(Submit(engine.get(), requests[0]));
+    sinks.push_back(SubmitAndAct(engine.get(), requests[1], 20,
+                                 [&] { sinks.push_back(Submit(engine.get(), requests[2])); }));
+  })->WaitForEnd();
+  sinks[1]->WaitForEnd();
+  for (size_t i = 0; i < sinks.size(); ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
   EXPECT_EQ(engine->Stats().num_preemptions, 1);
 }
 
@@ -202,13 +228,15 @@ TEST_P(SameBitsTest, PreemptedIsUninterrupted) {
     o.enable_prefix_caching = caching;
     auto engine = Make(o);
     ASSERT_EQ(engine->Stats().num_pages, 20);  // each needs 9 at its end
+    std::vector<std::shared_ptr<CollectingSink>> sinks;
     for (int i = 0; i < 3; ++i) {  // after answers so short more are started than have room for long ones
       Request brief = MakeRequest(RandomPrompt(5), 280);
       brief.sampling.allowed_token_ids = brief.sampling.stop_token_ids = {7};
-      Submit(engine.get(), brief)->WaitForEnd();
+      SubmitAndAct(engine.get(), brief, 1, [&] {
+        for (const Request& r : requests)
+          if (i == 2) sinks.push_back(Submit(engine.get(), r));
+      })->WaitForEnd();
     }
-    std::vector<std::shared_ptr<CollectingSink>> sinks;
-    for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
     for (size_t i = 0; i < sinks.size(); ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
     EXPECT_GT(engine->Stats().num_preemptions, 0);
     EXPECT_GT(engine->Stats().num_recomputed_tokens, 0);
