@@ -211,16 +211,9 @@ void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* 
   for (int begin = 0; begin < k; begin += kScaleGroup, scales += kPanel, panel += kScaleGroup * kPanel) {
     const int count = std::min(k - begin, kScaleGroup);
     for (int j = 0; j < num_rows; ++j) {
-      const float* row = rows + j * ldr + begin;
-      float largest = 0;
-      for (int i = 0; i < count; ++i) largest = std::max(largest, std::abs(row[i]));
-      float scale = largest / 127;
-      Store(&scale, 1, DType::kBF16, scales + j);
-      Load(scales + j, 1, DType::kBF16, &scale);
-      for (int i = 0; i < count; ++i) {
-        const float q = scale > 0 ? std::clamp(std::nearbyint(row[i] / scale), -127.0f, 127.0f) : 0.0f;
-        panel[(i / 2 * kPanel + j) * 2 + i % 2] = static_cast<int8_t>(q);
-      }
+      int8_t q[kScaleGroup];
+      scales[j] = QuantizeGroup(rows + j * ldr + begin, count, q);
+      for (int i = 0; i < count; ++i) panel[(i / 2 * kPanel + j) * 2 + i % 2] = q[i];
     }
   }
 }

@@ -9,11 +9,10 @@
 #include <cstdint>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/quantize.h"
 
 namespace sessa::cpu {
 
-inline constexpr int kScaleGroup = 64;
-constexpr int ScaleGroups(int k) { return CeilDiv(k, kScaleGroup); }
 // Words of a group of activations: a pair of int16 each, and the scale, a float.
 inline constexpr int kGroupWords = kScaleGroup / 2 + 1;
 

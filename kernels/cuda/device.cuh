@@ -17,6 +17,7 @@ inline constexpr int kWarpLanes = 32;
 struct Bf16 {
   uint16_t bits;
 };
+using Int8 = int8_t;
 
 __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(Bf16 x) {
@@ -38,6 +39,11 @@ __device__ __forceinline__ float4 Load4(const Bf16* p) {
   const uint2 v = *reinterpret_cast<const uint2*>(p);
   return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
           __uint_as_float(v.y & 0xffff0000u)};
+}
+__device__ __forceinline__ float4 Load4(const Int8* p) {
+  const unsigned v = *reinterpret_cast<const unsigned*>(p);
+  const auto value = [v](int i) { return static_cast<float>(static_cast<Int8>(v >> 8 * i)); };
+  return {value(0), value(1), value(2), value(3)};
 }
 // Eight, aligned to 16 bytes.
 __device__ __forceinline__ void Load8(const float* p, float4 (&x)[2]) {

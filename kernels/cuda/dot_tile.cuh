@@ -11,11 +11,22 @@
 // shared memory are 16 bytes longer than their contents, so that neighbouring keys lie in different banks.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/device.cuh"
 
 namespace sessa::cuda {
 
-// T: float or Bf16. kFew: at most kQueriesPerThread queries; otherwise 64 of them, 8 a thread.
+// Of a stage of int8 keys: the scales of their groups of 64.
+template <class T, int kDepth>
+struct StageScales {};
+template <int kDepth>
+struct StageScales<Int8, kDepth> {
+  float scales[kTile][kDepth / 64];
+};
+struct NoScale {};
+
+// T: float, Bf16 or Int8. kFew: at most kQueriesPerThread queries; otherwise 64 of them, 8 a thread.
 template <class T, int kQueriesPerThread, bool kFew>
 struct DotTile {
   static constexpr int kQueries = kFew ? kQueriesPerThread : 64;
@@ -29,7 +40,7 @@ struct DotTile {
   static constexpr int kChunk = 16 / sizeof(T);  // elements of a 16-byte copy
   static_assert(kFew || kQueriesPerThread == 8);
 
-  struct Stage {
+  struct Stage : StageScales<T, kDepth> {
     alignas(16) T keys[kTile][kDepth + kChunk];
     alignas(16) float queries[kQueries][kDepth + 4];
   };
@@ -41,10 +52,12 @@ struct DotTile {
   // The dot products over dimensions [begin, end), begin a multiple of 64, to shared.sums[0]. query(i), i <
   // kQueries: the row's float32 values, or null; key(j), j < kTile: the row's, aligned to 16 bytes and zero
   // up to Padded(dim), or null, but for key(0). Null rows count as zeros. All threads call it, and again only
-  // after a barrier.
-  template <class Query, class Key>
-  static __device__ void Run(Shared& shared, int begin, int end, int dim, const Query& query,
-                             const Key& key) {
+  // after a barrier. Of int8: scale(j, i), of the i-th group of dimensions of key(j), which is zero up to
+  // whole groups.
+  template <class Query, class Key, class Scale = NoScale>
+  static __device__ void Run(Shared& shared, int begin, int end, int dim, const Query& query, const Key& key,
+                             const Scale& scale = {}) {
+    constexpr bool kScaled = std::is_same_v<T, Int8>;
     const int thread = threadIdx.x, group = thread / kGroupThreads;
     const int key0 = thread % kGroupThreads % kKeyThreads, query0 = thread % kGroupThreads / kKeyThreads;
     // A thread copies the same chunk of a few keys in each stage.
@@ -64,6 +77,14 @@ struct DotTile {
                   valid);
       }
       CommitCopies();
+      if constexpr (kScaled) {
+        constexpr int kGroups = kDepth / 64;
+        for (int i = thread; i < kTile * kGroups; i += kThreads) {
+          const int k = at + i % kGroups * 64;
+          stage.scales[i / kGroups][i % kGroups] =
+              key(i / kGroups) != nullptr && k < dim ? scale(i / kGroups, k / 64) : 0.0f;
+        }
+      }
       for (int i = thread; i < kQueries * kDepth; i += kThreads) {
         const float* row = query(i / kDepth);
         const int k = at + i % kDepth;
@@ -93,7 +114,13 @@ struct DotTile {
           const int k = k0 + group * 16 + kk;
           float4 b[kKeysPerThread];
 #pragma unroll
-          for (int j = 0; j < kKeysPerThread; ++j) b[j] = Load4(&stage.keys[key0 + j * kKeyThreads][k]);
+          for (int j = 0; j < kKeysPerThread; ++j) {
+            b[j] = Load4(&stage.keys[key0 + j * kKeyThreads][k]);
+            if constexpr (kScaled) {  // 16 bits: exact
+              const float unit = stage.scales[key0 + j * kKeyThreads][k0 / 64];
+              b[j] = {b[j].x * unit, b[j].y * unit, b[j].z * unit, b[j].w * unit};
+            }
+          }
 #pragma unroll
           for (int i = 0; i < kQueriesPerThread; ++i) {
             const float4 a = Load4(&stage.queries[query0 + i * (kQueries / kQueriesPerThread)][k]);

@@ -19,6 +19,8 @@ inline constexpr int kChains = 8;       // of the feedback read: kFeedbackChains
 
 // Rows of weights, keys and values are padded with zeros to whole 16-byte loads in either type.
 constexpr int Padded(int n) { return RoundUp(n, 8); }
+// A row of weights. Int8: whole groups, each with a scale.
+constexpr int WeightStride(DType dtype, int k) { return dtype == DType::kI8 ? RoundUp(k, 64) : Padded(k); }
 
 // Where an operation is enqueued, and on how many rows. A launch of a decode step may have more rows than the
 // step (they are padding, so that a captured graph fits every step of its bucket): then *live of them are
@@ -60,9 +62,11 @@ struct SampleTask {
 void Sample(RowLaunch on, Matrix logits, const SampleTask* tasks, int num_tasks, int32_t* tokens);
 
 // ---- linear.cu ----
-// y = x W^T + b, x in float32, by dot products in float32. For few rows, where reading W is the work.
+// y = x W^T + b, x in float32, by dot products in float32. For few rows, where reading W is the work. Int8
+// weights count as what they stand for, which float32 holds exactly.
 struct LinearTask {
-  const void* weight;  // [n, Padded(k)]
+  const void* weight;  // [n, WeightStride(dtype, k)]
+  const void* scale;   // int8: bf16 [n, ceil(k / 64)]; else null
   const float* bias;   // [n] or null
   Matrix y;            // [rows, n]
   int n, first_tile;   // first_tile: filled in by Linear
@@ -77,6 +81,8 @@ struct LinearTasks {
   int count;
   bool operator==(const LinearTasks&) const = default;
 };
+// Int8 weights [n, WeightStride] in bf16, rounded: [n, Padded(k)].
+void UnpackWeights(cudaStream_t stream, const LinearTask& task, int k, void* to);
 struct LinearScratch {  // as LinearPlan of the launch says
   float* partial;
   unsigned* counters;  // zero before and after

@@ -1,12 +1,14 @@
 #include "kernels/cuda/linear.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/linear_plan.h"
 #include "kernels/notice.h"
+#include "kernels/quantize.h"
 
 namespace sessa::cuda {
 namespace {
@@ -21,33 +23,61 @@ void RunLibrary(Context* context, Gemm* gemm, const GemmCall& call) {
 }  // namespace
 
 absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const TensorView* bias, DType to) {
-  if (to != DType::kF32 && to != DType::kBF16) {
-    return absl::UnimplementedError(
-        absl::StrCat("the CUDA backend has weights in f32 and bf16, not in ", Name(to)));
-  }
   LinearWeights w;
   w.n = static_cast<int>(weight.shape[0]), w.k = static_cast<int>(weight.shape[1]), w.dtype = to;
-  auto memory = context_->Upload(weight.data, weight.dtype, w.n, w.k, Padded(w.k), to);
-  if (!memory.ok()) return memory.status();
-  w.weight = *std::move(memory);
+  if (to == DType::kI8) {
+    if (absl::Status s = Quantize(weight, &w); !s.ok()) return s;
+  } else {
+    auto memory = context_->Upload(weight.data, weight.dtype, w.n, w.k, Padded(w.k), to);
+    if (!memory.ok()) return memory.status();
+    w.weight = *std::move(memory);
+  }
   if (bias != nullptr) {
-    memory = context_->Upload(bias->data, bias->dtype, 1, w.n, w.n, DType::kF32);
+    auto memory = context_->Upload(bias->data, bias->dtype, 1, w.n, w.n, DType::kF32);
     if (!memory.ok()) return memory.status();
     w.bias = *std::move(memory);
   }
   return w;
 }
 
+absl::Status LinearLayers::Quantize(const TensorView& weight, LinearWeights* w) {
+  const int64_t stride = WeightStride(DType::kI8, w->k), groups = ScaleGroups(w->k);
+  std::vector<int8_t> values(w->n * stride);
+  std::vector<uint16_t> scales(w->n * groups);
+  std::vector<float> row(w->k);
+  for (int64_t j = 0; j < w->n; ++j) {
+    for (int i = 0; i < w->k; ++i) {
+      row[i] = ToFloat(weight.data, j * w->k + i, weight.dtype);
+      if (!std::isfinite(row[i]))
+        return absl::InvalidArgumentError("a weight that is not finite cannot be quantised");
+    }
+    for (int g = 0; g < groups; ++g) {
+      const int first = g * kScaleGroup;
+      scales[j * groups + g] = QuantizeGroup(row.data() + first, std::min(kScaleGroup, w->k - first),
+                                             values.data() + j * stride + first);
+    }
+  }
+  auto memory = context_->Upload(values.data(), DType::kI8, w->n, stride, stride, DType::kI8);
+  if (!memory.ok()) return memory.status();
+  w->weight = *std::move(memory);
+  memory = context_->Upload(scales.data(), DType::kBF16, w->n, groups, groups, DType::kBF16);
+  if (!memory.ok()) return memory.status();
+  w->scale = *std::move(memory);
+  return absl::OkStatus();
+}
+
 void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const RowLaunch on = queue_->Pad(&x);
-  const DType dtype = calls[0].weights->dtype;
+  const DType dtype = calls[0].weights->dtype,
+              gemm_dtype = dtype == DType::kF32 ? DType::kF32 : DType::kBF16;  // int8 is unpacked for it
   std::vector<LinearTask> tasks;
   for (const LinearCall& call : calls) {
     Matrix y = call.y;
     y.rows = x.rows;
     const auto add = [&](const LinearWeights& w, LinearTask::Half half) {
-      if (w.n > 0) tasks.push_back({w.weight.data(), w.bias.floats(), y, w.n, 0, call.epilogue, half});
+      if (w.n > 0)
+        tasks.push_back({w.weight.data(), w.scale.data(), w.bias.floats(), y, w.n, 0, call.epilogue, half});
     };
     add(*call.weights,
         call.epilogue == Epilogue::kSiluGate ? LinearTask::Half::kGate : LinearTask::Half::kNone);
@@ -59,10 +89,10 @@ void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> 
   const int stride = Padded(x.cols);
   // The library wants the weights' type, and computes all rows, also those that are padding.
   if (has_norm || (gemm && (dtype != DType::kF32 || on.live != nullptr))) {
-    if (!context_->Reserve(x.rows * SizeOf(gemm ? dtype : DType::kF32) * stride, &in_)) return;
+    if (!context_->Reserve(x.rows * SizeOf(gemm ? gemm_dtype : DType::kF32) * stride, &in_)) return;
     in.data = in_.data(), in.stride = stride;
   }
-  if (gemm && !Prepare(on, in, tasks, dtype)) {
+  if (gemm && !Prepare(on, in, tasks, gemm_dtype)) {
     gemm = false;
     in = {x.data, x.rows, x.cols, x.stride};
     if (has_norm) {
@@ -70,7 +100,7 @@ void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> 
       in.data = in_.data(), in.stride = stride;
     }
   }
-  const DType to = gemm ? dtype : DType::kF32;
+  const DType to = gemm ? gemm_dtype : DType::kF32;
   if (has_norm) {
     const float* bias = norm.kind == Norm::Kind::kLayer ? norm.bias->floats() : nullptr;
     queue_->Enqueue(&NormRows, on, x, RowNorm{norm.weight->floats(), bias, norm.eps, norm.groups}, to,
@@ -82,7 +112,7 @@ void LinearLayers::Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> 
     count = std::min<size_t>(kMaxLinearTasks, tasks.size() - begin);
     if (tasks[begin + count - 1].half == LinearTask::Half::kGate) --count;  // its other half is the next
     const auto some = absl::MakeConstSpan(tasks).subspan(begin, count);
-    gemm ? RunGemm(on, in, some, dtype) : RunOwn(on, in, some, dtype);
+    gemm ? RunGemm(on, in, some, gemm_dtype) : RunOwn(on, in, some, dtype);
   }
 }
 
@@ -96,10 +126,15 @@ bool LinearLayers::MakeCall(RowLaunch on, Input in, const LinearTask& task, DTyp
     if (!context_->Reserve(sizeof(float) * y.rows * stride, to)) return false;
     y = {to->floats(), y.rows, task.n, stride};
   }
+  const void* weight = task.weight;
+  if (task.scale != nullptr) {
+    if (!context_->Reserve(SizeOf(DType::kBF16) * task.n * Padded(in.cols), &unpacked_)) return false;
+    weight = unpacked_.data();
+  }
   *call = {.dtype = dtype,
            .x = in.data,
            .x_stride = in.stride,
-           .weight = task.weight,
+           .weight = weight,
            .weight_stride = Padded(in.cols),
            .k = dtype == DType::kF32 ? in.cols : Padded(in.cols),
            .bias = task.bias,
@@ -128,6 +163,8 @@ void LinearLayers::RunGemm(RowLaunch on, Input in, absl::Span<const LinearTask> 
   for (const LinearTask& task : tasks) {
     GemmCall call;
     if (!MakeCall(on, in, task, dtype, &call)) return;
+    if (task.scale != nullptr)
+      queue_->Enqueue(&UnpackWeights, context_->stream(), task, in.cols, unpacked_.data());
     queue_->Enqueue(&RunLibrary, context_, gemm_.get(), call);
     if (task.half == LinearTask::Half::kGate) {
       gate = call.y;

@@ -19,10 +19,19 @@ __global__ void __launch_bounds__(kThreads, Tile::kMinBlocks) LinearKernel(const
   };
   const auto key = [&](int j) -> const T* {
     return block.first_output + j < task.n
-               ? static_cast<const T*>(task.weight) + static_cast<int64_t>(block.first_output + j) * Padded(k)
+               ? static_cast<const T*>(task.weight) +
+                     static_cast<int64_t>(block.first_output + j) * RowStride<T>(k)
                : nullptr;
   };
-  Tile::Run(shared, block.begin, block.end, k, query, key);
+  if constexpr (std::is_same_v<T, Int8>) {
+    const auto scale = [&](int j, int group) {
+      return ToFloat(static_cast<const Bf16*>(
+          task.scale)[static_cast<int64_t>(block.first_output + j) * CeilDiv(k, 64) + group]);
+    };
+    Tile::Run(shared, block.begin, block.end, k, query, key, scale);
+  } else {
+    Tile::Run(shared, block.begin, block.end, k, query, key);
+  }
   FinishLinear<Tile::kQueries, kThreads>(args, block,
                                          [&](int i) { return shared.sums[0][i / kTile][i % kTile]; });
 }
@@ -31,6 +40,19 @@ template <class Tile, class T>
 void LaunchLinear(cudaStream_t stream, const LinearArgs& args, const LinearPlan& plan) {
   const dim3 grid(args.num_tiles, plan.num_splits, plan.num_row_blocks);
   Launch(stream, grid, kThreads, sizeof(typename Tile::Shared), LinearKernel<Tile, T>, args);
+}
+
+// Grid: outputs x columns.
+__global__ void __launch_bounds__(kThreads)
+    UnpackKernel(const Int8* weight, const Bf16* scale, int k, int stride, Bf16* to) {
+  BeginKernel();
+  const int64_t output = blockIdx.x;
+  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  if (column >= Padded(k)) return;
+  const float w = column < k ? static_cast<float>(weight[output * stride + column]) *
+                                   ToFloat(scale[output * CeilDiv(k, 64) + column / 64])
+                             : 0.0f;
+  to[output * Padded(k) + column] = RoundToBf16(w);
 }
 
 template <class T>
@@ -64,7 +86,15 @@ void Linear(RowLaunch on, Matrix x, int first_row, int last_row, const LinearTas
   if (last_row <= first_row || args.num_tiles == 0) return;
   const LinearPlan plan = PlanLinear(last_row - first_row, x.cols, args.num_tiles, dtype, tensor_cores);
   args.split = plan.split;
-  dtype == DType::kF32 ? LinearTyped<float>(on.stream, args, plan) : LinearTyped<Bf16>(on.stream, args, plan);
+  dtype == DType::kF32  ? LinearTyped<float>(on.stream, args, plan)
+  : dtype == DType::kI8 ? LinearTyped<Int8>(on.stream, args, plan)
+                        : LinearTyped<Bf16>(on.stream, args, plan);
+}
+
+void UnpackWeights(cudaStream_t stream, const LinearTask& task, int k, void* to) {
+  Launch(stream, dim3(task.n, CeilDiv(Padded(k), kThreads)), kThreads, 0, UnpackKernel,
+         static_cast<const Int8*>(task.weight), static_cast<const Bf16*>(task.scale), k,
+         WeightStride(DType::kI8, k), static_cast<Bf16*>(to));
 }
 
 }  // namespace sessa::cuda

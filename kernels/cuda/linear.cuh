@@ -3,6 +3,8 @@
 // form).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/linear_plan.h"
 
@@ -38,6 +40,11 @@ struct LinearBlock : LinearTile {
   int first_row, last_row;  // last_row: of all blocks
 };
 
+template <class T>
+__device__ __forceinline__ int RowStride(int k) {
+  return WeightStride(std::is_same_v<T, Int8> ? DType::kI8 : DType::kBF16, k);
+}
+
 // BeginKernel of linears. No kernel writes weights: a block's first 256 dimensions (32 KiB in bf16) are
 // already on their way to the L2 cache while the kernel before ends.
 template <class T>
@@ -51,7 +58,7 @@ __device__ __forceinline__ void BeginLinear(const LinearArgs& args) {
   for (int i = threadIdx.x; blockIdx.z == 0 && i < kTile * lines; i += blockDim.x) {
     const int output = tile.first_output + i / lines;
     if (output < task.n) {
-      Prefetch(static_cast<const T*>(task.weight) + static_cast<int64_t>(output) * Padded(args.x.cols) +
+      Prefetch(static_cast<const T*>(task.weight) + static_cast<int64_t>(output) * RowStride<T>(args.x.cols) +
                tile.begin + i % lines * kLine);
     }
   }

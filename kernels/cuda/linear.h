@@ -20,7 +20,7 @@ class LinearLayers {
   LinearLayers(Context* context, StepQueue* queue, std::unique_ptr<Gemm> gemm, bool batch_invariant)
       : context_(context), queue_(queue), gemm_(std::move(gemm)), batch_invariant_(batch_invariant) {}
 
-  // As the functions of Backend. Make: UNIMPLEMENTED for int8.
+  // As the functions of Backend. Int8 weights are unpacked to bf16 for the library.
   absl::StatusOr<LinearWeights> Make(const TensorView& weight, const TensorView* bias, DType to);
   void Run(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls);
 
@@ -31,6 +31,7 @@ class LinearLayers {
     int rows, cols;
     int64_t stride;
   };
+  absl::Status Quantize(const TensorView& weight, LinearWeights* w);
   // Whether the library can run all of them; says once why not.
   bool Prepare(RowLaunch on, Input in, absl::Span<const LinearTask> tasks, DType dtype);
   // False when there is no memory.
@@ -44,7 +45,7 @@ class LinearLayers {
   const std::unique_ptr<Gemm> gemm_;
   const bool batch_invariant_;
   bool has_refused_ = false;
-  Buffer partial_, counters_, in_, gemm_out_, gate_out_;  // scratch, grown as needed
+  Buffer partial_, counters_, in_, gemm_out_, gate_out_, unpacked_;  // scratch, grown as needed
 };
 
 }  // namespace sessa::cuda

@@ -7,7 +7,9 @@ namespace {
 
 // Of the partial sums of one launch; about the L2 cache of an H100.
 constexpr int64_t kScratchFloats = int64_t{8} << 20;
-constexpr int kDotSplit = 256, kMinTensorSplit = 256;
+constexpr int kMinTensorSplit = 256;
+// About as many bytes of weights for a thread block, and of int8 two stages.
+constexpr int DotSplit(DType dtype) { return dtype == DType::kI8 ? 512 : 256; }
 constexpr int kTensorRows = 16;  // a fragment's
 
 // A block goes through k in stages of 64; its beginning and end cost about as much as four. Taken is the
@@ -51,7 +53,7 @@ LinearPlan PlanLinear(int rows, int k, int num_tiles, DType dtype, bool tensor_c
   plan.path = PathOf(rows, dtype, tensor_cores);
   plan.block_rows = BlockRows(plan.path, rows);
   plan.num_row_blocks = CeilDiv(rows, plan.block_rows);
-  plan.split = plan.path == LinearPath::kTensorCores ? TensorSplit(k, num_tiles) : kDotSplit;
+  plan.split = plan.path == LinearPath::kTensorCores ? TensorSplit(k, num_tiles) : DotSplit(dtype);
   plan.num_splits = CeilDiv(k, plan.split);
   const int64_t tiles = int64_t{plan.num_row_blocks} * num_tiles;
   const bool has_partials = plan.num_splits > 1 || has_gate;

@@ -78,6 +78,18 @@ TEST_P(EmulatedModelTest, BatchInvariantIsTheSameBits) {
   }
 }
 
+TEST_P(EmulatedModelTest, Int8Weights) {
+  const ModelHarness::Options options{.weight_dtype = DType::kI8};
+  // The CPU has the same weights; its activations are rounded to 16 bits.
+  auto cpu = *ModelHarness::Create(folder_.checkpoint->config(), *folder_.checkpoint, options);
+  ASSERT_TRUE(cpu->Finish(cpu->AddSequence(folder_.ids[0]), folder_.T).ok());
+  const auto whole = Run(options, true, folder_.T);
+  EXPECT_LE(Error(cpu->logits(0), whole->logits(0)), 1e-3);
+  EXPECT_LE(Error(cpu->logits(0), Run(options, false, folder_.T)->logits(0)), 2e-2 * Steep());
+  for (int chunk : {1, 33})
+    EXPECT_EQ(whole->logits(0), Run(options, true, chunk)->logits(0)) << "chunk " << chunk;
+}
+
 // The engine keeps off device memory, which a CPU could not show otherwise.
 TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
   emulator::GuardDeviceMemory(true);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -45,7 +46,7 @@ class CollectingSink final : public TokenSink {
     result_.tokens[update.choice].push_back(update.token);
     result_.logprobs[update.choice].push_back(std::move(update.logprobs));
     result_.finish[update.choice] = update.finish;
-    ++result_.num_tokens;
+    if (++result_.num_tokens == call_at_) call_();
     news_.notify_all();
     return result_.num_tokens <= max_tokens_;
   }
@@ -54,6 +55,12 @@ class CollectingSink final : public TokenSink {
     EXPECT_EQ(result_.num_ends++, 0);
     result_.end = end;
     news_.notify_all();
+  }
+
+  // Calls it on the engine's thread with token number `count`; before the request is submitted.
+  void CallAt(int count, std::function<void()> call) {
+    MutexLock lock(&mutex_);
+    call_at_ = count, call_ = std::move(call);
   }
 
   const Result& WaitForEnd() {
@@ -75,6 +82,8 @@ class CollectingSink final : public TokenSink {
   Mutex mutex_;
   std::condition_variable_any news_;
   Result result_;
+  int call_at_ = -1;
+  std::function<void()> call_;
 };
 
 }  // namespace sessa

@@ -177,11 +177,15 @@ TEST_P(SameBitsTest, PreemptedForAnotherTenant) {
   EngineOptions o = Options();
   o.max_num_seqs = 2;
   auto engine = Make(o);
-  std::vector<std::shared_ptr<CollectingSink>> sinks;
-  for (int i : {0, 1}) sinks.push_back(Submit(engine.get(), requests[i]));
-  sinks[1]->WaitForTokens(20);
-  sinks.push_back(Submit(engine.get(), requests[2]));
-  for (size_t i = 0; i < sinks.size(); ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+  // The third comes while the others are in the middle, however the threads run.
+  auto third = std::make_shared<CollectingSink>(), second = std::make_shared<CollectingSink>();
+  requests[2].sink = third;
+  second->CallAt(20, [&] { EXPECT_TRUE(engine->Submit(requests[2]).ok()); });
+  requests[1].sink = second;
+  const auto first = Submit(engine.get(), requests[0]);
+  ASSERT_TRUE(engine->Submit(requests[1]).ok());
+  const std::shared_ptr<CollectingSink> sinks[] = {first, second, third};
+  for (size_t i = 0; i < 3; ++i) ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
   EXPECT_EQ(engine->Stats().num_preemptions, 1);
 }
 

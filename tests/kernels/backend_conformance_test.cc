@@ -215,22 +215,26 @@ TEST_P(LinearTest, Epilogues) {
         for (int n : {1, 130}) {
           const Weights w = Make(n, k, dtype, n > 1);
           const auto before = Random(static_cast<size_t>(rows) * n);
-          const Device plain = Empty(rows, n), gelu = Empty(rows, n, 3), sum = Put(before, rows, n, 5);
+          const Device plain = Empty(rows, n), gelu = Empty(rows, n, 3), sum = Put(before, rows, n, 5),
+                       product = Put(before, rows, n, 1);
           backend_->Linear(in.matrix, {},
                            {{&w.device, plain.matrix},
                             {&w.device, gelu.matrix, Epilogue::kGelu},
-                            {&w.device, sum.matrix, Epilogue::kAdd}});
-          std::vector<double> expected_gelu, expected_sum;
+                            {&w.device, sum.matrix, Epilogue::kAdd},
+                            {&w.device, product.matrix, Epilogue::kMultiply}});
+          std::vector<double> expected_gelu, expected_sum, expected_product;
           const auto y = Get(plain);
           for (size_t i = 0; i < y.size(); ++i) {
             expected_gelu.push_back(y[i] * 0.5 * (1 + std::erf(y[i] / std::sqrt(2.0))));
             expected_sum.push_back(double{before[i]} + y[i]);
+            expected_product.push_back(double{before[i]} * y[i]);
           }
           // A library may add y to its sum before the bias, and choose another algorithm for another stride
           // of y: two sums of k products.
           const double tolerance = !GetParam().batch_invariant && rows >= 64 ? 4e-6 : 1e-6;
           ExpectNear(expected_gelu, Get(gelu), tolerance, 1, {"GELU", n});
           ExpectNear(expected_sum, Get(sum), tolerance, 1, {"added to y", n});
+          ExpectNear(expected_product, Get(product), tolerance, 1, {"times y", n});
         }
       }
     }

@@ -91,6 +91,7 @@ def start(run):
 LONG = "*/StateTest.LongContext/{0}:*/StateTest.APowerLawImpulse/{0}:*/StateTest.EveryCutIsTheSameBits/{0}"
 FIXTURES = {
     "ConformanceTest": "*/ConformanceTest.*/{0}",
+    "Int8Test": "*/Int8Test.*/{0}",
     "LinearTest": "*/LinearTest.*/{0}",
     "NormTest": "*/NormTest.*/{0}",
     "SampleTest": "*/SampleTest.*/{0}",
