@@ -96,8 +96,7 @@ class EngineImpl final : public Engine {
         scheduler_(SchedulerOptionsOf(options, config, *workers_)),
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
-    stats_.num_pages = workers_->num_pages();
-    stats_.num_slots = workers_->num_slots();
+    static_cast<SchedulerStats&>(stats_) = scheduler_.Stats();
     stats_.heartbeat = MonotonicNow();
   }
 
@@ -278,19 +277,7 @@ class EngineImpl final : public Engine {
       if (command.kind == Command::Kind::kAdd) --unseen_requests_;
     }
     unseen_tokens_ -= std::exchange(seen_tokens_, 0);
-    stats_.num_running = s.num_running;
-    stats_.num_waiting = s.num_waiting;
-    stats_.waiting_tokens = s.waiting_tokens;
-    stats_.num_used_pages = s.num_used_pages;
-    stats_.num_used_slots = s.num_used_slots;
-    stats_.num_snapshots = s.num_snapshots;
-    stats_.num_preemptions = s.num_preemptions;
-    stats_.num_recomputed_tokens = s.num_recomputed_tokens;
-    stats_.prefix_cache_queries = s.prefix_cache_queries;
-    stats_.prefix_cache_hits = s.prefix_cache_hits;
-    stats_.prompt_tokens = s.prompt_tokens;
-    stats_.generation_tokens = s.generation_tokens;
-    stats_.num_steps = s.num_steps;
+    static_cast<SchedulerStats&>(stats_) = s;
     stats_.health = health_;
     stats_.heartbeat = MonotonicNow();
   }
@@ -350,24 +337,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   if (absl::Status valid = config.Validate(); !valid.ok()) return valid;
   absl::StatusOr<EngineOptions> options = CompleteOptions(given, config);
   if (!options.ok()) return options.status();
-  WorkerOptions w;
-  w.weight_dtype = options->weight_dtype;
-  w.state_dtype = options->state_dtype;
-  w.num_ranks = options->tensor_parallel_size;
-  w.device = options->device;
-  w.batch_invariant = options->batch_invariant;
-  w.cpu.num_threads = options->num_threads;
-  w.cpu.bf16_activations = options->activation_dtype == DType::kBF16;
-  if (options->amx) w.cpu.matrix_unit = MatrixUnit::kAmx;
-  w.max_rows = options->max_step_tokens;
-  w.page_size = options->page_size;
-  w.state_cache_bytes = options->state_cache_bytes;
-  w.max_pages = MaxUsefulPages(*options);
-  w.max_slots = options->enable_prefix_caching ? std::numeric_limits<int>::max() : options->max_num_seqs;
-  w.judge_pages = [&](int num_pages) {
-    return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options);
-  };
-  auto workers = Workers::Create(w, config, weights);
+  const StateLimits limits{
+      MaxUsefulPages(*options),
+      options->enable_prefix_caching ? std::numeric_limits<int>::max() : options->max_num_seqs,
+      [&](int num_pages) { return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options); }};
+  auto workers = Workers::Create(*options, limits, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
   if (const int slots = (*workers)->num_slots(); slots > 0)

@@ -11,6 +11,7 @@
 #include "engine/admission.h"
 #include "engine/config.h"
 #include "engine/request.h"
+#include "engine/scheduler_stats.h"
 #include "engine/weights.h"
 #include "kernels/device.h"
 #include "kernels/tensor.h"
@@ -44,22 +45,14 @@ struct EngineOptions {
 };
 
 // Counters since start and gauges of now, one consistent snapshot of the end of a step.
-struct EngineStats {
-  int num_running = 0, num_waiting = 0;
-  int64_t waiting_tokens = 0;
-  int page_size = 0, num_pages = 0, num_used_pages = 0;
-  // Of recurrent state; none where the model keeps none. Used ones are running sequences'; snapshots, from
-  // which prompts may start, give way to them.
-  int num_slots = 0, num_used_slots = 0, num_snapshots = 0;
-  int64_t num_preemptions = 0, num_recomputed_tokens = 0;
-  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
-  int64_t prompt_tokens = 0, generation_tokens = 0;
-  int64_t num_steps = 0;
+struct EngineStats : SchedulerStats {
+  int page_size = 0;  // tokens
   bool draining = false;
   absl::Status health;   // not OK after a device fault
   absl::Time heartbeat;  // MonotonicNow() at the loop's last pass, or when a request woke it; old while idle
 
-  // What running sequences hold of the state cache, in [0, 1]: of its pages or its slots, whichever is scarcer.
+  // What running sequences hold of the state cache, in [0, 1]: of its pages or its slots, whichever is
+  // scarcer.
   double state_cache_usage() const {
     const auto share = [](int used, int all) { return all > 0 ? static_cast<double>(used) / all : 0.0; };
     return std::max(share(num_used_pages, num_pages), share(num_used_slots, num_slots));

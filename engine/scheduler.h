@@ -21,6 +21,7 @@
 #include "engine/page_forecast.h"
 #include "engine/prefill_budget.h"
 #include "engine/request.h"
+#include "engine/scheduler_stats.h"
 #include "engine/sequence.h"
 #include "engine/state_ledger.h"
 #include "engine/step_plan.h"
@@ -49,20 +50,6 @@ struct SchedulerEvent {
   RequestId request_id = 0;
   std::shared_ptr<TokenSink> sink;
   std::variant<PromptInfo, TokenUpdate, RequestEnd> what;
-};
-
-struct SchedulerStats {
-  int num_running = 0;  // requests with at least one sequence that holds pages
-  int num_waiting = 0;  // the other live requests
-  int num_running_sequences = 0;
-  int num_startable = 0;  // sequences that could start now; 0 after one that did not fit, while any waits
-  int64_t waiting_tokens = 0;  // their prompts
-  int num_pages = 0, num_used_pages = 0;
-  int num_slots = 0, num_used_slots = 0, num_snapshots = 0;  // of recurrent state; used: by sequences
-  int64_t num_preemptions = 0, num_recomputed_tokens = 0;
-  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens; each request's first look-up
-  int64_t prompt_tokens = 0, generation_tokens = 0;
-  int64_t num_steps = 0;
 };
 
 // Rules of a step. (1) Every running sequence that is one token behind gets its row, oldest first. (2) What

@@ -30,8 +30,11 @@ struct Rank {
 
 class Workers::Impl {
  public:
-  Impl(const WorkerOptions& options, const ModelConfig& config)
-      : options_(options), ranks_(options.num_ranks), sampler_(config.vocab_size, config.eos_token_ids) {}
+  Impl(const EngineOptions& options, const StateLimits& limits, const ModelConfig& config)
+      : options_(options),
+        limits_(limits),
+        ranks_(options.tensor_parallel_size),
+        sampler_(config.vocab_size, config.eos_token_ids) {}
 
   ~Impl() {
     {
@@ -43,15 +46,18 @@ class Workers::Impl {
   }
 
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
-    auto devices = MakeRanks({options_.device, options_.num_ranks, options_.cpu, options_.batch_invariant});
+    const CpuOptions cpu = {options_.num_threads, options_.activation_dtype == DType::kBF16,
+                            options_.amx ? MatrixUnit::kAmx : MatrixUnit::kVector};
+    auto devices = MakeRanks({options_.device, options_.tensor_parallel_size, cpu, options_.batch_invariant});
     if (!devices.ok()) return devices.status();
     int64_t page_bytes = 0, slot_bytes = 0;
-    for (int i = 0; i < options_.num_ranks; ++i) {
+    for (int i = 0; i < options_.tensor_parallel_size; ++i) {
       Rank& rank = ranks_[i];
       rank.backend = std::move((*devices)[i].backend);
       rank.communicator = std::move((*devices)[i].communicator);
-      auto model = Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_rows},
-                                 rank.backend.get(), rank.communicator.get());
+      auto model =
+          Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_step_tokens},
+                        rank.backend.get(), rank.communicator.get());
       if (!model.ok()) return model.status();
       rank.model = *std::move(model);
       const std::vector<StateShape> shapes = rank.model->StateShapes();
@@ -72,15 +78,16 @@ class Workers::Impl {
       if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
-      auto cache = StateCache::Create(
-          rank.model->StateShapes(),
-          {options_.page_size, num_pages_, num_slots_, rank.communicator->rank(), options_.num_ranks},
-          rank.backend.get());
+      auto cache = StateCache::Create(rank.model->StateShapes(),
+                                      {options_.page_size, num_pages_, num_slots_, rank.communicator->rank(),
+                                       options_.tensor_parallel_size},
+                                      rank.backend.get());
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
-    if (absl::Status s = sampler_.Allocate(options_.max_rows, ranks_[0].backend.get()); !s.ok()) return s;
-    for (int i = 1; i < options_.num_ranks; ++i) threads_.emplace_back([this, i] { Work(i); });
+    if (absl::Status s = sampler_.Allocate(options_.max_step_tokens, ranks_[0].backend.get()); !s.ok())
+      return s;
+    for (int i = 1; i < options_.tensor_parallel_size; ++i) threads_.emplace_back([this, i] { Work(i); });
     return absl::OkStatus();
   }
 
@@ -119,9 +126,10 @@ class Workers::Impl {
     const auto fit = [&](int64_t bytes, int64_t most) {
       return bytes > 0 ? std::min<int64_t>(state_cache_bytes_ / bytes, most) : most;
     };
-    const int64_t most = page_bytes > 0 ? options_.max_pages : std::min(options_.max_pages, kMaxFreePages);
-    num_pages_ = static_cast<int>(fit(page_bytes, most) / options_.num_ranks * options_.num_ranks);
-    num_slots_ = slot_bytes > 0 ? static_cast<int>(fit(slot_bytes, options_.max_slots)) : 0;
+    const int64_t most = page_bytes > 0 ? limits_.max_pages : std::min(limits_.max_pages, kMaxFreePages);
+    num_pages_ = static_cast<int>(fit(page_bytes, most) / options_.tensor_parallel_size *
+                                  options_.tensor_parallel_size);
+    num_slots_ = slot_bytes > 0 ? static_cast<int>(fit(slot_bytes, limits_.max_slots)) : 0;
     if (num_pages_ == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",
@@ -132,7 +140,7 @@ class Workers::Impl {
                                                        " bytes hold the state of no sequence, which takes ",
                                                        slot_bytes));
     }
-    return options_.judge_pages == nullptr ? absl::OkStatus() : options_.judge_pages(num_pages_);
+    return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(num_pages_);
   }
 
   int64_t DefaultCacheBytes() const {
@@ -140,7 +148,7 @@ class Workers::Impl {
       return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
     int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
     for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
-    return bytes / 10 * 9 * options_.num_ranks;
+    return bytes / 10 * 9 * options_.tensor_parallel_size;
   }
 
   void Work(int rank) {
@@ -170,7 +178,8 @@ class Workers::Impl {
     rank->status.Update(rank->communicator->status());
   }
 
-  const WorkerOptions options_;
+  const EngineOptions options_;
+  const StateLimits limits_;
   std::vector<Rank> ranks_;
   StepSampler sampler_;
   int num_pages_ = 0, num_slots_ = 0;
@@ -189,10 +198,10 @@ class Workers::Impl {
 Workers::Workers(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Workers::~Workers() = default;
 
-absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const WorkerOptions& options,
-                                                         const ModelConfig& config,
+absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const EngineOptions& options,
+                                                         const StateLimits& limits, const ModelConfig& config,
                                                          const WeightSource& weights) {
-  auto impl = std::make_unique<Impl>(options, config);
+  auto impl = std::make_unique<Impl>(options, limits, config);
   if (absl::Status loaded = impl->Load(config, weights); !loaded.ok()) return loaded;
   return std::unique_ptr<Workers>(new Workers(std::move(impl)));
 }

@@ -9,26 +9,17 @@
 
 #include "absl/status/statusor.h"
 #include "engine/config.h"
+#include "engine/engine.h"
 #include "engine/state_cache.h"
 #include "engine/step_plan.h"
 #include "engine/weights.h"
-#include "kernels/device.h"
-#include "kernels/tensor.h"
 
 namespace sessa {
 
-struct WorkerOptions {
-  DType weight_dtype = DType::kBF16, state_dtype = DType::kBF16;
-  int num_ranks = 1;
-  DeviceType device = DeviceType::kCpu;
-  bool batch_invariant = false;  // DeviceOptions
-  CpuOptions cpu;                // of each rank
-  int max_rows = 512;            // of one step
-  int page_size = 64;
-  int max_pages = 0;              // more would be of no use
-  int max_slots = 0;              // likewise, of recurrent state; models without it have none
-  int64_t state_cache_bytes = 0;  // over all ranks; 0: once the weights are loaded, nine tenths of what GPUs
-                                  // have free, or a quarter of the machine's free memory, at most 4 GiB
+// How much state is of use, beside what EngineOptions::state_cache_bytes pays for.
+struct StateLimits {
+  int max_pages = 0;
+  int max_slots = 0;  // of recurrent state; models without it have none
   // Called once the number of pages is known, which is before the weights are read where the budget was
   // named; its error is Create's. Null: any will do.
   std::function<absl::Status(int num_pages)> judge_pages = nullptr;
@@ -37,10 +28,11 @@ struct WorkerOptions {
 class Workers {
  public:
   // Loads every rank's weights and allocates its state: as many pages as state_cache_bytes pays for, a
-  // multiple of num_ranks; of a model with recurrent state slots, and then pages are but numbers.
+  // multiple of the ranks; of a model with recurrent state slots, and then pages are but numbers.
   // RESOURCE_EXHAUSTED when that is none; the errors of Model::Load.
-  static absl::StatusOr<std::unique_ptr<Workers>> Create(const WorkerOptions& options,
-                                                         const ModelConfig& config,
+  // Requires: the options are complete (engine_options.h).
+  static absl::StatusOr<std::unique_ptr<Workers>> Create(const EngineOptions& options,
+                                                         const StateLimits& limits, const ModelConfig& config,
                                                          const WeightSource& weights);
   ~Workers();
 

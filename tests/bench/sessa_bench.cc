@@ -226,13 +226,14 @@ class ModelBench {
     config_.num_heads = D / 64;
     config_.num_kv_heads = D / 256;
     config_.max_position_embeddings = 1 << 20;
-    WorkerOptions w;
-    w.weight_dtype = weight_dtype;
-    w.cpu = cpu;
-    w.max_rows = 512;
-    w.max_pages = max_tokens / 64 + 64;
-    w.state_cache_bytes = int64_t{1} << 40;
-    workers_ = *Workers::Create(w, config_, *RandomModel(config_, 1, DType::kBF16));
+    EngineOptions o;
+    o.weight_dtype = weight_dtype;
+    o.num_threads = cpu.num_threads;
+    o.activation_dtype = cpu.bf16_activations ? DType::kBF16 : DType::kF32;
+    o.amx = cpu.matrix_unit == MatrixUnit::kAmx;
+    o.max_step_tokens = 512;
+    o.state_cache_bytes = int64_t{1} << 40;
+    workers_ = *Workers::Create(o, {max_tokens / 64 + 64}, config_, *RandomModel(config_, 1, DType::kBF16));
     greedy_.temperature = 0;
   }
   // One step of `rows` rows for each of `batch` sequences at position `context`. The pages hold zeros or what
