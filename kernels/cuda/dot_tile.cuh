@@ -34,8 +34,10 @@ struct DotTile {
   static constexpr int kKeyThreads = kTile / kKeysPerThread;
   static constexpr int kDepth = kFew ? 256 / sizeof(T) : 64;  // dimensions of a stage, a multiple of 64
   static constexpr int kStages = kFew ? 2 : 1;
-  static constexpr int kUnroll = kFew ? 4 : 1;     // more would cost 216 registers for the 8 x 8
-  static constexpr int kMinBlocks = kFew ? 2 : 1;  // on a multiprocessor: 128 or 255 registers
+  static constexpr int kUnroll = kFew ? 4 : 1;  // more would cost 216 registers for the 8 x 8
+  static constexpr int kGroupUnroll = std::is_same_v<T, Int8> ? 1 : kDepth / 64;
+  // Blocks on a multiprocessor: 80, 128 or 255 registers. Without the bound one row of int8 takes 108.
+  static constexpr int kMinBlocks = !kFew ? 1 : std::is_same_v<T, Int8> && kQueriesPerThread == 1 ? 3 : 2;
   static constexpr int kGroupThreads = kThreads / 4;
   static constexpr int kChunk = 16 / sizeof(T);  // elements of a 16-byte copy
   static_assert(kFew || kQueriesPerThread == 8);
@@ -107,7 +109,7 @@ struct DotTile {
         WaitForCopies<0>();
       }
       __syncthreads();
-#pragma unroll
+#pragma unroll kGroupUnroll
       for (int k0 = 0; k0 < kDepth; k0 += 64) {
 #pragma unroll kUnroll
         for (int kk = 0; kk < 16; kk += 4) {
