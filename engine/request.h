@@ -1,5 +1,6 @@
 // What a client of the engine hands in and gets back: token ids, never text. Values here are validated by
-// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are MonotonicNow()'s.
+// Engine::Submit; the server's own limits (stop strings, n, body size) come before. Times are
+// MonotonicNow()'s.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +39,7 @@ struct SamplingParams {
 // log-probabilities of the model's own distribution: before penalties, bias and temperature.
 struct TokenLogprobs {
   float logprob = 0.0f;                        // of the token itself
+  int32_t rank = 0;                            // its place in the vocabulary by that, from 1
   std::vector<std::pair<int32_t, float>> top;  // the num_logprobs best, best first
 };
 
@@ -54,7 +56,8 @@ struct TokenUpdate {
 struct PromptInfo {
   int num_tokens = 0;
   int num_cached_tokens = 0;
-  std::vector<TokenLogprobs> logprobs;  // [num_tokens - start], for positions start.. of prompt_logprobs_start
+  std::vector<TokenLogprobs>
+      logprobs;  // [num_tokens - start], for positions start.. of prompt_logprobs_start
 };
 
 // How a request ended, for usage and metrics. Sent once.
