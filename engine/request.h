@@ -39,6 +39,7 @@ struct SamplingParams {
 // log-probabilities of the model's own distribution: before penalties, bias and temperature.
 struct TokenLogprobs {
   float logprob = 0.0f;                        // of the token itself
+  int32_t rank = 0;                            // its place in the vocabulary by that, from 1
   std::vector<std::pair<int32_t, float>> top;  // the num_logprobs best, best first
 };
 

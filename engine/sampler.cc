@@ -97,6 +97,13 @@ TokenLogprobs Sampler::Logprobs(absl::Span<const float> logits, int32_t token, i
   const double normalizer = best + std::log(Sum(weights_));
   TokenLogprobs result;
   result.logprob = static_cast<float>(logits[token] - normalizer);
+  // Its place in the order of kBetter, which is that of `top`, without sorting a vocabulary.
+  const float score = scores_[token];
+  const auto place = scores_.begin() + token;
+  result.rank =
+      1 + static_cast<int32_t>(
+              std::count_if(scores_.begin(), place, [score](float other) { return other >= score; }) +
+              std::count_if(place, scores_.end(), [score](float other) { return other > score; }));
   num_top = std::min<int>(num_top, static_cast<int>(logits.size()));
   if (num_top <= 0) return result;
   candidates_.clear();

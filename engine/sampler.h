@@ -25,7 +25,8 @@ class Sampler {
   SampleRow Row(const SamplingParams& params, absl::Span<const int32_t> tokens, int prompt_size,
                 uint64_t seed, std::vector<SampleEdit>* edits);
 
-  // log softmax(logits)[token] and the num_top best, best first, ties by id. logits [V].
+  // log softmax(logits)[token], the token's place by it, and the num_top best, best first, ties by id.
+  // logits [V].
   TokenLogprobs Logprobs(absl::Span<const float> logits, int32_t token, int num_top);
 
  private:

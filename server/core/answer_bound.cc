@@ -21,8 +21,9 @@ namespace {
 //   {"token":"","logprob":-1.17549435e-38,"bytes":[]},
 constexpr int64_t kEntryBytes = 40, kRivalBytes = 20;
 constexpr int64_t kChatEntryBytes = 80, kChatRivalBytes = 56;
-//   "1234567890":{"logprob":-1.17549435e-38,"rank":null,"decoded_token":""},    and {}, around a token's
-constexpr int64_t kPromptRivalBytes = 72, kPromptEntryBytes = 3;
+//   "1234567890":{"logprob":-1.17549435e-38,"rank":1234567890,"decoded_token":""},    and {}, around a
+//   token's
+constexpr int64_t kPromptRivalBytes = 78, kPromptEntryBytes = 3;
 constexpr int64_t kChoiceBytes = 512;
 
 int64_t EscapedBytes(std::string_view text) {

@@ -27,7 +27,7 @@ struct TopLogprob {
 
 struct LogprobEntry : TopLogprob {
   bool has_logprob = true;      // false: the first token of a prompt
-  int rank = 0;                 // of the token itself, from 1; 0: not among the best that were computed
+  int rank = 0;                 // of the token itself in the vocabulary, from 1; 0: it has no logprob
   int64_t text_offset = 0;      // code points before this token in the choice's text
   std::vector<TopLogprob> top;  // best first
 };

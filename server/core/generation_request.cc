@@ -186,8 +186,8 @@ absl::Status ToSampling(const GenerationRequest& r, const ModelFacts& model, int
                         uint64_t default_seed, SamplingParams* s) {
   const int64_t room = static_cast<int64_t>(model.max_model_len) - num_prompt_tokens;
   const SamplingDefaults& defaults = model.defaults;
-  const int64_t unasked = defaults.max_tokens.value_or(r.is_chat ? room : 16);
-  int64_t max_tokens = r.max_tokens.value_or(std::min(unasked, room));
+  int64_t max_tokens = r.max_tokens.value_or(std::min<int64_t>(r.is_chat ? room : 16, room));
+  max_tokens = std::min(max_tokens, defaults.max_tokens.value_or(kMaxInt));
   max_tokens = std::max<int64_t>(max_tokens, 1);  // 0: only the prompt matters; one is drawn and dropped
   if (max_tokens > room) {
     return ContextLengthError(r.prompt_name, absl::StrCat("This model's context is ", model.max_model_len,

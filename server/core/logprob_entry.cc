@@ -34,11 +34,11 @@ LogprobEntry MakeLogprobEntry(const Tokenizer* tokenizer, int32_t id, const Toke
   if (logprobs != nullptr) {
     const size_t num_top = std::min(logprobs->top.size(), static_cast<size_t>(std::max<int64_t>(0, max_top)));
     entry.top.reserve(num_top);
-    for (size_t i = 0; i < logprobs->top.size(); ++i) {
+    for (size_t i = 0; i < num_top; ++i) {
       const auto& [top_id, top_logprob] = logprobs->top[i];
-      if (i < num_top) entry.top.push_back(Top(tokenizer, top_id, top_logprob));
-      if (top_id == id) entry.rank = static_cast<int>(i) + 1;
+      entry.top.push_back(Top(tokenizer, top_id, top_logprob));
     }
+    entry.rank = logprobs->rank;
   }
   return entry;
 }

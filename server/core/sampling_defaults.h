@@ -10,7 +10,9 @@ namespace sessa {
 struct SamplingDefaults {
   // None: the API's own default.
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int64_t> top_k, max_tokens;
+  std::optional<int64_t> top_k;
+  // The checkpoint's max_new_tokens: no answer is longer, whatever a request asks for, as in vLLM.
+  std::optional<int64_t> max_tokens;
 };
 
 }  // namespace sessa

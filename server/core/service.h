@@ -29,6 +29,7 @@
 namespace sessa {
 
 class ChatTemplate;
+class EventQueue;
 class Tokenizer;
 
 struct ServedModel {
@@ -109,7 +110,8 @@ class Service {
   absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(absl::string_view name) const;
   std::string RenderMetrics();
 
-  // For a request that names none. Below 2^53, so that a client can read it back from JSON and repeat it.
+  // The seed of a request that names none: below 2^53, so that a client can read it back from JSON and repeat
+  // it.
   static uint64_t RandomSeed();
 
   TextPool& text_pool() { return text_pool_; }
@@ -122,11 +124,27 @@ class Service {
 
  private:
   friend class GenerationImpl;
+  // A generation on its way to the engine.
+  struct Taken {
+    std::shared_ptr<const ServedModel> served;
+    GenerationRequest request;
+    absl::Time deadline;
+    std::vector<std::vector<int32_t>> prompts;  // token ids
+    std::shared_ptr<EventQueue> queue;
+    std::vector<Request> requests;  // [prompt]
+    int64_t num_tokens = 0;         // of the prompts and at most of all choices
+  };
   std::shared_ptr<const ServedModel> model() const;
   absl::Status EngineHealth(const ServedModel& model) const;
   // UNAVAILABLE when the engine has work and its loop does not turn.
   absl::Status CheckLoop(const EngineStats& stats) const;
   absl::Status CheckState(bool settling_is_fine) const;
+  // Generate in steps; `ticket` is taken when it succeeds.
+  absl::StatusOr<std::unique_ptr<Generation>> Take(GenerationRequest request, const std::string& tenant,
+                                                   const std::atomic<bool>* gone, RequestTicket* ticket);
+  absl::Status ReadPrompts(const std::string& tenant, const std::atomic<bool>* gone, Taken* taken) const;
+  absl::Status MakeRequests(const std::string& tenant, Taken* taken);
+  absl::StatusOr<std::vector<RequestId>> Submit(Taken* taken);
   // One list of token ids for each prompt.
   absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(const ServedModel& model,
                                                                   GenerationRequest* request) const;

@@ -65,6 +65,9 @@ absl::Status Similarity::CheckRequest() const {
 absl::Status Similarity::Begin(const std::atomic<bool>* gone) {
   auto found = service_->FindModel(request_.model);
   if (!found.ok()) return found.status();
+  // A continuation that ends sooner than asked for would be another distance, so it is not cut in silence.
+  if (const auto most = (*found)->defaults.max_tokens; most.has_value() && request_.max_tokens > *most)
+    return OutOf("max_tokens", request_.max_tokens, 1, *most);
   if (!request_.seed.has_value()) request_.seed = Service::RandomSeed();
   GenerationRequest first = SamplingRequest();
   first.prompts = std::move(request_.texts);
@@ -111,6 +114,7 @@ absl::Status Similarity::Generate(GenerationRequest request, const std::atomic<b
   request.model = request_.model;
   request.prompt_name = "input";
   request.logprobs = 0;
+  request.logprobs_name = "max_tokens";  // of an answer that is too large: what the caller can make less
   request.priority = request_.priority;
   request.timeout = request_.timeout;  // a bad one is refused by its name
   if (!texts_.empty()) {

@@ -18,7 +18,7 @@
 
 namespace sessa {
 
-// By the metadata `authorization`.
+// The caller's tenant, by the metadata `authorization`.
 absl::StatusOr<std::string> TenantOf(Service* service, const grpc::CallbackServerContext& context);
 // The time that the client still waits; infinite when it named no deadline.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context);
@@ -37,8 +37,8 @@ class RefusedCall final : public Reactor {
   void OnDone() override { delete this; }
 };
 
-// Of a call that was reset, or half-closed, before its message came: it was no request, and is counted as
-// none.
+// The end of a call that was reset, or half-closed, before its message came: it was no request, and is
+// counted as none.
 inline grpc::Status NoMessage() {
   return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "The call has no message.");
 }

@@ -1,12 +1,19 @@
 // See convert.h.
 #include "server/grpc/convert.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/core/errors.h"
+#include "server/rest/json_parse.h"
+#include "server/rest/request_json.h"
 
 namespace sessa {
 namespace {
 
 namespace pb = sessa::v1;
+namespace json = boost::json;
 
 void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
   if (sampling.has_max_tokens()) request->max_tokens = sampling.max_tokens();
@@ -38,18 +45,88 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
   }
 }
 
-}  // namespace
+// The value of a field that is a JSON text.
+absl::Status ReadJson(const std::string& text, const std::string& path, const Limits& limits,
+                      json::value* out) {
+  absl::StatusOr<json::value> value = ParseJson(text, limits.max_json_depth);
+  if (!value.ok()) {
+    const absl::string_view why = value.status().message();
+    return FieldError(path,
+                      absl::StrCat("must be JSON: ", absl::StripPrefix(why, "The body is not valid JSON: ")));
+  }
+  *out = *std::move(value);
+  return absl::OkStatus();
+}
 
-Chat FromProto(const pb::Chat& chat) {
-  Chat out;
-  out.messages.reserve(chat.messages_size());
-  for (const pb::ChatMessage& message : chat.messages())
-    out.messages.push_back({message.role(), message.content()});
-  if (chat.has_add_generation_prompt()) out.add_generation_prompt = chat.add_generation_prompt();
+// A message as REST has it, so that both are judged by the same code.
+absl::StatusOr<json::object> MessageJson(const pb::ChatMessage& message, const std::string& path,
+                                         const Limits& limits) {
+  json::object out{{"role", message.role()}};
+  // A client that knows of no unset content means an empty one by it.
+  if (message.has_content() || message.tool_calls().empty()) {
+    out["content"] = message.content();
+  } else {
+    out["content"] = nullptr;
+  }
+  if (!message.name().empty()) out["name"] = message.name();
+  if (!message.tool_call_id().empty()) out["tool_call_id"] = message.tool_call_id();
+  for (const pb::ToolCall& call : message.tool_calls()) {
+    json::object function{{"name", call.name()}, {"arguments", call.arguments()}};
+    json::object object;
+    if (!call.id().empty()) object["id"] = call.id();
+    object["type"] = "function";
+    object["function"] = std::move(function);
+    json::value& calls = out["tool_calls"];
+    (calls.is_array() ? calls.get_array() : calls.emplace_array()).push_back(std::move(object));
+  }
+  if (message.more().empty()) return out;
+  json::value more;
+  const std::string more_path = path + ".more";
+  if (absl::Status read = ReadJson(message.more(), more_path, limits, &more); !read.ok()) return read;
+  if (!more.is_object()) return FieldError(more_path, "must be JSON of an object");
+  for (auto& member : more.get_object()) {
+    for (const char* field : {"role", "content", "name", "tool_call_id", "tool_calls"}) {
+      if (member.key() == field) return FieldError(more_path, absl::StrCat(field, " has a field of its own"));
+    }
+    out.emplace(member.key(), std::move(member.value()));
+  }
   return out;
 }
 
-absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message) {
+}  // namespace
+
+absl::StatusOr<Chat> FromProto(const pb::Chat& chat, const Limits& limits) {
+  // Each is a few bytes in the message, and hundreds as JSON.
+  size_t num_calls = 0;
+  for (const pb::ChatMessage& message : chat.messages()) num_calls += message.tool_calls_size();
+  if (static_cast<size_t>(chat.messages_size()) > limits.max_messages)
+    return FieldError("messages", absl::StrCat("at most ", limits.max_messages, " messages"));
+  if (num_calls > limits.max_messages)
+    return FieldError("messages", absl::StrCat("at most ", limits.max_messages, " tool_calls in all"));
+  json::object object;
+  json::array& messages = object["messages"].emplace_array();
+  messages.reserve(chat.messages_size());
+  for (int i = 0; i < chat.messages_size(); ++i) {
+    absl::StatusOr<json::object> message =
+        MessageJson(chat.messages(i), absl::StrCat("messages[", i, "]"), limits);
+    if (!message.ok()) return message.status();
+    messages.push_back(*std::move(message));
+  }
+  if (chat.has_add_generation_prompt()) object["add_generation_prompt"] = chat.add_generation_prompt();
+  const std::pair<const char*, const std::string&> texts[] = {
+      {"tools", chat.tools()},
+      {"documents", chat.documents()},
+      {"chat_template_kwargs", chat.chat_template_kwargs()}};
+  for (const auto& [name, text] : texts) {
+    if (text.empty()) continue;
+    if (absl::Status read = ReadJson(text, name, limits, &object[name]); !read.ok()) return read;
+  }
+  Chat out;
+  if (absl::Status read = ReadChat(object, limits, &out); !read.ok()) return read;
+  return out;
+}
+
+absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message, const Limits& limits) {
   GenerationRequest request;
   request.model = message.model();
   switch (message.prompt_case()) {
@@ -59,11 +136,14 @@ absl::StatusOr<GenerationRequest> FromProto(const pb::GenerateRequest& message) 
       request.prompts.emplace_back(std::vector<int32_t>(ids.begin(), ids.end()));
       break;
     }
-    case pb::GenerateRequest::kChat:
+    case pb::GenerateRequest::kChat: {
       request.is_chat = true;
       request.prompt_name = "messages";
-      request.chat = FromProto(message.chat());
+      absl::StatusOr<Chat> chat = FromProto(message.chat(), limits);
+      if (!chat.ok()) return chat.status();
+      request.chat = *std::move(chat);
       break;
+    }
     case pb::GenerateRequest::PROMPT_NOT_SET:
       return FieldError("prompt", "one of text, token_ids and chat must be set");
   }

@@ -37,6 +37,7 @@ void ToProto(LogprobEntry entry, pb::TokenLogprob* out) {
   out->set_token(std::move(entry.bytes));
   if (entry.has_logprob) out->set_logprob(entry.logprob);
   out->set_text_offset(entry.text_offset);
+  out->set_rank(entry.rank);
   for (TopLogprob& top : entry.top) {
     pb::TopLogprob* best = out->add_top();
     best->set_token_id(top.id);

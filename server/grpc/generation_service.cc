@@ -46,35 +46,35 @@ GenerationService::GenerationService(sessa::Service* service, std::shared_ptr<Wa
       wakeups_(std::move(wakeups)),
       watcher_(watcher) {}
 
+template <typename Call>
+void GenerationService::Open(const grpc::CallbackServerContext& context, const grpc::ByteBuffer* request,
+                             const std::shared_ptr<Call>& call, StartOf<Call> start) {
+  // std::function copies what it holds: the ticket is shared with it alone.
+  const auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
+  const auto reject = [&](const absl::Status& error) {
+    ticket->Finish(error);
+    call->Reject(error);
+  };
+  const absl::StatusOr<std::string> tenant = TenantOf(service_, context);
+  if (!tenant.ok()) return reject(tenant.status());
+  call->SetTenant(*tenant);
+  absl::StatusOr<ByteBudget::Lease> lease = Admit(service_, *tenant, *request);
+  if (!lease.ok()) return reject(lease.status());
+  const absl::Duration left = TimeLeft(context);
+  if (left <= absl::ZeroDuration())
+    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
+  call->Defer(*std::move(lease));
+  auto work = [this, call, ticket, request, tenant = *tenant, left, start] {
+    (this->*start)(call, *request, tenant, left, std::move(*ticket));
+  };
+  if (!service_->text_pool().Post(request->Length(), std::move(work))) reject(TooManyTexts());
+}
+
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                         const grpc::ByteBuffer* request) {
   if (!request->Valid()) return new RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>(NoMessage());
-  RequestTicket ticket = service_->Begin("grpc");
   auto stream = std::make_shared<GenerateStream>(context, *service_);
-  auto reject = [&](const absl::Status& error) {
-    ticket.Finish(error);
-    stream->Reject(error);
-    return stream.get();
-  };
-  const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
-  if (!tenant.ok()) return reject(tenant.status());
-  stream->SetTenant(*tenant);
-  absl::StatusOr<ByteBudget::Lease> lease = Admit(service_, *tenant, *request);
-  if (!lease.ok()) return reject(lease.status());
-  const absl::Duration left = TimeLeft(*context);
-  if (left <= absl::ZeroDuration())
-    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
-  stream->Defer(*std::move(lease));
-  // std::function copies what it holds: the ticket is shared with it alone.
-  auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
-  auto start = [this, stream, request, tenant = *tenant, left, shared_ticket] {
-    StartStream(stream, *request, tenant, left, std::move(*shared_ticket));
-  };
-  if (!service_->text_pool().Post(request->Length(), std::move(start))) {
-    const absl::Status full = TooManyTexts();
-    shared_ticket->Finish(full);
-    stream->Reject(full);
-  }
+  Open(*context, request, stream, &GenerationService::StartStream);
   return stream.get();
 }
 
@@ -94,7 +94,7 @@ void GenerationService::StartStream(const std::shared_ptr<GenerateStream>& strea
   stream->SetRequest(
       id, static_cast<int>(std::clamp<int64_t>(request.sampling().has_n() ? request.sampling().n() : 1, 1,
                                                service_->limits().max_n)));
-  absl::StatusOr<GenerationRequest> core_request = FromProto(request);
+  absl::StatusOr<GenerationRequest> core_request = FromProto(request, service_->limits());
   if (!core_request.ok()) return reject(core_request.status());
   request.Clear();
   stream->request_lease()->Resize(static_cast<int64_t>(bytes.Length()));
@@ -144,26 +144,8 @@ grpc::ServerUnaryReactor* GenerationService::Similarity(grpc::CallbackServerCont
                                                         const grpc::ByteBuffer* request,
                                                         grpc::ByteBuffer* reply) {
   if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
-  auto ticket = std::make_shared<RequestTicket>(service_->Begin("grpc"));
   auto call = std::make_shared<SimilarityReactor>(reply, CallLog(*context, "Similarity", "", *service_));
-  const auto reject = [&](const absl::Status& error) {
-    ticket->Finish(error);
-    call->Reject(error);
-    return call.get();
-  };
-  const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
-  if (!tenant.ok()) return reject(tenant.status());
-  call->SetTenant(*tenant);
-  absl::StatusOr<ByteBudget::Lease> lease = Admit(service_, *tenant, *request);
-  if (!lease.ok()) return reject(lease.status());
-  const absl::Duration left = TimeLeft(*context);
-  if (left <= absl::ZeroDuration())
-    return reject(absl::DeadlineExceededError("the deadline passed before the start"));
-  call->Defer(*std::move(lease));
-  auto start = [this, call, ticket, request, tenant = *tenant, left] {
-    StartSimilarity(call, *request, tenant, left, std::move(*ticket));
-  };
-  if (!service_->text_pool().Post(request->Length(), std::move(start))) return reject(TooManyTexts());
+  Open(*context, request, call, &GenerationService::StartSimilarity);
   return call.get();
 }
 
@@ -221,7 +203,9 @@ absl::Status GenerationService::TokenizeText(const pb::TokenizeRequest& request,
   switch (request.input_case()) {
     case pb::TokenizeRequest::kText: break;
     case pb::TokenizeRequest::kChat: {
-      absl::StatusOr<std::string> rendered = service_->RenderChat(request.model(), FromProto(request.chat()));
+      absl::StatusOr<Chat> chat = FromProto(request.chat(), service_->limits());
+      if (!chat.ok()) return chat.status();
+      absl::StatusOr<std::string> rendered = service_->RenderChat(request.model(), *chat);
       if (!rendered.ok()) return rendered.status();
       text = *std::move(rendered);
       add_special_tokens = false;  // the template writes them

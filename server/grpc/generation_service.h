@@ -55,7 +55,15 @@ class GenerationService final : public RawGeneration<sessa::v1::Generation::Serv
   // Running streams by (tenant, request id), so that Abort reaches only the caller's own.
   using StreamKey = std::pair<std::string, std::string>;
 
-  // What Generate does on the text pool.
+  // What a call that Open has let in does on the text pool.
+  template <typename Call>
+  using StartOf = void (GenerationService::*)(const std::shared_ptr<Call>& call,
+                                              const grpc::ByteBuffer& request, const std::string& tenant,
+                                              absl::Duration time_left, RequestTicket ticket);
+  // How every generation opens: who calls, and whether there is room and time for it; then `start`.
+  template <typename Call>
+  void Open(const grpc::CallbackServerContext& context, const grpc::ByteBuffer* request,
+            const std::shared_ptr<Call>& call, StartOf<Call> start);
   void StartStream(const std::shared_ptr<GenerateStream>& stream, const grpc::ByteBuffer& request,
                    const std::string& tenant, absl::Duration time_left, RequestTicket ticket);
   void StartSimilarity(const std::shared_ptr<SimilarityReactor>& call, const grpc::ByteBuffer& request,

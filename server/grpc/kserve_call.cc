@@ -29,14 +29,16 @@ void Log(StartedInfer* infer, const absl::Status& status) {
 
 }  // namespace
 
-void InferCall::Begin(const grpc::ByteBuffer* request, ByteBudget::Lease request_lease, StartInfer start) {
+void InferCall::Begin(const grpc::ByteBuffer* request, ByteBudget::Lease request_lease, const CallLog& log,
+                      const StartInfer& start) {
   self_ = shared_from_this();
   request_lease_ = std::move(request_lease);
-  auto work = [self = self_, request, start = std::move(start)] {
-    absl::StatusOr<StartedInfer> infer = start(*request);
+  auto work = [self = self_, request, log, start] {
+    absl::StatusOr<StartedInfer> infer = start(*request, log, absl::OkStatus());
     infer.ok() ? self->Start(*std::move(infer)) : self->Reject(infer.status());
   };
-  if (!service_->text_pool().Post(request->Length(), std::move(work))) Reject(TooManyTexts());
+  if (service_->text_pool().Post(request->Length(), std::move(work))) return;
+  Reject(start(*request, log, TooManyTexts()).status());
 }
 
 void InferCall::Reject(const absl::Status& error) {
@@ -133,11 +135,15 @@ void InferStream::OnReadDone(bool ok) {
       return End(cancelled_ ? absl::CancelledError("the client has left") : absl::OkStatus());
     state_ = State::kStarting;
   }
+  const CallLog log(*context_, "ModelStreamInfer", "", *service_);  // of this request: its time begins here
   absl::StatusOr<ByteBudget::Lease> lease = ChargeBytes(service_, request_);
-  if (!lease.ok()) return Started(lease.status());
+  if (!lease.ok()) return Started(start_infer_(request_, log, lease.status()));
   request_lease_ = *std::move(lease);
-  auto work = [self = keep] { self->Started(self->start_infer_(self->request_)); };
-  if (!service_->text_pool().Post(request_.Length(), std::move(work))) Started(TooManyTexts());
+  auto work = [self = keep, log] {
+    self->Started(self->start_infer_(self->request_, log, absl::OkStatus()));
+  };
+  if (!service_->text_pool().Post(request_.Length(), std::move(work)))
+    Started(start_infer_(request_, log, TooManyTexts()));
 }
 
 void InferStream::Started(absl::StatusOr<StartedInfer> infer) {

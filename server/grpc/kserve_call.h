@@ -30,8 +30,10 @@ struct StartedInfer {
   std::shared_ptr<CallLog> log;  // written at its end
 };
 
-// Makes one of a request's bytes, on the text pool; what it needs beside them is its own.
-using StartInfer = std::function<absl::StatusOr<StartedInfer>(const grpc::ByteBuffer& request)>;
+// Makes one of a request's bytes, on the text pool; what it needs beside them is its own. Where `room` is not
+// OK the call has none for them, and the request is only counted and logged.
+using StartInfer = std::function<absl::StatusOr<StartedInfer>(const grpc::ByteBuffer& request, CallLog log,
+                                                              const absl::Status& room)>;
 
 class InferCall final : public grpc::ServerUnaryReactor,
                         public Wakeable,
@@ -45,7 +47,8 @@ class InferCall final : public grpc::ServerUnaryReactor,
 
   // The request's bytes are charged to `request_lease` until the call's end. Posts the start to the text
   // pool.
-  void Begin(const grpc::ByteBuffer* request, ByteBudget::Lease request_lease, StartInfer start);
+  void Begin(const grpc::ByteBuffer* request, ByteBudget::Lease request_lease, const CallLog& log,
+             const StartInfer& start);
   void Reject(const absl::Status& error);
 
   void OnWakeup() override { Pump(); }

@@ -167,19 +167,24 @@ grpc::ServerUnaryReactor* KserveService::RepositoryIndex(Context* context, const
       });
 }
 
+absl::Status KserveService::Refuse(const absl::Status& why, RequestTicket* ticket, CallLog* log) {
+  ticket->Finish(why);
+  log->Write(why, std::nullopt, {});
+  return why;
+}
+
 absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std::string& tenant,
-                                                  absl::Duration time_left, bool stream, RequestTicket ticket,
+                                                  absl::Duration time_left, bool stream,
+                                                  const absl::Status& room, RequestTicket ticket,
                                                   CallLog log) {
-  const auto fail = [&](const absl::Status& status) {
-    ticket.Finish(status);
-    log.Write(status, std::nullopt, {});
-    return status;
-  };
+  const auto fail = [&](const absl::Status& status) { return Refuse(status, &ticket, &log); };
   log.SetTenant(tenant);
+  if (!room.ok()) return fail(room);
   ByteBudget::Lease lease(&service_->byte_budget(), ByteBudget::Kind::kInput);
   pb::ModelInferRequest message;
   if (absl::Status parsed = ParseMessage(service_, bytes, &lease, &message); !parsed.ok())
     return fail(parsed);
+  log.SetRequestId(message.id());
   auto model = Find(*service_, message.model_name(), message.model_version());
   if (!model.ok()) return fail(model.status());
   absl::StatusOr<KserveInfer> infer = FromProto(message);
@@ -193,13 +198,9 @@ absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std:
   message.Clear();
   StartedInfer started;
   started.id = std::move(infer->id);
-  log.SetRequestId(started.id);
   started.outputs = std::move(infer->outputs);
   auto generation = service_->Generate(*std::move(request), tenant, std::move(ticket));
-  if (!generation.ok()) {
-    log.Write(generation.status(), std::nullopt, {});
-    return generation.status();
-  }
+  if (!generation.ok()) return fail(generation.status());  // the ticket has its outcome
   started.generation = *std::move(generation);
   started.log = std::make_shared<CallLog>(std::move(log));
   return started;
@@ -208,23 +209,22 @@ absl::StatusOr<StartedInfer> KserveService::Start(const Bytes& bytes, const std:
 grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Bytes* request, Bytes* reply) {
   if (!request->Valid()) return new RefusedCall<grpc::ServerUnaryReactor>(NoMessage());
   RequestTicket ticket = service_->Begin("kserve");
+  CallLog log(*context, "ModelInfer", "", *service_);
   auto call = std::make_shared<InferCall>(service_, wakeups_, reply);
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
+  if (tenant.ok()) log.SetTenant(*tenant);
   absl::StatusOr<ByteBudget::Lease> lease =
       tenant.ok() ? Admit(service_, *tenant, *request) : absl::StatusOr<ByteBudget::Lease>(tenant.status());
-  CallLog log(*context, "ModelInfer", "", *service_);
   if (!lease.ok()) {
-    ticket.Finish(lease.status());
-    if (tenant.ok()) log.SetTenant(*tenant);
-    log.Write(lease.status(), std::nullopt, {});
-    call->Reject(lease.status());
+    call->Reject(Refuse(lease.status(), &ticket, &log));
     return call.get();
   }
   // std::function copies what it holds: the ticket is shared with it alone.
   auto shared_ticket = std::make_shared<RequestTicket>(std::move(ticket));
-  call->Begin(request, *std::move(lease),
-              [this, tenant = *tenant, left = TimeLeft(*context), shared_ticket, log](const Bytes& bytes) {
-                return Start(bytes, tenant, left, false, std::move(*shared_ticket), log);
+  call->Begin(request, *std::move(lease), log,
+              [this, tenant = *tenant, left = TimeLeft(*context), shared_ticket](
+                  const Bytes& bytes, CallLog log, const absl::Status& room) {
+                return Start(bytes, tenant, left, false, room, std::move(*shared_ticket), std::move(log));
               });
   return call.get();
 }
@@ -233,22 +233,19 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KserveService::Mode
     Context* context) {
   const absl::StatusOr<std::string> tenant = TenantOf(service_, *context);
   const absl::Time deadline = MonotonicNow() + TimeLeft(*context);
-  auto start = [this, context, tenant, deadline](const Bytes& bytes) -> absl::StatusOr<StartedInfer> {
-    RequestTicket ticket = service_->Begin("kserve");
+  auto start = [this, tenant, deadline](const Bytes& bytes, CallLog log,
+                                        const absl::Status& room) -> absl::StatusOr<StartedInfer> {
     absl::Status status = service_->tenants().TakeRequest(*tenant);
+    status.Update(room);
     if (status.ok()) status = service_->CheckQueue(*tenant);
-    CallLog log(*context, "ModelStreamInfer", "", *service_);
-    if (!status.ok()) {
-      ticket.Finish(status);
-      log.SetTenant(*tenant);
-      log.Write(status, std::nullopt, {});
-      return status;
-    }
-    return Start(bytes, *tenant, deadline - MonotonicNow(), true, std::move(ticket), std::move(log));
+    return Start(bytes, *tenant, deadline - MonotonicNow(), true, status, service_->Begin("kserve"),
+                 std::move(log));
   };
   auto stream = std::make_shared<InferStream>(service_, context, wakeups_, write_timeout_, std::move(start));
   if (!tenant.ok()) {
-    stream->Reject(tenant.status());
+    RequestTicket ticket = service_->Begin("kserve");
+    CallLog log(*context, "ModelStreamInfer", "", *service_);
+    stream->Reject(Refuse(tenant.status(), &ticket, &log));
     return stream.get();
   }
   watcher_->Add(stream);

@@ -51,9 +51,12 @@ class KserveService final : public RawKserve<inference::GRPCInferenceService::Se
   Unary* RepositoryIndex(Context* context, const Bytes* request, Bytes* reply) override;
 
  private:
-  // What is done before a request is parsed, and the request; the ticket has its outcome whatever comes.
+  // The request of a tenant that `room` is OK for; ticket and log have its outcome whatever comes.
   absl::StatusOr<StartedInfer> Start(const Bytes& bytes, const std::string& tenant, absl::Duration time_left,
-                                     bool stream, RequestTicket ticket, CallLog log);
+                                     bool stream, const absl::Status& room, RequestTicket ticket,
+                                     CallLog log);
+  // Counts and logs a refusal.
+  static absl::Status Refuse(const absl::Status& why, RequestTicket* ticket, CallLog* log);
 
   sessa::Service* const service_;  // qualified: the base class has a Service of its own
   const std::shared_ptr<WakeupQueue> wakeups_;

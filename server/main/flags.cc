@@ -6,7 +6,8 @@
 ABSL_FLAG(std::string, model, "", "checkpoint folder: config.json, tokenizer.json, *.safetensors");
 ABSL_FLAG(std::string, generation_config, "auto",
           "auto: what the checkpoint's generation_config.json says (temperature, top_p, top_k, min_p, "
-          "repetition_penalty, max_new_tokens) is the default of requests that do not say; none: it is not. "
+          "repetition_penalty) is the default of requests that do not say, and its max_new_tokens the most "
+          "that any gets; none: it does not count. "
           "The tokens that it lets answers end with (eos_token_id) do so in any case");
 ABSL_FLAG(std::string, chat_template, "",
           "file with the Jinja template of chats, in place of the checkpoint's own");

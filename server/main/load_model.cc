@@ -54,11 +54,11 @@ std::string Describe(const SamplingDefaults& defaults) {
   add("top_k", defaults.top_k);
   add("min_p", defaults.min_p);
   add("repetition_penalty", defaults.repetition_penalty);
-  add("max_tokens", defaults.max_tokens);
   return out;
 }
 
-// What requests that do not say are sampled with; nothing under --generation_config=none.
+// What requests that do not say are sampled with, and the most that any gets; nothing under
+// --generation_config=none.
 absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, const MainOptions& options) {
   if (!options.sampling_defaults) return SamplingDefaults();
   if (absl::Status valid = CheckSamplingValues(generation.sampling); !valid.ok()) {
@@ -68,6 +68,8 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
   }
   if (const std::string what = Describe(generation.sampling); !what.empty())
     Log(absl::StrCat("generation_config.json: requests that do not say get ", what));
+  if (const auto most = generation.sampling.max_tokens; most.has_value())
+    Log(absl::StrCat("generation_config.json: no answer has more than ", *most, " tokens (max_new_tokens)"));
   return generation.sampling;
 }
 
@@ -141,7 +143,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
   model.defaults = *defaults;
   model.tokenizer = *std::move(tokenizer);
   model.chat_template = *std::move(chat_template);
-  model.tokenizer_info = TokenizerInfo(options.model_dir);
+  model.tokenizer_info = TokenizerInfo(options.model_dir, options.chat_template);
   return model;
 }
 

@@ -9,7 +9,7 @@
 
 namespace sessa {
 
-std::string TokenizerInfo(const std::string& model_dir) {
+std::string TokenizerInfo(const std::string& model_dir, const std::string& chat_template_file) {
   boost::json::object info;
   const std::string path = model_dir + "/tokenizer_config.json";
   if (auto text = ReadOptionalFile(path); text.ok() && !text->empty()) {
@@ -17,8 +17,9 @@ std::string TokenizerInfo(const std::string& model_dir) {
     if (config.ok() && config->is_object()) info = config->as_object();
   }
   info.emplace("tokenizer_class", "PreTrainedTokenizerFast");
-  if (auto source = ReadOptionalFile(model_dir + "/chat_template.jinja"); source.ok() && !source->empty())
-    info["chat_template"] = *source;
+  const std::string file =
+      chat_template_file.empty() ? model_dir + "/chat_template.jinja" : chat_template_file;
+  if (auto source = ReadOptionalFile(file); source.ok() && !source->empty()) info["chat_template"] = *source;
   return boost::json::serialize(info);
 }
 

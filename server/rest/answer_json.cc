@@ -164,9 +164,8 @@ ChoiceParts<std::string> RenderPromptLogprobs(const PromptLogprobs& piece) {
   ChoiceParts<std::string> parts;
   JsonWriter json(&parts.prompt_logprobs);
   const auto write = [&json](const TopLogprob& token, int rank) {
-    json.Key(absl::StrCat(token.id)).BeginObject().Key("logprob").Float(token.logprob).Key("rank");
-    rank > 0 ? json.Int(rank) : json.Null();
-    json.Key("decoded_token").String(token.token).EndObject();
+    json.Key(absl::StrCat(token.id)).BeginObject().Key("logprob").Float(token.logprob);
+    json.Key("rank").Int(rank).Key("decoded_token").String(token.token).EndObject();
   };
   for (const LogprobEntry& entry : piece.tokens) {
     if (!entry.has_logprob) {

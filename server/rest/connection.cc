@@ -16,6 +16,7 @@
 #include "boost/asio/ssl/stream.hpp"
 #include "server/core/log.h"
 #include "server/net/descriptors.h"
+#include "server/rest/call_feed.h"
 #include "server/rest/epoch_timer.h"
 #include "server/rest/half_closed.h"
 #include "server/rest/http_read.h"
@@ -30,7 +31,6 @@ using ErrorCode = boost::system::error_code;
 using Tcp = net::ip::tcp;
 using TlsStream = net::ssl::stream<Tcp::socket>;
 
-constexpr size_t kSmallPull = 4 << 10;          // of a stream's events, without asking the budget
 constexpr size_t kMaxPipelinedBytes = 8 << 10;  // kept of later requests while one is answered
 constexpr size_t kMaxLingerBytes = 16 << 20;
 constexpr absl::Duration kLingerTime = absl::Seconds(2);
@@ -86,8 +86,8 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   // ---- reading requests ----
 
   void NextRequest() {
+    feed_.reset();
     exchange_.reset();
-    call_.reset();
     alive_.reset();
     if (stopping_) return EndConnection();
     state_ = State::kIdle;
@@ -118,7 +118,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     eof_ ? ClosedItsSide(ec) : Watch();
   }
 
-  // For a client that leaves, or sends more: so long as that is little.
+  // Reads on, to see a client that leaves or sends more, so long as that is little.
   void Watch() {
     if (input_.size() < kMaxPipelinedBytes) Fill();
   }
@@ -209,16 +209,14 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     input_.Charge(0);
     if (state_ == State::kClosed) return Abandon();
     if (auto* reply = std::get_if<Reply>(&result)) return Send(std::move(*reply));
-    call_ = std::get<std::unique_ptr<Call>>(std::move(result));
-    call_->SetNotify(OnStrand(&ConnectionImpl::Pump));
-    alive_ =
-        Self();  // when enough was sent ahead nothing is read, and while tokens are awaited nothing written
+    feed_ = std::make_unique<CallFeed>(std::get<std::unique_ptr<Call>>(std::move(result)), exchange_->head);
+    feed_->call()->SetNotify(OnStrand(&ConnectionImpl::Pump));
+    // When enough was sent ahead nothing is read, and while tokens are awaited nothing is written.
+    alive_ = Self();
     Watch();
-    if (call_->is_stream()) {
-      const Reply head = call_->MakeReply();
-      exchange_->status = head.status;
+    if (feed_->call()->is_stream()) {
       keep_alive_ = KeepAlive() && exchange_->head.version >= 11;
-      pending_ = SerializeHead(head, exchange_->head, keep_alive_, true);
+      exchange_->status = feed_->BeginStream(keep_alive_);
     }
     Pump();
   }
@@ -239,31 +237,21 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // Writes what is ready; called again when there is news and when a write is done.
   void Pump() {
-    if (state_ != State::kRespond || call_ == nullptr || writer_.busy() || reply_sent_) return;
-    std::string events;
+    if (state_ != State::kRespond || feed_ == nullptr || writer_.busy() || reply_sent_) return;
     bool more = false;
     try {
-      more = call_->Pull(&events, kSmallPull);
-      constexpr size_t kPiece = ReplyWriter<Stream>::kPieceBytes;
-      if (more && events.size() >= kSmallPull && input_.Charge(2 * kPiece)) {
-        more = call_->Pull(&events, kPiece);
-      }
-      if (call_->ended() && !call_->is_stream()) return Send(call_->MakeReply());
-      if (!events.empty()) pending_ += StreamPiece(events, exchange_->head);
-      if (call_->is_stream() && call_->ended() && !last_queued_) {
-        last_queued_ = true;
-        if (exchange_->head.version >= 11) pending_ += "0\r\n\r\n";
-      }
+      more = feed_->Pull([this](int64_t num_bytes) { return input_.Charge(num_bytes); });
+      if (feed_->is_whole()) return Send(feed_->call()->MakeReply());
     } catch (const std::exception& e) {
       Log(absl::StrCat("rest: ", Quoted(exchange_->head.path), ": ", e.what()), LogLevel::kError);
       return Close();
     }
     // If neither, the call's notification comes when there is news.
-    if (!pending_.empty()) {
-      writer_.Write(absl::Cord(std::exchange(pending_, std::string())), {}, Self(), [this](ErrorCode ec) {
+    if (std::string piece = feed_->TakePiece(); !piece.empty()) {
+      writer_.Write(absl::Cord(std::move(piece)), {}, Self(), [this](ErrorCode ec) {
         input_.Charge(0);
         if (state_ == State::kClosed) return;
-        ec ? Close() : last_queued_ ? Answered() : Pump();
+        ec ? Close() : feed_->at_end() ? Answered() : Pump();
       });
     } else if (more) {
       Post([self = Self()] { self->Pump(); });  // others have their turn
@@ -295,19 +283,20 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
 
   // The whole answer is written.
   void Answered() {
-    context_->handlers.LogAccess(*exchange_, call_.get());
-    last_queued_ = reply_sent_ = false;
+    LogAccess();
+    reply_sent_ = false;
     if (!keep_alive_) stopping_ = true;
     NextRequest();
   }
 
   // The client closed its side, or the connection broke. A plain client is answered if it is there still.
   void ClosedItsSide(ErrorCode ec) {
-    const bool generates = call_ != nullptr ? !call_->ended() : handling_ && exchange_->route.generates;
+    const bool generates =
+        feed_ != nullptr ? !feed_->call()->ended() : handling_ && exchange_->route.generates;
     if (!generates || reply_sent_) return;  // all is written, and what came before it left is answered
     if (std::is_same_v<Stream, TlsStream> || ec != net::error::eof) return Close();
     const int fd = stream_.lowest_layer().native_handle();
-    const bool in_stream = call_ != nullptr && call_->is_stream();
+    const bool in_stream = feed_ != nullptr && feed_->call()->is_stream();
     if (!writer_.busy() && !SendNothing(fd, exchange_->head, in_stream)) return Close();
     stream_.lowest_layer().async_wait(Tcp::socket::wait_error, [self = Self()](ErrorCode ec) {
       if (!ec) self->Close();
@@ -337,7 +326,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     writer_.Stop();
     gone_ = true;
     if (!handling_) Abandon();
-    call_.reset();
+    feed_.reset();
     stream_.lowest_layer().close(ignored_);
     alive_.reset();  // the caller has another
   }
@@ -345,8 +334,9 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   void Abandon() {
     if (!exchange_.has_value()) return;  // answered to its end
     context_->handlers.Abandon(&*exchange_, Outcome::kCancelled, 499);
-    context_->handlers.LogAccess(*exchange_, call_.get());
+    LogAccess();
   }
+  void LogAccess() { context_->handlers.LogAccess(*exchange_, feed_ != nullptr ? feed_->call() : nullptr); }
 
   void StartReadTimer(absl::Duration after) {
     read_timer_.Start(after, [self = Self()] {
@@ -371,12 +361,10 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   bool stopping_ = false;          // no request after this one
   bool keep_alive_ = false;        // of the reply that is written
   bool reply_sent_ = false;        // a whole reply is on its way
-  bool last_queued_ = false;       // a stream's end is on its way
   size_t lingered_ = 0;
   std::optional<Exchange> exchange_;
-  std::unique_ptr<Call> call_;
+  std::unique_ptr<CallFeed> feed_;
   std::shared_ptr<ConnectionImpl> alive_;  // while there is a call
-  std::string pending_;                    // of a stream, to be written next
   ErrorCode ignored_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -23,8 +24,21 @@
 namespace sessa {
 namespace {
 
-void AddIgnored(const std::vector<std::string>& ignored,
-                std::vector<std::pair<std::string, std::string>>* headers) {
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+Api ApiOf(const Route& route, const GenerationRequest& request) {
+  if (route.endpoint == Endpoint::kKserveInfer) return Api::kKserveInfer;
+  if (route.is_kserve()) return Api::kKserve;
+  if (route.endpoint == Endpoint::kResponses) return Api::kResponses;
+  return request.is_chat ? Api::kChat : Api::kCompletions;
+}
+
+Reply WithHeaders(Reply reply, Headers headers) {
+  std::move(headers.begin(), headers.end(), std::back_inserter(reply.headers));
+  return reply;
+}
+
+void AddIgnored(const std::vector<std::string>& ignored, Headers* headers) {
   if (!ignored.empty()) headers->emplace_back("X-Sessa-Ignored-Fields", IgnoredFieldsHeader(ignored));
 }
 
@@ -39,12 +53,31 @@ const char* IdPrefix(Api api) {
   return "";
 }
 
+AnswerOptions OptionsOf(const Exchange& x, const ParsedGeneration& parsed) {
+  const GenerationRequest& request = parsed.request;
+  AnswerOptions answer;
+  answer.api = ApiOf(x.route, request);
+  answer.id = x.route.is_kserve() ? parsed.kserve_id : absl::StrCat(IdPrefix(answer.api), x.head.request_id);
+  answer.created = absl::ToUnixSeconds(absl::Now());
+  answer.n = static_cast<int>(request.n);
+  answer.logprobs = request.logprobs >= 0;
+  answer.prompt_logprobs = request.prompt_logprobs >= 0;
+  answer.return_token_ids = request.return_token_ids;
+  answer.include_usage = request.include_usage;
+  answer.continuous_usage = request.continuous_usage;
+  answer.details = parsed.details;
+  return answer;
+}
+
 }  // namespace
 
+Reply Handlers::Refuse(Exchange* x, const absl::Status& why) {
+  x->ticket.Finish(why);
+  return ErrorReply(why);
+}
+
 Reply Handlers::OutOfBytes(Exchange* x) const {
-  const absl::Status full = OutOfBytesError(service_->options().retry_after);
-  x->ticket.Finish(full);
-  return ErrorReply(full);
+  return Refuse(x, OutOfBytesError(service_->options().retry_after));
 }
 
 void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>& gone,
@@ -56,9 +89,7 @@ void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>
   x->gone = &gone;
   auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
   if (service_->text_pool().Post(num_bytes, std::move(work))) return;
-  const absl::Status full = absl::ResourceExhaustedError("too many bodies wait to be read");
-  x->ticket.Finish(full);
-  done(ErrorReply(full));
+  done(Refuse(x, absl::ResourceExhaustedError("too many bodies wait to be read")));
 }
 
 void Handlers::LogAccess(const Exchange& x, const Call* call) const {
@@ -140,7 +171,6 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kKserveIndex: return JsonReply(KserveIndexJson(*service_));
     case Endpoint::kKserveLoad:
       return ErrorReply(400, "unsupported", "The model stays as it is while the server runs.");
-    case Endpoint::kSimilarity: return Similarity(x, body);
     case Endpoint::kTokenize: return Tokenize(*x, body);
     case Endpoint::kDetokenize: return Detokenize(body);
     case Endpoint::kCompletions:
@@ -148,7 +178,12 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kResponses:
     case Endpoint::kKserveInfer:
     case Endpoint::kKserveGenerate:
-    case Endpoint::kKserveGenerateStream: return Generate(x, body);
+    case Endpoint::kKserveGenerateStream:
+    case Endpoint::kSimilarity: {
+      absl::Status room = service_->CheckQueue(x->tenant);  // before the body is parsed
+      if (!room.ok()) return Refuse(x, room);
+      return x->route.endpoint == Endpoint::kSimilarity ? Similarity(x, body) : Generate(x, body);
+    }
   }
   return ErrorReply(absl::InternalError("an endpoint without a handler"));
 }
@@ -203,49 +238,21 @@ absl::StatusOr<ParsedGeneration> Handlers::Parse(const Exchange& x, const std::s
 }
 
 Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const {
-  if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {  // before the body is parsed
-    x->ticket.Finish(room);
-    return ErrorReply(room);
-  }
-  const Endpoint endpoint = x->route.endpoint;
-  const bool kserve = x->route.is_kserve();
   ParsedInfer infer;
   absl::StatusOr<ParsedGeneration> parsed = Parse(*x, body, &infer);
-  if (!parsed.ok()) {
-    x->ticket.Finish(parsed.status());
-    return ErrorReply(parsed.status());
-  }
+  if (!parsed.ok()) return Refuse(x, parsed.status());
   GenerationRequest& request = parsed->request;
-  if (kserve) request.model = x->route.model;
-
-  AnswerOptions answer;
-  answer.api = endpoint == Endpoint::kKserveInfer ? Api::kKserveInfer
-               : kserve                           ? Api::kKserve
-               : endpoint == Endpoint::kResponses ? Api::kResponses
-               : request.is_chat                  ? Api::kChat
-                                                  : Api::kCompletions;
-  answer.id = kserve ? parsed->kserve_id : absl::StrCat(IdPrefix(answer.api), x->head.request_id);
-  answer.created = absl::ToUnixSeconds(absl::Now());
-  answer.n = static_cast<int>(request.n);
-  answer.logprobs = request.logprobs >= 0;
-  answer.prompt_logprobs = request.prompt_logprobs >= 0;
-  answer.return_token_ids = request.return_token_ids;
-  answer.include_usage = request.include_usage;
-  answer.continuous_usage = request.continuous_usage;
+  if (x->route.is_kserve()) request.model = x->route.model;
+  AnswerOptions answer = OptionsOf(*x, *parsed);
   answer.settings = std::move(parsed->settings);
   answer.infer = std::move(infer);
-  answer.details = parsed->details;
   const bool stream = request.stream;
-  std::vector<std::pair<std::string, std::string>> headers;
+  Headers headers;
   AddIgnored(parsed->ignored, &headers);
 
   absl::StatusOr<std::unique_ptr<Generation>> generation =
       service_->Generate(std::move(request), x->tenant, std::move(x->ticket), x->gone);
-  if (!generation.ok()) {
-    Reply reply = ErrorReply(generation.status());
-    for (auto& header : headers) reply.headers.push_back(std::move(header));
-    return reply;
-  }
+  if (!generation.ok()) return WithHeaders(ErrorReply(generation.status()), std::move(headers));
   AddRateLimits(service_->tenants().Remaining(x->tenant), &headers);
   answer.model = (*generation)->model();
   if (answer.return_token_ids) answer.prompts = (*generation)->prompt_token_ids();
@@ -254,24 +261,13 @@ Handlers::Result Handlers::Generate(Exchange* x, const std::string& body) const 
 }
 
 Handlers::Result Handlers::Similarity(Exchange* x, const std::string& body) const {
-  if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {  // before the body is parsed
-    x->ticket.Finish(room);
-    return ErrorReply(room);
-  }
   absl::StatusOr<ParsedSimilarity> parsed = ParseSimilarity(body, limits());
-  if (!parsed.ok()) {
-    x->ticket.Finish(parsed.status());
-    return ErrorReply(parsed.status());
-  }
+  if (!parsed.ok()) return Refuse(x, parsed.status());
   auto similarity = sessa::Similarity::Start(service_, std::move(parsed->request), x->tenant,
                                              std::move(x->ticket), x->gone);
-  std::vector<std::pair<std::string, std::string>> headers;
+  Headers headers;
   AddIgnored(parsed->ignored, &headers);
-  if (!similarity.ok()) {
-    Reply reply = ErrorReply(similarity.status());
-    for (auto& header : headers) reply.headers.push_back(std::move(header));
-    return reply;
-  }
+  if (!similarity.ok()) return WithHeaders(ErrorReply(similarity.status()), std::move(headers));
   AddRateLimits(service_->tenants().Remaining(x->tenant), &headers);
   return std::make_unique<SimilarityCall>(*std::move(similarity), absl::StrCat("sim-", x->head.request_id),
                                           absl::ToUnixSeconds(absl::Now()), std::move(headers));

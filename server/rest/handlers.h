@@ -66,8 +66,10 @@ class Handlers {
     exchange->status = status;
   }
 
-  // The same for want of bytes (byte_budget.h): 503. At once, as a body that waits for room holds what it
-  // has, and where many do none gets on; its sender may come again.
+  // The error, which is what the exchange's ticket ends with.
+  static Reply Refuse(Exchange* exchange, const absl::Status& why);
+  // The refusal, 503, of who finds no room for its bytes (byte_budget.h). It comes at once, as a body that
+  // waits for room holds what it has, and where many do none gets on; its sender may come again.
   Reply OutOfBytes(Exchange* exchange) const;
 
   using Result = std::variant<Reply, std::unique_ptr<Call>>;

@@ -43,16 +43,11 @@ std::optional<Reply> Handlers::Judge(Exchange* x) const {
   }
   if (x->route.generates) x->ticket = service_->Begin(x->route.is_kserve() ? "kserve" : "rest");
   if (scope_ == Scope::kSpare && !x->route.is_probe()) {
-    const absl::Status full = absl::ResourceExhaustedError("the server has too many connections");
-    x->ticket.Finish(full);
-    return ErrorReply(full);
+    return Refuse(x, absl::ResourceExhaustedError("the server has too many connections"));
   }
   if (!x->route.is_open) {
     absl::StatusOr<std::string> tenant = service_->Authenticate(head.authorization);
-    if (!tenant.ok()) {
-      x->ticket.Finish(tenant.status());
-      return ErrorReply(tenant.status());
-    }
+    if (!tenant.ok()) return Refuse(x, tenant.status());
     x->tenant = *std::move(tenant);
   }
   std::optional<Reply> refused = JudgeWork(x);
@@ -78,10 +73,7 @@ Reply Handlers::Options(const Exchange& x) const {
 
 std::optional<Reply> Handlers::JudgeWork(Exchange* x) const {
   if (x->route.is_post) {  // what works with text; to look at models and limits is free
-    if (absl::Status taken = service_->tenants().TakeRequest(x->tenant); !taken.ok()) {
-      x->ticket.Finish(taken);
-      return ErrorReply(taken);
-    }
+    if (absl::Status taken = service_->tenants().TakeRequest(x->tenant); !taken.ok()) return Refuse(x, taken);
   }
   std::optional<Reply> refused = JudgeBody(x);
   if (refused.has_value()) {
@@ -89,10 +81,7 @@ std::optional<Reply> Handlers::JudgeWork(Exchange* x) const {
   } else if (x->route.generates && x->head.content_length > static_cast<int64_t>(TextPool::kLongBytes)) {
     // With the queue full a long body is not even read; a short one has come with its head, most likely, and
     // its connection can be kept.
-    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {
-      x->ticket.Finish(room);
-      return ErrorReply(room);
-    }
+    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) return Refuse(x, room);
   }
   return refused;
 }
@@ -122,10 +111,7 @@ std::optional<Reply> Handlers::JudgeBody(Exchange* x) const {
 std::optional<Reply> Handlers::Decode(Exchange* x, const std::string& body, ByteBudget::Lease* lease,
                                       std::string* decoded) const {
   if (x->route.generates) {
-    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) {
-      x->ticket.Finish(room);
-      return ErrorReply(room);
-    }
+    if (absl::Status room = service_->CheckQueue(x->tenant); !room.ok()) return Refuse(x, room);
   }
   const auto charge = [lease](int64_t bytes) { return lease->Resize(bytes); };
   Reply refused;

@@ -40,6 +40,10 @@ struct ParsedSimilarity {
 };
 absl::StatusOr<ParsedSimilarity> ParseSimilarity(const std::string& body, const Limits& limits);
 
+// The form of a chat's members alone (messages, tools, documents, chat_template_kwargs ...), in whatever they
+// came.
+absl::Status ReadChat(const boost::json::object& chat, const Limits& limits, Chat* out);
+
 // The sampling parameters of KServe's requests, whatever they came in; `out` gets the request and `details`.
 absl::Status ReadKserveParameters(const boost::json::object& parameters, ParsedGeneration* out);
 

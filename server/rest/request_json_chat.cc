@@ -44,7 +44,7 @@ absl::Status ReadContent(const json::value& value, const std::string& path, Read
   return absl::OkStatus();
 }
 
-// Of a tool or a call: {"type": "function", "function": {"name": ...}}.
+// A tool and a call have this form: {"type": "function", "function": {"name": ...}}.
 absl::Status CheckFunction(const json::value& value, const std::string& path) {
   if (!value.is_object()) return TypeError(path, "an object", value);
   const json::value* function = value.get_object().if_contains("function");
@@ -100,7 +100,10 @@ void ReadMessage(const json::value& value, const std::string& path, const Limits
   }
   const json::value* content = fields.Find("content");
   if (content != nullptr) return log->Fail(ReadContent(*content, fields.Path("content"), log, out));
-  if (!calls) log->Fail(FieldError(fields.Path("content"), "is needed", "missing_field"));
+  if (!calls) return log->Fail(FieldError(fields.Path("content"), "is needed", "missing_field"));
+  // A template may tell the two apart, as it does when transformers gives it the message.
+  out->form =
+      value.get_object().contains("content") ? ChatMessage::Content::kNull : ChatMessage::Content::kAbsent;
 }
 
 void ReadMessages(Fields& fields, const Limits& limits, ReadLog* log, std::vector<ChatMessage>* out) {
@@ -166,6 +169,13 @@ void RefuseCalling(Fields& fields, const Chat& chat, ReadLog* log) {
 }
 
 }  // namespace
+
+absl::Status ReadChat(const json::object& chat, const Limits& limits, Chat* out) {
+  ReadLog log;
+  Fields fields(chat, "", &log);
+  ReadChat(fields, limits, &log, out);
+  return log.status;
+}
 
 void ReadChat(Fields& fields, const Limits& limits, ReadLog* log, Chat* out) {
   ReadMessages(fields, limits, log, &out->messages);

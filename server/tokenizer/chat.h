@@ -10,12 +10,16 @@
 namespace sessa {
 
 struct ChatMessage {
+  // What a template sees as `content`: text or parts, None, or nothing at all (undefined).
+  enum class Content { kText, kNull, kAbsent };
+
   std::string role;
-  std::string content;            // of text parts: joined; of null, beside tool calls: empty
+  std::string content;            // of text parts: joined; empty unless kText
   boost::json::array parts = {};  // {"type": "text", "text": ...}, where the content came so; else empty
   // The message's other members: name, tool_call_id, tool_calls (whose arguments are objects, not the JSON
   // text that OpenAI's API has for them, as templates want it), and whatever else a template may read.
   boost::json::object more = {};
+  Content form = Content::kText;  // the others beside tool calls alone
 };
 
 struct Chat {

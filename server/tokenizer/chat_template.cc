@@ -30,8 +30,14 @@ absl::Status Annotated(const absl::Status& status, const std::string& where) {
 jinja::Value MessageValue(const ChatMessage& m, bool with_parts, jinja::Budget* budget) {
   jinja::DictBuilder message(budget);
   message.Add("role", budget->Text(m.role));
-  message.Add("content",
-              with_parts && !m.parts.empty() ? jinja::FromJson(m.parts, budget) : budget->Text(m.content));
+  switch (m.form) {
+    case ChatMessage::Content::kText:
+      message.Add("content", with_parts && !m.parts.empty() ? jinja::FromJson(m.parts, budget)
+                                                            : budget->Text(m.content));
+      break;
+    case ChatMessage::Content::kNull: message.Add("content", jinja::Value::None()); break;
+    case ChatMessage::Content::kAbsent: break;
+  }
   for (const auto& [key, value] : m.more)
     message.Put(budget->Text(std::string_view(key.data(), key.size())), jinja::FromJson(value, budget));
   return message.Finish();

@@ -27,9 +27,10 @@ class ChatTemplate {
                                                                   std::string bos_token,
                                                                   std::string eos_token);
 
-  // Of a checkpoint without a template: "role: content" lines, then "assistant:".
+  // The template of a checkpoint that has none: "role: content" lines, then "assistant:".
   static constexpr std::string_view kDefault =
-      "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+      "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content or '' }}\n{% "
+      "endfor %}"
       "{% if add_generation_prompt %}assistant:{% endif %}";
 
   // Whether chats can be rendered; INVALID_ARGUMENT names the template's file, without its folder, and line.

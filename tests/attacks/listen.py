@@ -19,10 +19,10 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench" / "loadtesters"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "models"))
+import convert  # noqa: E402
 import grpc_client  # noqa: E402
-import random_checkpoint  # noqa: E402
-from server_process import PROMPT, ServerProcess, wait_until  # noqa: E402
+from server_process import PROMPT, ROOT, ServerProcess, wait_until  # noqa: E402
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATH = b"/sessa.v1.Generation/Generate"
@@ -194,7 +194,8 @@ def long(seconds=10):
     """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take some 10 ms."""
     folder = tempfile.TemporaryDirectory()
     model = pathlib.Path(folder.name)
-    random_checkpoint.make(model, 512, 8, max_len=32768)
+    convert.run(["random", model, "--tokenizer", ROOT / "models" / "demo", "--hidden_size", 512, "--num_hidden_layers", 8,
+                 "--bos_token_id", 0, "--eos_token_id", 0, "--max_position_embeddings", 32768])
     size = (4 << 20) - 1000
     digits, words = "7" * size, (PROMPT * 30000)[:size]
     cut = {"max_tokens": 1, "truncate_prompt_tokens": 64}
@@ -215,12 +216,22 @@ def long(seconds=10):
                     pool.apply(os.getpid)  # it has started
                     prober = Prober(server)
                     streams.clear()
+                    steps_before = steps_of(server)
                     statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds))
-                yield f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step", f"{streams.summary()}; answers {statuses}"
+                long_steps, steps = (after - before for after, before in zip(steps_of(server), steps_before))
+                yield (f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step",
+                       f"{streams.summary()}; {long_steps} of {steps} steps took more than 20 ms; answers {statuses}")
                 yield from prober.rows()
     finally:
         server.stop()
         folder.cleanup()
+
+
+def steps_of(server):
+    """(steps of the engine that took more than 20 ms, all of them): what the streams' gaps have of the server itself."""
+    metrics = server.metrics()
+    count = int(metrics["sessa_step_duration_seconds_count"])
+    return count - int(metrics['sessa_step_duration_seconds_bucket{le="0.02"}']), count
 
 
 def post_from_four(where, path, payload, seconds):

@@ -68,10 +68,35 @@ class ChatTemplateTest(unittest.TestCase):
             "chat_template_kwargs": {"enable_thinking": True}})
         self.assertEqual(status, 200, answer)
 
+    def test_the_same_chat_over_grpc(self):
+        server = self.start("{{ messages | tojson }}{{ tools | tojson }}{{ documents | tojson }}{{ enable_thinking }}")
+        tool = {"type": "function", "function": {"name": "f", "description": "d"}}
+        arguments = {"z": 1, "a": [1.5, None]}
+        messages = [*HI, {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps(arguments)}}]},
+            {"role": "tool", "content": "7", "tool_call_id": "1"}]
+        documents, kwargs = [{"title": "A"}], {"enable_thinking": False}
+        status, rest = self.post(server, "/tokenize", {"messages": messages, "tools": [tool], "documents": documents,
+                                                       "chat_template_kwargs": kwargs})
+        self.assertEqual(status, 200, rest)
+        chat = pb.Chat(messages=[
+            pb.ChatMessage(role="user", content="hi"),
+            pb.ChatMessage(role="assistant", tool_calls=[pb.ToolCall(id="1", name="f", arguments=json.dumps(arguments))]),
+            pb.ChatMessage(role="tool", content="7", tool_call_id="1")],
+            tools=json.dumps([tool]), documents=json.dumps(documents), chat_template_kwargs=json.dumps(kwargs))
+        channel, client = grpc_client.connect(server)
+        with channel:
+            self.assertEqual(client.Tokenize(pb.TokenizeRequest(chat=chat)).token_ids, rest["tokens"])
+            request = pb.GenerateRequest(chat=chat, sampling=pb.Sampling(max_tokens=2))
+            started = next(client.Generate(request)).started
+            self.assertEqual(started.prompt_tokens, len(rest["tokens"]))
+
     def test_a_file_by_flag(self):
         other = self.folder("<{{ messages[0].content }}>") / "chat_template.jinja"
         server = self.start("of the checkpoint", f"--chat_template={other}")
         self.assertEqual(self.prompt(server), "<hi>")
+        info = json.loads(server.request("GET", "/tokenizer_info")[2])
+        self.assertEqual(info["chat_template"], "<{{ messages[0].content }}>")
         for text, reason in ((None, "No such file"), ("{{ 1 + }}", "line 1")):
             other.unlink() if text is None else other.write_text(text)
             failed = ServerProcess(f"--chat_template={other}", wait=False)

@@ -48,20 +48,30 @@ class CheckpointTest(unittest.TestCase):
         greedy = {"prompt": "One day", "max_tokens": 20, "temperature": 0, "return_token_ids": True}
         choice = self.post(server, "/v1/completions", greedy)["choices"][0]
         self.assertEqual((choice["token_ids"], choice["finish_reason"]), ([FIRST], "stop"))
-        # Temperature 0 and three tokens without being asked for; a request's own values win.
+        # Temperature 0 without being asked for; a request's own values win, but for the length.
         body = {"prompt": "One day", "ignore_eos": True, "return_token_ids": True}
         texts = {tuple(self.post(server, "/v1/completions", body | {"seed": s})["choices"][0]["token_ids"]) for s in range(4)}
         self.assertEqual([len(ids) for ids in texts], [3])
         warm = body | {"temperature": 2, "top_p": 1, "top_k": 0, "max_tokens": 8}
         texts = {tuple(self.post(server, "/v1/completions", warm | {"seed": s})["choices"][0]["token_ids"]) for s in range(4)}
-        self.assertEqual((len(texts), {len(ids) for ids in texts}), (4, {8}))
+        self.assertEqual((len(texts), {len(ids) for ids in texts}), (4, {3}))
+        shorter = self.post(server, "/v1/completions", warm | {"max_tokens": 2})["choices"][0]
+        self.assertEqual((len(shorter["token_ids"]), shorter["finish_reason"]), (2, "length"))
+        chat = {"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True}
+        for more in ({}, {"max_tokens": 100}):
+            self.assertEqual(self.post(server, "/v1/chat/completions", chat | more)["usage"]["completion_tokens"], 3)
+        distance = {"input": ["One day", "Once"], "n": 2}
+        self.assertEqual(self.post(server, "/v1/similarity", distance | {"max_tokens": 4}, 400)["error"]["param"], "max_tokens")
+        self.post(server, "/v1/similarity", distance | {"max_tokens": 3})
         model = json.loads(server.request("GET", "/v1/models")[2])["data"][0]
         self.assertEqual(model["default_sampling_params"], {"temperature": 0, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1.1, "max_tokens": 3})
         self.assertIn("requests that do not say get temperature 0, top_p 0.9, top_k 40", server.stderr())
+        self.assertIn("no answer has more than 3 tokens", server.stderr())
 
         none = self.start("--generation_config=none", files=files)
         self.assertEqual(self.post(none, "/v1/completions", greedy)["choices"][0]["token_ids"], [FIRST])  # still an end
         self.assertEqual(len(self.post(none, "/v1/completions", body)["choices"][0]["token_ids"]), 16)
+        self.assertEqual(len(self.post(none, "/v1/completions", warm)["choices"][0]["token_ids"]), 8)
         self.assertEqual(json.loads(none.request("GET", "/v1/models")[2])["data"][0]["default_sampling_params"], {})
 
     def test_bad_generation_configs_name_file_and_key(self):

@@ -116,7 +116,12 @@ class SamplingTest(OpenAiCase):
                          choice.logprobs.token_logprobs[1:tokens])
         self.assertEqual("".join(next(iter(s.values()))["decoded_token"] for s in scores[1:]),
                          "".join(choice.logprobs.tokens[1:tokens]))
-        self.assertTrue(all(sorted(v["rank"] for v in s.values() if v["rank"])[:2] == [1, 2] for s in scores[1:]))
+        self.assertTrue(all(sorted(v["rank"] for v in s.values())[:2] == [1, 2] for s in scores[1:]))
+        # The rank of the prompt's own token does not depend on how many others are asked for.
+        alone = self.complete(max_tokens=0, extra={"prompt_logprobs": 0, "add_special_tokens": False}).choices[0].prompt_logprobs
+        self.assertEqual([v["rank"] for s in alone[1:] for v in s.values()],
+                         [next(iter(s.values()))["rank"] for s in scores[1:]])
+        self.assertGreater(max(v["rank"] for s in alone[1:] for v in s.values()), 2)  # beyond the two that were given
         only = self.complete(echo=True, max_tokens=0)
         self.assertEqual((only.choices[0].text, only.usage.completion_tokens), (PROMPT, 0))
 

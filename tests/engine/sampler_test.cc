@@ -280,8 +280,21 @@ TEST(SamplerTest, LogprobsAreOfTheModelsOwnDistribution) {
   EXPECT_EQ(l.top[1].first, 4);
   EXPECT_EQ(l.top[2].first, 3);
   EXPECT_EQ(l.top[2].second, l.logprob);
+  EXPECT_EQ(l.rank, 3);
   EXPECT_TRUE(sampler.Logprobs(kLogits, 0, 0).top.empty());
   EXPECT_EQ(sampler.Logprobs(kLogits, 0, 20).top.size(), kV);
+}
+
+// However few of the best are asked for, and where others have the same logit or none.
+TEST(SamplerTest, RankIsThePlaceAmongAll) {
+  HostSampler sampler(kV, {});
+  std::vector<float> logits(kV);
+  for (int i = 0; i < kV; ++i) logits[i] = static_cast<float>(i / 3 % 3);
+  logits[0] = -std::numeric_limits<float>::infinity();
+  logits[kV - 1] = std::numeric_limits<float>::quiet_NaN();
+  const TokenLogprobs all = sampler.Logprobs(logits, 0, kV);
+  for (int place = 0; place < kV; ++place)
+    EXPECT_EQ(sampler.Logprobs(logits, all.top[place].first, 0).rank, place + 1);
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ class GrpcTest : public ::testing::Test {
     ServiceOptions options;
     options.limits.max_body_bytes = 64 << 10;
     options.api_keys = *ApiKeys::Parse(keys);
+    options.access_log = access_log_;
     service_ = std::make_unique<Service>(std::move(options));
     auto server = GrpcServer::Start(grpc, service_.get());
     ASSERT_TRUE(server.ok()) << server.status();
@@ -82,6 +83,7 @@ class GrpcTest : public ::testing::Test {
     return reader->Finish();
   }
 
+  bool access_log_ = false;  // for the next Start
   std::shared_ptr<ScriptedEngine> engine_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<GrpcServer> server_;

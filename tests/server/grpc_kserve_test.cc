@@ -3,8 +3,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "inference/inference.grpc.pb.h"
+#include "server/core/log.h"
 #include "server/kserve/tensors.h"
 #include "tests/server/grpc_fixture.h"
 
@@ -12,6 +16,8 @@ namespace sessa {
 namespace {
 
 namespace pb = inference;
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -253,6 +259,52 @@ TEST_F(GrpcKserveTest, KeysAreAskedFor) {
   pb::ServerMetadataResponse metadata_reply;
   EXPECT_EQ(kserve_->ServerMetadata(&metadata, {}, &metadata_reply).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
+}
+
+// One line each, whatever came of it: who, which, why, and what it took.
+TEST_F(GrpcKserveTest, EachRequestHasItsAccessLine) {
+  access_log_ = true;
+  Begin("alpha team-a\n");
+  Load();
+  testing::internal::CaptureStderr();
+  pb::ModelInferResponse reply;
+  EXPECT_TRUE(Infer(Ids({5, 6}), &reply, "Bearer alpha").ok());
+  EXPECT_FALSE(Infer(Ids({5}), &reply).ok());
+  EXPECT_FALSE(Infer(Ids({100}), &reply, "Bearer alpha").ok());
+  {
+    grpc::ClientContext context, other;
+    EXPECT_FALSE(kserve_->ModelStreamInfer(&other)->Finish().ok());
+    context.AddMetadata("authorization", "Bearer alpha");
+    auto stream = kserve_->ModelStreamInfer(&context);
+    pb::ModelInferRequest wrong = Ids({5});
+    wrong.set_model_name("other");
+    for (const auto& request : {Ids({7}), wrong, Ids({ScriptedEngine::kHang})}) stream->Write(request);
+    EXPECT_TRUE(engine_->WaitForSubmitted(3));
+    context.TryCancel();
+    EXPECT_FALSE(stream->Finish().ok());
+  }
+  EXPECT_TRUE(WaitUntilAllEnded(service_.get()));
+  const int64_t received = service_->metrics().received();
+  Begin("");  // its lines are all written once the server has ended
+  EXPECT_TRUE(StderrLog().Flush(absl::Seconds(10)));
+  std::vector<std::string> lines;
+  for (absl::string_view line : absl::StrSplit(testing::internal::GetCapturedStderr(), '\n'))
+    if (absl::StrContains(line, " request ")) lines.emplace_back(line);
+  EXPECT_EQ(lines.size(), received);
+  const auto has = [](const char* endpoint, const char* status, const char* more) {
+    return Contains(AllOf(HasSubstr(absl::StrCat("endpoint=", endpoint, " status=", status)),
+                          HasSubstr("client=127.0.0.1:"), HasSubstr("seconds="), HasSubstr(more)));
+  };
+  EXPECT_THAT(lines, has("ModelInfer", "OK", "request_id=mine"));
+  EXPECT_THAT(lines, has("ModelInfer", "OK", "tenant=team-a"));
+  EXPECT_THAT(lines, has("ModelInfer", "OK",
+                         "prompt_tokens=2 cached_tokens=1 completion_tokens=3 finish_reason=length"));
+  EXPECT_THAT(lines, has("ModelInfer", "UNAUTHENTICATED", "error="));
+  EXPECT_THAT(lines, has("ModelInfer", "INVALID_ARGUMENT", "reason=\"input_ids: token id 100"));
+  EXPECT_THAT(lines, has("ModelStreamInfer", "UNAUTHENTICATED", "error="));
+  EXPECT_THAT(lines, has("ModelStreamInfer", "OK", "prompt_tokens=1 "));
+  EXPECT_THAT(lines, has("ModelStreamInfer", "NOT_FOUND", "request_id=mine"));
+  EXPECT_THAT(lines, has("ModelStreamInfer", "CANCELLED", "tenant=team-a"));
 }
 
 }  // namespace

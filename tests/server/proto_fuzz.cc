@@ -61,8 +61,18 @@ sessa::v1::GenerateRequest Choose(sessa::FuzzInput* in) {
       for (int n = in->Between(0, 4); n > 0; --n) {
         sessa::v1::ChatMessage* message = m.mutable_chat()->add_messages();
         message->set_role(in->Chance(200) ? "user" : Text(in));
-        message->set_content(Text(in));
+        if (in->Chance(200)) message->set_content(Text(in));
+        if (maybe()) message->set_tool_call_id(Text(in));
+        for (int n = maybe() ? in->Between(0, 2) : 0; n > 0; --n) {
+          message->add_tool_calls()->set_name(Text(in));
+          message->mutable_tool_calls()->rbegin()->set_arguments(in->Chance(128) ? "{\"a\": 1}" : Text(in));
+        }
+        if (maybe()) message->set_more(in->Chance(128) ? "{\"thinking\": []}" : Text(in));
       }
+      if (maybe())
+        m.mutable_chat()->set_tools(in->Chance(128) ? "[{\"function\": {\"name\": \"f\"}}]" : Text(in));
+      if (maybe()) m.mutable_chat()->set_documents(in->Chance(128) ? "[{}]" : Text(in));
+      if (maybe()) m.mutable_chat()->set_chat_template_kwargs(in->Chance(128) ? "{\"x\": null}" : Text(in));
       if (maybe()) m.mutable_chat()->set_add_generation_prompt(in->Chance(128));
       break;
     default: break;
@@ -110,7 +120,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (!message.ParseFromArray(data, static_cast<int>(size))) {
     return 0;
   }
-  absl::StatusOr<sessa::GenerationRequest> request = sessa::FromProto(message);
+  absl::StatusOr<sessa::GenerationRequest> request = sessa::FromProto(message, service->limits());
   if (!request.ok()) return CheckError(request.status()), 0;
   bool ended = false;
   auto generation = service->Generate(*std::move(request), "", service->Begin("grpc"));

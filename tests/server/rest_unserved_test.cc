@@ -100,6 +100,8 @@ TEST(ParseChatTest, KeepsWhatATemplateMayRead) {
   EXPECT_EQ(chat.messages[0].parts.size(), 2u);
   EXPECT_EQ(boost::json::serialize(chat.messages[0].more), R"({"name":"ann"})");
   EXPECT_EQ(chat.messages[1].content, "");
+  EXPECT_EQ(chat.messages[1].form, ChatMessage::Content::kAbsent);
+  EXPECT_EQ(chat.messages[2].form, ChatMessage::Content::kText);
   EXPECT_EQ(boost::json::serialize(chat.messages[1].more),
             R"({"tool_calls":[{"id":"1","function":{"name":"f","arguments":{"a":[1]}}},)"
             R"({"id":"2","function":{"name":"g","arguments":{}}}]})");

@@ -27,6 +27,7 @@ RequestEnd EndOf(absl::Time arrival, absl::Status status, int num_tokens) {
 TokenLogprobs Logprobs(int32_t token, int position, int num_best) {
   TokenLogprobs logprobs;
   logprobs.logprob = -0.5f * static_cast<float>(position + 1);
+  logprobs.rank = num_best > 0 ? 1 : 7;
   for (int k = 0; k < num_best; ++k) logprobs.top.emplace_back(token + k, -1.0f * static_cast<float>(k + 1));
   return logprobs;
 }

@@ -44,6 +44,7 @@ class SimilarityTest : public EngineFixture {
     engine_ = engine.get();
     ServedModel model;
     model.engine = std::shared_ptr<Engine>(std::move(engine));
+    model.defaults = defaults_;
     model.defaults.temperature = 0;  // the checkpoint's: not the distribution that is asked about
     service_->SetModel(model);
   }
@@ -58,7 +59,8 @@ class SimilarityTest : public EngineFixture {
   }
 
   absl::StatusOr<SimilarityResult> Run(SimilarityRequest request) {
-    auto similarity = Similarity::Start(service_.get(), std::move(request), "", service_->Begin("rest"), nullptr);
+    auto similarity =
+        Similarity::Start(service_.get(), std::move(request), "", service_->Begin("rest"), nullptr);
     if (!similarity.ok()) return similarity.status();
     struct News {
       Mutex mutex;
@@ -108,6 +110,7 @@ class SimilarityTest : public EngineFixture {
     return kl;
   }
 
+  SamplingDefaults defaults_;  // of the checkpoint, for the next StartService
   std::unique_ptr<Service> service_;
   Engine* engine_ = nullptr;  // the service's
 };
@@ -188,7 +191,9 @@ TEST_F(SimilarityTest, MoreSamplesThanARequestHasChoices) {
 }
 
 TEST_F(SimilarityTest, LimitsAtTheirEdges) {
-  const auto refused = [this](SimilarityRequest request) { return Describe(Run(std::move(request)).status()).param; };
+  const auto refused = [this](SimilarityRequest request) {
+    return Describe(Run(std::move(request)).status()).param;
+  };
   const Limits limits;
   EXPECT_EQ(refused(Of({{0}})), "input");
   EXPECT_EQ(refused(Of(std::vector<Ids>(limits.max_similarity_texts, {0}), 2)), "");
@@ -206,6 +211,23 @@ TEST_F(SimilarityTest, LimitsAtTheirEdges) {
   EXPECT_EQ(service_->metrics().received(), service_->metrics().ended());
 }
 
+// Its log-probabilities are its own affair; and the checkpoint's bound of answers is no shorter continuation.
+TEST_F(SimilarityTest, WhatIsTooMuchNamesWhatTheCallerCanChange) {
+  Limits limits;
+  limits.max_answer_bytes = 20000;
+  StartService(limits);
+  const absl::Status large = Run(Of({{0}, {1}}, 16, 20)).status();
+  EXPECT_EQ(Describe(large).code, "answer_too_large") << large;
+  EXPECT_EQ(Describe(large).param, "max_tokens");
+  EXPECT_TRUE(Run(Of({{0}, {1}}, 2, 3)).ok());
+
+  limits = Limits();
+  defaults_.max_tokens = 3;
+  StartService(limits);
+  EXPECT_TRUE(Run(Of({{0}, {1}}, 2, 3)).ok());
+  EXPECT_EQ(Describe(Run(Of({{0}, {1}}, 2, 4)).status()).param, "max_tokens");
+}
+
 TEST_F(SimilarityTest, IsOneRequestAndLeavesNothingBehind) {
   ASSERT_TRUE(Run(Of({{0}, {1}, {2}})).ok());
   EXPECT_EQ(service_->metrics().received(), 1);
@@ -219,7 +241,8 @@ TEST_F(SimilarityTest, IsOneRequestAndLeavesNothingBehind) {
   EXPECT_EQ(service_->metrics().ended(), 4);
   EXPECT_EQ(service_->metrics().outcome(Outcome::kCancelled), 3);
   EXPECT_EQ(service_->byte_budget().used(), 0);
-  while (engine_->Stats().num_running + engine_->Stats().num_waiting > 0) absl::SleepFor(absl::Milliseconds(1));
+  while (engine_->Stats().num_running + engine_->Stats().num_waiting > 0)
+    absl::SleepFor(absl::Milliseconds(1));
   EXPECT_EQ(engine_->Stats().num_used_pages, 0);
 }
 

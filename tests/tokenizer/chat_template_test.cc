@@ -63,6 +63,23 @@ TEST(ChatTemplateTest, ContentInParts) {
   EXPECT_EQ(*(*does_not)->Render(chat), "a text");
 }
 
+// As transformers gives them: a message without the member, with None, and with a text of no characters.
+TEST(ChatTemplateTest, NoContent) {
+  auto chat = ChatTemplate::FromSource(
+      "{{ messages[0].content is defined }}|{{ messages[0].content is none }}|{{ messages[0].content }}|"
+      "{{ messages[0] | tojson }}",
+      "", "");
+  ASSERT_TRUE(chat.ok());
+  Chat request{{{"assistant", ""}}};
+  EXPECT_EQ(*(*chat)->Render(request), R"(True|False||{"role": "assistant", "content": ""})");
+  request.messages[0].form = ChatMessage::Content::kNull;
+  EXPECT_EQ(*(*chat)->Render(request), R"(True|True|None|{"role": "assistant", "content": null})");
+  auto plain = ChatTemplate::FromSource(ChatTemplate::kDefault, "", "");
+  EXPECT_EQ(*(*plain)->Render(request), "assistant: \nassistant:");
+  request.messages[0].form = ChatMessage::Content::kAbsent;
+  EXPECT_EQ(*(*chat)->Render(request), R"(False|False||{"role": "assistant"})");
+}
+
 class ChatTemplateFilesTest : public testing::Test {
  protected:
   void SetUp() override {
