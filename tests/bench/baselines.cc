@@ -78,15 +78,14 @@ class Bench {
  public:
   explicit Bench(Mixer mixer) : config_(ConfigOf(mixer)) {
     Check(config_.Validate());
-    WorkerOptions options;
-    options.cpu.num_threads = NumThreads();
-    options.cpu.matrix_unit = CpuHasAmx() ? MatrixUnit::kAmx : MatrixUnit::kVector;
-    options.max_rows = kPrefillRows;
+    EngineOptions options;
+    options.num_threads = NumThreads();
+    options.amx = CpuHasAmx();
+    options.max_step_tokens = kPrefillRows;
     options.page_size = kPageSize;
-    options.max_pages = absl::GetFlag(FLAGS_max_context) / kPageSize + 1;
-    options.max_slots = 1;
     options.state_cache_bytes = int64_t{1} << 40;
-    auto workers = Workers::Create(options, config_, *RandomModel(config_, 1, DType::kBF16));
+    const StateLimits limits{absl::GetFlag(FLAGS_max_context) / kPageSize + 1, /*max_slots=*/1};
+    auto workers = Workers::Create(options, limits, config_, *RandomModel(config_, 1, DType::kBF16));
     Check(workers.status());
     workers_ = *std::move(workers);
     greedy_.temperature = 0;

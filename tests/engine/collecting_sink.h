@@ -2,7 +2,6 @@
 #pragma once
 
 #include <condition_variable>
-#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -46,7 +45,7 @@ class CollectingSink : public TokenSink {
     result_.tokens[update.choice].push_back(update.token);
     result_.logprobs[update.choice].push_back(std::move(update.logprobs));
     result_.finish[update.choice] = update.finish;
-    if (++result_.num_tokens == call_at_) call_();
+    ++result_.num_tokens;
     news_.notify_all();
     return result_.num_tokens <= max_tokens_;
   }
@@ -55,12 +54,6 @@ class CollectingSink : public TokenSink {
     EXPECT_EQ(result_.num_ends++, 0);
     result_.end = end;
     news_.notify_all();
-  }
-
-  // Calls it on the engine's thread with token number `count`; before the request is submitted.
-  void CallAt(int count, std::function<void()> call) {
-    MutexLock lock(&mutex_);
-    call_at_ = count, call_ = std::move(call);
   }
 
   const Result& WaitForEnd() {
@@ -82,8 +75,6 @@ class CollectingSink : public TokenSink {
   Mutex mutex_;
   std::condition_variable_any news_;
   Result result_;
-  int call_at_ = -1;
-  std::function<void()> call_;
 };
 
 }  // namespace sessa
