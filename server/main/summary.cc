@@ -17,7 +17,8 @@ std::string Reachable(const std::string& host) {
 std::string ModelLine(const ServedModel& model) {
   const ModelConfig& config = model.engine->config();
   return absl::StrCat("model: ", model.name, ", ", config.num_layers, " layers of width ", config.hidden_size,
-                      ", ", config.num_heads, " heads, vocabulary of ", config.vocab_size,
+                      config.num_heads > 0 ? absl::StrCat(", ", config.num_heads, " heads") : "",
+                      ", vocabulary of ", config.vocab_size,
                       model.tokenizer == nullptr ? ", no tokenizer: token ids alone" : "",
                       model.chat_template == nullptr ? ", no chat" : "");
 }
