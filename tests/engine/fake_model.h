@@ -75,7 +75,7 @@ class FakeModel {
       if (s.sample) result.token = Next(prefix, s.seed);
       if (s.first_logprob_row >= 0) {
         for (int i = s.start + s.first_logprob_row; i < s.start + s.num_rows && i + 1 < s.prompt_size; ++i) {
-          result.prompt_logprobs.push_back({static_cast<float>(i), {}});
+          result.prompt_logprobs.push_back({static_cast<float>(i), 1, {}});
         }
       }
     }
