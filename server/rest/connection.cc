@@ -297,10 +297,12 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
     if (std::is_same_v<Stream, TlsStream> || ec != net::error::eof) return Close();
     const int fd = stream_.lowest_layer().native_handle();
     const bool in_stream = feed_ != nullptr && feed_->call()->is_stream();
-    if (!writer_.busy() && !SendNothing(fd, exchange_->head, in_stream)) return Close();
     stream_.lowest_layer().async_wait(Tcp::socket::wait_error, [self = Self()](ErrorCode ec) {
       if (!ec) self->Close();
     });
+    // After the wait has begun: a reset comes at once from a client that is gone, and epoll tells of it once,
+    // to whichever thread is there.
+    if (!writer_.busy() && !SendNothing(fd, exchange_->head, in_stream)) Close();
   }
 
   // ---- ending ----
