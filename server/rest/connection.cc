@@ -238,6 +238,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   // Writes what is ready; called again when there is news and when a write is done.
   void Pump() {
     if (state_ != State::kRespond || feed_ == nullptr || writer_.busy() || reply_sent_) return;
+    if (!Ask()) return;
     bool more = false;
     try {
       more = feed_->Pull([this](int64_t num_bytes) { return input_.Charge(num_bytes); });
@@ -295,14 +296,22 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         feed_ != nullptr ? !feed_->call()->ended() : handling_ && exchange_->route.generates;
     if (!generates || reply_sent_) return;  // all is written, and what came before it left is answered
     if (std::is_same_v<Stream, TlsStream> || ec != net::error::eof) return Close();
-    const int fd = stream_.lowest_layer().native_handle();
-    const bool in_stream = feed_ != nullptr && feed_->call()->is_stream();
     stream_.lowest_layer().async_wait(Tcp::socket::wait_error, [self = Self()](ErrorCode ec) {
       if (!ec) self->Close();
     });
     // After the wait has begun: a reset comes at once from a client that is gone, and epoll tells of it once,
     // to whichever thread is there.
-    if (!writer_.busy() && !SendNothing(fd, exchange_->head, in_stream)) Close();
+    asks_ = true;
+    if (!writer_.busy()) Ask();
+  }
+
+  // Once, whether the client is there still; what was written before may have reached it while it was.
+  bool Ask() {
+    const bool in_stream = feed_ != nullptr && feed_->call()->is_stream();
+    const int fd = stream_.lowest_layer().native_handle();
+    const bool gone = std::exchange(asks_, false) && !SendNothing(fd, exchange_->head, in_stream);
+    if (gone) Close();
+    return !gone;
   }
 
   // ---- ending ----
@@ -364,6 +373,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
   bool keep_alive_ = false;        // of the reply that is written
   bool reply_sent_ = false;        // a whole reply is on its way
   size_t lingered_ = 0;
+  bool asks_ = false;  // the client closed its side while the writer was busy
   std::optional<Exchange> exchange_;
   std::unique_ptr<CallFeed> feed_;
   std::shared_ptr<ConnectionImpl> alive_;  // while there is a call
