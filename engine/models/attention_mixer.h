@@ -5,31 +5,32 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/attention_part.h"
 #include "engine/models/sessa_layers.h"
 
 namespace sessa {
 
 class AttentionMixer final : public SessaMixer {
  public:
-  explicit AttentionMixer(const ModelRank& rank);
+  explicit AttentionMixer(const ModelRank& rank)
+      : rank_(rank), columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator), attention_(rank) {}
 
-  StateShape Shape() const override;
+  StateShape Shape() const override { return attention_.Shape(); }
   void Load(int layer, const std::string& prefix, Loader* load) override;
-  absl::Status AllocateActivations() override;
-  void BeginStep(StepRows* rows) override;
+  absl::Status AllocateActivations() override { return attention_.AllocateActivations(); }
+  void BeginStep(StepRows* rows) override { attention_.BeginStep(rows); }
   void Run(int layer, Matrix u, Matrix g, LayerState* state) override;
 
  private:
   struct Layer {
-    LinearWeights q, k, v, out;
+    AttentionPart::Weights in;
+    LinearWeights out;
   };
 
   const ModelRank rank_;
-  const RopeTable rope_;
   const Shard columns_;  // of D
-  const AttentionHeads heads_;
+  AttentionPart attention_;
   std::vector<Layer> layers_;
-  Buffer q_, k_, v_, o_;  // [max_rows, ...]
 };
 
 }  // namespace sessa

@@ -5,27 +5,23 @@ namespace sessa {
 FeedbackMixer::FeedbackMixer(const ModelRank& rank)
     : rank_(rank),
       gamma_max_(std::get<SessaConfig>(rank.config->family).gamma_max),
-      rope_(MakeRopeTable(*rank.config)),
       columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
-      heads_(*rank.config, *rank.communicator) {}
+      attention_(rank) {}
 
 StateShape FeedbackMixer::Shape() const {
   const DType dtype = rank_.options.state_dtype;
   const int D = rank_.config->hidden_size;
-  StateShape shape = heads_.StateOf(dtype);
+  StateShape shape = attention_.Shape();
   for (PagedShape::Use use : {PagedShape::Use::kKey, PagedShape::Use::kValue})
     shape.paged.push_back({use, 1, D, dtype, /*by_tile=*/true});
   return shape;
 }
 
 void FeedbackMixer::Load(int, const std::string& prefix, Loader* load) {
-  const int D = rank_.config->hidden_size, kv = rank_.config->kv_size();
+  const int D = rank_.config->hidden_size;
   const int begin = columns_.begin(), end = columns_.end();
-  const int kv_begin = heads_.kv_begin(), kv_end = kv_begin + heads_.kv_size();
   Layer& l = layers_.emplace_back();
-  l.q = load->Linear(prefix + "q_proj", {D, D, heads_.columns.begin(), heads_.columns.end(), true});
-  l.k = load->Linear(prefix + "k_proj", {kv, D, kv_begin, kv_end, true});
-  l.v = load->Linear(prefix + "v_proj", {kv, D, kv_begin, kv_end, true});
+  l.in = attention_.Load(prefix, /*has_bias=*/true, /*half_split=*/false, load);
   l.q_b = load->Linear(prefix + "proj_fb", {2 * D, D, begin, end, true});
   l.k_b = load->Linear(prefix + "proj_fb", {2 * D, D, D + begin, D + end, true});
   if (rank_.config->num_heads > 1) l.out = load->Linear(prefix + "out_proj", {D, D, begin, end});
@@ -35,12 +31,9 @@ void FeedbackMixer::Load(int, const std::string& prefix, Loader* load) {
 
 absl::Status FeedbackMixer::AllocateActivations() {
   const size_t D = rank_.config->hidden_size, rows = rank_.options.max_rows;
-  const size_t width = RoundUp(rank_.config->hidden_size, kColumnUnit), kv = heads_.kv_size();
-  return AllocateFloats(rank_.backend, {{&q_, rows * D},
-                                        {&k_, rows * kv},
-                                        {&v_, rows * kv},
-                                        {&o_, rows * D},
-                                        {&q_b_, rows * D},
+  const size_t width = RoundUp(rank_.config->hidden_size, kColumnUnit);
+  if (absl::Status s = attention_.AllocateActivations(); !s.ok()) return s;
+  return AllocateFloats(rank_.backend, {{&q_b_, rows * D},
                                         {&k_b_, rows * D},
                                         {&f_, rows * D},
                                         {&s_, rows * D},
@@ -52,8 +45,7 @@ absl::Status FeedbackMixer::AllocateActivations() {
 }
 
 void FeedbackMixer::BeginStep(StepRows* rows) {
-  rows->inv_freq = rope_.inv_freq;
-  rows->rope_scale = rope_.scale;
+  attention_.BeginStep(rows);
   CutIntoWaves(rows, rank_.backend->feedback()->MaxBlockRows(rank_.options.state_dtype));
   step_ = rows;
 }
@@ -61,20 +53,21 @@ void FeedbackMixer::BeginStep(StepRows* rows) {
 void FeedbackMixer::Run(int layer, Matrix u, Matrix g, LayerState* state) {
   const Layer& l = layers_[layer];
   const int rows = u.rows, D = u.cols;
-  const Matrix q = heads_.columns.Of(RowsOf(q_, rows, D)), o = RowsOf(o_, rows, D);
-  const Matrix k = RowsOf(k_, rows, heads_.kv_size()), v = RowsOf(v_, rows, heads_.kv_size());
+  const Matrix o = attention_.o(rows);
   const Matrix q_b = RowsOf(q_b_, rows, D), k_b = RowsOf(k_b_, rows, D), f = RowsOf(f_, rows, D);
-  auto& paged = state->paged;
 
-  rank_.backend->Linear(
-      u, {}, {{&l.q, q}, {&l.k, k}, {&l.v, v}, {&l.q_b, columns_.Of(q_b)}, {&l.k_b, columns_.Of(k_b)}});
+  rank_.backend->Linear(u, {},
+                        {{&l.in.q, attention_.q(rows)},
+                         {&l.in.k, attention_.k(rows)},
+                         {&l.in.v, attention_.v(rows)},
+                         {&l.q_b, columns_.Of(q_b)},
+                         {&l.k_b, columns_.Of(k_b)}});
   rank_.communicator->AllGather({{q_b, columns_.bounds()}, {k_b, columns_.bounds()}});
   FeedbackOps* feedback = rank_.backend->feedback();
-  feedback->Append({q, k, v, &paged[kKeys], &paged[kValues]},
-                   {k_b, u, &l.gamma_ctx, &l.gamma_bias, gamma_max_, gamma_.floats(), &paged[kFeedbackKeys]});
-  feedback->AttendAndRead({q, heads_.q_to_kv, heads_.columns.Of(o), &paged[kKeys], &paged[kValues]},
-                          ReadOf(0, rows, *state));
-  rank_.communicator->AllGather({{o, heads_.columns.bounds()}});
+  feedback->Append(attention_.AppendTo(state, rows), {k_b, u, &l.gamma_ctx, &l.gamma_bias, gamma_max_,
+                                                      gamma_.floats(), &state->paged[kFeedbackKeys]});
+  feedback->AttendAndRead(attention_.AttendTo(state, rows), ReadOf(0, rows, *state));
+  attention_.Gather(rows);
   if (rank_.config->num_heads > 1) {
     const LinearCall out{&l.out, columns_.Of(f)};
     rank_.backend->Linear(o, {}, {&out, 1});

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/attention_part.h"
 #include "engine/models/sessa_layers.h"
 
 namespace sessa {
@@ -23,10 +24,11 @@ class FeedbackMixer final : public SessaMixer {
  private:
   struct Layer {
     Buffer gamma_ctx, gamma_bias;
-    LinearWeights q, k, v, q_b, k_b, out;
+    AttentionPart::Weights in;
+    LinearWeights q_b, k_b, out;
   };
-  // The order of a layer's paged tensors.
-  enum { kKeys, kValues, kFeedbackKeys, kStates };
+  // A layer's paged tensors, behind the attention's keys and values.
+  enum { kFeedbackKeys = 2, kStates };
 
   FeedbackReadCall ReadOf(int wave, int rows, const LayerState& state) const;
   void Feedback(Matrix f, Matrix g, LayerState* state);
@@ -35,11 +37,10 @@ class FeedbackMixer final : public SessaMixer {
 
   const ModelRank rank_;
   const float gamma_max_;
-  const RopeTable rope_;
   const Shard columns_;  // of D
-  const AttentionHeads heads_;
+  AttentionPart attention_;
   std::vector<Layer> layers_;
-  Buffer q_, k_, v_, o_, q_b_, k_b_, f_, s_, gamma_;  // [max_rows, ...]
+  Buffer q_b_, k_b_, f_, s_, gamma_;  // [max_rows, ...]
   Buffer max_, sum_, acc_, p_;
   const StepRows* step_ = nullptr;
 };

@@ -7,23 +7,18 @@ namespace sessa {
 LlamaLayers::LlamaLayers(const ModelRank& rank)
     : rank_(rank),
       config_(std::get<LlamaConfig>(rank.config->family)),
-      rope_(MakeRopeTable(*rank.config)),
       columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
       inner_(config_.intermediate_size, kColumnUnit, *rank.communicator),
-      heads_(*rank.config, *rank.communicator) {}
+      attention_(rank) {}
 
 void LlamaLayers::Load(int layer, Loader* load) {
-  const int D = rank_.config->hidden_size, I = config_.intermediate_size, d = heads_.head_dim;
-  const int queries = rank_.config->q_size(), kv = rank_.config->kv_size();
-  const int kv_begin = heads_.kv_begin(), kv_end = kv_begin + heads_.kv_size();
+  const int D = rank_.config->hidden_size, I = config_.intermediate_size;
+  const int queries = rank_.config->q_size(), d = attention_.heads().head_dim;
   const std::string prefix = absl::StrCat("model.layers.", layer, "."), attention = prefix + "self_attn.",
                     mlp = prefix + "mlp.";
   Layer& l = layers_.emplace_back();
   l.attention_norm = load->Vector(prefix + "input_layernorm.weight", {D});
-  l.q = load->Linear(attention + "q_proj",
-                     {queries, D, heads_.columns.begin(), heads_.columns.end(), config_.qkv_bias, d});
-  l.k = load->Linear(attention + "k_proj", {kv, D, kv_begin, kv_end, config_.qkv_bias, d});
-  l.v = load->Linear(attention + "v_proj", {kv, D, kv_begin, kv_end, config_.qkv_bias});
+  l.in = attention_.Load(attention, config_.qkv_bias, /*half_split=*/true, load);
   if (config_.qk_norm) {
     l.q_norm = load->HeadVector(attention + "q_norm.weight", d);
     l.k_norm = load->HeadVector(attention + "k_norm.weight", d);
@@ -37,35 +32,27 @@ void LlamaLayers::Load(int layer, Loader* load) {
 }
 
 absl::Status LlamaLayers::AllocateActivations() {
-  const size_t rows = rank_.options.max_rows, queries = rank_.config->q_size(), kv = heads_.kv_size();
-  return AllocateFloats(rank_.backend, {{&q_, rows * queries},
-                                        {&k_, rows * kv},
-                                        {&v_, rows * kv},
-                                        {&o_, rows * queries},
-                                        {&h_, rows * config_.intermediate_size}});
-}
-
-void LlamaLayers::BeginStep(StepRows* rows) {
-  rows->inv_freq = rope_.inv_freq;
-  rows->rope_scale = rope_.scale;
+  if (absl::Status s = attention_.AllocateActivations(); !s.ok()) return s;
+  const size_t rows = rank_.options.max_rows;
+  return AllocateFloats(rank_.backend, {{&h_, rows * config_.intermediate_size}});
 }
 
 void LlamaLayers::Run(int layer, Matrix x, LayerState* state) {
   const Layer& l = layers_[layer];
-  const int rows = x.rows, queries = rank_.config->q_size();
-  const Matrix q = heads_.columns.Of(RowsOf(q_, rows, queries)), o = RowsOf(o_, rows, queries);
-  const Matrix k = RowsOf(k_, rows, heads_.kv_size()), v = RowsOf(v_, rows, heads_.kv_size());
+  const int rows = x.rows;
   const Matrix h = RowsOf(h_, rows, config_.intermediate_size);
-  PagedTensor *keys = &state->paged[0], *values = &state->paged[1];
-  const Buffer *q_norm = config_.qk_norm ? &l.q_norm : nullptr,
-               *k_norm = config_.qk_norm ? &l.k_norm : nullptr;
 
-  rank_.backend->Linear(x, RmsOf(l.attention_norm), {{&l.q, q}, {&l.k, k}, {&l.v, v}});
-  rank_.backend->Append({q, k, v, keys, values, q_norm, k_norm, rank_.config->norm_eps});
-  rank_.backend->Attend({q, heads_.q_to_kv, heads_.columns.Of(o), keys, values, l.window});
-  rank_.communicator->AllGather({{o, heads_.columns.bounds()}});
+  rank_.backend->Linear(
+      x, RmsOf(l.attention_norm),
+      {{&l.in.q, attention_.q(rows)}, {&l.in.k, attention_.k(rows)}, {&l.in.v, attention_.v(rows)}});
+  AppendCall append = attention_.AppendTo(state, rows);
+  if (config_.qk_norm) append.q_norm = &l.q_norm, append.k_norm = &l.k_norm;
+  append.norm_eps = rank_.config->norm_eps;
+  rank_.backend->Append(append);
+  rank_.backend->Attend(attention_.AttendTo(state, rows, l.window));
+  attention_.Gather(rows);
   const LinearCall out{&l.o, columns_.Of(x), Epilogue::kAdd};
-  rank_.backend->Linear(o, {}, {&out, 1});
+  rank_.backend->Linear(attention_.o(rows), {}, {&out, 1});
   rank_.communicator->AllGather({{x, columns_.bounds()}});
 
   const LinearCall gated{&l.gate, inner_.Of(h), Epilogue::kSiluGate, &l.up};

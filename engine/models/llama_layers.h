@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "engine/models/attention_part.h"
 #include "engine/models/layers.h"
 #include "engine/models/shards.h"
 
@@ -17,16 +18,17 @@ class LlamaLayers final : public Layers {
  public:
   explicit LlamaLayers(const ModelRank& rank);
 
-  StateShape Shape(int) const override { return heads_.StateOf(rank_.options.state_dtype); }
+  StateShape Shape(int) const override { return attention_.Shape(); }
   void Load(int layer, Loader* load) override;
   absl::Status AllocateActivations() override;
-  void BeginStep(StepRows* rows) override;
+  void BeginStep(StepRows* rows) override { attention_.BeginStep(rows); }
   void Run(int layer, Matrix x, LayerState* state) override;
 
  private:
   struct Layer {
     Buffer attention_norm, mlp_norm, q_norm, k_norm;
-    LinearWeights q, k, v, o, gate, up, down;
+    AttentionPart::Weights in;
+    LinearWeights o, gate, up, down;
     int window;
   };
   Norm RmsOf(const Buffer& weight) const {
@@ -35,11 +37,10 @@ class LlamaLayers final : public Layers {
 
   const ModelRank rank_;
   const LlamaConfig& config_;
-  const RopeTable rope_;
   const Shard columns_, inner_;  // of D, of the MLP
-  const AttentionHeads heads_;
+  AttentionPart attention_;
   std::vector<Layer> layers_;
-  Buffer q_, k_, v_, o_, h_;  // [max_rows, ...]
+  Buffer h_;  // [max_rows, I]
 };
 
 }  // namespace sessa

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/container/inlined_vector.h"
 #include "kernels/cpu/scan_loops.h"
 
 namespace sessa {
@@ -50,7 +51,7 @@ void CpuScan::Convolve(const ScanCall& call) {
     const auto i = std::upper_bound(first_rows.begin(), first_rows.end(), row) - first_rows.begin() - 1;
     const RowSpan& span = spans[i];
     const int r = row - first_rows[i];
-    std::vector<const float*> taps(before + 1);
+    absl::InlinedVector<const float*, 8> taps(before + 1);
     for (int k = 0; k <= before; ++k) {
       const int from = r - before + k;
       taps[k] = from >= 0 ? call.xbc.row(span.first_row + from)
