@@ -85,8 +85,10 @@ ABSL_FLAG(std::string, amx, "auto",
           "largest value), "
           "but with other bits than CPUs without");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(sessa::ByteSize, state_cache_bytes, {0},
-          "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
+ABSL_FLAG(
+    sessa::ByteSize, state_cache_bytes, {0},
+    "memory for state; 0: a quarter of the free memory, at most 4 GiB, or under a container's limit half of "
+    "what it leaves; cuda: nine tenths");
 ABSL_FLAG(int32_t, max_model_len, 0,
           "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
           "holds");
