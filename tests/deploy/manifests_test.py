@@ -132,6 +132,16 @@ class ManifestsTest(unittest.TestCase):
             policy = find(documents, "NetworkPolicy")["spec"]
             self.assertEqual({port["port"] for rule in policy["ingress"] for port in rule["ports"]}, set(ports))
 
+    def test_the_server_can_ask_nobody(self):
+        for overlay, documents, pod, _ in self.each():
+            if overlay.endswith("/kserve"):
+                continue
+            labels = find(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
+            policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy" and d["spec"]["podSelector"]["matchLabels"] == labels]
+            self.assertTrue(any("Egress" in policy["policyTypes"] for policy in policies))
+            ports = {port["port"] for policy in policies for rule in policy.get("egress", []) for port in rule["ports"]}
+            self.assertEqual(ports, {443, 53} if "initContainers" in pod else set())
+
     def test_a_starved_probe_drops_no_pod(self):
         for _, _, _, container in self.each():
             probes = {name: container[name] for name in PROBES}
