@@ -235,6 +235,21 @@ class ManifestsTest(unittest.TestCase):
         for _, _, _, container in self.each():
             self.assertEqual({"threads", "state_cache_bytes"} & set(flags(container)), set())
 
+    def test_sizes_follow_the_containers_limits(self):
+        """The files of a cgroup of 3 GiB and one core, of which 1.2 GB are pages of files, laid over this machine's own."""
+        laid = """mount -t tmpfs none /sys/fs/cgroup && cd /sys/fs/cgroup && echo 3221225472 >memory.max &&
+            echo 1321225472 >memory.current && printf 'anon 5\\ninactive_file 1000000000\\nactive_file 200000000\\n' >memory.stat &&
+            echo "100000 100000" >cpu.max && echo laid >&2 && exec "$@" """
+        server = subprocess.Popen(["unshare", "--mount", "sh", "-c", laid, "sh", BINARY, f"--model={ROOT}/models/demo", "--http_port=0",
+                                   "--grpc_port=0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        server.stdout.readline()  # "ready"
+        server.terminate()
+        log = server.communicate(timeout=120)[1]
+        if not log.startswith("laid"):
+            self.skipTest(f"needs root: {log}")
+        self.assertIn("on 1 CPU threads", log)
+        self.assertIn("of 1.44 GiB;", log)  # half of 3221225472 - (1321225472 - 1200000000)
+
     def test_the_image_has_the_version_of_the_tree(self):
         self.assertEqual(run(BINARY, "--version"), f"sessa-server {VERSION}\n")
         for overlay, _, _, container in self.each():
