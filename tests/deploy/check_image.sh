@@ -53,7 +53,10 @@ options=(--isolation chroot --pull-never --build-arg "JOBS=${JOBS:-$(nproc)}")
 cache=$(ccache -k cache_dir 2>/dev/null || true)
 [[ ! -d $cache ]] || options+=(--volume "$cache:/root/.cache/ccache")
 docker/build.sh "$target" "$buildah" "${options[@]}" >"$work/log" 2>&1 || { tail -40 "$work/log"; fail "the build"; }
-config() { $buildah inspect --type image --format "{{json .OCIv1.Config.$1}}" "$name"; }
+$buildah inspect --type image "$name" >"$work/image.json"
+config() { # KEY: of the image's configuration, as JSON without spaces
+  python3 -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))["OCIv1"]["config"][sys.argv[2]], separators=(",", ":")))' "$work/image.json" "$1"
+}
 container=$($buildah from --pull-never "$name")
 root=$($buildah mount "$container")
 in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
@@ -70,7 +73,7 @@ writable=$(find "$root" -xdev \( -user 10001 -o -group 10001 -o -type f -perm -o
 if [[ $target == cpu ]] && in_root dpkg --verify sessa-serve | grep -v ' /usr/share/\(doc\|man\)/'; then fail "files differ from the package's"; fi
 
 echo "== its packages"
-"$syft" scan -q "dir:$root" --source-name sessa-serve --source-version "$version" -o "spdx-json=build/image/sessa-serve-$target.spdx.json"
+SYFT_CHECK_FOR_APP_UPDATE=false "$syft" scan -q "dir:$root" --source-name "$name" --source-version "$version" -o "spdx-json=build/image/sessa-serve-$target.spdx.json"
 packages=$(python3 -c 'import json, sys; print("\n".join(p["name"] + " " + p.get("versionInfo", "") for p in json.load(sys.stdin)["packages"]))' \
   <"build/image/sessa-serve-$target.spdx.json")
 wanted=("sessa-serve $version" libgrpc++ libprotobuf32 libssl3 libc6)
