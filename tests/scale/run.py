@@ -64,6 +64,8 @@ def cluster_of(cluster, name, policy, options, *flags):
 def prefix_rows(cluster, options):
     requests = 60 if options.quick else 480
     for name, policy in [*((router, policy) for router in ROUTERS for policy in ("round_robin", "cache_aware")), ("Envoy", "least_request")]:
+        if options.only not in ("", name):
+            continue
         with cluster_of(cluster, name, policy, options, CACHE) as (members, gateway, _, work):
             run = Run(options.loadtest, gateway.url, work, [*PREFIXES, f"--num_requests={requests}"])
             failed = sum(request["outcome"] != "ok" for request in run.requests())
@@ -109,6 +111,8 @@ def outcomes(requests):
 
 def event_rows(cluster, options):
     for name, grpc in [*((router, False) for router in ROUTERS), ("Envoy", False), ("Envoy", True)]:
+        if options.only not in ("", name):
+            continue
         for event, told, seconds in EVENTS[:1] if options.quick else EVENTS:
             with cluster_of(cluster, name, "cache_aware", options) as (members, gateway, known, work):
                 run = Run(options.loadtest, gateway.grpc if grpc else gateway.url, work, [*STREAMS, f"--duration_seconds={seconds}"])
@@ -133,6 +137,7 @@ def main():
     parser.add_argument("--binaries", required=True, type=pathlib.Path, help="bin of the Python with requirements.txt")
     parser.add_argument("--work_dir", required=True, type=pathlib.Path, help="for logs")
     parser.add_argument("--table", choices=TABLES, required=True)
+    parser.add_argument("--only", choices=("", *ROUTERS, "Envoy"), default="", help="this gateway alone")
     parser.add_argument("--quick", action="store_true", help="whether it all runs")
     options = parser.parse_args()
     root = pathlib.Path(__file__).resolve().parents[2]
@@ -148,4 +153,5 @@ def main():
     print("\n".join(lines_of(head, done)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ PROGRAMS = (
     ours("ours-sessa-int8", "sessa-server, a Sessa", "int8", "--weight_dtype=int8", **SESSA),
     llama_cpp("llama.cpp", "bf16"),
     llama_cpp("llama.cpp-q8", "q8_0"),
-    # Compiles its graphs at start, which its cache does not save it. PyPI's wheel binds its threads to cores by itself.
+    # Compiles its graphs at start: minutes.
     Program("vllm", "vLLM", "bf16",
             ("{work}/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "{folder}", "--host", "127.0.0.1",
              "--port", "{port}", "--served-model-name", "{model}", "--dtype", "bfloat16", "--max-num-seqs", "16", "--max-model-len",
