@@ -105,9 +105,12 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
 }
 
 void Scheduler::OrderRunning() {
-  std::sort(running_.begin(), running_.end(), [this](const Sequence* a, const Sequence* b) {
+  const auto older = [this](const Sequence* a, const Sequence* b) {
     return std::tuple(!IsProtected(*a), a->id) < std::tuple(!IsProtected(*b), b->id);
-  });
+  };
+  // From step to step they mostly are.
+  if (!std::is_sorted(running_.begin(), running_.end(), older))
+    std::sort(running_.begin(), running_.end(), older);
   const auto group = [this](const Sequence* s) { return std::pair(s->tenant->number, !IsProtected(*s)); };
   const bool equal = std::all_of(running_.begin(), running_.end(), [this](const Sequence* s) {
     return s->priority == running_.front()->priority;
@@ -350,9 +353,9 @@ void Scheduler::EmitPlan() {
     p.tokens = &s->tokens;
     p.prompt_size = s->prompt_size;
     p.seed = s->seed;
-    const RequestState* request = FindRequest(s->request_id);
-    if (request->NeedsPromptRows()) {
-      const int first = request->FirstLogprobRow();
+    if (p.start + 1 < s->prompt_size) {  // else no row is followed by a token of the prompt
+      const RequestState* request = FindRequest(s->request_id);
+      const int first = request->NeedsPromptRows() ? request->FirstLogprobRow() : s->prompt_size;
       if (p.start + p.num_rows > first && first + 1 < s->prompt_size)
         p.first_logprob_row = std::max(0, first - p.start);
     }
