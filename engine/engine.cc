@@ -18,6 +18,7 @@
 #include "engine/warm_up.h"
 #include "engine/worker.h"
 #include "kernels/round.h"
+#include "kernels/short_slices.h"
 
 namespace sessa {
 namespace {
@@ -183,6 +184,7 @@ class EngineImpl final : public Engine {
   }
 
   void Run() {
+    AskForShortSlices();
     std::vector<Command> commands;
     std::vector<SchedulerEvent> events;
     for (bool stop = false; !stop;) {

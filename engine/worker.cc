@@ -11,6 +11,7 @@
 #include "engine/state_cache.h"
 #include "engine/step_sampler.h"
 #include "kernels/device.h"
+#include "kernels/short_slices.h"
 
 namespace sessa {
 namespace {
@@ -155,6 +156,7 @@ class Workers::Impl {
   }
 
   void Work(int rank) {
+    AskForShortSlices();
     for (uint64_t seen = 0;;) {
       const StepPlan* plan = nullptr;
       {

@@ -1,5 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include "kernels/short_slices.h"
+
 namespace sessa {
 namespace {
 
@@ -50,6 +52,7 @@ void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
 }
 
 void ThreadPool::Work(int thread) {
+  AskForShortSlices();
   for (uint32_t seen = 0;;) {
     for (int spins = 0; generation_.load(std::memory_order_acquire) == seen;) {
       if (++spins < kSpins) {
