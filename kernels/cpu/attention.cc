@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/tile_attention.h"
+
 namespace sessa {
 
 using cpu::kPanel;
@@ -58,32 +60,43 @@ void CpuAttention::Run(const AttendCall& call, const Item& item, int thread) {
   const int d = call.keys->shape.dim, width = RoundUp(d, kPanel);
   const int heads = item.head_end - item.head_begin, m = item.rows * heads,
             kv = call.q_to_kv[item.head_begin];
-  float* queries =
-      step_->Scratch(thread, static_cast<size_t>(kTile) * (d + width) + cpu::PackedSize(kTile, d));
+  const bool on_tiles = reads_.on_tiles(*call.keys);
+  const int64_t sums = on_tiles ? cpu::TileAttendScratch(width) : cpu::PackedSize(kTile, d);
+  float* queries = step_->Scratch(thread, static_cast<size_t>(kTile) * (d + width) + sums);
   float* acc = queries + kTile * d;
   float* packed = acc + kTile * width;
-  std::fill(acc, acc + m * width, 0.0f);
-  float max[kTile], sum[kTile] = {};
+  float max[kTile], sum[kTile];
   int visible[kTile], first_visible[kTile];
-  std::fill(max, max + kTile, -std::numeric_limits<float>::infinity());
   for (int r = 0; r < m; ++r) {
     const int row = item.first + r / heads;
     std::copy_n(q.row(span.first_row + row) + (item.head_begin + r % heads) * d, d, queries + r * d);
     visible[r] = span.start + row + 1;
     first_visible[r] = call.window > 0 ? std::max(0, visible[r] - call.window) : 0;
   }
-  if (m > cpu::kFewRows) cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
   const int first = first_visible[0] / kTile, last = CeilDiv(visible[m - 1], kTile);
-  cpu::AttendArgs args{m > cpu::kFewRows ? packed : queries,    d,       m,     d,    d,
-                       1.0f / std::sqrt(static_cast<float>(d)), visible, first, last, 1};
+  cpu::AttendArgs args{queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, first, last, 1};
   if (call.window > 0) args.first_visible = first_visible;
-  if (dot_of_state_ && call.keys->shape.dtype == DType::kBF16) {
-    cpu::Bf16Pair* pairs = Grown(&pairs_[thread], cpu::PackedPairs(m, d));
-    cpu::PackPairs(queries, d, m, d, 0, cpu::NumRowTiles(m), pairs);
-    args.q_pairs = pairs;
-    args.dot_tiles = (visible[0] - 1) / kTile;
+  const cpu::PagedState state = HeadOf(*call.keys, *call.values, kv, span.pages.data());
+  if (on_tiles) {
+    uint16_t* tiles = GrownLines(&tiles_[thread], cpu::TiledSize(m, d, reads_.terms));
+    for (int t = 0; t < cpu::TilesOf(m); ++t) cpu::PackTiles(queries, d, m, d, reads_.terms, t, tiles);
+    cpu::AttendOnTiles({reads_.unit, reads_.terms, tiles}, args, state, {max, sum, acc, width}, packed);
+  } else {
+    std::fill(acc, acc + m * width, 0.0f);
+    std::fill(sum, sum + m, 0.0f);
+    std::fill(max, max + m, -std::numeric_limits<float>::infinity());
+    if (m > cpu::kFewRows) {
+      cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
+      args.q = packed;
+    }
+    if (reads_.dot && call.keys->shape.dtype == DType::kBF16) {
+      cpu::Bf16Pair* pairs = Grown(&pairs_[thread], cpu::PackedPairs(m, d));
+      cpu::PackPairs(queries, d, m, d, 0, cpu::NumRowTiles(m), pairs);
+      args.q_pairs = pairs;
+      args.dot_tiles = (visible[0] - 1) / kTile;
+    }
+    cpu::AttendTiles(args, state, {max, sum, acc, width});
   }
-  cpu::AttendTiles(args, HeadOf(*call.keys, *call.values, kv, span.pages.data()), {max, sum, acc, width});
   for (int r = 0; r < m; ++r) {
     float* y = call.out.row(span.first_row + item.first + r / heads) + (item.head_begin + r % heads) * d;
     const float scale = 1.0f / sum[r];

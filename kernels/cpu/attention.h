@@ -8,11 +8,22 @@
 
 namespace sessa {
 
+// How bf16 state is read.
+struct StateReads {
+  bool dot = false;  // by bf16 dot products of the vector unit
+  MatrixUnit unit = MatrixUnit::kVector;
+  int terms = 3;  // of queries and probabilities on the other units (tile_attention.h)
+
+  bool on_tiles(const PagedTensor& keys) const {
+    return unit != MatrixUnit::kVector && keys.shape.dtype == DType::kBF16;
+  }
+};
+
 class CpuAttention {
  public:
-  // dot_of_state: reads of bf16 state are bf16 dot products. The step must outlive this.
-  CpuAttention(CpuStep* step, bool dot_of_state)
-      : step_(step), dot_of_state_(dot_of_state), pairs_(step->num_threads()) {}
+  // The step must outlive this.
+  CpuAttention(CpuStep* step, StateReads reads)
+      : step_(step), reads_(reads), pairs_(step->num_threads()), tiles_(step->num_threads()) {}
 
   void Append(const AppendCall& call);
   // One row of it, whose token goes to a slot of a page.
@@ -28,9 +39,10 @@ class CpuAttention {
   void Run(const AttendCall& call, const Item& item, int thread);
 
   CpuStep* const step_;
-  const bool dot_of_state_;
+  const StateReads reads_;
   std::vector<Item> items_;
   std::vector<std::vector<cpu::Bf16Pair>> pairs_;  // [thread]
+  std::vector<std::vector<uint16_t>> tiles_;       // [thread]
 };
 
 }  // namespace sessa

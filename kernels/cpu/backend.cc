@@ -21,11 +21,13 @@ namespace {
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
-      : dot_of_state_(options.bf16_activations && cpu::HasBf16Dot()),
+      : reads_{.dot = options.bf16_activations && cpu::HasBf16Dot(),
+               .unit = options.matrix_unit,
+               .terms = options.bf16_activations ? 1 : 3},
         step_(options.num_threads),
         linear_(step_.pool(), options),
-        attention_(&step_, dot_of_state_),
-        feedback_(&step_, &attention_, dot_of_state_),
+        attention_(&step_, reads_),
+        feedback_(&step_, &attention_, reads_),
         scan_(&step_),
         samplers_(step_.num_threads()) {}
 
@@ -114,7 +116,7 @@ class CpuBackend final : public Backend {
     return y;
   }
 
-  const bool dot_of_state_;  // reads of bf16 state are bf16 dot products
+  const StateReads reads_;
   CpuStep step_;
   LinearLayers linear_;
   CpuAttention attention_;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/tile_attention.h"
+
 namespace sessa {
 
 using cpu::kTile;
@@ -33,9 +35,11 @@ void CpuFeedback::Read(const FeedbackReadCall& call) {
   const std::vector<RowSpan>& blocks = step_->rows().waves[call.wave];
   const absl::Span<const int> first_rows = step_->FirstRows(blocks);
   const int own = kFeedbackChains / num_ranks;
+  const bool on_tiles = reads_.on_tiles(*call.keys);
   const absl::Span<const Query> queries =
-      Pack(q_b, blocks, dot_of_state_ && call.keys->shape.dtype == DType::kBF16);
-  step_->pool()->ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int) {
+      on_tiles ? PackTiles(q_b, blocks)
+               : Pack(q_b, blocks, reads_.dot && call.keys->shape.dtype == DType::kBF16);
+  step_->pool()->ParallelFor(static_cast<int>(blocks.size()) * own, [&](int item, int thread) {
     const int chain = item % own * num_ranks + rank, wave_row = first_rows[item / own];
     const RowSpan& block = blocks[item / own];
     const int tile = block.start / kTile;  // the block's own tile
@@ -45,7 +49,6 @@ void CpuFeedback::Read(const FeedbackReadCall& call) {
     std::fill(max, max + block.num_rows, -std::numeric_limits<float>::infinity());
     std::fill(sum, sum + block.num_rows, 0.0f);
     if (chain > tile) return;
-    std::fill(acc, acc + static_cast<int64_t>(block.num_rows) * out.width, 0.0f);
     const bool own_chain = tile % kFeedbackChains == chain;
     int visible[kTile];
     for (int r = 0; r < block.num_rows; ++r) visible[r] = block.start + r;  // strictly the past
@@ -67,8 +70,14 @@ void CpuFeedback::Read(const FeedbackReadCall& call) {
       args.value_limit = block.start;  // later columns are the block's own, not solved yet
       std::fill_n(args.probabilities, block.num_rows * kTile, 0.0f);
     }
-    cpu::AttendTiles(args, HeadOf(*call.keys, *call.states, 0, block.pages.data()),
-                     {max, sum, acc, out.width});
+    const cpu::PagedState state = HeadOf(*call.keys, *call.states, 0, block.pages.data());
+    if (on_tiles) {
+      float* sums = step_->Scratch(thread, cpu::TileAttendScratch(out.width));
+      return cpu::AttendOnTiles({reads_.unit, reads_.terms, queries[item / own].tiles}, args, state,
+                                {max, sum, acc, out.width}, sums);
+    }
+    std::fill(acc, acc + static_cast<int64_t>(block.num_rows) * out.width, 0.0f);
+    cpu::AttendTiles(args, state, {max, sum, acc, out.width});
   });
 }
 
@@ -111,17 +120,39 @@ absl::Span<const CpuFeedback::Query> CpuFeedback::Pack(Matrix x, absl::Span<cons
     const bool pack = m > cpu::kFewRows;
     queries_.push_back({pack ? packed : x.row(block.first_row), pairs ? packed_pairs : nullptr});
     for (int t = 0; t < cpu::NumRowTiles(m) && (pack || pairs); ++t)
-      pack_items_.push_back({&block, t, pack ? packed : nullptr, pairs ? packed_pairs : nullptr});
+      pack_items_.push_back({&block, t, pack ? packed : nullptr, pairs ? packed_pairs : nullptr, nullptr});
     packed += pack ? cpu::PackedSize(m, x.cols) : 0;
     packed_pairs += pairs ? cpu::PackedPairs(m, x.cols) : 0;
   }
-  step_->pool()->ParallelFor(static_cast<int>(pack_items_.size()), [&](int i, int) {
-    const auto& [block, t, to, pairs_to] = pack_items_[i];
-    const float* rows = x.row(block->first_row);
-    if (to != nullptr) cpu::PackRows(rows, x.stride, block->num_rows, x.cols, t, t + 1, to);
-    if (pairs_to != nullptr) cpu::PackPairs(rows, x.stride, block->num_rows, x.cols, t, t + 1, pairs_to);
-  });
+  RunPacking(x);
   return queries_;
+}
+
+absl::Span<const CpuFeedback::Query> CpuFeedback::PackTiles(Matrix x, absl::Span<const RowSpan> blocks) {
+  int64_t size = 0;
+  for (const RowSpan& block : blocks) size += cpu::TiledSize(block.num_rows, x.cols, reads_.terms);
+  uint16_t* tiles = GrownLines(&tiles_, size);
+  queries_.clear();
+  pack_items_.clear();
+  for (const RowSpan& block : blocks) {
+    queries_.push_back({nullptr, nullptr, tiles});
+    for (int t = 0; t < cpu::TilesOf(block.num_rows); ++t)
+      pack_items_.push_back({&block, t, nullptr, nullptr, tiles});
+    tiles += cpu::TiledSize(block.num_rows, x.cols, reads_.terms);
+  }
+  RunPacking(x);
+  return queries_;
+}
+
+void CpuFeedback::RunPacking(Matrix x) {
+  step_->pool()->ParallelFor(static_cast<int>(pack_items_.size()), [&](int i, int) {
+    const auto& [block, t, to, pairs_to, tiles_to] = pack_items_[i];
+    const float* rows = x.row(block->first_row);
+    const int m = block->num_rows;
+    if (to != nullptr) cpu::PackRows(rows, x.stride, m, x.cols, t, t + 1, to);
+    if (pairs_to != nullptr) cpu::PackPairs(rows, x.stride, m, x.cols, t, t + 1, pairs_to);
+    if (tiles_to != nullptr) cpu::PackTiles(rows, x.stride, m, x.cols, reads_.terms, t, tiles_to);
+  });
 }
 
 }  // namespace sessa

@@ -21,4 +21,12 @@ T* Grown(std::vector<T>* buffer, int64_t size) {
   return buffer->data();
 }
 
+// The same from the beginning of a cache line on, for what is read line by line.
+template <class T>
+T* GrownLines(std::vector<T>* buffer, int64_t size) {
+  constexpr uintptr_t kLine = 64;
+  const uintptr_t data = reinterpret_cast<uintptr_t>(Grown(buffer, size + kLine / sizeof(T)));
+  return reinterpret_cast<T*>((data + kLine - 1) / kLine * kLine);
+}
+
 }  // namespace sessa

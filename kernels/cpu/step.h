@@ -51,8 +51,8 @@ class CpuStep {
   // The first row of each block in its wave. Valid until the next call.
   absl::Span<const int> FirstRows(absl::Span<const RowSpan> blocks);
 
-  // One operation at a time uses it.
-  float* Scratch(int thread, size_t floats) { return Grown(&scratch_[thread], floats); }
+  // One operation at a time uses it. It begins at a cache line.
+  float* Scratch(int thread, size_t floats) { return GrownLines(&scratch_[thread], floats); }
 
  private:
   ThreadPool pool_;

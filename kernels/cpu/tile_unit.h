@@ -13,6 +13,10 @@
 
 #include "kernels/convert.h"
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 namespace sessa::cpu {
 
 inline constexpr int kWholeTile = 7;
@@ -58,6 +62,16 @@ struct Amx {
   static void DotU8() {
     asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
   }
+};
+
+// Denormals are zero while it lives, as on the unit: in what the thread's vectors read and in what comes out.
+class FlushesDenormals {
+ public:
+  FlushesDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~FlushesDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  const unsigned saved_;
 };
 #endif
 

@@ -279,16 +279,6 @@ HWY_NOINLINE void OneRowProduct(const uint16_t* a, int left_tile, const char* b,
   for (int p = 0; p < kPanels; ++p) hn::StoreU(sum[p], kF, c + p * kPanel);
 }
 
-// Denormals are zero while it lives, in what is read and in what comes out.
-class FlushesDenormals {
- public:
-  FlushesDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-  ~FlushesDenormals() { _mm_setcsr(saved_); }
-
- private:
-  const unsigned saved_;
-};
-
 // One row, on the vector unit: AMX sleeps after half a microsecond without work, wakes in up to five, and has
 // one row done no sooner.
 template <int kTerms>

@@ -6,6 +6,8 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kernels/cpu/tile_unit.h"
+#include "kernels/cpu/tiles.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/bench/limits.cc"
@@ -83,6 +85,31 @@ double MedianRate(int passes, double work, Body body) {
 
 }  // namespace
 
+#if defined(__x86_64__)
+constexpr int kAmxPanels = 32, kAmxPanel = 1024 * 16;  // bf16 values of a panel: 1 MiB in all
+
+// Two by two tiles of sums, all of k in registers, as the best of kernels would. Returns the FLOPs.
+double RunAmx(int64_t iterations, const uint16_t* a, const uint16_t* b, float* sums) {
+  using cpu::Amx;
+  constexpr int kValues = cpu::kTileValues, kRowTile = 1024 * 16;
+  Amx::Begin(cpu::kTileRows);
+  for (int64_t i = 0; i < iterations; ++i) {
+    for (int p = 0; p < kAmxPanels; p += 2) {
+      Amx::Zero<0>(), Amx::Zero<1>(), Amx::Zero<2>(), Amx::Zero<3>();
+      const uint16_t* panel = b + p * kAmxPanel;
+      for (int k = 0; k < kRowTile; k += kValues) {
+        Amx::Load<6>(panel + k, 64), Amx::Load<4>(a + k, 64), Amx::DotBf16<0, 4, 6>();
+        Amx::Load<7>(panel + kAmxPanel + k, 64), Amx::DotBf16<1, 4, 7>();
+        Amx::Load<5>(a + kRowTile + k, 64), Amx::DotBf16<2, 5, 6>(), Amx::DotBf16<3, 5, 7>();
+      }
+      Amx::Store<0>(sums, 64), Amx::Store<1>(sums, 64), Amx::Store<2>(sums, 64), Amx::Store<3>(sums, 64);
+    }
+  }
+  Amx::End();
+  return 2.0 * 32 * kAmxPanels * kAmxPanel * static_cast<double>(iterations);
+}
+#endif
+
 constexpr int64_t kFloats = int64_t{64} << 20;
 constexpr int kRows = 512, kWidth = 1024;
 
@@ -117,6 +144,21 @@ MachineLimits LimitMeter::Measure() {
     const LinearCall call{&weights_, {y_.data(), kRows, kWidth, kWidth}};
     backend_->Linear({x_.data(), kRows, kWidth, kWidth}, {}, {&call, 1});
   });
+#if defined(__x86_64__)
+  if (CpuHasAmx()) {
+    // Zeros: the rate does not depend on the values.
+    constexpr int kShare = kAmxPanels * kAmxPanel + 32 * 1024 + 512;
+    std::vector<uint16_t> tiles(num_threads_ * kShare + 32);
+    uint16_t* first = tiles.data() + (64 - reinterpret_cast<uintptr_t>(tiles.data()) % 64) / 2;
+    const auto run = [&](int item) {
+      uint16_t* a = first + item * kShare;
+      return RunAmx(8, a, a + 32 * 1024, reinterpret_cast<float*>(a + kShare - 512));
+    };
+    const double work = run(0) * num_threads_;
+    limits.amx_flops =
+        MedianRate(5, work, [&] { pool_.ParallelFor(num_threads_, [&](int item, int) { run(item); }); });
+  }
+#endif
   return limits;
 }
 

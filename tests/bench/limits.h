@@ -14,6 +14,7 @@ struct MachineLimits {
   double read_bytes = 0;  // a second, reading 256 MiB on huge pages with all threads
   double fma_flops = 0;   // a second, float32 fused multiply-adds with all threads, two FLOPs each
   double gemm_flops = 0;  // a second, [512, 1024] x [1024, 1024], bf16 weights, our own Linear
+  double amx_flops = 0;   // a second, bf16 tile products with k = 1024 of 32 rows by 1 MiB in L2; 0: no AMX
 };
 
 class LimitMeter {

@@ -1,8 +1,8 @@
 // ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do,
 // measured right before and after it. Shapes A and B of performance targets: D 1024 and 2048, 24 layers, K =
 // H / 4. Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and
-// GFLOP/s, and the fractions of the read bandwidth, of the FMA peak and of the GEMM rate; `tokens` a second
-// for whole steps.
+// GFLOP/s, and the fractions of the read bandwidth, of the FMA peak, of the GEMM rate and, of what runs on
+// AMX, of its rate; `tokens` a second for whole steps.
 #include <benchmark/benchmark.h>
 #include <sched.h>
 
@@ -35,8 +35,8 @@ LimitMeter* meter = nullptr;
 class Measured {
  public:
   explicit Measured(benchmark::State& state) : state_(state), before_(meter->Measure()) {}
-  // Work of one iteration; 0: does not count.
-  void Report(double bytes, double flops) {
+  // Work of one iteration; 0: does not count. Float32 activations are three products for AMX.
+  void Report(double bytes, double flops, const CpuOptions& cpu = {}) {
     using benchmark::Counter;
     const MachineLimits after = meter->Measure();
     const auto report = [this](const char* name, double work, double limit) {
@@ -47,6 +47,8 @@ class Measured {
     report("GFLOP/s", flops, 1e9);
     report("of_fma", flops, (before_.fma_flops + after.fma_flops) / 2);
     report("of_gemm", flops, (before_.gemm_flops + after.gemm_flops) / 2);
+    if (cpu.matrix_unit == MatrixUnit::kAmx)
+      report("of_amx", flops * (cpu.bf16_activations ? 1 : 3), (before_.amx_flops + after.amx_flops) / 2);
   }
 
  private:
@@ -82,7 +84,7 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
     const LinearCall call{&weights[i++ % count], {y.data(), m, D, D}};
     backend->Linear({const_cast<float*>(x.data()), m, D, D}, {}, {&call, 1});
   }
-  measured.Report(m <= 4 ? bytes : 0, 2.0 * m * D * D);
+  measured.Report(m <= 4 ? bytes : 0, 2.0 * m * D * D, cpu);
 }
 
 // One layer's pages with t tokens of one sequence.
@@ -139,7 +141,7 @@ void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, i
   const Matrix x{q.data(), rows, D, D};
   for (auto _ : state)
     backend->feedback()->Read({x, x, 0, 0, 1, partials.view, &layer.state[2], &layer.state[3]});
-  measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t);
+  measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t, cpu);
 }
 
 // The triangle of one full block. FLOPs: a 64 x 64 product with D columns, half of which a solve needs. With
@@ -185,7 +187,7 @@ void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) 
   for (auto _ : state)
     backend->Attend(
         {{q.data(), rows, D, D}, q_to_kv, {out.data(), rows, D, D}, &layer.state[0], &layer.state[1]});
-  measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0));
+  measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0), cpu);
 }
 
 // An operation of one item for each thread: handed over, and waited for.
@@ -308,7 +310,7 @@ void BM_PrefillStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D,
   model->Step(1, rows, context);
   Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
-  measured.Report(0, model->PrefillFlops(rows, context));
+  measured.Report(0, model->PrefillFlops(rows, context), cpu);
   state.counters["tokens"] = benchmark::Counter(rows, benchmark::Counter::kIsIterationInvariantRate);
 }
 
@@ -343,7 +345,7 @@ void Register() {
   }
   Add("Barrier", BM_Barrier);
   for (const auto& [name, dtype, cpu] : formats) {
-    if (name != "bf16" && name != "bf16dot") continue;  // the others read state as bf16 does
+    if (name == "int8") continue;  // reads state as bf16 does
     for (int rows : {1, 64}) {
       for (int D : {1024, 2048}) {
         for (int t : {2048, 32768}) {
@@ -390,9 +392,9 @@ int main(int argc, char** argv) {
   sessa::LimitMeter meter(sessa::num_threads);
   sessa::meter = &meter;
   const sessa::MachineLimits limits = meter.Measure();
-  std::printf("%d threads; at the start: read %.1f GB/s, float32 FMA %.0f GFLOP/s, GEMM %.0f GFLOP/s\n",
-              sessa::num_threads, limits.read_bytes * 1e-9, limits.fma_flops * 1e-9,
-              limits.gemm_flops * 1e-9);
+  std::printf("%d threads; at the start: read %.1f GB/s, float32 FMA %.0f, GEMM %.0f, AMX %.0f GFLOP/s\n",
+              sessa::num_threads, limits.read_bytes * 1e-9, limits.fma_flops * 1e-9, limits.gemm_flops * 1e-9,
+              limits.amx_flops * 1e-9);
   sessa::Register();
   sessa::TableReporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);

@@ -42,7 +42,8 @@ class TableReporter : public benchmark::BenchmarkReporter {
   }
 
  private:
-  static constexpr const char* kCounters[] = {"GB/s", "of_read", "GFLOP/s", "of_fma", "of_gemm", "tokens"};
+  static constexpr const char* kCounters[] = {"GB/s",    "of_read", "GFLOP/s", "of_fma",
+                                              "of_gemm", "of_amx",  "tokens"};
   static double Median(std::vector<double> v) {
     std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
     return v[v.size() / 2];

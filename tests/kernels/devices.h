@@ -19,9 +19,23 @@ struct TestDevice {
   bool large = true;            // fast enough for large shapes
   int impulse_tokens = 100000;  // of the power law
   bool batch_invariant = true;  // also where many rows share a linear
+  bool rounds = false;          // activations to bf16, where they meet bf16 weights or state
 };
 inline void PrintTo(const TestDevice& device, std::ostream* out) { *out << device.name; }
 
 std::vector<TestDevice> TestDevices();
+
+// The CPU's tile unit, or where there is none its model, which is slow.
+inline TestDevice CpuTiles(const std::string& name, bool bf16_activations) {
+  const bool has_unit = CpuHasAmx();
+  const CpuOptions options{.num_threads = 2,
+                           .bf16_activations = bf16_activations,
+                           .matrix_unit = has_unit ? MatrixUnit::kAmx : MatrixUnit::kAmxModel};
+  return {.name = name,
+          .make = [options] { return MakeCpuBackend(options); },
+          .large = has_unit,
+          .impulse_tokens = has_unit ? 20000 : 1500,
+          .rounds = bf16_activations};
+}
 
 }  // namespace sessa

@@ -7,6 +7,7 @@ std::vector<TestDevice> TestDevices() {
   constexpr int kTokens = 1500;
   return {{"Cpu", [] { return MakeCpuBackend({.num_threads = 2}); }, /*large=*/true,
            /*impulse_tokens=*/20000},  // impulse_test has more
+          CpuTiles("CpuTiles", false),
           {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
            /*batch_invariant=*/false},
           {"EmulatedCudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); },

@@ -1,0 +1,35 @@
+// Softmax attention over paged bf16 state on a tile unit (tiles.h): the scores and the weighted values of
+// many rows at once.
+//
+// Cached keys are tiles of the unit as they lie: 16 tokens by 16 pairs of the dimension; so are the values of
+// 32 tokens and 16 columns. Queries and probabilities are the left side, as one bf16 term or a sum of three.
+// Each score, and each weighted value of 32 tokens, is a sum as the unit takes it: a chain over the even k
+// and one over the odd k, from 0, for each term. Tokens that a row does not see weigh 0, so a row's result
+// does not depend on the rows beside it. kJointTiles tiles of a chain, cut at absolute positions, share a
+// maximum. Few rows have the same bits from the vector unit.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
+
+namespace sessa::cpu {
+
+inline constexpr int kJointTiles = 2;
+
+struct TileQueries {
+  MatrixUnit unit;
+  int terms;             // 1 or 3
+  const uint16_t* rows;  // as PackTiles leaves them
+};
+
+constexpr int64_t TileAttendScratch(int width) { return int64_t{kTile} * width; }  // floats
+
+// As AttendTiles, of bf16 state, but for AttendArgs::q and the bf16 pairs, from a `state` that is empty yet.
+// The values of the last tile, where its probabilities are wanted, enter in float32, token by token.
+void AttendOnTiles(const TileQueries& queries, const AttendArgs& args, const PagedState& cache,
+                   SoftmaxState state, float* scratch);  // of TileAttendScratch floats, from a cache line on
+
+}  // namespace sessa::cpu
