@@ -16,7 +16,7 @@ KUBECTL = shutil.which("kubectl", path=pathlib.Path(sys.executable).parent) or s
 @functools.cache
 def build(overlay):
     """The documents that `kubectl apply -k` would send, as a list."""
-    made = subprocess.run([KUBECTL, "kustomize", ROOT / "deploy" / overlay], capture_output=True, text=True, timeout=60)
+    made = subprocess.run([KUBECTL, "kustomize", ROOT / "deploy" / overlay], capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, f"{overlay}: {made.stderr}"
     return [document for document in yaml.safe_load_all(made.stdout) if document]
 
