@@ -17,7 +17,7 @@ ROUTERS = ("sglang-router", "vllm-router")
 
 # Prefix caches: more prefixes than one replica's cache holds, and fewer than all three hold.
 PREFIXES = ("--lengths=288,16", "--prefixes=24", "--prefix_tokens=256", "--users=6")
-CACHE = "--state_cache_bytes=48MiB"
+CACHE = "--state_cache_bytes=24MiB"
 # Failures: answers long enough that a few are on their way whatever happens when.
 STREAMS = ("--rate=8", "--lengths=24,300", "--arrivals=constant")
 

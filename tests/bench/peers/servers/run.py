@@ -87,13 +87,15 @@ def running(program, options):
             finally:
                 timer.cancel()
 
+        is_quick = options.quick or program.slow
+
         def ask_program(load):
-            process.stdin.write(load.key + (" quick\n" if options.quick else "\n"))
+            process.stdin.write(load.key + (" quick\n" if is_quick else "\n"))
             process.stdin.flush()
             return json.loads(line_within(LOAD_SECONDS) or "null") or fail(f"{load.key}: it ended")
 
         def ask_server(load):
-            return workloads.run_loadtest(options.build_dir / "sessa-loadtest", load.quick() if options.quick else load,
+            return workloads.run_loadtest(options.build_dir / "sessa-loadtest", load.quick() if is_quick else load,
                                           f"127.0.0.1:{port}", options.results / "report.json", flags)
 
         def fail(what):
