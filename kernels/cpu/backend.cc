@@ -45,10 +45,17 @@ class CpuBackend final : public Backend {
     const int64_t n = values.num_values();
     auto table = Allocate(n * SizeOf(to));
     if (!table.ok()) return table.status();
-    for (int64_t i = 0; i < n; ++i) {
-      const float x = ToFloat(values.data, i, values.dtype);
-      cpu::Store(&x, 1, to, ElementAt(*table, i, to));
+    if (values.dtype == to) {
+      std::memcpy(table->data(), values.data, n * SizeOf(to));
+      return table;
     }
+    constexpr int64_t kBlock = 1 << 16;
+    step_.pool()->ParallelFor(static_cast<int>(CeilDiv(n, kBlock)), [&](int block, int) {
+      for (int64_t i = block * kBlock; i < std::min(n, (block + 1) * kBlock); ++i) {
+        const float x = ToFloat(values.data, i, values.dtype);
+        cpu::Store(&x, 1, to, ElementAt(*table, i, to));
+      }
+    });
     return table;
   }
 

@@ -60,10 +60,14 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
   std::atomic<bool> finite{true};
   pool_->ParallelFor(Panels(n), [&](int p, int) {
     const int num_rows = std::min(kPanel, n - p * kPanel);
-    std::vector<float> rows(static_cast<size_t>(num_rows) * k);
-    for (int64_t i = 0; i < std::ssize(rows); ++i)
-      rows[i] = ToFloat(weight.data, static_cast<int64_t>(p) * kPanel * k + i, weight.dtype);
+    const int64_t first = static_cast<int64_t>(p) * kPanel * k;
     char* panel = static_cast<char*>(w.weight.data()) + p * panel_bytes;
+    if (weight.dtype == DType::kBF16 && to == DType::kBF16) {  // as they are: what most checkpoints are
+      cpu::StorePanel(static_cast<const char*>(weight.data) + first * SizeOf(to), num_rows, k, panel);
+      return;
+    }
+    std::vector<float> rows(static_cast<size_t>(num_rows) * k);
+    for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight.data, first + i, weight.dtype);
     if (to == DType::kI8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
       if (!finite) return;

@@ -323,6 +323,17 @@ void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, floa
   LoadFrom(InRow(dtype, stride, row), rows, n, dtype, x);
 }
 
+void StorePanel(const void* rows, int n, int k, void* panel) {
+  constexpr int kPair = 2 * sizeof(uint16_t);
+  const char* from = static_cast<const char*>(rows);
+  char* to = static_cast<char*>(panel);
+  const int64_t row = int64_t{k} * sizeof(uint16_t);
+  for (int i = 0; i < k / 2; ++i, from += kPair, to += kPanel * kPair) {
+    for (int j = 0; j < n; ++j) std::memcpy(to + j * kPair, from + j * row, kPair);
+  }
+  for (int j = 0; k % 2 == 1 && j < n; ++j) std::memcpy(to + j * kPair, from + j * row, sizeof(uint16_t));
+}
+
 void Store(const float* x, int n, DType dtype, void* y) { HWY_DYNAMIC_DISPATCH(Store)(x, n, dtype, y); }
 void Load(const void* x, int n, DType dtype, float* y) { HWY_DYNAMIC_DISPATCH(Load)(x, n, dtype, y); }
 

@@ -75,6 +75,8 @@ struct Panels {
 // `stride` elements for each: bf16 rounds to nearest even.
 constexpr int PanelRows(int k) { return RoundUp(k, 2); }
 void StoreColumn(const float* x, int k, DType dtype, void* panel, int column);
+// The columns 0 to n of a panel, from n rows of k bf16 values, one after the other and at any address.
+void StorePanel(const void* rows, int n, int k, void* panel);
 void LoadColumn(const void* panel, int k, DType dtype, int column, float* x);
 void StoreRow(const float* x, int n, DType dtype, void* rows, int64_t stride, int row);
 void LoadRow(const void* rows, int64_t stride, int row, int n, DType dtype, float* x);
