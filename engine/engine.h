@@ -23,8 +23,8 @@ struct EngineOptions : SchedulerOptions {
   DType weight_dtype = DType::kBF16;  // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;   // kF32 or kBF16
   DType activation_dtype =
-      DType::kF32;     // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
-  bool amx = true;     // linears of bf16 and int8 weights run on AMX where the CPU has it
+      DType::kF32;  // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
+  bool amx = true;  // what multiplies by bf16 or int8 weights or bf16 state runs on AMX where the CPU has it
   int page_size = 64;  // tokens: 16, 32 or 64
   DeviceType device = DeviceType::kCpu;
   bool batch_invariant = false;  // CUDA: the same bits in any batch, slower prefill; a CPU always gives them

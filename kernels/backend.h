@@ -106,16 +106,16 @@ class Backend {
   virtual absl::Status Synchronize() = 0;
 };
 
-// What multiplies matrices of bf16 weights: the vector unit, as everything else; Intel's AMX; or a model of
+// What multiplies by bf16 weights and state: the vector unit, as everything else; Intel's AMX; or a model of
 // AMX in plain C++, with its bits, for tests on other processors.
 enum class MatrixUnit { kVector, kAmx, kAmxModel };
 
 struct CpuOptions {
   int num_threads = 1;  // the caller's included
   // Linears with bf16 weights round their input to bf16, and so do reads of bf16 state their queries and
-  // probabilities where the vector unit has a fast bf16 dot product: twice as fast where arithmetic sets the
-  // pace. With other weights or state they stay float32. (The tile of 64 tokens that a row itself is in is
-  // read in float32 always.) Requires CpuHasBf16Dot() or a matrix unit.
+  // probabilities: twice as fast and more where arithmetic sets the pace. With other weights or state they
+  // stay float32. (The tile of 64 tokens that a row itself is in is read in float32 by dot products of the
+  // vector unit, and its feedback states are on every unit.) Requires CpuHasBf16Dot() or a matrix unit.
   bool bf16_activations = false;
   // kAmx requires CpuHasAmx(). Float32 activations go through it as sums of three bf16 (kernels/cpu/tiles.h).
   MatrixUnit matrix_unit = MatrixUnit::kVector;
