@@ -11,18 +11,22 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "kernels/backend.h"
+#include "kernels/container.h"
 
 namespace sessa {
 namespace {
 
-// Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that
-// would spend the quota by spinning and then stand still for the rest of each period.
+// Cores that this process may use: the machine's, and its container's. More threads than that would spend
+// the quota by spinning and then stand still for the rest of each period.
 int Cores() {
-  const int machine = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string line;
-  const int quota = std::getline(file, line) ? CoresOfQuota(line) : 0;
-  return quota > 0 ? std::min(machine, quota) : machine;
+  int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  for (const std::string& folder : CgroupFolders()) {
+    std::ifstream file(absl::StrCat(folder, "/cpu.max"));
+    std::string line;
+    const int quota = std::getline(file, line) ? CoresOfQuota(line) : 0;
+    if (quota > 0) cores = std::min(cores, quota);
+  }
+  return cores;
 }
 
 absl::Status Bad(const char* option, const std::string& message) {

@@ -10,6 +10,7 @@
 #include "engine/mutex.h"
 #include "engine/state_cache.h"
 #include "engine/step_sampler.h"
+#include "kernels/container.h"
 #include "kernels/device.h"
 #include "kernels/short_slices.h"
 
@@ -148,8 +149,11 @@ class Workers::Impl {
   }
 
   int64_t DefaultCacheBytes() const {
-    if (options_.device == DeviceType::kCpu)
-      return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    if (options_.device == DeviceType::kCpu) {
+      // A container's memory is this server's alone: what is left is for activations, requests and answers.
+      const int64_t free = ranks_[0].backend->FreeBytes();
+      return CgroupFreeMemory().has_value() ? free / 2 : std::min(kMaxCpuCacheBytes, free / 4);
+    }
     int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
     for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
     return bytes / 10 * 9 * options_.tensor_parallel_size;
