@@ -87,7 +87,7 @@ start() {
     "$(config Entrypoint)" "$(config Cmd)")
   # shellcheck disable=SC2016  # for the shell inside
   unshare --mount --net bash -c 'ip link set lo up && mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" \
-    && mount -t proc proc "$0/proc" && exec env -i chroot --userspec=10001:10001 --groups= "$0" "$@"' "$root" "${words[@]}" "$@" >"$work/out" 2>"$work/log" &
+    && mount -t proc proc "$0/proc" && exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot --userspec=10001:10001 --groups= "$0" "$@"' "$root" "${words[@]}" "$@" >"$work/out" 2>"$work/log" &
   server=$!
   for _ in $(seq 600); do
     ! grep -q '^ready' "$work/out" || return 0

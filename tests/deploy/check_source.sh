@@ -39,7 +39,7 @@ echo "== ./dev serve"
 in_root 'exec ./dev serve --http_port=0 --grpc_port=0' >"$work/out" 2>"$work/log" &
 server=$!
 until address=$(sed -n 's/^ready http=\([^ ]*\).*/\1/p' "$work/out") && [[ -n $address ]]; do
-  kill -0 "$server" 2>/dev/null || { tail -20 "$work/out" "$work/log"; fail "it did not start"; }
+  kill -0 "$server" 2>/dev/null || { tail -n 20 "$work/out" "$work/log"; fail "it did not start"; }
   sleep 1
 done
 answer=$(curl -sS --fail "http://$address/v1/completions" -H 'Content-Type: application/json' \
