@@ -40,7 +40,7 @@ def ours(key, name, weights, *flags, folder="{folder}", models=MODELS):
 def llama_cpp(key, weights):
     return Program(key, "llama.cpp", weights,
                    ("{work}/llama.cpp/bin/llama-server", "-m", f"{{work}}/{{model}}-{weights}.gguf", "--host", "127.0.0.1", "--port",
-                    "{port}", "-t", "{threads}", "-tb", "{threads}", "-np", "16", "-c", str(16 * CONTEXT), "--no-webui"))
+                    "{port}", "--alias", "{model}", "-t", "{threads}", "-tb", "{threads}", "-np", "16", "-c", str(16 * CONTEXT), "--no-webui"))
 
 
 def openvino(key, weights):
