@@ -40,7 +40,7 @@ def ours(key, name, weights, *flags, folder="{folder}", models=MODELS):
 def llama_cpp(key, weights):
     return Program(key, "llama.cpp", weights,
                    ("{work}/llama.cpp/bin/llama-server", "-m", f"{{work}}/{{model}}-{weights}.gguf", "--host", "127.0.0.1", "--port",
-                    "{port}", "-t", "{threads}", "-tb", "{threads}", "-np", "16", "-c", str(16 * CONTEXT), "--no-webui"))
+                    "{port}", "--alias", "{model}", "-t", "{threads}", "-tb", "{threads}", "-np", "16", "-c", str(16 * CONTEXT), "--no-webui"))
 
 
 def openvino(key, weights):
@@ -71,7 +71,7 @@ PROGRAMS = (
     Program("transformers", "transformers, a quarter of the requests", "bf16",
             ("{work}/transformers/bin/transformers", "serve", "{folder}", "--host", "127.0.0.1", "--port", "{port}", "--device", "cpu",
              "--dtype", "bfloat16"),
-            flags=("--prompt_as=text", "--noreturn_token_ids", "--noignore_eos", "--model={folder}"), models=("smollm2",), slow=True),
+            flags=("--prompt_as=text", "--noreturn_token_ids", "--noignore_eos", "--drain_seconds=180", "--model={folder}"), models=("smollm2",), slow=True),
 )
 
 

@@ -20,7 +20,7 @@ import registers
 import table
 import workloads
 
-LOAD_SECONDS = 240  # of one load, and sessa-loadtest ends its own after two minutes
+LOAD_SECONDS = 240  # of one load; sessa-loadtest ends its own, a minute (--drain_seconds) after the last request
 
 
 def free_port():
@@ -150,8 +150,8 @@ def measure_rounds(program, options):
             file.write_text(json.dumps(rounds))
             print(f"{program.key}: {error}", file=sys.stderr)
             break
-    measured = [pair for pair in read_all(options) if pair[0].is_ours and pair[0] != program]
-    print(table.lines([*measured, (program, rounds)])[-1], file=sys.stderr, flush=True)
+    ours = [pair for pair in read_all(options) if pair[0].is_ours and pair[0] != program]
+    print(table.line_of(program, rounds, ours), file=sys.stderr, flush=True)
 
 
 def read_all(options):
@@ -180,6 +180,7 @@ def main():
     parser.add_argument("--only", default="", help="programs to measure, by comma; none: the table of what was measured before")
     parser.add_argument("--quick", action="store_true", help="a quarter of the requests: whether all runs, in a table of its own")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the program that runs is ended too
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.threads])  # of every program that runs from here
     options.results = options.work_dir / f"results-{options.model}{'-quick' if options.quick else ''}"
     options.results.mkdir(parents=True, exist_ok=True)

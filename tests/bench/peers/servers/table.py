@@ -65,3 +65,9 @@ def lines(measured):
               for program, rounds in measured if not any(is_whole(r) for r in rounds)]
     return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(cells)} |" for cells in rows(measured)),
             *([""] if failed else []), *failed]
+
+
+def line_of(program, rounds, ours):
+    """What lines() has for one program beside ours: [(program, rounds)]."""
+    others = [pair for pair in ours if any(map(is_whole, pair[1]))]
+    return lines([*others, (program, rounds)])[-1]

@@ -42,6 +42,8 @@ class TableTest(unittest.TestCase):
                              (program("b", "B", "bf16"), [{"start": 1}]), (program("c", "C", "bf16"), [result(50, 1), broken])])
         self.assertEqual({line.count("|") for line in lines[:4]}, {len(table.COLUMNS) + 5})
         self.assertIn("50 (2.00)", lines[3])
+        self.assertIn("50 (2.00)", table.line_of(program("c", "C", "bf16"), [result(50, 1)], [(program("ours-f32", "us", "bf16"), [broken]),
+                                                                                            (program("ours", "us", "bf16"), [result(100, 1)])]))
         self.assertEqual(lines[4:], ["", "- no row: A, bf16: mix: too late", "- no row: B, bf16: it was not measured to the end"])
 
     def test_every_program_is_filled_in(self):

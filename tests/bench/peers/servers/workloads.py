@@ -59,7 +59,7 @@ def seed_of(load):
 
 
 def run_loadtest(program, load, address, report, more):
-    """The figures of one load on a server, as sessa-loadtest tells them. RuntimeError: it did not serve them all, within two minutes."""
+    """The figures of one load on a server, as sessa-loadtest tells them. RuntimeError: it did not serve them all in time."""
     done = subprocess.run([program, f"--url=http://{address}", "--noprogress", "--metrics_url=none", f"--json={report}",
                            f"--vocab_size={VOCAB}", f"--seed={seed_of(load)}", *load.flags(), *more],
                           capture_output=True, text=True, check=False)
