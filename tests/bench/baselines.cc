@@ -125,7 +125,7 @@ class Bench {
     s.num_rows = rows;
     s.start = start;
     for (int i = 0; i * kPageSize < start + rows; ++i) s.pages.push_back(i);
-    if (workers_->num_slots() > 0) s.slot = 0, s.state_from = start > 0 ? 0 : -1;
+    if (workers_->state().num_slots > 0) s.slot = 0, s.state_from = start > 0 ? 0 : -1;
     s.sample = true;
     s.sampling = &greedy_;
     s.tokens = &tokens_;
