@@ -84,7 +84,8 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
                                              " positions, got ", o.max_model_len));
   }
   if (o.max_model_len == 0) o.max_model_len = std::max(2, config.max_position_embeddings);
-  if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536]");
+  if (o.max_num_seqs < 0 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536], or 0");
+  if (o.max_num_seqs == 0) o.max_num_seqs = 256;  // the engine cuts it to the slots of a recurrent state
   if (o.max_step_tokens < 0 || o.max_step_tokens > 65536)
     return Bad("max_step_tokens", "must be in [1, 65536], or 0");
   // A GPU's prefill kernels read the past once for all of a chunk's rows.
