@@ -35,6 +35,7 @@ SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& c
   s.target_step_time = o.target_step_time;
   s.enable_prefix_caching = o.enable_prefix_caching;
   s.max_preemptions = o.max_preemptions;
+  s.num_speculative_tokens = o.num_speculative_tokens;
   s.max_queued_requests = std::numeric_limits<int>::max();  // Submit has refused what is too much
   s.eos_token_ids = config.eos_token_ids;
   return s;
@@ -114,7 +115,7 @@ class EngineImpl final : public Engine {
     const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
       const absl::Time begin = MonotonicNow();
       if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
-      if (std::exchange(first, false) && results_[0].token < 0)
+      if (std::exchange(first, false) && results_[0].tokens[0].token < 0)
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
       return MonotonicNow() - begin;
     };

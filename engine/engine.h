@@ -42,6 +42,10 @@ struct EngineOptions {
   absl::Duration max_queue_time = absl::InfiniteDuration();
   bool enable_prefix_caching = true;
   int max_preemptions = 4;  // of one sequence; 0: none ever, its pages are reserved when it starts
+  // Drafts of a sequence in a step, where its request does not say: at most kMaxDrafts; 0: none; -1: as many
+  // as are of use here, which is none where state is recurrent or where the batch changes bits (CUDA without
+  // batch_invariant).
+  int num_speculative_tokens = 0;
 };
 
 // Counters since start and gauges of now, one consistent snapshot of the end of a step.
