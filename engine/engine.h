@@ -22,8 +22,8 @@ struct EngineOptions {
   DType weight_dtype = DType::kBF16;  // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;   // kF32 or kBF16
   DType activation_dtype =
-      DType::kF32;  // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
-  bool amx = true;  // linears of bf16 weights run on AMX where the CPU has it; other bits, the same accuracy
+      DType::kF32;     // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
+  bool amx = true;     // linears of bf16 weights run on AMX where the CPU has it
   int page_size = 64;  // tokens: 16, 32 or 64
   DeviceType device = DeviceType::kCpu;
   bool batch_invariant = false;  // CUDA: the same bits in any batch, slower prefill; a CPU always gives them

@@ -50,6 +50,11 @@ int CoresOfQuota(absl::string_view cpu_max) {
   return static_cast<int>(std::min<int64_t>(quota / period + (quota % period > 0 ? 1 : 0), 1024));
 }
 
+DType AutoActivationDType(const EngineOptions& o) {
+  const bool fast = o.device == DeviceType::kCpu && (CpuHasBf16Dot() || (o.amx && CpuHasAmx()));
+  return fast && o.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+}
+
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8)

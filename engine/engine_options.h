@@ -12,6 +12,10 @@ namespace sessa {
 // knows once the weights are loaded. INVALID_ARGUMENT, naming the option.
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config);
 
+// What linears round their input to when nobody said: bf16 where the weights are of bf16 and this CPU
+// multiplies these faster than floats, else f32. Reads the weights' dtype, the device and `amx`.
+DType AutoActivationDType(const EngineOptions& options);
+
 // What of the cache does not work as its operator will think, with what to do; empty when all does. `options`
 // are the engine's, num_slots its EngineStats'.
 std::string PrefixCacheWarning(const EngineOptions& options, int num_slots);

@@ -1,10 +1,12 @@
-// Exponentials in vectors, for the loops that Highway builds for each target.
+// What becomes of a linear's products, in vectors, for the loops that Highway builds for each target.
 #if defined(SESSA_KERNELS_CPU_ACTIVATIONS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SESSA_KERNELS_CPU_ACTIVATIONS_INL_H_
 #undef SESSA_KERNELS_CPU_ACTIVATIONS_INL_H_
 #else
 #define SESSA_KERNELS_CPU_ACTIVATIONS_INL_H_
 #endif
+
+#include <algorithm>
 
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
@@ -22,6 +24,60 @@ HWY_INLINE VF Silu(VF x) {
   const auto one = hn::Set(kF, 1.0f);
   const auto e = ExpOfNegative(hn::Neg(hn::Abs(x)));
   return x * hn::IfThenElse(x < hn::Zero(kF), e, one) / (one + e);
+}
+
+// erfc by the Chebyshev fit of Numerical Recipes ("erfcc", 1.2e-7 relative), so float-exact for our purpose.
+HWY_INLINE VF Erf(VF x) {
+  const VF one = hn::Set(kF, 1.0f);
+  const VF z = hn::Abs(x);
+  const VF t = one / hn::MulAdd(z, hn::Set(kF, 0.5f), one);
+  VF p = hn::Set(kF, 0.17087277f);
+  for (float c : {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f, 0.09678418f,
+                  0.37409196f, 1.00002368f, -1.26551223f}) {
+    p = hn::MulAdd(p, t, hn::Set(kF, c));
+  }
+  const VF erfc = t * hn::Exp(kF, hn::NegMulAdd(z, z, p));
+  return hn::CopySign(one - erfc, x);
+}
+
+HWY_INLINE VF Gelu(VF x) {
+  const VF half = hn::Set(kF, 0.5f), one = hn::Set(kF, 1.0f), root = hn::Set(kF, 0.70710678f);
+  return x * half * (one + Erf(x * root));
+}
+
+// y [rows][ldy] = f(z [rows][ldz], y) for the first `columns`; both may be the same.
+template <class F>
+HWY_INLINE void ForVectors(const float* z, int64_t ldz, int rows, int columns, float* y, int64_t ldy, F f) {
+  constexpr int kWidth = static_cast<int>(kLanes);
+  const int tail = columns % kWidth;
+  for (int r = 0; r < rows; ++r, z += ldz, y += ldy) {
+    int j = 0;
+    for (; j + kWidth <= columns; j += kWidth)
+      hn::StoreU(f(hn::LoadU(kF, z + j), hn::LoadU(kF, y + j)), kF, y + j);
+    if (tail == 0) continue;
+    float x[kWidth] = {}, to[kWidth] = {};
+    std::copy_n(z + j, tail, x);
+    std::copy_n(y + j, tail, to);
+    hn::StoreU(f(hn::LoadU(kF, x), hn::LoadU(kF, to)), kF, to);
+    std::copy_n(to, tail, y + j);
+  }
+}
+
+// y becomes what the epilogue makes of the products z and of what y holds; kSiluGate: the second product.
+HWY_INLINE void Apply(Epilogue epilogue, const float* z, int64_t ldz, int rows, int columns, float* y,
+                      int64_t ldy) {
+  switch (epilogue) {
+    case Epilogue::kNone:
+      return ForVectors(z, ldz, rows, columns, y, ldy, [](VF a, VF) HWY_ATTR { return a; });
+    case Epilogue::kGelu:
+      return ForVectors(z, ldz, rows, columns, y, ldy, [](VF a, VF) HWY_ATTR { return Gelu(a); });
+    case Epilogue::kAdd:
+      return ForVectors(z, ldz, rows, columns, y, ldy, [](VF a, VF b) HWY_ATTR { return b + a; });
+    case Epilogue::kMultiply:
+      return ForVectors(z, ldz, rows, columns, y, ldy, [](VF a, VF b) HWY_ATTR { return a * b; });
+    case Epilogue::kSiluGate:
+      return ForVectors(z, ldz, rows, columns, y, ldy, [](VF a, VF b) HWY_ATTR { return Silu(a) * b; });
+  }
 }
 
 }  // namespace sessa::cpu::HWY_NAMESPACE

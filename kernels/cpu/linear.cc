@@ -27,7 +27,7 @@ LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
       unit_(options.matrix_unit),
       bf16_activations_(options.bf16_activations),
       scratch_(pool->num_threads()),
-      sums_(pool->num_threads()) {}
+      products_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kI8) return Format::kInt8;
@@ -118,7 +118,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const Format format = FormatOf(calls[0].weights->dtype);  // all calls of a model have one dtype
   const void* left = Prepare(x, format);
-  const int block = format == Format::kTiles ? cpu::TileRowsAtOnce(x.cols, Terms()) : x.rows;
+  const int block = format == Format::kTiles ? RowsAtOnce(x) : x.rows;
   int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
   pool_->ParallelFor(total * CeilDiv(x.rows, block), [&](int item, int thread) {
@@ -130,51 +130,58 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
-    Matrix beside = y;
-    if (call->epilogue != Epilogue::kNone && call->epilogue != Epilogue::kGelu) {
-      constexpr int kStride = kItem * kPanel;
-      beside = {Grown(&sums_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
-    }
     if (call->epilogue == Epilogue::kSiluGate)
-      RunPanels(x, begin, format, left, *call->up, first, last, thread, y);
-    RunPanels(x, begin, format, left, w, first, last, thread, beside);
-    for (int r = 0; r < y.rows; ++r) {
-      switch (call->epilogue) {
-        case Epilogue::kNone: break;
-        case Epilogue::kGelu: cpu::GeluRow(y.row(r), y.cols); break;
-        case Epilogue::kAdd: cpu::AddRow(beside.row(r), y.cols, y.row(r)); break;
-        case Epilogue::kMultiply: cpu::MultiplyRow(beside.row(r), y.row(r), y.cols, y.row(r)); break;
-        case Epilogue::kSiluGate: cpu::SiluGateRow(beside.row(r), y.cols, y.row(r)); break;
-      }
-    }
+      RunPanels(x, begin, format, left, *call->up, first, last, Epilogue::kNone, thread, y);
+    RunPanels(x, begin, format, left, w, first, last, call->epilogue, thread, y);
   });
 }
 
+int LinearLayers::RowsAtOnce(Matrix x) const {
+  // From so many rows on each thread has some of its own: what it wrote before is in its cache, and the
+  // weights, which all then read, are far from what memory can give.
+  constexpr int kOwnRows = 128;
+  const int blocks = std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, Terms())),
+                              std::min(pool_->num_threads(), x.rows / kOwnRows));
+  return RoundUp(CeilDiv(x.rows, std::max(1, blocks)), 2 * cpu::kTileRows);
+}
+
 void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w,
-                             int first, int last, int thread, Matrix y) {
+                             int first, int last, Epilogue epilogue, int thread, Matrix y) {
   const char* data = static_cast<const char*>(w.weight.data()) + first * PanelBytes(format, w);
   const float* bias = w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
   const int panels = last - first;
+  if (format == Format::kTiles) {
+    return cpu::TileLinear(unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
+                           cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias,
+                           epilogue, y.data, y.stride);
+  }
+  Matrix products = y;
+  if (epilogue != Epilogue::kNone && epilogue != Epilogue::kGelu) {
+    constexpr int kStride = kItem * kPanel;
+    products = {Grown(&products_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
+  }
   switch (format) {
+    case Format::kTiles: break;
     case Format::kPairs:
-      return cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k},
-                               bias, 0, panels, y.data, y.stride,
-                               Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
-    case Format::kTiles:
-      return cpu::TileLinear(
-          unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
-          cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, y.data, y.stride);
+      cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k}, bias,
+                        0, panels, products.data, products.stride,
+                        Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+      break;
     case Format::kInt8:
-      return cpu::Int8LinearPanels(
+      cpu::Int8LinearPanels(
           static_cast<const uint32_t*>(left), x.rows,
           {reinterpret_cast<const int8_t*>(data),
            static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k},
-          bias, 0, panels, y.data, y.stride, Grown(&scratch_[thread], cpu::Int8Scratch()));
+          bias, 0, panels, products.data, products.stride, Grown(&scratch_[thread], cpu::Int8Scratch()));
+      break;
     case Format::kFloat:
-      return cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows,
-                               {data, w.dtype, y.cols, w.k}, bias, 0, panels, y.data, y.stride,
-                               Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+      cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, y.cols, w.k}, bias,
+                        0, panels, products.data, products.stride,
+                        Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
+      break;
   }
+  if (epilogue != Epilogue::kNone)
+    cpu::ApplyEpilogue(epilogue, products.data, products.stride, y.rows, y.cols, y.data, y.stride);
 }
 
 }  // namespace sessa

@@ -30,9 +30,12 @@ class LinearLayers {
   static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);
-  // y = the outputs of the panels [first, last) for its rows, those of x from `begin` on (0 but of tiles).
+  // Rows of x that go at once through tiles.h.
+  int RowsAtOnce(Matrix x) const;
+  // y becomes what the epilogue makes of it and of the panels [first, last) for its rows, those of x from
+  // `begin` on (0 but of tiles).
   void RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w, int first,
-                 int last, int thread, Matrix y);
+                 int last, Epilogue epilogue, int thread, Matrix y);
 
   ThreadPool* const pool_;
   const MatrixUnit unit_;
@@ -41,8 +44,8 @@ class LinearLayers {
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
   std::vector<uint16_t> tiles_;
-  std::vector<std::vector<float>> scratch_;  // [thread]
-  std::vector<std::vector<float>> sums_;     // [thread] of an item, to be added or gated
+  std::vector<std::vector<float>> scratch_;   // [thread]
+  std::vector<std::vector<float>> products_;  // [thread] of an item, to be added or gated
 };
 
 }  // namespace sessa

@@ -17,21 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-// erfc by the Chebyshev fit of Numerical Recipes ("erfcc", 1.2e-7 relative), so float-exact for our purpose.
-template <class V>
-HWY_INLINE V Erf(V x) {
-  const V one = hn::Set(kF, 1.0f);
-  const V z = hn::Abs(x);
-  const V t = one / hn::MulAdd(z, hn::Set(kF, 0.5f), one);
-  V p = hn::Set(kF, 0.17087277f);
-  for (float c : {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f, 0.09678418f,
-                  0.37409196f, 1.00002368f, -1.26551223f}) {
-    p = hn::MulAdd(p, t, hn::Set(kF, c));
-  }
-  const V erfc = t * hn::Exp(kF, hn::NegMulAdd(z, z, p));
-  return hn::CopySign(one - erfc, x);
-}
-
 // Sums of a row in double, in a fixed order: lanes, then across. The tail is added last.
 template <class F>
 HWY_INLINE double SumRow(int n, const F& term) {
@@ -94,38 +79,13 @@ void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y)
   for (int i = 0; i < d; ++i) y[i] = x[i] * scale * weight[i];
 }
 
-void SiluGateRow(const float* a, int n, float* y) {
-  const int lanes = static_cast<int>(hn::Lanes(kF));
-  int i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(Silu(hn::LoadU(kF, a + i)) * hn::LoadU(kF, y + i), kF, y + i);
-  if (i < n) {
-    float tail[kPanel] = {};
-    std::copy(a + i, a + n, tail);
-    hn::StoreU(Silu(hn::LoadU(kF, tail)), kF, tail);
-    for (int j = 0; i < n; ++i, ++j) y[i] *= tail[j];
-  }
-}
-
-void GeluRow(float* x, int n) {
-  const int lanes = static_cast<int>(hn::Lanes(kF));
-  const auto half = hn::Set(kF, 0.5f), one = hn::Set(kF, 1.0f), root = hn::Set(kF, 0.70710678f);
-  auto gelu = [&](auto v) { return v * half * (one + Erf(v * root)); };
-  int i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(gelu(hn::LoadU(kF, x + i)), kF, x + i);
-  if (i < n) {
-    float tail[kPanel] = {};
-    std::copy(x + i, x + n, tail);
-    hn::StoreU(gelu(hn::LoadU(kF, tail)), kF, tail);
-    std::copy(tail, tail + (n - i), x + i);
-  }
-}
-
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   for (int i = 0; i < n; ++i) y[i] = a[i] * b[i];
 }
 
-void AddRow(const float* a, int n, float* y) {
-  for (int i = 0; i < n; ++i) y[i] += a[i];
+void ApplyEpilogue(Epilogue epilogue, const float* z, int64_t ldz, int rows, int columns, float* y,
+                   int64_t ldy) {
+  Apply(epilogue, z, ldz, rows, columns, y, ldy);
 }
 
 float DotRow(const float* a, const float* b, int n) {
@@ -264,10 +224,8 @@ HWY_EXPORT(LinearFloats);
 HWY_EXPORT(LinearPairs);
 HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(RmsNormRow);
-HWY_EXPORT(GeluRow);
-HWY_EXPORT(SiluGateRow);
 HWY_EXPORT(MultiplyRow);
-HWY_EXPORT(AddRow);
+HWY_EXPORT(ApplyEpilogue);
 HWY_EXPORT(DotRow);
 HWY_EXPORT(Store);
 HWY_EXPORT(Load);
@@ -300,12 +258,13 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, float 
 void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y) {
   HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, eps, d, y);
 }
-void GeluRow(float* x, int n) { HWY_DYNAMIC_DISPATCH(GeluRow)(x, n); }
-void SiluGateRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(SiluGateRow)(a, n, y); }
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y);
 }
-void AddRow(const float* a, int n, float* y) { HWY_DYNAMIC_DISPATCH(AddRow)(a, n, y); }
+void ApplyEpilogue(Epilogue epilogue, const float* z, int64_t ldz, int rows, int columns, float* y,
+                   int64_t ldy) {
+  HWY_DYNAMIC_DISPATCH(ApplyEpilogue)(epilogue, z, ldz, rows, columns, y, ldy);
+}
 float DotRow(const float* a, const float* b, int n) { return HWY_DYNAMIC_DISPATCH(DotRow)(a, b, n); }
 namespace {
 

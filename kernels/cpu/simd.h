@@ -91,10 +91,11 @@ void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, 
                   int64_t ldc, float* scratch);
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
 void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y);  // y may be x
-void GeluRow(float* x, int n);                      // exact form, x * Phi(x); erf to float precision
-void SiluGateRow(const float* a, int n, float* y);  // y *= a / (1 + exp(-a))
 void MultiplyRow(const float* a, const float* b, int n, float* y);
-void AddRow(const float* a, int n, float* y);             // y += a
+// y [rows][ldy] becomes, in its first `columns`, what the epilogue makes of a linear's products z [rows][ldz]
+// and of what y holds (kSiluGate: the second product); erf to float precision. z may be y.
+void ApplyEpilogue(Epilogue epilogue, const float* z, int64_t ldz, int rows, int columns, float* y,
+                   int64_t ldy);
 float DotRow(const float* a, const float* b, int n);      // fixed order for a given n
 void Store(const float* x, int n, DType dtype, void* y);  // round to nearest even
 void Load(const void* x, int n, DType dtype, float* y);

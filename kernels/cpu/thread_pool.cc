@@ -1,9 +1,12 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <algorithm>
+
 namespace sessa {
 namespace {
 
-constexpr int kSpins = 2000;  // a few microseconds: longer than the gap between two operations of a step
+constexpr int kMaxRanges = 8;  // each thread looks into all of them, in each operation
+constexpr int kSpins = 2000;   // a few microseconds: longer than the gap between two operations of a step
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -13,7 +16,7 @@ inline void Pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads) : ranges_(std::min(num_threads, kMaxRanges)) {
   for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
 
@@ -25,7 +28,11 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::RunItems(int thread) {
-  for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < num_items_;) (*body_)(i, thread);
+  const int n = static_cast<int>(ranges_.size());
+  for (int r = 0; r < n; ++r) {
+    Range& range = ranges_[(thread + r) % n];
+    for (int i; (i = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;) (*body_)(i, thread);
+  }
 }
 
 void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
@@ -33,9 +40,11 @@ void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
     for (int i = 0; i < n; ++i) body(i, 0);
     return;
   }
-  num_items_ = n;
+  for (int64_t r = 0, begin = 0, count = std::ssize(ranges_); r < count; ++r) {
+    ranges_[r].next.store(static_cast<int>(begin), std::memory_order_relaxed);
+    ranges_[r].end = static_cast<int>(begin = n * (r + 1) / count);
+  }
   body_ = &body;
-  next_.store(0, std::memory_order_relaxed);
   busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

@@ -51,10 +51,11 @@ constexpr int TileRowsAtOnce(int k, int terms) {
   return 2 * kTileRows * std::max(1, (1 << 20) / (2 * kTileRows * TileSteps(k) * kTileDepth * terms * 2));
 }
 
-// C [m, n] = A W^T + bias (or null); a: as PackTiles leaves it, tiles `left_tile` values apart (TileStride of
-// the rows that were packed, of which these m may be a part), `w` is of bf16 in TilePanelRows. Requires
-// kAmxModel, or kAmx and HasAmx().
+// C [m, n] becomes what the epilogue makes of A W^T + bias (or null) and of what it holds (kSiluGate: the
+// second product). a: as PackTiles leaves it, tiles `left_tile` values apart (TileStride of the rows that were
+// packed, of which these m may be a part), `w` is of bf16 in TilePanelRows. Requires kAmxModel, or kAmx and
+// HasAmx().
 void TileLinear(MatrixUnit unit, const uint16_t* a, int left_tile, int m, int terms, const Panels& w,
-                const float* bias, float* c, int64_t ldc);
+                const float* bias, Epilogue epilogue, float* c, int64_t ldc);
 
 }  // namespace sessa::cpu

@@ -77,13 +77,12 @@ ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
 ABSL_FLAG(std::string, weight_dtype, "auto",
           "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
 ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
-ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16: linears round what they read, and prefill is faster on CPUs with AMX or a fast bf16 "
-          "dot product");
+ABSL_FLAG(std::string, activation_dtype, "auto",
+          "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; auto: bf16 "
+          "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), else f32");
 ABSL_FLAG(std::string, amx, "auto",
-          "auto or off: linears of bf16 weights run on AMX where the CPU has it, as exactly (1e-5 of the "
-          "largest value), "
-          "but with other bits than CPUs without");
+          "auto or off: linears of bf16 weights run on AMX where the CPU has it; with f32 activations as "
+          "exactly as elsewhere (1e-5 of the largest value), but with other bits");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(sessa::ByteSize, state_cache_bytes, {0},
           "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");

@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, c
   const DType weights = options.weight_dtype.value_or(AutoWeightDType(checkpoint));
   engine_options.weight_dtype = weights;
   engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
+  engine_options.activation_dtype = options.activation_dtype.value_or(AutoActivationDType(engine_options));
   Log(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
                    ", weights ", Name(engine_options.weight_dtype), ", state ",
                    Name(engine_options.state_dtype)));

@@ -192,10 +192,8 @@ absl::Status ParseFormats(MainOptions* options) {
                                   &options->weight_dtype);
   dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false,
                           &options->state_dtype));
-  std::optional<DType> activations;
   dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false,
-                          &activations));
-  options->engine.activation_dtype = activations.value_or(DType::kF32);
+                          &options->activation_dtype));
   const std::string amx = absl::GetFlag(FLAGS_amx);
   if (amx != "auto" && amx != "off")
     dtype.Update(FlagError("amx", absl::StrCat("'", amx, "' is not auto or off")));
@@ -209,6 +207,7 @@ absl::Status CheckEngine(const MainOptions& options) {
   EngineOptions engine = options.engine;
   engine.weight_dtype = options.weight_dtype.value_or(DType::kBF16);  // auto: nothing is known against it yet
   engine.state_dtype = options.state_dtype.value_or(DType::kBF16);
+  engine.activation_dtype = options.activation_dtype.value_or(DType::kF32);
   ModelConfig any;
   any.max_position_embeddings = std::numeric_limits<int>::max();
   const absl::Status judged = CompleteOptions(engine, any).status();

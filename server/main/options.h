@@ -36,8 +36,8 @@ struct MainOptions {
   LogOptions log;
   bool access_log = true;
   absl::Duration settle, drain;
-  std::optional<DType> weight_dtype, state_dtype;  // none: auto
-  EngineOptions engine;                            // but for the dtypes
+  std::optional<DType> weight_dtype, state_dtype, activation_dtype;  // none: auto
+  EngineOptions engine;                                              // but for the dtypes
   Limits limits;
 };
 

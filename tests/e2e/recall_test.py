@@ -4,7 +4,6 @@ The model sees `id 0` before each prompt (add_bos_token), answers greedily up to
 arithmetic must answer as many questions rightly, though some texts may differ.
 """
 import concurrent.futures
-import pathlib
 import unittest
 
 import openai
@@ -49,11 +48,8 @@ class RecallTest(unittest.TestCase):
         self.run_with("--weight_dtype=f32", "--state_dtype=f32", "--page_size=16", "--max_step_tokens=48")
 
     def test_coarser_formats_know_as_much(self):
-        cpu = pathlib.Path("/proc/cpuinfo").read_text()
-        formats = [["--weight_dtype=bf16"], ["--weight_dtype=int8"]]
-        if "avx512_bf16" in cpu and "AuthenticAMD" in cpu:
-            formats.append(["--weight_dtype=bf16", "--activation_dtype=bf16"])
-        for flags in formats:
+        # By default activations are rounded with bf16 weights where the CPU multiplies these faster.
+        for flags in (["--weight_dtype=bf16"], ["--weight_dtype=bf16", "--activation_dtype=f32"], ["--weight_dtype=int8"]):
             right = self.run_with(*flags, same_texts=False)
             self.assertTrue(recall_check.knows_as_much(right, EXPECTED), f"{flags}: {right}")
 

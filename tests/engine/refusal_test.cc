@@ -169,6 +169,23 @@ TEST_F(RefusalTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
   EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasBf16Dot() || CpuHasAmx());
 }
 
+TEST(OptionsTest, ActivationsAreInBf16ByDefaultWhereThatIsServedAndFaster) {
+  for (const DeviceType device : {DeviceType::kCpu, DeviceType::kCuda}) {
+    for (const DType weights : {DType::kF32, DType::kBF16, DType::kI8}) {
+      for (const bool amx : {false, true}) {
+        EngineOptions options;
+        options.device = device, options.weight_dtype = weights, options.amx = amx;
+        options.activation_dtype = AutoActivationDType(options);
+        const bool faster = CpuHasBf16Dot() || (amx && CpuHasAmx());
+        EXPECT_EQ(options.activation_dtype == DType::kBF16,
+                  device == DeviceType::kCpu && weights == DType::kBF16 && faster);
+        ModelConfig config;
+        EXPECT_TRUE(CompleteOptions(options, config).ok());
+      }
+    }
+  }
+}
+
 TEST_F(RefusalTest, WeightsThatAreNotNumbersAreRefused) {
   class Spoiled final : public WeightSource {
    public:

@@ -47,12 +47,13 @@ TEST(TilesTest, TheProcessorAndTheModelGiveTheSameBits) {
           for (int t = 0; t < cpu::TilesOf(m); ++t) cpu::PackTiles(a.data(), k, m, k, terms, t, left.data());
           std::vector<float> c(m * n, -1.0f);
           cpu::TileLinear(unit, left.data(), cpu::TileStride(m), m, terms,
-                          {weights.data(), DType::kBF16, n, k}, bias.data(), c.data(), n);
+                          {weights.data(), DType::kBF16, n, k}, bias.data(), Epilogue::kNone, c.data(), n);
           // The last row of several, alone: as where they are more than go at once.
           std::vector<float> last(n);
           if (m % cpu::kTileRows == 1) {
             cpu::TileLinear(unit, left.data() + cpu::TiledSize(m - 1, k, terms), cpu::TileStride(m), 1, terms,
-                            {weights.data(), DType::kBF16, n, k}, bias.data(), last.data(), n);
+                            {weights.data(), DType::kBF16, n, k}, bias.data(), Epilogue::kNone, last.data(),
+                            n);
             for (int j = 0; j < n; ++j)
               EXPECT_EQ(std::bit_cast<uint32_t>(last[j]), std::bit_cast<uint32_t>(c[(m - 1) * n + j])) << j;
           }
@@ -82,6 +83,48 @@ TEST(TilesTest, TheProcessorAndTheModelGiveTheSameBits) {
           } else {
             EXPECT_EQ(std::bit_cast<uint32_t>(odd[0][i]), std::bit_cast<uint32_t>(odd[1][i])) << i;
           }
+        }
+      }
+    }
+  }
+}
+
+// What the epilogue makes of the products is the same whether the tiles hand them on while they work on the
+// next, or all at once; rows and columns beside them stay as they are.
+TEST(TilesTest, EpiloguesOfBlocksAreThoseOfRows) {
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  for (int m : {1, 2, 16, 17, 33, 70}) {
+    for (int k : {32, 96, 1300}) {  // more and fewer steps than rows are handed on
+      const int n = 70 + m % 3 * 9, stride = n + 5;
+      const int64_t panel = int64_t{cpu::TilePanelRows(k)} * cpu::kPanel;
+      std::vector<float> a(m * k), w(k), before((m + 1) * stride);
+      std::vector<uint16_t> weights(CeilDiv(n, cpu::kPanel) * panel), left(cpu::TiledSize(m, k, 1));
+      for (auto* values : {&a, &before}) {
+        for (float& x : *values) x = normal(random);
+      }
+      for (int j = 0; j < n; ++j) {
+        for (float& x : w) x = normal(random);
+        cpu::StoreColumn(w.data(), k, DType::kBF16, weights.data() + j / cpu::kPanel * panel,
+                         j % cpu::kPanel);
+      }
+      for (int t = 0; t < cpu::TilesOf(m); ++t) cpu::PackTiles(a.data(), k, m, k, 1, t, left.data());
+      const auto product = [&](MatrixUnit unit, Epilogue epilogue, std::vector<float>* y) {
+        cpu::TileLinear(unit, left.data(), cpu::TileStride(m), m, 1, {weights.data(), DType::kBF16, n, k},
+                        nullptr, epilogue, y->data(), stride);
+      };
+      for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
+        if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
+        std::vector<float> products(m * stride);
+        product(unit, Epilogue::kNone, &products);
+        for (Epilogue epilogue :
+             {Epilogue::kNone, Epilogue::kGelu, Epilogue::kAdd, Epilogue::kMultiply, Epilogue::kSiluGate}) {
+          SCOPED_TRACE(testing::Message()
+                       << m << " rows, k " << k << ", epilogue " << static_cast<int>(epilogue));
+          std::vector<float> at_once = before, expected = before;
+          product(unit, epilogue, &at_once);
+          cpu::ApplyEpilogue(epilogue, products.data(), stride, m, n, expected.data(), stride);
+          EXPECT_EQ(at_once, expected);
         }
       }
     }
