@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/tile.h"  // where the kernels cut blocks of rows
+
 namespace sessa {
 namespace {
 
@@ -18,14 +20,13 @@ constexpr double kWild = 8;      // a step is believed to take at most this many
 constexpr double kTick = 1e-5;   // or this, in seconds, where next to nothing was predicted
 constexpr int kSweeps = 16;      // of coordinate descent on four unknowns
 
-constexpr int64_t kTile = 64;  // tokens, where the kernels cut blocks of rows
-
 }  // namespace
 
 void StepFeatures::AddPrefill(int64_t start, int64_t num_rows) {
   rows += num_rows;
   pairs += num_rows * start + num_rows * (num_rows + 1) / 2;
-  for (const int64_t end = start + num_rows; start < end; start = (start / kTile + 1) * kTile) reads += start;
+  for (const int64_t end = start + num_rows; start < end; start = (start / kTileTokens + 1) * kTileTokens)
+    reads += start;
 }
 
 StepFeatures FeaturesOf(const StepPlan& plan) {

@@ -18,37 +18,16 @@
 #include "engine/warm_up.h"
 #include "engine/worker.h"
 #include "kernels/round.h"
+#include "kernels/short_slices.h"
 
 namespace sessa {
 namespace {
 
-SchedulerOptions SchedulerOptionsOf(const EngineOptions& o, const ModelConfig& config,
-                                    const Workers& workers) {
-  SchedulerOptions s;
-  s.page_size = o.page_size;
-  s.num_pages = workers.num_pages();
-  s.num_slots = workers.num_slots();
-  s.num_classes = o.tensor_parallel_size;
-  s.max_num_seqs = o.max_num_seqs;
-  s.max_step_tokens = o.max_step_tokens;
-  s.max_model_len = o.max_model_len;
-  s.target_step_time = o.target_step_time;
-  s.enable_prefix_caching = o.enable_prefix_caching;
-  s.max_preemptions = o.max_preemptions;
-  s.num_speculative_tokens = o.num_speculative_tokens;
-  s.max_queued_requests = std::numeric_limits<int>::max();  // Submit has refused what is too much
-  s.eos_token_ids = config.eos_token_ids;
-  return s;
-}
-
-// Without prefix caching more pages than these could never be used: all sequences at their longest, each with
-// as many whole tiles from every rank as from the one that gives most.
+// Without prefix caching more pages than these could never be used: all sequences at their longest.
 int MaxUsefulPages(const EngineOptions& o) {
   int64_t pages = std::numeric_limits<int64_t>::max();
   if (!o.enable_prefix_caching) {
-    const int64_t round =
-        int64_t{PageGeometry::kTileTokens} * o.tensor_parallel_size;  // tokens: a tile of each rank
-    pages = CeilDiv(o.max_model_len, round) * (round / o.page_size) * o.max_num_seqs;
+    pages = PageGeometry::PagesToHold(o.max_model_len, o.page_size, o.tensor_parallel_size) * o.max_num_seqs;
   }
   return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
 }
@@ -66,6 +45,15 @@ absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
   }
   o->max_model_len = static_cast<int>(longest);
   return absl::OkStatus();
+}
+
+// No more sequences run than there are slots. By default a quarter of the slots is left for snapshots: each
+// sequence keeps up to two, and one alone is what the next turn of its conversation starts from; more slots
+// for them would take sequences from the step, which decoding pays for.
+void FitMaxNumSeqs(bool asked_for, int num_slots, EngineOptions* o) {
+  if (num_slots == 0) return;
+  const int for_snapshots = asked_for || !o->enable_prefix_caching ? 0 : CeilDiv(num_slots, 4);
+  o->max_num_seqs = std::min(o->max_num_seqs, std::max(1, num_slots - for_snapshots));
 }
 
 // A small share of a start, most of which reads weights; a model of D 1024 and 24 layers on two cores has
@@ -94,7 +82,7 @@ class EngineImpl final : public Engine {
         workers_(std::move(workers)),
         observer_(observer),
         context_(context),
-        scheduler_(SchedulerOptionsOf(options, config, *workers_)),
+        scheduler_(options, workers_->state(), config.eos_token_ids),
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     static_cast<SchedulerStats&>(stats_) = scheduler_.Stats();
@@ -119,8 +107,7 @@ class EngineImpl final : public Engine {
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
       return MonotonicNow() - begin;
     };
-    return sessa::WarmUp(SchedulerOptionsOf(options_, config_, *workers_), kWarmUpTime, run,
-                         scheduler_.mutable_cost_model());
+    return sessa::WarmUp(options_, workers_->state(), kWarmUpTime, run, scheduler_.mutable_cost_model());
   }
 
   void Start() {
@@ -197,6 +184,7 @@ class EngineImpl final : public Engine {
   }
 
   void Run() {
+    AskForShortSlices();
     std::vector<Command> commands;
     std::vector<SchedulerEvent> events;
     for (bool stop = false; !stop;) {
@@ -345,8 +333,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   auto workers = Workers::Create(*options, limits, config, weights);
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
-  if (const int slots = (*workers)->num_slots(); slots > 0)
-    options->max_num_seqs = std::min(options->max_num_seqs, slots);
+  FitMaxNumSeqs(given.max_num_seqs > 0, (*workers)->state().num_slots, &*options);
   auto impl = std::make_unique<EngineImpl>(*options, config, *std::move(workers), observer, context);
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();

@@ -11,6 +11,7 @@
 #include "engine/admission.h"
 #include "engine/config.h"
 #include "engine/request.h"
+#include "engine/scheduler_options.h"
 #include "engine/scheduler_stats.h"
 #include "engine/weights.h"
 #include "kernels/device.h"
@@ -18,12 +19,12 @@
 
 namespace sessa {
 
-struct EngineOptions {
+struct EngineOptions : SchedulerOptions {
   DType weight_dtype = DType::kBF16;  // kF32, kBF16 or kI8 (quantised at load)
   DType state_dtype = DType::kBF16;   // kF32 or kBF16
   DType activation_dtype =
       DType::kF32;     // what linears round their input to; kBF16: faster, needs bf16 weights and such a CPU
-  bool amx = true;     // linears of bf16 weights run on AMX where the CPU has it
+  bool amx = true;     // linears of bf16 and int8 weights run on AMX where the CPU has it
   int page_size = 64;  // tokens: 16, 32 or 64
   DeviceType device = DeviceType::kCpu;
   bool batch_invariant = false;  // CUDA: the same bits in any batch, slower prefill; a CPU always gives them
@@ -31,21 +32,10 @@ struct EngineOptions {
       0;  // 0: a quarter of the machine's free memory, at most 4 GiB; CUDA: nine tenths
   int tensor_parallel_size = 1;  // 1, 2, 4 or 8
   int num_threads = 0;           // CPU threads a rank; 0: cores (of the container) / tensor_parallel_size
-  int max_model_len = 0;         // prompt + generated; 0: max_position_embeddings, or what the cache holds
-  int max_num_seqs = 256;        // sequences in one step; cut to the slots of a model with recurrent state
-  int max_step_tokens = 0;       // new tokens in one step; 0: 512, CUDA: 2048
-  absl::Duration target_step_time =
-      absl::Milliseconds(100);  // prefill chunks are cut to keep steps near this
   int max_queued_requests = 1024;
   int64_t max_queued_tokens = 1 << 20;  // prompt tokens that wait
   // A request that would wait longer is refused, as predicted (admission.h).
   absl::Duration max_queue_time = absl::InfiniteDuration();
-  bool enable_prefix_caching = true;
-  int max_preemptions = 4;  // of one sequence; 0: none ever, its pages are reserved when it starts
-  // Drafts of a sequence in a step, where its request does not say: at most kMaxDrafts; 0: none; -1: as many
-  // as are of use here, which is none where state is recurrent or where the batch changes bits (CUDA without
-  // batch_invariant).
-  int num_speculative_tokens = 0;
 };
 
 // Counters since start and gauges of now, one consistent snapshot of the end of a step.

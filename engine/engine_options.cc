@@ -12,18 +12,22 @@
 #include "absl/strings/str_split.h"
 #include "engine/check_request.h"
 #include "kernels/backend.h"
+#include "kernels/container.h"
 
 namespace sessa {
 namespace {
 
-// Cores that this process may use: the machine's, and its container's (cgroup v2). More threads than that
-// would spend the quota by spinning and then stand still for the rest of each period.
+// Cores that this process may use: the machine's, and its container's. More threads than that would spend
+// the quota by spinning and then stand still for the rest of each period.
 int Cores() {
-  const int machine = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string line;
-  const int quota = std::getline(file, line) ? CoresOfQuota(line) : 0;
-  return quota > 0 ? std::min(machine, quota) : machine;
+  int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  for (const std::string& folder : CgroupFolders()) {
+    std::ifstream file(absl::StrCat(folder, "/cpu.max"));
+    std::string line;
+    const int quota = std::getline(file, line) ? CoresOfQuota(line) : 0;
+    if (quota > 0) cores = std::min(cores, quota);
+  }
+  return cores;
 }
 
 constexpr int kUsefulDrafts = 8;  // docs/performance.md, "Several tokens a step"
@@ -83,7 +87,8 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
                                              " positions, got ", o.max_model_len));
   }
   if (o.max_model_len == 0) o.max_model_len = std::max(2, config.max_position_embeddings);
-  if (o.max_num_seqs < 1 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536]");
+  if (o.max_num_seqs < 0 || o.max_num_seqs > 65536) return Bad("max_num_seqs", "must be in [1, 65536], or 0");
+  if (o.max_num_seqs == 0) o.max_num_seqs = 256;  // the engine cuts it to the slots of a recurrent state
   if (o.max_step_tokens < 0 || o.max_step_tokens > 65536)
     return Bad("max_step_tokens", "must be in [1, 65536], or 0");
   // A GPU's prefill kernels read the past once for all of a chunk's rows.

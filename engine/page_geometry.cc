@@ -24,6 +24,11 @@ int PageGeometry::CountOfClass(int num_indices, int c) const {
   return whole * per_tile + (tiles % num_classes_ == c ? rest : 0);
 }
 
+int64_t PageGeometry::PagesToHold(int num_tokens, int page_size, int num_classes) {
+  const int64_t round = int64_t{kTileTokens} * num_classes;  // tokens: a tile of each class
+  return CeilDiv(num_tokens, round) * (round / page_size);
+}
+
 int PageGeometry::MaxPagesOfOneSequence() const {
   const int per_tile = kTileTokens / page_size_;
   int most = num_pages_;

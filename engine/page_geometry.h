@@ -3,19 +3,30 @@
 // alike: PagePool, which deals them out, the Scheduler, and the Engine before it has either.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/round.h"
+#include "kernels/tile.h"
 
 namespace sessa {
 
-// Classes: with tensor parallelism part of the state is dealt out to ranks by tiles of 64 tokens, so the page
+// How much state there is, for all sequences.
+struct StateSize {
+  int page_size = 64;  // tokens
+  int num_pages = 0;   // a multiple of num_ranks
+  int num_ranks = 1;   // the classes of pages
+  int num_slots = 0;   // of recurrent state, for sequences and snapshots; 0: the model keeps none
+};
+
+// Classes: with tensor parallelism part of the state is dealt out to ranks by tile, so the page
 // with logical index i of a sequence must come from class ((i * page_size) / 64) % num_classes. Class c owns
 // the physical pages [c * num_pages / num_classes, (c + 1) * num_pages / num_classes).
 class PageGeometry {
  public:
-  static constexpr int kTileTokens = 64;
-
   // Requires: num_pages >= num_classes >= 1; page_size is 16, 32 or 64.
   PageGeometry(int num_pages, int page_size, int num_classes);
+  explicit PageGeometry(const StateSize& size)
+      : PageGeometry(size.num_pages, size.page_size, size.num_ranks) {}
 
   int num_pages() const { return num_pages_; }
   int page_size() const { return page_size_; }  // tokens
@@ -29,6 +40,8 @@ class PageGeometry {
   int ClassCapacity(int c) const { return FirstOfClass(c + 1) - FirstOfClass(c); }
   // The most pages that one sequence, alone in the cache, could have.
   int MaxPagesOfOneSequence() const;
+  // As many pages as hold a sequence of so many tokens whatever the classes of its pages.
+  static int64_t PagesToHold(int num_tokens, int page_size, int num_classes);
 
  private:
   int num_pages_, page_size_, num_classes_;

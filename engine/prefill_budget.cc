@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
+#include "kernels/tile.h"  // where the kernels cut blocks of rows
+
 namespace sessa {
 namespace {
 
-constexpr int kTile = 64;         // tokens, where the kernels cut blocks of rows
 constexpr double kDear = 1.05;    // a chunk's rows cost this many times those of an efficient one: stretch
 constexpr double kAligned = .75;  // of the rows that fit, given up to end a chunk where a tile does
 
@@ -32,7 +33,7 @@ int PrefillBudget::Rows(const StepFeatures& planned, int start, int remaining, i
   room = std::min(room, remaining);
   int rows = Fit(planned, start, room, limit_);
   if (rows < room) {  // a chunk that ends inside a tile makes the next one read the past once more
-    const int aligned = (start + rows) / kTile * kTile - start;
+    const int aligned = (start + rows) / kTileTokens * kTileTokens - start;
     if (aligned >= kAligned * rows) rows = aligned;
   }
   if (!first) return rows >= std::min(remaining, kLeastRows) ? rows : 0;

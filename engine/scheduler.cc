@@ -12,19 +12,20 @@
 namespace sessa {
 namespace {
 
-int MaxRunning(const SchedulerOptions& o) {
+int MaxRunning(const SchedulerOptions& o, int num_slots) {
   const int chunk = std::clamp(o.max_step_tokens / 2, 1, PrefillBudget::kLeastRows);
-  const int most = o.num_slots > 0 ? std::min(o.max_num_seqs, o.num_slots) : o.max_num_seqs;
+  const int most = num_slots > 0 ? std::min(o.max_num_seqs, num_slots) : o.max_num_seqs;
   return std::clamp(o.max_step_tokens - chunk, 1, most);
 }
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerOptions& options)
+Scheduler::Scheduler(const SchedulerOptions& options, const StateSize& state,
+                     std::vector<int32_t> eos_token_ids)
     : options_(options),
-      max_running_(MaxRunning(options)),
-      ledger_(PageGeometry(options.num_pages, options.page_size, options.num_classes), options.num_slots,
-              options.enable_prefix_caching),
+      eos_token_ids_(std::move(eos_token_ids)),
+      max_running_(MaxRunning(options, state.num_slots)),
+      ledger_(PageGeometry(state), state.num_slots, options.enable_prefix_caching),
       budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
                         options.max_step_tokens >= 1);
@@ -52,9 +53,6 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
   if (request.tenant_weight < 1) return absl::InvalidArgumentError("tenant_weight must be at least 1");
   if (request.sampling.max_tokens < 1) return absl::InvalidArgumentError("max_tokens must be at least 1");
   if (requests_.contains(id)) return absl::AlreadyExistsError(absl::StrCat("request ", id, " is alive"));
-  if (stats_.num_waiting >= options_.max_queued_requests) {
-    return absl::ResourceExhaustedError(absl::StrCat(stats_.num_waiting, " requests wait already"));
-  }
   if (absl::Status fits = CheckFits(request); !fits.ok()) return fits;
 
   auto state = std::make_unique<RequestState>();
@@ -78,7 +76,7 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
     s->prompt_size = state->prompt.num_tokens;
     s->max_size = static_cast<int>(std::min<int64_t>(
         static_cast<int64_t>(s->prompt_size) + r.sampling.max_tokens, options_.max_model_len));
-    if (options_.num_slots == 0) {
+    if (ledger_.slots().num_slots() == 0) {
       s->max_drafts =
           r.num_speculative_tokens < 0 ? options_.num_speculative_tokens : r.num_speculative_tokens;
     }
@@ -112,9 +110,12 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
 }
 
 void Scheduler::OrderRunning() {
-  std::sort(running_.begin(), running_.end(), [this](const Sequence* a, const Sequence* b) {
+  const auto older = [this](const Sequence* a, const Sequence* b) {
     return std::tuple(!IsProtected(*a), a->id) < std::tuple(!IsProtected(*b), b->id);
-  });
+  };
+  // From step to step they mostly are.
+  if (!std::is_sorted(running_.begin(), running_.end(), older))
+    std::sort(running_.begin(), running_.end(), older);
   const auto group = [this](const Sequence* s) { return std::pair(s->tenant->number, !IsProtected(*s)); };
   const bool equal = std::all_of(running_.begin(), running_.end(), [this](const Sequence* s) {
     return s->priority == running_.front()->priority;
@@ -282,7 +283,7 @@ bool Scheduler::WillFitBesideRunning(const Sequence& s) const {
   std::vector<PageDemand> demands = {DemandOf(s)};
   const int free = ledger_.geometry().num_pages() - ledger_.pool().num_used_pages();
   for (const Sequence* r : running_) demands.push_back(DemandOf(*r));
-  return PeakGrowth(absl::MakeSpan(demands), options_.page_size) <= free;
+  return PeakGrowth(absl::MakeSpan(demands), ledger_.geometry().page_size()) <= free;
 }
 
 PageDemand Scheduler::DemandOf(const Sequence& s) const {
@@ -358,9 +359,9 @@ void Scheduler::EmitPlan() {
     p.tokens = &s->tokens;
     p.prompt_size = s->prompt_size;
     p.seed = s->seed;
-    const RequestState* request = FindRequest(s->request_id);
-    if (request->NeedsPromptRows()) {
-      const int first = request->FirstLogprobRow();
+    if (p.start + 1 < s->prompt_size) {  // else no row is followed by a token of the prompt
+      const RequestState* request = FindRequest(s->request_id);
+      const int first = request->NeedsPromptRows() ? request->FirstLogprobRow() : s->prompt_size;
       if (p.start + p.num_rows > first && first + 1 < s->prompt_size)
         p.first_logprob_row = std::max(0, first - p.start);
     }

@@ -21,6 +21,7 @@
 #include "engine/page_forecast.h"
 #include "engine/prefill_budget.h"
 #include "engine/request.h"
+#include "engine/scheduler_options.h"
 #include "engine/scheduler_stats.h"
 #include "engine/sequence.h"
 #include "engine/state_ledger.h"
@@ -28,22 +29,6 @@
 #include "engine/waiting_queue.h"
 
 namespace sessa {
-
-struct SchedulerOptions {
-  int page_size = 64;
-  int num_pages = 0;
-  int num_classes = 1;  // tensor_parallel_size
-  int num_slots = 0;    // of recurrent state, for sequences and snapshots; 0: the model keeps none
-  int max_num_seqs = 256;
-  int max_step_tokens = 512;
-  int max_model_len = 0;                                      // prompt + generated tokens
-  absl::Duration target_step_time = absl::Milliseconds(100);  // InfiniteDuration: only max_step_tokens counts
-  bool enable_prefix_caching = true;
-  int max_preemptions = 4;         // of one sequence; 0: none ever, pages are reserved at admission
-  int max_queued_requests = 1024;  // requests that wait; max_queued_tokens is checked by the engine
-  int num_speculative_tokens = 0;  // drafts of a sequence in a step, where its request does not say
-  std::vector<int32_t> eos_token_ids = {};
-};
 
 // Something to tell a request's sink. For each request: PromptInfo at most once, before its first token;
 // tokens in order; RequestEnd exactly once and last. Holds the sink, as the request itself may be gone.
@@ -94,9 +79,8 @@ class Scheduler {
  public:
   static constexpr int kMaxOvertakes = 3;
 
-  // Requires: num_pages >= num_classes >= 1, page_size 16, 32 or 64, max_model_len >= 2, the other limits >=
-  // 1 (max_preemptions >= 0).
-  explicit Scheduler(const SchedulerOptions& options);
+  // Requires: the options' limits are >= 1, max_model_len >= 2, max_preemptions >= 0; what PageGeometry does.
+  Scheduler(const SchedulerOptions& options, const StateSize& state, std::vector<int32_t> eos_token_ids);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -107,8 +91,8 @@ class Scheduler {
   absl::Status CheckFits(const Request& request) const;
 
   // Takes the request in; `now` is its arrival. On error nothing has changed, there will be no event, and the
-  // caller tells the sink. The errors of CheckFits; RESOURCE_EXHAUSTED when the queue is full;
-  // INVALID_ARGUMENT, ALREADY_EXISTS (id): values that Engine::Submit should have refused.
+  // caller tells the sink. The errors of CheckFits; INVALID_ARGUMENT, ALREADY_EXISTS (id): values that
+  // Engine::Submit should have refused, as it does when the queue is full.
   absl::Status Add(RequestId id, Request request, absl::Time now);
 
   // The next step; without rows when there is nothing to run. Valid until the next call of Commit or
@@ -205,6 +189,7 @@ class Scheduler {
                   std::vector<SchedulerEvent>* events);
 
   const SchedulerOptions options_;
+  const std::vector<int32_t> eos_token_ids_;
   const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step, and
                            // each has a slot
   StateLedger ledger_;

@@ -78,7 +78,7 @@ FinishReason Scheduler::FinishAfter(const Sequence& s) const {
   const auto holds = [&s](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), s.tokens.back()) != ids.end();
   };
-  if (!s.sampling->ignore_eos && holds(options_.eos_token_ids)) return FinishReason::kStop;
+  if (!s.sampling->ignore_eos && holds(eos_token_ids_)) return FinishReason::kStop;
   if (holds(s.sampling->stop_token_ids)) return FinishReason::kStop;
   return s.num_tokens() >= s.max_size ? FinishReason::kLength : FinishReason::kNone;
 }

@@ -2,14 +2,14 @@
 
 namespace sessa {
 
-absl::StatusOr<StateCache> StateCache::Create(absl::Span<const StateShape> shapes, const Size& size,
-                                              Backend* backend) {
+absl::StatusOr<StateCache> StateCache::Create(absl::Span<const StateShape> shapes, const StateSize& size,
+                                              int rank, Backend* backend) {
   StateCache cache;
   const int own = size.num_pages / size.num_ranks;
   for (const StateShape& shape : shapes) {
     LayerState& layer = cache.layers_.emplace_back();
     for (const PagedShape& paged : shape.paged) {
-      auto tensor = backend->AllocatePages(paged, size.page_size, paged.by_tile ? own * size.rank : 0,
+      auto tensor = backend->AllocatePages(paged, size.page_size, paged.by_tile ? own * rank : 0,
                                            paged.by_tile ? own : size.num_pages);
       if (!tensor.ok()) return tensor.status();
       layer.paged.push_back(*std::move(tensor));

@@ -8,21 +8,17 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/page_geometry.h"
 #include "kernels/backend.h"
 
 namespace sessa {
 
 class StateCache {
  public:
-  struct Size {
-    int page_size = 64;  // tokens
-    int num_pages = 0;   // a multiple of num_ranks
-    int num_slots = 0;
-    int rank = 0, num_ranks = 1;
-  };
-  // `shapes`: of each layer (Model::StateShapes). RESOURCE_EXHAUSTED; INVALID_ARGUMENT as of AllocatePages.
-  static absl::StatusOr<StateCache> Create(absl::Span<const StateShape> shapes, const Size& size,
-                                           Backend* backend);
+  // Of one rank. `shapes`: of each layer (Model::StateShapes). RESOURCE_EXHAUSTED; INVALID_ARGUMENT as of
+  // AllocatePages.
+  static absl::StatusOr<StateCache> Create(absl::Span<const StateShape> shapes, const StateSize& size,
+                                           int rank, Backend* backend);
   LayerState* layer(int i) { return &layers_[i]; }
   int num_layers() const { return static_cast<int>(layers_.size()); }
 

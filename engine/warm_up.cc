@@ -24,8 +24,8 @@ constexpr Shape kShapes[] = {
 // A plan of the shape with pages of its own for each sequence. Without rows when the options rule it out.
 class DummyPlan {
  public:
-  DummyPlan(const Shape& shape, const SchedulerOptions& o)
-      : pages_(o.num_pages, o.page_size, o.num_classes), num_slots_(o.num_slots), used_(o.num_classes) {
+  DummyPlan(const Shape& shape, const SchedulerOptions& o, const StateSize& state)
+      : pages_(state), num_slots_(state.num_slots), used_(state.num_ranks) {
     sampling_.temperature = 0;
     bool fits = shape.num_decodes + (shape.num_rows > 0) <= o.max_num_seqs &&
                 shape.num_decodes + shape.num_rows <= o.max_step_tokens;
@@ -75,12 +75,12 @@ class DummyPlan {
 
 }  // namespace
 
-absl::Status WarmUp(const SchedulerOptions& options, absl::Duration budget, StepRunner run,
-                    CostModel* model) {
+absl::Status WarmUp(const SchedulerOptions& options, const StateSize& state, absl::Duration budget,
+                    StepRunner run, CostModel* model) {
   absl::Duration spent;
   for (int round = 0; round < 2; ++round) {
     for (const Shape& shape : kShapes) {
-      const DummyPlan dummy(shape, options);
+      const DummyPlan dummy(shape, options, state);
       const StepFeatures features = FeaturesOf(dummy.plan());
       const bool is_first = spent == absl::ZeroDuration();  // runs anyway: it warms up
       if (features.rows == 0 || (!is_first && spent + model->Predict(features) > budget)) continue;

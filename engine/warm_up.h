@@ -17,6 +17,7 @@ using StepRunner = absl::FunctionRef<absl::StatusOr<absl::Duration>(const StepPl
 // shows them to the model; twice while there is time. A step that by the model's own prediction would end
 // after `budget`, counted in the time that `run` reports, is left out: a slow machine starts with less
 // knowledge rather than later. Nothing that the steps write is read by a later request. The errors of `run`.
-absl::Status WarmUp(const SchedulerOptions& options, absl::Duration budget, StepRunner run, CostModel* model);
+absl::Status WarmUp(const SchedulerOptions& options, const StateSize& state, absl::Duration budget,
+                    StepRunner run, CostModel* model);
 
 }  // namespace sessa

@@ -8,15 +8,18 @@
 #include "absl/strings/str_cat.h"
 #include "engine/models/model.h"
 #include "engine/mutex.h"
+#include "engine/state_cache.h"
 #include "engine/step_sampler.h"
+#include "kernels/container.h"
 #include "kernels/device.h"
+#include "kernels/short_slices.h"
 
 namespace sessa {
 namespace {
 
 constexpr int64_t kMaxCpuCacheBytes = int64_t{4} << 30;
 // Pages that hold no bytes are still nodes of the prefix index, of some 400 bytes each.
-constexpr int kMaxFreePages = 1 << 18;
+constexpr int64_t kMaxFreePages = 1 << 18;
 
 struct Rank {
   std::unique_ptr<Backend> backend;
@@ -34,6 +37,7 @@ class Workers::Impl {
       : options_(options),
         limits_(limits),
         ranks_(options.tensor_parallel_size),
+        state_{.page_size = options.page_size, .num_ranks = options.tensor_parallel_size},
         sampler_(config.vocab_size, config.eos_token_ids) {}
 
   ~Impl() {
@@ -78,9 +82,7 @@ class Workers::Impl {
       if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
-      auto cache = StateCache::Create(rank.model->StateShapes(),
-                                      {options_.page_size, num_pages_, num_slots_, rank.communicator->rank(),
-                                       options_.tensor_parallel_size},
+      auto cache = StateCache::Create(rank.model->StateShapes(), state_, rank.communicator->rank(),
                                       rank.backend.get());
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
@@ -116,42 +118,49 @@ class Workers::Impl {
     return absl::OkStatus();
   }
 
-  int num_pages() const { return num_pages_; }
-  int num_slots() const { return num_slots_; }
+  const StateSize& state() const { return state_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
 
  private:
   // The budget into pages or slots. No family keeps both yet; one that does would have to share them out.
   absl::Status Divide(int64_t page_bytes, int64_t slot_bytes) {
     const auto fit = [&](int64_t bytes, int64_t most) {
-      return bytes > 0 ? std::min<int64_t>(state_cache_bytes_ / bytes, most) : most;
+      return static_cast<int>(bytes > 0 ? std::min(state_cache_bytes_ / bytes, most) : most);
     };
-    const int64_t most = page_bytes > 0 ? limits_.max_pages : std::min(limits_.max_pages, kMaxFreePages);
-    num_pages_ = static_cast<int>(fit(page_bytes, most) / options_.tensor_parallel_size *
-                                  options_.tensor_parallel_size);
-    num_slots_ = slot_bytes > 0 ? static_cast<int>(fit(slot_bytes, limits_.max_slots)) : 0;
-    if (num_pages_ == 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
-                                                       " bytes hold no page for each rank; a page of ",
-                                                       options_.page_size, " tokens takes ", page_bytes));
-    }
-    if (slot_bytes > 0 && num_slots_ == 0) {
+    const int ranks = options_.tensor_parallel_size;
+    int64_t most_pages = limits_.max_pages;
+    if (slot_bytes > 0) state_.num_slots = fit(slot_bytes, limits_.max_slots);
+    if (slot_bytes > 0 && state_.num_slots == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold the state of no sequence, which takes ",
                                                        slot_bytes));
     }
-    return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(num_pages_);
+    if (page_bytes == 0) {
+      const int64_t longest = PageGeometry::PagesToHold(options_.max_model_len, options_.page_size, ranks);
+      most_pages = std::min({most_pages, longest * state_.num_slots, kMaxFreePages});
+    }
+    state_.num_pages = fit(page_bytes, most_pages) / ranks * ranks;
+    if (state_.num_pages == 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
+                                                       " bytes hold no page for each rank; a page of ",
+                                                       options_.page_size, " tokens takes ", page_bytes));
+    }
+    return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(state_.num_pages);
   }
 
   int64_t DefaultCacheBytes() const {
-    if (options_.device == DeviceType::kCpu)
-      return std::min(kMaxCpuCacheBytes, ranks_[0].backend->FreeBytes() / 4);
+    if (options_.device == DeviceType::kCpu) {
+      // A container's memory is this server's alone: what is left is for activations, requests and answers.
+      const int64_t free = ranks_[0].backend->FreeBytes();
+      return CgroupFreeMemory().has_value() ? free / 2 : std::min(kMaxCpuCacheBytes, free / 4);
+    }
     int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
     for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
     return bytes / 10 * 9 * options_.tensor_parallel_size;
   }
 
   void Work(int rank) {
+    AskForShortSlices();
     for (uint64_t seen = 0;;) {
       const StepPlan* plan = nullptr;
       {
@@ -181,8 +190,8 @@ class Workers::Impl {
   const EngineOptions options_;
   const StateLimits limits_;
   std::vector<Rank> ranks_;
+  StateSize state_;
   StepSampler sampler_;
-  int num_pages_ = 0, num_slots_ = 0;
   int64_t state_cache_bytes_ = 0;
   absl::Status health_;
 
@@ -209,8 +218,7 @@ absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const EngineOptions& op
 absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
   return impl_->Execute(plan, results);
 }
-int Workers::num_pages() const { return impl_->num_pages(); }
-int Workers::num_slots() const { return impl_->num_slots(); }
+const StateSize& Workers::state() const { return impl_->state(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
 
 }  // namespace sessa

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "engine/config.h"
 #include "engine/engine.h"
-#include "engine/state_cache.h"
+#include "engine/page_geometry.h"
 #include "engine/step_plan.h"
 #include "engine/weights.h"
 
@@ -40,8 +40,7 @@ class Workers {
   // Not thread-safe: the engine thread calls it.
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
 
-  int num_pages() const;
-  int num_slots() const;              // 0: the model keeps no recurrent state
+  const StateSize& state() const;
   int64_t state_cache_bytes() const;  // the budget, also when the options left it open
 
  private:

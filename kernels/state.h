@@ -8,6 +8,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/tensor.h"
+#include "kernels/tile.h"
 
 namespace sessa {
 
@@ -54,9 +55,5 @@ struct LayerState {
   std::vector<PagedTensor> paged;  // as StateShape::paged
   std::vector<SlotTensor> slots;   // as StateShape::slots
 };
-
-// Tokens of a tile, the unit in which paged tensors are dealt out to ranks: tile i of a sequence belongs to
-// rank i % num_ranks. Pages must divide it. Softmax too runs in tiles of so many tokens.
-inline constexpr int kTileTokens = 64;
 
 }  // namespace sessa

@@ -206,6 +206,11 @@ def operator():
     d.plot("Prefill after the cache", "none", "Means of prompt tokens and of those that were not in the cache.",
            [(mean("sessa_request_prompt_tokens", INSTANCE), "prompt"),
             (mean("sessa_request_prefill_kv_computed_tokens", INSTANCE), "computed")])
+    d.plot("Slots of recurrent state", "none",
+           "Of models that keep such a state: what sequences hold, what snapshots of prefixes hold, and what is free.",
+           [(f"sum(sessa_state_slots_used{{{INSTANCE}}})", "sequences"), (f"sum(sessa_state_snapshots{{{INSTANCE}}})", "snapshots"),
+            (f"sum(sessa_state_slots{{{INSTANCE}}}) - sum(sessa_state_slots_used{{{INSTANCE}}})"
+             f" - sum(sessa_state_snapshots{{{INSTANCE}}})", "free")], stacked=True)
     d.plot("Outcomes", "reqps", "Requests ended, by outcome.", [(rate("sessa_requests_total", INSTANCE, "outcome"), "{{outcome}}")],
            stacked=True)
     d.row("Process")

@@ -6,7 +6,7 @@ void AttentionMixer::Load(int, const std::string& prefix, Loader* load) {
   const int D = rank_.config->hidden_size;
   Layer& l = layers_.emplace_back();
   l.in = attention_.Load(prefix, /*has_bias=*/true, /*half_split=*/false, load);
-  l.out = load->Linear(prefix + "out_proj", {D, D, columns_.begin(), columns_.end()});
+  l.out = load->Linear(prefix + "out_proj", {D, D, rank_.columns.begin(), rank_.columns.end()});
 }
 
 void AttentionMixer::Run(int layer, Matrix u, Matrix g, LayerState* state) {
@@ -17,9 +17,9 @@ void AttentionMixer::Run(int layer, Matrix u, Matrix g, LayerState* state) {
   rank_.backend->Append(attention_.AppendTo(state, rows));
   rank_.backend->Attend(attention_.AttendTo(state, rows));
   attention_.Gather(rows);
-  const LinearCall out{&l.out, columns_.Of(g), Epilogue::kMultiply};
+  const LinearCall out{&l.out, rank_.columns.Of(g), Epilogue::kMultiply};
   rank_.backend->Linear(attention_.o(rows), {}, {&out, 1});
-  rank_.communicator->AllGather({{g, columns_.bounds()}});
+  rank_.communicator->AllGather({{g, rank_.columns.bounds()}});
 }
 
 }  // namespace sessa

@@ -12,8 +12,7 @@ namespace sessa {
 
 class AttentionMixer final : public SessaMixer {
  public:
-  explicit AttentionMixer(const ModelRank& rank)
-      : rank_(rank), columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator), attention_(rank) {}
+  explicit AttentionMixer(const ModelRank& rank) : rank_(rank), attention_(rank) {}
 
   StateShape Shape() const override { return attention_.Shape(); }
   void Load(int layer, const std::string& prefix, Loader* load) override;
@@ -28,7 +27,6 @@ class AttentionMixer final : public SessaMixer {
   };
 
   const ModelRank rank_;
-  const Shard columns_;  // of D
   AttentionPart attention_;
   std::vector<Layer> layers_;
 };

@@ -16,7 +16,8 @@ Model::Model(const ModelConfig& config, const ModelOptions& options, Backend* ba
 absl::StatusOr<std::unique_ptr<Model>> Model::Create(const ModelConfig& config, const ModelOptions& options,
                                                      Backend* backend, Communicator* communicator) {
   std::unique_ptr<Model> model(new Model(config, options, backend, communicator));
-  auto family = MakeFamily({&model->config_, options, backend, communicator});
+  auto family = MakeFamily({&model->config_, options, backend, communicator,
+                            Shard(config.hidden_size, kColumnUnit, *communicator)});
   if (!family.ok()) return family.status();
   model->family_ = *std::move(family);
   return model;

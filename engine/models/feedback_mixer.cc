@@ -3,10 +3,7 @@
 namespace sessa {
 
 FeedbackMixer::FeedbackMixer(const ModelRank& rank)
-    : rank_(rank),
-      gamma_max_(std::get<SessaConfig>(rank.config->family).gamma_max),
-      columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
-      attention_(rank) {}
+    : rank_(rank), gamma_max_(std::get<SessaConfig>(rank.config->family).gamma_max), attention_(rank) {}
 
 StateShape FeedbackMixer::Shape() const {
   const DType dtype = rank_.options.state_dtype;
@@ -19,7 +16,7 @@ StateShape FeedbackMixer::Shape() const {
 
 void FeedbackMixer::Load(int, const std::string& prefix, Loader* load) {
   const int D = rank_.config->hidden_size;
-  const int begin = columns_.begin(), end = columns_.end();
+  const int begin = rank_.columns.begin(), end = rank_.columns.end();
   Layer& l = layers_.emplace_back();
   l.in = attention_.Load(prefix, /*has_bias=*/true, /*half_split=*/false, load);
   l.q_b = load->Linear(prefix + "proj_fb", {2 * D, D, begin, end, true});
@@ -60,16 +57,16 @@ void FeedbackMixer::Run(int layer, Matrix u, Matrix g, LayerState* state) {
                         {{&l.in.q, attention_.q(rows)},
                          {&l.in.k, attention_.k(rows)},
                          {&l.in.v, attention_.v(rows)},
-                         {&l.q_b, columns_.Of(q_b)},
-                         {&l.k_b, columns_.Of(k_b)}});
-  rank_.communicator->AllGather({{q_b, columns_.bounds()}, {k_b, columns_.bounds()}});
+                         {&l.q_b, rank_.columns.Of(q_b)},
+                         {&l.k_b, rank_.columns.Of(k_b)}});
+  rank_.communicator->AllGather({{q_b, rank_.columns.bounds()}, {k_b, rank_.columns.bounds()}});
   FeedbackOps* feedback = rank_.backend->feedback();
   feedback->Append(attention_.AppendTo(state, rows), {k_b, u, &l.gamma_ctx, &l.gamma_bias, gamma_max_,
                                                       gamma_.floats(), &state->paged[kFeedbackKeys]});
   feedback->AttendAndRead(attention_.AttendTo(state, rows), ReadOf(0, rows, *state));
   attention_.Gather(rows);
   if (rank_.config->num_heads > 1) {
-    const LinearCall out{&l.out, columns_.Of(f)};
+    const LinearCall out{&l.out, rank_.columns.Of(f)};
     rank_.backend->Linear(o, {}, {&out, 1});
   }
   Feedback(rank_.config->num_heads > 1 ? f : o, g, state);
@@ -105,7 +102,8 @@ void FeedbackMixer::Feedback(Matrix f, Matrix g, LayerState* state) {
     FeedbackPartials partials = read.partials;
     partials.p = p_.floats();
     if (ranks > 1) GatherPartials(partials);
-    feedback->Solve({i, ranks, partials, f, gamma_.floats(), columns_.begin(), columns_.end(), s, g, g,
+    feedback->Solve({i, ranks, partials, f, gamma_.floats(), rank_.columns.begin(), rank_.columns.end(), s, g,
+                     g,
                      /*append=*/ranks == 1, states});
     if (ranks > 1) {
       GatherRows(step_->waves[i], {s, g});
@@ -137,7 +135,7 @@ void FeedbackMixer::GatherRows(const std::vector<RowSpan>& blocks, absl::Span<co
   std::vector<Communicator::Columns> parts;
   int begin = 0, end = 0;
   const auto add = [&] {
-    for (const Matrix& m : matrices) parts.push_back({m.Rows(begin, end), columns_.bounds()});
+    for (const Matrix& m : matrices) parts.push_back({m.Rows(begin, end), rank_.columns.bounds()});
   };
   for (const RowSpan& block : blocks) {
     if (block.first_row != end) {

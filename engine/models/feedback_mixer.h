@@ -37,7 +37,6 @@ class FeedbackMixer final : public SessaMixer {
 
   const ModelRank rank_;
   const float gamma_max_;
-  const Shard columns_;  // of D
   AttentionPart attention_;
   std::vector<Layer> layers_;
   Buffer q_b_, k_b_, f_, s_, gamma_;  // [max_rows, ...]

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/config.h"
 #include "engine/models/loader.h"
+#include "engine/models/shards.h"
 #include "kernels/backend.h"
 #include "kernels/communicator.h"
 
@@ -29,6 +30,7 @@ struct ModelRank {
   ModelOptions options;
   Backend* backend;
   Communicator* communicator;
+  Shard columns;  // of D, of what every layer gives
 };
 
 class Layers {

@@ -7,7 +7,6 @@ namespace sessa {
 LlamaLayers::LlamaLayers(const ModelRank& rank)
     : rank_(rank),
       config_(std::get<LlamaConfig>(rank.config->family)),
-      columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
       inner_(config_.intermediate_size, kColumnUnit, *rank.communicator),
       attention_(rank) {}
 
@@ -23,11 +22,13 @@ void LlamaLayers::Load(int layer, Loader* load) {
     l.q_norm = load->HeadVector(attention + "q_norm.weight", d);
     l.k_norm = load->HeadVector(attention + "k_norm.weight", d);
   }
-  l.o = load->Linear(attention + "o_proj", {D, queries, columns_.begin(), columns_.end(), config_.out_bias});
+  l.o = load->Linear(attention + "o_proj",
+                     {D, queries, rank_.columns.begin(), rank_.columns.end(), config_.out_bias});
   l.mlp_norm = load->Vector(prefix + "post_attention_layernorm.weight", {D});
   l.gate = load->Linear(mlp + "gate_proj", {I, D, inner_.begin(), inner_.end(), config_.mlp_bias});
   l.up = load->Linear(mlp + "up_proj", {I, D, inner_.begin(), inner_.end(), config_.mlp_bias});
-  l.down = load->Linear(mlp + "down_proj", {D, I, columns_.begin(), columns_.end(), config_.mlp_bias});
+  l.down =
+      load->Linear(mlp + "down_proj", {D, I, rank_.columns.begin(), rank_.columns.end(), config_.mlp_bias});
   l.window = config_.windows.empty() ? 0 : config_.windows[layer];
 }
 
@@ -51,16 +52,16 @@ void LlamaLayers::Run(int layer, Matrix x, LayerState* state) {
   rank_.backend->Append(append);
   rank_.backend->Attend(attention_.AttendTo(state, rows, l.window));
   attention_.Gather(rows);
-  const LinearCall out{&l.o, columns_.Of(x), Epilogue::kAdd};
+  const LinearCall out{&l.o, rank_.columns.Of(x), Epilogue::kAdd};
   rank_.backend->Linear(attention_.o(rows), {}, {&out, 1});
-  rank_.communicator->AllGather({{x, columns_.bounds()}});
+  rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
 
   const LinearCall gated{&l.gate, inner_.Of(h), Epilogue::kSiluGate, &l.up};
   rank_.backend->Linear(x, RmsOf(l.mlp_norm), {&gated, 1});
   rank_.communicator->AllGather({{h, inner_.bounds()}});
-  const LinearCall down{&l.down, columns_.Of(x), Epilogue::kAdd};
+  const LinearCall down{&l.down, rank_.columns.Of(x), Epilogue::kAdd};
   rank_.backend->Linear(h, {}, {&down, 1});
-  rank_.communicator->AllGather({{x, columns_.bounds()}});
+  rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
 }
 
 }  // namespace sessa

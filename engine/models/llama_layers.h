@@ -37,7 +37,7 @@ class LlamaLayers final : public Layers {
 
   const ModelRank rank_;
   const LlamaConfig& config_;
-  const Shard columns_, inner_;  // of D, of the MLP
+  const Shard inner_;  // of the MLP
   AttentionPart attention_;
   std::vector<Layer> layers_;
   Buffer h_;  // [max_rows, I]

@@ -9,8 +9,7 @@ namespace sessa {
 
 class MambaLayers final : public Layers {
  public:
-  explicit MambaLayers(const ModelRank& rank)
-      : rank_(rank), columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator), mixer_(rank) {}
+  explicit MambaLayers(const ModelRank& rank) : rank_(rank), mixer_(rank) {}
 
   StateShape Shape(int) const override { return mixer_.Shape(); }
   void Load(int layer, Loader* load) override {
@@ -20,14 +19,13 @@ class MambaLayers final : public Layers {
   }
   absl::Status AllocateActivations() override { return mixer_.AllocateActivations(); }
   void Run(int layer, Matrix x, LayerState* state) override {
-    mixer_.Run(layer, x, {Norm::Kind::kRms, &norms_[layer], nullptr, rank_.config->norm_eps}, columns_.Of(x),
-               Epilogue::kAdd, state);
-    rank_.communicator->AllGather({{x, columns_.bounds()}});
+    mixer_.Run(layer, x, {Norm::Kind::kRms, &norms_[layer], nullptr, rank_.config->norm_eps},
+               rank_.columns.Of(x), Epilogue::kAdd, state);
+    rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
   }
 
  private:
   const ModelRank rank_;
-  const Shard columns_;  // of D
   MambaMixer mixer_;
   std::vector<Buffer> norms_;
 };

@@ -7,7 +7,6 @@ namespace sessa {
 MambaMixer::MambaMixer(const ModelRank& rank)
     : rank_(rank),
       config_(*rank.config->mamba()),
-      columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
       heads_(config_.num_heads, 1, *rank.communicator),
       inner_(heads_.Times(config_.head_dim)) {
   for (int h = heads_.begin(); h < heads_.end(); ++h)
@@ -56,7 +55,7 @@ void MambaMixer::Load(const std::string& prefix, Loader* load) {
   l.d = load->Vector(prefix + "D", {H}, heads_.begin(), heads_.end());
   l.dt_bias = load->Vector(prefix + "dt_bias", {H}, heads_.begin(), heads_.end());
   l.norm = load->Vector(prefix + "norm.weight", {I});
-  l.out = load->Linear(prefix + "out_proj", {D, I, columns_.begin(), columns_.end(), bias});
+  l.out = load->Linear(prefix + "out_proj", {D, I, rank_.columns.begin(), rank_.columns.end(), bias});
 }
 
 absl::Status MambaMixer::AllocateActivations() {

@@ -34,8 +34,8 @@ class MambaMixer {
 
   const ModelRank rank_;
   const Mamba2Mixer& config_;
-  const Shard columns_, heads_, inner_;  // of D, H and I
-  std::vector<int> head_group_;          // of this rank's heads
+  const Shard heads_, inner_;    // of H and I
+  std::vector<int> head_group_;  // of this rank's heads
   std::vector<Layer> layers_;
   Buffer z_, xbc_, dt_, y_;  // [max_rows, ...]
 };

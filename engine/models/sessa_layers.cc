@@ -12,19 +12,17 @@ namespace {
 
 class GatedMamba final : public SessaMixer {
  public:
-  explicit GatedMamba(const ModelRank& rank)
-      : rank_(rank), columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator), mixer_(rank) {}
+  explicit GatedMamba(const ModelRank& rank) : rank_(rank), mixer_(rank) {}
   StateShape Shape() const override { return mixer_.Shape(); }
   void Load(int, const std::string& prefix, Loader* load) override { mixer_.Load(prefix, load); }
   absl::Status AllocateActivations() override { return mixer_.AllocateActivations(); }
   void Run(int layer, Matrix u, Matrix g, LayerState* state) override {
-    mixer_.Run(layer, u, {}, columns_.Of(g), Epilogue::kMultiply, state);
-    rank_.communicator->AllGather({{g, columns_.bounds()}});
+    mixer_.Run(layer, u, {}, rank_.columns.Of(g), Epilogue::kMultiply, state);
+    rank_.communicator->AllGather({{g, rank_.columns.bounds()}});
   }
 
  private:
   const ModelRank rank_;
-  const Shard columns_;
   MambaMixer mixer_;
 };
 
@@ -41,12 +39,10 @@ std::unique_ptr<Layers> MakeSessaLayers(const ModelRank& rank) {
 }
 
 SessaLayers::SessaLayers(const ModelRank& rank, std::unique_ptr<SessaMixer> mixer)
-    : rank_(rank),
-      columns_(rank.config->hidden_size, kColumnUnit, *rank.communicator),
-      mixer_(std::move(mixer)) {}
+    : rank_(rank), mixer_(std::move(mixer)) {}
 
 void SessaLayers::Load(int layer, Loader* load) {
-  const int D = rank_.config->hidden_size, begin = columns_.begin(), end = columns_.end();
+  const int D = rank_.config->hidden_size, begin = rank_.columns.begin(), end = rank_.columns.end();
   const std::string prefix = absl::StrCat("layers.", layer, ".");
   Layer& l = layers_.emplace_back();
   l.norm_weight = load->Vector(prefix + "ln.weight", {D});
@@ -67,12 +63,12 @@ void SessaLayers::Run(int layer, Matrix x, LayerState* state) {
   const Layer& l = layers_[layer];
   const Matrix u = RowsOf(u_, x.rows, x.cols), g = RowsOf(g_, x.rows, x.cols);
   rank_.backend->Linear(x, {Norm::Kind::kLayer, &l.norm_weight, &l.norm_bias, rank_.config->norm_eps},
-                        {{&l.u, columns_.Of(u), Epilogue::kGelu}, {&l.g, columns_.Of(g)}});
-  rank_.communicator->AllGather({{u, columns_.bounds()}});
+                        {{&l.u, rank_.columns.Of(u), Epilogue::kGelu}, {&l.g, rank_.columns.Of(g)}});
+  rank_.communicator->AllGather({{u, rank_.columns.bounds()}});
   mixer_->Run(layer, u, g, state);
-  const LinearCall out{&l.out, columns_.Of(x), Epilogue::kAdd};
+  const LinearCall out{&l.out, rank_.columns.Of(x), Epilogue::kAdd};
   rank_.backend->Linear(g, {}, {&out, 1});
-  rank_.communicator->AllGather({{x, columns_.bounds()}});
+  rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
 }
 
 }  // namespace sessa

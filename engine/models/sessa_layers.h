@@ -42,7 +42,6 @@ class SessaLayers final : public Layers {
   };
 
   const ModelRank rank_;
-  const Shard columns_;  // of D
   const std::unique_ptr<SessaMixer> mixer_;
   std::vector<Layer> layers_;
   Buffer u_, g_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include "kernels/cpu/simd.h"
 
@@ -12,42 +11,13 @@
 // clang-format off
 #include "hwy/highway.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/int8-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
-using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kPairs = kScaleGroup / 2;
-
-// Vectors of 32-bit lanes, each a pair of int16; and sum + a0 b0 + a1 b1 in each lane.
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-inline constexpr hn::Repartition<int16_t, decltype(kI32)> kI16;
-inline constexpr hn::Rebind<int8_t, decltype(kI16)> kI8;
-HWY_INLINE VI LoadPairs(const int8_t* p) { return hn::BitCast(kI32, hn::PromoteTo(kI16, hn::LoadU(kI8, p))); }
-HWY_INLINE VI AddPairs(VI sum, VI a, VI b) {
-#if HWY_TARGET == HWY_AVX3_DL
-  asm("vpdpwssd %2, %1, %0"
-      : "+v"(sum.raw)
-      : "v"(a.raw), "v"(b.raw));  // Highway 1.0 has this target without avx512vnni
-  return sum;
-#else
-  return hn::ReorderWidenMulAccumulate(kI32, hn::BitCast(kI16, a), hn::BitCast(kI16, b), sum, sum);
-#endif
-}
-#else
-HWY_INLINE VI LoadPairs(const int8_t* p) {
-  int32_t pairs[kLanes];
-  for (size_t i = 0; i < kLanes; ++i)
-    pairs[i] = (p[2 * i] & 0xffff) | static_cast<int32_t>(static_cast<uint32_t>(p[2 * i + 1]) << 16);
-  return hn::LoadU(kI32, pairs);
-}
-HWY_INLINE VI AddPairs(VI sum, VI a, VI b) {
-  const auto low = [](VI v) { return hn::ShiftRight<16>(hn::ShiftLeft<16>(v)); };
-  return sum + low(a) * low(b) + hn::ShiftRight<16>(a) * hn::ShiftRight<16>(b);
-}
-#endif
 
 // One group of k for kRows rows and kPanels panels: integer sums in registers, then scaled and joined to c.
 // x: of the group. Few rows of one panel have four sums for each output (integers: the order is free), to
@@ -158,36 +128,14 @@ void Int8LinearPanels(const uint32_t* packed, int m, const Int8Panels& w, const 
   }
 }
 
-// The largest magnitude of 64 floats; NaN counts as more than infinity.
-HWY_INLINE float Largest(const float* x) {
-  auto largest = hn::Zero(kI32);
-  for (int i = 0; i < kScaleGroup; i += kLanes) {
-    largest = hn::Max(
-        largest, hn::BitCast(kI32, hn::Abs(hn::LoadU(kF, x + i))));  // bits of magnitudes order as they do
-  }
-  return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(kI32, largest)));
-}
-
 void QuantizeRows(const float* a, int64_t lda, int m, int k, int tile, uint32_t* packed) {
   const int height = TileHeight(m), groups = ScaleGroups(k), first = FirstRowOfTile(tile, m);
   const int rows = FirstRowOfTile(tile + 1, m) - first;
   packed += static_cast<int64_t>(tile) * groups * kGroupWords * height;
   for (int g = 0; g < groups; ++g, packed += kGroupWords * height) {
     for (int r = 0; r < rows; ++r) {
-      const float* x = a + (first + r) * lda + g * kScaleGroup;
-      alignas(64) float tail[kScaleGroup] = {};
-      if (const int left = k - g * kScaleGroup; left < kScaleGroup) {
-        std::copy_n(x, left, tail);
-        x = tail;
-      }
-      const float largest = Largest(x);
-      float scale = largest / 32767, factor = 32767 / largest;
-      if (!std::isfinite(largest)) scale = std::nanf(""), factor = 0;
-      if (largest < 1e-30f) scale = factor = 0;
-      alignas(64) int32_t q[kScaleGroup] = {};
-      for (int i = 0; i < kScaleGroup && factor > 0; i += kLanes) {
-        hn::Store(hn::NearestInt(hn::LoadU(kF, x + i) * hn::Set(kF, factor)), kI32, q + i);
-      }
+      alignas(64) int32_t q[kScaleGroup];
+      const float scale = QuantizeValues(a + (first + r) * lda + g * kScaleGroup, k - g * kScaleGroup, q);
       for (int i = 0; i < kPairs; ++i)
         packed[i * height + r] = (q[2 * i] & 0xffff) | static_cast<uint32_t>(q[2 * i + 1]) << 16;
       packed[kPairs * height + r] = std::bit_cast<uint32_t>(scale);
@@ -207,13 +155,14 @@ HWY_EXPORT(QuantizeRows);
 HWY_EXPORT(Int8LinearPanels);
 HWY_EXPORT(Int8TargetName);
 
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, uint16_t* scales) {
+void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int together, int8_t* panel,
+                   uint16_t* scales) {
   for (int begin = 0; begin < k; begin += kScaleGroup, scales += kPanel, panel += kScaleGroup * kPanel) {
     const int count = std::min(k - begin, kScaleGroup);
     for (int j = 0; j < num_rows; ++j) {
       int8_t q[kScaleGroup];
       scales[j] = QuantizeGroup(rows + j * ldr + begin, count, q);
-      for (int i = 0; i < count; ++i) panel[(i / 2 * kPanel + j) * 2 + i % 2] = q[i];
+      for (int i = 0; i < count; ++i) panel[(i / together * kPanel + j) * together + i % together] = q[i];
     }
   }
 }

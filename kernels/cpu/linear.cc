@@ -6,6 +6,7 @@
 
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
+#include "kernels/cpu/int8_tiles.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/tiles.h"
@@ -30,14 +31,14 @@ LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
       products_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
-  if (dtype == DType::kI8) return Format::kInt8;
+  if (dtype == DType::kI8) return unit_ == MatrixUnit::kVector ? Format::kInt8 : Format::kInt8Tiles;
   if (dtype != DType::kBF16) return Format::kFloat;
   if (unit_ != MatrixUnit::kVector) return Format::kTiles;
   return bf16_activations_ ? Format::kPairs : Format::kFloat;
 }
 
 int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
-  if (format == Format::kInt8) return cpu::Int8PanelSize(w.k);
+  if (w.dtype == DType::kI8) return cpu::Int8PanelSize(w.k);
   return SizeOf(w.dtype) * kPanel *
          (format == Format::kTiles ? cpu::TilePanelRows(w.k) : cpu::PanelRows(w.k));
 }
@@ -51,7 +52,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
   auto memory = AllocateMemory(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
-  if (format == Format::kInt8) {
+  if (to == DType::kI8) {
     memory = AllocateMemory(Panels(n) * cpu::Int8PanelScales(k) * SizeOf(DType::kBF16));
     if (!memory.ok()) return memory.status();
     w.scale = *std::move(memory);
@@ -63,10 +64,12 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
     for (int64_t i = 0; i < std::ssize(rows); ++i)
       rows[i] = ToFloat(weight.data, static_cast<int64_t>(p) * kPanel * k + i, weight.dtype);
     char* panel = static_cast<char*>(w.weight.data()) + p * panel_bytes;
-    if (format == Format::kInt8) {
+    if (to == DType::kI8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
       if (!finite) return;
-      cpu::QuantizePanel(rows.data(), k, num_rows, k, reinterpret_cast<int8_t*>(panel),
+      cpu::QuantizePanel(rows.data(), k, num_rows, k,
+                         format == Format::kInt8Tiles ? cpu::kTileQuad : cpu::kPair,
+                         reinterpret_cast<int8_t*>(panel),
                          static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
       return;
     }
@@ -105,6 +108,13 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
                          [&](int t, int) { cpu::QuantizeRows(x.data, x.stride, x.rows, x.cols, t, words); });
       return words;
     }
+    case Format::kInt8Tiles: {
+      uint8_t* packed = Grown(&int8_tiles_, cpu::Int8TiledSize(x.rows, x.cols));
+      pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
+        cpu::QuantizeTiles(unit_, x.data, x.stride, x.rows, x.cols, t, packed);
+      });
+      return packed;
+    }
     case Format::kFloat: break;
   }
   if (x.rows <= cpu::kFewRows) return x.data;
@@ -118,7 +128,7 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const Format format = FormatOf(calls[0].weights->dtype);  // all calls of a model have one dtype
   const void* left = Prepare(x, format);
-  const int block = format == Format::kTiles ? RowsAtOnce(x) : x.rows;
+  const int block = RowsAtOnce(x, format);
   int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
   pool_->ParallelFor(total * CeilDiv(x.rows, block), [&](int item, int thread) {
@@ -136,12 +146,14 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   });
 }
 
-int LinearLayers::RowsAtOnce(Matrix x) const {
+int LinearLayers::RowsAtOnce(Matrix x, Format format) const {
+  if (format != Format::kTiles && format != Format::kInt8Tiles) return x.rows;
   // From so many rows on each thread has some of its own: what it wrote before is in its cache, and the
   // weights, which all then read, are far from what memory can give.
   constexpr int kOwnRows = 128;
-  const int blocks = std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, Terms())),
-                              std::min(pool_->num_threads(), x.rows / kOwnRows));
+  const int blocks =
+      std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, format == Format::kTiles ? Terms() : 1)),
+               std::min(pool_->num_threads(), x.rows / kOwnRows));
   return RoundUp(CeilDiv(x.rows, std::max(1, blocks)), 2 * cpu::kTileRows);
 }
 
@@ -150,6 +162,13 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
   const char* data = static_cast<const char*>(w.weight.data()) + first * PanelBytes(format, w);
   const float* bias = w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
   const int panels = last - first;
+  if (format == Format::kInt8Tiles) {
+    return cpu::Int8TileLinear(
+        unit_, static_cast<const uint8_t*>(left) + cpu::Int8TiledSize(begin, x.cols), x.rows, y.rows,
+        {reinterpret_cast<const int8_t*>(data),
+         static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k},
+        bias, epilogue, y.data, y.stride);
+  }
   if (format == Format::kTiles) {
     return cpu::TileLinear(unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
                            cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias,
@@ -161,7 +180,8 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
     products = {Grown(&products_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
   }
   switch (format) {
-    case Format::kTiles: break;
+    case Format::kTiles:
+    case Format::kInt8Tiles: break;
     case Format::kPairs:
       cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k}, bias,
                         0, panels, products.data, products.stride,

@@ -23,15 +23,16 @@ class LinearLayers {
   void Run(Matrix x, absl::Span<const LinearCall> calls);
 
  private:
-  // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, or of int8_linear.h.
-  enum class Format { kFloat, kPairs, kTiles, kInt8 };
+  // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, of int8_linear.h or of
+  // int8_tiles.h.
+  enum class Format { kFloat, kPairs, kTiles, kInt8, kInt8Tiles };
   Format FormatOf(DType dtype) const;
   int Terms() const { return bf16_activations_ ? 1 : 3; }  // of tiles.h
   static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);
-  // Rows of x that go at once through tiles.h.
-  int RowsAtOnce(Matrix x) const;
+  // Rows of x that go at once; all but on a tile unit.
+  int RowsAtOnce(Matrix x, Format format) const;
   // y becomes what the epilogue makes of it and of the panels [first, last) for its rows, those of x from
   // `begin` on (0 but of tiles).
   void RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w, int first,
@@ -44,6 +45,7 @@ class LinearLayers {
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
   std::vector<uint16_t> tiles_;
+  std::vector<uint8_t> int8_tiles_;
   std::vector<std::vector<float>> scratch_;   // [thread]
   std::vector<std::vector<float>> products_;  // [thread] of an item, to be added or gated
 };

@@ -10,21 +10,13 @@
 #include <string>
 
 #include "absl/base/const_init.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/container.h"
 #include "kernels/round.h"
 
 namespace sessa {
 namespace {
-
-// The number in a file of one number, or -1 ("max", no such file).
-int64_t ReadNumber(const char* path) {
-  std::ifstream file(path);
-  std::string word;
-  int64_t value = -1;
-  return file >> word && absl::SimpleAtoi(word, &value) ? value : -1;
-}
 
 // Most matrices are smaller than a huge page (2 MiB), and a stream over small pages misses the TLB at every
 // one: so what is small is cut from chunks, in order, never reused, and a chunk goes back when nothing in it
@@ -110,9 +102,7 @@ int64_t FreeMemory() {
   for (int64_t kib; meminfo >> key >> kib; meminfo.ignore(64, '\n')) {
     if (key == "MemAvailable:") free = kib * 1024;
   }
-  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max"),
-                used = ReadNumber("/sys/fs/cgroup/memory.current");
-  return limit >= 0 && used >= 0 ? std::min(free, std::max<int64_t>(0, limit - used)) : free;
+  return std::min(free, CgroupFreeMemory().value_or(free));
 }
 
 }  // namespace sessa

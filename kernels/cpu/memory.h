@@ -11,7 +11,7 @@ namespace sessa {
 // Zeroed pages, huge ones where the system has them. RESOURCE_EXHAUSTED, with the number of bytes.
 absl::StatusOr<Buffer> AllocateMemory(size_t bytes);
 
-// Bytes that this process may still take: the machine's, and its container's (cgroup v2).
+// Bytes that this process may still take: the machine's, and its container's (kernels/container.h).
 int64_t FreeMemory();
 
 // A scratch buffer of at least `size`.

@@ -17,6 +17,7 @@
 
 #include "kernels/round.h"
 #include "kernels/tensor.h"
+#include "kernels/tile.h"
 
 // Before a loop over an array of vectors that must live in registers. Not under a sanitizer, which checks
 // every access: there the unrolled code takes minutes to compile.
@@ -34,7 +35,7 @@
 namespace sessa::cpu {
 
 inline constexpr int kPanel = 16;  // columns of a panel = tokens of a key panel
-inline constexpr int kTile = 64;   // tokens of a softmax tile, cut at absolute positions
+inline constexpr int kTile = kTileTokens;
 inline constexpr int kGroups = 8;  // softmax chains of the feedback read: tile i belongs to chain i % kGroups
 inline constexpr int kRowTile = 12;  // rows of a packed A tile, at most
 

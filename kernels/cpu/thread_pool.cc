@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/short_slices.h"
+
 namespace sessa {
 namespace {
 
@@ -59,6 +61,7 @@ void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
 }
 
 void ThreadPool::Work(int thread) {
+  AskForShortSlices();
   for (uint32_t seen = 0;;) {
     for (int spins = 0; generation_.load(std::memory_order_acquire) == seen;) {
       if (++spins < kSpins) {

@@ -49,6 +49,15 @@ struct Amx {
   static void DotBf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
   }
+  // kSum [16][16] int32 += kA [16][64] of int8, or of uint8, times kB, [16 quads][16] of int8 quads.
+  template <int kSum, int kA, int kB>
+  static void DotI8() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  }
+  template <int kSum, int kA, int kB>
+  static void DotU8() {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  }
 };
 #endif
 
@@ -83,8 +92,30 @@ struct TileModel {
       }
     }
   }
+  template <int kSum, int kA, int kB>
+  static void DotI8() {
+    DotBytes<int8_t, kSum, kA, kB>();
+  }
+  template <int kSum, int kA, int kB>
+  static void DotU8() {
+    DotBytes<uint8_t, kSum, kA, kB>();
+  }
 
  private:
+  template <class Left, int kSum, int kA, int kB>
+  static void DotBytes() {
+    for (int r = 0; r < 16; ++r) {
+      for (int c = 0; c < 16; ++c) {
+        for (int p = 0; p < 16; ++p) {
+          for (int shift = 0; shift < 32; shift += 8) {
+            tiles[kSum][r][c] +=
+                static_cast<Left>(tiles[kA][r][p] >> shift) * static_cast<int8_t>(tiles[kB][p][c] >> shift);
+          }
+        }
+      }
+    }
+  }
+
   using Tile = uint32_t[16][16];
   static inline thread_local Tile tiles[8];
   static inline thread_local int rows_ = 16;

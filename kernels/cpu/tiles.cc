@@ -353,9 +353,9 @@ bool HasAmx() {
 #if defined(__x86_64__) && defined(__linux__)
   static const bool has = [] {
     unsigned eax, ebx, ecx, edx;
-    constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // CPUID 7.0, EDX
+    constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;  // CPUID 7.0, EDX: AMX-BF16, -TILE, -INT8
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
-    if ((edx & (kAmxBf16 | kAmxTile)) != (kAmxBf16 | kAmxTile)) return false;
+    if ((edx & kNeeded) != kNeeded) return false;
     // The tiles' 8 KiB of state must be asked for: Linux 5.16 and later, Documentation/arch/x86/xstate.rst. A
     // sandbox or an older system says no.
     constexpr int kArchReqXcompPerm = 0x1023, kXfeatureXtiledata = 18;

@@ -22,7 +22,8 @@
 
 namespace sessa::cpu {
 
-// Whether this processor has AMX with bf16 and the system lets this process use it (asks for it, once).
+// Whether this processor has AMX with bf16 and int8 and the system lets this process use it (asks for it,
+// once).
 bool HasAmx();
 
 inline constexpr int kTileRows = 16, kTileDepth = 32;  // of the left side's tiles; values along k
@@ -52,9 +53,9 @@ constexpr int TileRowsAtOnce(int k, int terms) {
 }
 
 // C [m, n] becomes what the epilogue makes of A W^T + bias (or null) and of what it holds (kSiluGate: the
-// second product). a: as PackTiles leaves it, tiles `left_tile` values apart (TileStride of the rows that were
-// packed, of which these m may be a part), `w` is of bf16 in TilePanelRows. Requires kAmxModel, or kAmx and
-// HasAmx().
+// second product). a: as PackTiles leaves it, tiles `left_tile` values apart (TileStride of the rows that
+// were packed, of which these m may be a part), `w` is of bf16 in TilePanelRows. Requires kAmxModel, or kAmx
+// and HasAmx().
 void TileLinear(MatrixUnit unit, const uint16_t* a, int left_tile, int m, int terms, const Panels& w,
                 const float* bias, Epilogue epilogue, float* c, int64_t ldc);
 

@@ -10,12 +10,13 @@
 #include "kernels/round.h"
 #include "kernels/sample.h"
 #include "kernels/tensor.h"
+#include "kernels/tile.h"
 
 namespace sessa::cuda {
 
-inline constexpr int kTile = 64;        // tokens of a softmax tile, and columns of a linear's tile
-inline constexpr int kMaxQueries = 64;  // queries that share a read of keys and values
-inline constexpr int kChains = 8;       // of the feedback read: kFeedbackChains, whose header is the host's
+inline constexpr int kTile = kTileTokens;  // and columns of a linear's tile
+inline constexpr int kMaxQueries = 64;     // queries that share a read of keys and values
+inline constexpr int kChains = 8;  // of the feedback read: kFeedbackChains, whose header is the host's
 
 // Rows of weights, keys and values are padded with zeros to whole 16-byte loads in either type.
 constexpr int Padded(int n) { return RoundUp(n, 8); }

@@ -6,7 +6,7 @@
 namespace sessa::cuda {
 namespace {
 
-static_assert(kTile == kTileTokens && kChains == kFeedbackChains);
+static_assert(kChains == kFeedbackChains);
 
 // Of a launch, all blocks together, in passes of one block.
 constexpr int kLaunchPasses = 2;

@@ -37,7 +37,7 @@ class TextPool {
     std::deque<Item> items;
     size_t waiting_bytes = 0;
   };
-  void Run(Queue* queue);
+  void Run(Queue* queue, int nice);
 
   const size_t max_bytes_;
   absl::Mutex mutex_;

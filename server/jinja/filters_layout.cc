@@ -38,6 +38,10 @@ class PrettyPrinter {
       Dict items = *v.dict();
       const ByteHold hold(budget_, static_cast<int64_t>(items.size() * sizeof(items[0])));
       if (!budget_->Step(static_cast<int64_t>(items.size()))) return {};
+      for (size_t i = 0; items.size() > 1 && i < items.size(); ++i) {
+        if (!items[i].first.is_defined())
+          budget_->Fail(items[i].first.UndefinedMessage());  // on comparing it
+      }
       std::stable_sort(items.begin(), items.end(),
                        [](const auto& a, const auto& b) { return KeyLess(a.first, b.first); });
       DictBuilder dict(budget_);

@@ -97,7 +97,8 @@ Value Round(const Value& self, const Bound& args, Budget* budget) {
       budget->Fail("cannot convert float infinity or NaN to integer");
       return {};
     }
-    whole = Value(name == "ceil" ? std::ceil(*scaled.real()) : std::floor(*scaled.real()));
+    // Python's are integers: there is no -0.
+    whole = Value((name == "ceil" ? std::ceil(*scaled.real()) : std::floor(*scaled.real())) + 0.0);
   }
   return Arithmetic(Operator::kDivide, whole, scale, budget);
 }

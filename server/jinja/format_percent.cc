@@ -37,7 +37,9 @@ class PercentFormatter {
 
  private:
   // Python takes what can be subscripted and is neither a tuple nor a text for a mapping.
-  bool IsMapping() const { return values_.kind() == Value::Kind::kList || values_.As<Range>() != nullptr; }
+  bool IsMapping() const {
+    return values_.kind() == Value::Kind::kList || values_.As<Range>() != nullptr || !values_.is_defined();
+  }
 
   char Peek() const { return at_ < format_.size() ? format_[at_] : '\0'; }
 

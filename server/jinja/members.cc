@@ -128,7 +128,8 @@ Value Slice(const Value& of, const Value (&bounds)[3], Budget* budget) {
   }
   const int64_t n = Length(of, budget);
   // A step beyond the whole is as good as one that just leaves it, and does not overflow.
-  const int64_t step = bounds[2].is_none() ? 1 : std::clamp(*bounds[2].AsInteger(), -n - 1, n + 1);
+  const int64_t asked = bounds[2].is_none() ? 1 : *bounds[2].AsInteger();
+  const int64_t step = std::clamp(asked, -n - 1, n + 1);
   if (step == 0) {
     budget->Fail("slice step cannot be zero");
     return {};
@@ -143,8 +144,14 @@ Value Slice(const Value& of, const Value (&bounds)[3], Budget* budget) {
   if (of.text() != nullptr) return PickCharacters(of, begin, end, step, budget);
   if (range != nullptr) {
     const int64_t length = std::max<int64_t>(0, (end - begin + step - (step > 0 ? 1 : -1)) / step);
-    return Value(budget->Make<Range>(range->start + begin * range->step, range->start + end * range->step,
-                                     range->step * step, length));
+    // In 64 bits, whatever comes: of absurd steps at most the first item is ever taken.
+    const auto times = [range](int64_t i) {
+      return static_cast<uint64_t>(i) * static_cast<uint64_t>(range->step);
+    };
+    const auto at = [&](int64_t i) {
+      return static_cast<int64_t>(static_cast<uint64_t>(range->start) + times(i));
+    };
+    return Value(budget->Make<Range>(at(begin), at(end), static_cast<int64_t>(times(asked)), length));
   }
   ListBuilder out(budget);
   for (int64_t i = begin; budget->ok() && (step > 0 ? i < end : i > end); i += step)

@@ -80,16 +80,22 @@ ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weight
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; auto: bf16 "
           "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), else f32");
-ABSL_FLAG(std::string, amx, "auto",
-          "auto or off: linears of bf16 weights run on AMX where the CPU has it; with f32 activations as "
-          "exactly as elsewhere (1e-5 of the largest value), but with other bits");
+ABSL_FLAG(
+    std::string, amx, "auto",
+    "auto or off: linears run on AMX where the CPU has it: of int8 weights with the same bits as without, of "
+    "bf16 weights and f32 activations as exactly (1e-5 of the largest value) but with other bits");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
-ABSL_FLAG(sessa::ByteSize, state_cache_bytes, {0},
-          "memory for state; 0: a quarter of the free memory, at most 4 GiB; cuda: nine tenths");
+ABSL_FLAG(
+    sessa::ByteSize, state_cache_bytes, {0},
+    "memory for state; 0: a quarter of the free memory, at most 4 GiB, or under a container's limit half of "
+    "what it leaves; cuda: nine tenths");
 ABSL_FLAG(int32_t, max_model_len, 0,
           "prompt and generated tokens; 0: the checkpoint's max_position_embeddings, or what the state cache "
           "holds");
-ABSL_FLAG(int32_t, max_num_seqs, 256, "sequences in one step");
+ABSL_FLAG(int32_t, max_num_seqs, 0,
+          "sequences in one step; 0: 256, fewer where the slots of a recurrent state are scarce, so that a "
+          "quarter of "
+          "them is left for prefix caching");
 ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
 ABSL_FLAG(
     sessa::FlagMilliseconds, target_step_ms, {100},

@@ -160,6 +160,9 @@ Handlers::Result Handlers::Dispatch(Exchange* x, const std::string& body) const 
     case Endpoint::kVersion: return JsonReply(VersionJson(*service_));
     case Endpoint::kLimits: return JsonReply(LimitsJson(*service_, x->tenant));
     case Endpoint::kLoad: return JsonReply(LoadJson(*service_));
+    case Endpoint::kRouterLoad: return JsonReply(RouterLoadJson(*service_));
+    case Endpoint::kRouterServer:
+    case Endpoint::kRouterModel:
     case Endpoint::kTokenizerInfo:
     case Endpoint::kModels:
     case Endpoint::kModel:
@@ -204,6 +207,8 @@ Reply Handlers::Model(const Route& route) const {
     return ErrorReply(known);
   switch (route.endpoint) {
     case Endpoint::kModels: return JsonReply(ModelListJson(**model));
+    case Endpoint::kRouterServer: return JsonReply(RouterServerJson(*service_, **model));
+    case Endpoint::kRouterModel: return JsonReply(RouterModelJson(**model));
     case Endpoint::kTokenizerInfo:
       if ((*model)->tokenizer == nullptr) return ErrorReply(404, "not_found", "This model has no tokenizer.");
       return JsonReply((*model)->tokenizer_info);

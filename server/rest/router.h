@@ -18,6 +18,9 @@ enum class Endpoint {
   kVersion,
   kLimits,
   kLoad,
+  kRouterLoad,  // what prefix-aware routers ask of a worker, as SGLang's answers it
+  kRouterServer,
+  kRouterModel,
   kModels,
   kModel,
   kCompletions,

@@ -136,6 +136,41 @@ std::string LoadJson(const Service& service) {
   return out;
 }
 
+std::string RouterLoadJson(const Service& service) {
+  EngineStats stats;
+  if (auto model = service.FindModel(""); model.ok()) stats = (*model)->engine->Stats();
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginArray().BeginObject().Key("dp_rank").Int(0);
+  json.Key("num_reqs").Int(stats.num_running + stats.num_waiting);
+  json.Key("num_waiting_reqs").Int(stats.num_waiting);
+  // Pages are whole: up to a page too many for each sequence. Models without pages hold none.
+  json.Key("num_tokens").Int(int64_t{stats.num_used_pages} * stats.page_size + stats.waiting_tokens);
+  json.EndObject().EndArray();
+  return out;
+}
+
+std::string RouterServerJson(const Service& service, const ServedModel& model) {
+  const EngineOptions& options = model.engine->options();
+  const EngineStats stats = model.engine->Stats();
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("served_model_name").String(model.name);
+  json.Key("version").String(service.options().version).Key("dp_size").Int(1);
+  json.Key("context_length").Int(options.max_model_len);
+  json.Key("max_total_tokens").Int(int64_t{stats.num_pages} * stats.page_size);
+  json.Key("max_running_requests").Int(options.max_num_seqs).EndObject();
+  return out;
+}
+
+std::string RouterModelJson(const ServedModel& model) {
+  std::string out;
+  JsonWriter json(&out);
+  json.BeginObject().Key("served_model_name").String(model.name).Key("is_generation").Bool(true);
+  json.Key("model_type").String(model.engine->config().model_type).EndObject();
+  return out;
+}
+
 std::string OpenApiJson() { return std::string(rest_openapi_json, rest_openapi_json_size); }
 
 std::string VersionJson(const Service& service) {

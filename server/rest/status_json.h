@@ -14,6 +14,12 @@ std::string LimitsJson(const Service& service, const std::string& tenant);
 std::string VersionJson(const Service& service);
 // What runs and waits; zeros while the model is loading.
 std::string LoadJson(const Service& service);
+// What sglang-router and vllm-router ask of a worker (/get_load, /server_info, /model_info), in SGLang's
+// names: one data-parallel rank and the tokens it holds and has waiting; capacity; what is served. No path of
+// this machine's is in it: a router elsewhere would look there for a tokenizer.
+std::string RouterLoadJson(const Service& service);
+std::string RouterServerJson(const Service& service, const ServedModel& model);
+std::string RouterModelJson(const ServedModel& model);
 // This API's description, openapi.json beside this file.
 std::string OpenApiJson();
 

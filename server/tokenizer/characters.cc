@@ -1,6 +1,7 @@
 #include "server/tokenizer/characters.h"
 
 #include <unicode/uchar.h>
+#include <unicode/uscript.h>
 #include <unicode/utf8.h>
 
 #include <algorithm>
@@ -37,6 +38,17 @@ bool IsNonspacingMark(char32_t c) { return Find(kNonspacingMarks, c) != nullptr;
 bool IsControl(char32_t c) {
   if (c >= 0xF0000) return (c & 0xFFFF) < 0xFFFE;  // the private planes, but for what is no character
   return c == 0 || Find(kControls, c) != nullptr;
+}
+
+int ScriptOf(char32_t c) {
+  if (c == ' ' || Find(kNoScript, c) != nullptr) return kAnyScript;
+  if (c == 0x30FC) return USCRIPT_HAN;                      // the mark of a long vowel
+  if (c == 0x953 || c == 0x954) return USCRIPT_DEVANAGARI;  // these four have changed since
+  if (c == 0x589 || c == 0x61C) return USCRIPT_COMMON;
+  UErrorCode error = U_ZERO_ERROR;
+  const UScriptCode script = uscript_getScript(static_cast<UChar32>(c), &error);
+  if (script == USCRIPT_UNKNOWN) return kAnyScript;  // of private use
+  return script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA ? USCRIPT_HAN : script;
 }
 
 char32_t ToLower(char32_t c) {

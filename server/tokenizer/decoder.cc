@@ -78,6 +78,11 @@ absl::Status Decoder::Add(const json::value& json, int depth) {
     return absl::OkStatus();
   }
   if (type == "Fuse") return fused_ = true, absl::OkStatus();
+  // CTC drops tokens: to the others another one would be the first or the last.
+  if (drops_repeated_ && type != "Replace" && type != "Strip") {
+    fields.Fail("type", absl::StrCat("'", type, "' after CTC is not supported"));
+    return fields.status();
+  }
   if (type == "ByteFallback") return byte_fallback_ = true, absl::OkStatus();
   if (type == "Replace") return AddReplace(json);
   if (type == "Strip") return AddStrip(json);
@@ -98,6 +103,15 @@ absl::Status Decoder::Add(const json::value& json, int depth) {
     step.kind = Kind::kBpe;
     step.a = fields.String("suffix", "</w>");
     if (step.a.empty()) fields.Fail("suffix", "must not be empty");
+  } else if (type == "CTC") {
+    step.kind = Kind::kCtc;
+    step.a = fields.String("pad_token", "<pad>");
+    step.b = fields.String("word_delimiter_token", "|");
+    step.flag = fields.Bool("cleanup", true);
+    if (step.b.empty()) fields.Fail("word_delimiter_token", "must not be empty");
+    if (!steps_.empty() || byte_fallback_)
+      fields.Fail("type", "'CTC' after another decoder is not supported");
+    drops_repeated_ = true;
   } else {
     fields.Fail("type", absl::StrCat("'", type, "' is not supported"));
   }
@@ -152,6 +166,9 @@ std::string Decoder::Apply(const Step& step, std::string token, bool is_first, b
     case Kind::kBpe:
       *ends_word = absl::EndsWith(token, step.a);
       return absl::StrReplaceAll(token, {{step.a, " "}});
+    case Kind::kCtc:
+      if (!step.a.empty()) absl::StrReplaceAll({{step.a, ""}}, &token);
+      return step.flag ? absl::StrReplaceAll(CleanUp(std::move(token)), {{step.b, " "}}) : token;
     case Kind::kReplace: {
       auto replaced = step.pattern[0].ReplaceAll(token, step.b);
       return replaced.ok() ? *std::move(replaced) : token;
@@ -219,6 +236,7 @@ std::string TextDecoder::Strip(std::string text) {
 }
 
 std::string TextDecoder::Push(const TokenText& token) {
+  if (std::exchange(last_, &token) == &token && decoder_->drops_repeated_) return "";
   const bool first = std::exchange(first_, false);
   std::string text;
   if (decoder_->byte_fallback_ && !token.is_byte) {

@@ -31,13 +31,14 @@ class Decoder {
 
  private:
   friend class TextDecoder;
-  enum class Kind { kSpaces, kByteLevel, kWordPiece, kMetaspace, kBpe, kReplace, kStrip };
+  enum class Kind { kSpaces, kByteLevel, kWordPiece, kMetaspace, kBpe, kReplace, kStrip, kCtc };
   struct Step {
     Kind kind;
     std::string a,
-        b;  // kWordPiece: prefix; kMetaspace, kStrip: the character; kBpe: suffix; kReplace: content
+        b;  // kWordPiece: prefix; kMetaspace, kStrip: the character; kBpe: suffix; kReplace: content; kCtc:
+            // pad, delimiter
     std::vector<Regex> pattern;  // kReplace: one
-    bool flag = false;           // kWordPiece: cleanup; kMetaspace: the first loses its spaces
+    bool flag = false;           // kWordPiece, kCtc: cleanup; kMetaspace: the first loses its spaces
     int start = 0, stop = 0;     // kStrip
   };
   absl::Status Add(const boost::json::value& json, int depth);
@@ -47,6 +48,7 @@ class Decoder {
 
   std::vector<Step> steps_;
   bool byte_fallback_ = false;
+  bool drops_repeated_ = false;           // of neighbours that are one token (CTC)
   bool fused_ = false;                    // what follows is for the text as a whole
   std::string strip_;                     // the character that is taken from its ends
   int strip_start_ = 0, strip_stop_ = 0;  // at most so many
@@ -59,8 +61,9 @@ class TextDecoder {
   TextDecoder(const Decoder* decoder, bool at_start)
       : decoder_(decoder), first_(at_start), strip_left_(at_start ? decoder->strip_start_ : 0) {}
 
-  // Text that is complete now: well-formed UTF-8. An ill-formed piece becomes U+FFFD: of byte fallback each
-  // byte, as Hugging Face has it, which also gives up the complete characters of such a run.
+  // Text that is complete now: well-formed UTF-8. A token is known by where its text lies. An ill-formed
+  // piece becomes U+FFFD: of byte fallback each byte, as Hugging Face has it, which also gives up the
+  // complete characters of such a run.
   std::string Push(const TokenText& token);
   // What was held back.
   std::string Flush();
@@ -71,6 +74,7 @@ class TextDecoder {
 
   const Decoder* decoder_;
   bool first_;
+  const TokenText* last_ = nullptr;
   int strip_left_;
   std::string pending_;  // an incomplete character
   std::string held_;     // shown unless the text ends here

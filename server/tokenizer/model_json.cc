@@ -71,7 +71,9 @@ bool ParseMerge(const json::value& merge, std::string* left, std::string* right)
 }
 
 Model ParseBpe(JsonFields* model) {
-  model->Refuse("dropout");
+  const json::value* dropout = model->Find("dropout");
+  if (dropout != nullptr && (!dropout->is_number() || dropout->to_number<double>() != 0))
+    model->Fail("dropout", "above 0 is not supported: it makes a text's tokens random");
   BpeOptions options;
   options.prefix = model->String("continuing_subword_prefix", "");
   options.suffix = model->String("end_of_word_suffix", "");

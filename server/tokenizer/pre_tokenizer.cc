@@ -48,6 +48,28 @@ std::vector<Span> FindCharacters(std::string_view text, bool (*is)(char32_t)) {
   return spans;
 }
 
+// Runs of one script, each with the characters of none that follow it, and as a match what comes before the
+// first.
+std::vector<Span> FindScripts(std::string_view text) {
+  std::vector<Span> spans;
+  size_t at = 0, begin = 0;
+  int last = kAnyScript;
+  std::string one;
+  ForEachCodePoint(text, [&](char32_t c) {
+    const int script = ScriptOf(c);
+    if (script != kAnyScript && script != last) {
+      if (at > begin) spans.push_back({begin, at, last == kAnyScript});
+      begin = at;
+      last = script;
+    }
+    one.clear();
+    AppendUtf8(c, &one);
+    at += one.size();
+  });
+  if (at > begin) spans.push_back({begin, at, last == kAnyScript});
+  return spans;
+}
+
 absl::StatusOr<std::vector<Span>> FindRegex(std::string_view text, const Regex& regex, bool invert) {
   auto matches = regex.FindAll(text);
   if (!matches.ok()) return matches.status();
@@ -169,6 +191,10 @@ absl::Status PreTokenizer::Add(const json::value& json, int depth) {
     if (!fields.status().ok()) return fields.status();
     return AddRegex(absl::StrCat("(?s:.{1,", length, "})"), Behavior::kIsolated);
   }
+  if (type == "UnicodeScripts") {
+    steps_.push_back({.kind = Kind::kSplitScripts, .behavior = Behavior::kRemoved});
+    return absl::OkStatus();
+  }
   if (type == "WhitespaceSplit") return at_characters(IsSpace, Behavior::kRemoved);
   if (type == "Whitespace")
     return AddRegex("[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+", Behavior::kRemoved,
@@ -212,7 +238,8 @@ bool PreTokenizer::writes_bytes() const {
 absl::Status PreTokenizer::Apply(const Step& step, Word word, std::vector<Word>* out) {
   switch (step.kind) {
     case Kind::kSplitRegex:
-    case Kind::kSplitCharacters: return Cut(step, word, out);
+    case Kind::kSplitCharacters:
+    case Kind::kSplitScripts: return Cut(step, word, out);
     case Kind::kPrefixSpace:
       if (word.text.front() != ' ') word.text.insert(word.text.begin(), ' ');
       break;
@@ -229,9 +256,10 @@ absl::Status PreTokenizer::Apply(const Step& step, Word word, std::vector<Word>*
 }
 
 absl::Status PreTokenizer::Cut(const Step& step, const Word& word, std::vector<Word>* out) {
-  absl::StatusOr<std::vector<Span>> found = step.kind == Kind::kSplitCharacters
-                                                ? FindCharacters(word.text, step.is)
-                                                : FindRegex(word.text, step.regex[0], step.invert);
+  absl::StatusOr<std::vector<Span>> found =
+      step.kind == Kind::kSplitCharacters ? FindCharacters(word.text, step.is)
+      : step.kind == Kind::kSplitScripts  ? FindScripts(word.text)
+                                          : FindRegex(word.text, step.regex[0], step.invert);
   if (!found.ok()) return found.status();
   const std::vector<Span>& spans = *found;
   const auto emit = [&](const Span& s) {

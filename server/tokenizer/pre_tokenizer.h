@@ -30,6 +30,7 @@ class PreTokenizer {
   enum class Kind {
     kSplitRegex,       // at what `regex` finds
     kSplitCharacters,  // at each character that `is` tells
+    kSplitScripts,     // where another script begins; what comes before the first is dropped
     kPrefixSpace,      // a space before a word that does not begin with one
     kBytes,            // bytes as characters
     kSpaces,           // Metaspace: `text` for spaces, and before words as `prepend` says

@@ -53,11 +53,12 @@ void BenchScheduler(int num_sequences, int context) {
   constexpr int kSteps = 1000;
   SchedulerOptions options;
   options.max_model_len = context + 2 * kSteps;
-  options.num_pages = num_sequences * (options.max_model_len / options.page_size + 1);
   options.max_num_seqs = num_sequences;
   options.target_step_time = absl::InfiniteDuration();
   options.max_step_tokens = 4096;
-  Scheduler scheduler(options);
+  StateSize state;
+  state.num_pages = num_sequences * (options.max_model_len / state.page_size + 1);
+  Scheduler scheduler(options, state, {});
   const auto sink = std::make_shared<CountingSink>();
   for (int i = 0; i < num_sequences; ++i) {
     if (!scheduler.Add(i + 1, MakeRequest(i, context, 2 * kSteps, sink), MonotonicNow()).ok()) std::abort();

@@ -23,7 +23,10 @@ class StubEngine final : public Engine {
   // Token i of a choice is text_tokens[i % size]. A step takes `step_time`, as if a device computed it (zero:
   // no time).
   StubEngine(const ModelConfig& config, std::vector<int32_t> text_tokens, absl::Duration step_time)
-      : config_(config), text_tokens_(std::move(text_tokens)), step_time_(step_time), scheduler_(Options()) {
+      : config_(config),
+        text_tokens_(std::move(text_tokens)),
+        step_time_(step_time),
+        scheduler_(Options(), {.num_pages = 16384}, {}) {
     options_.max_model_len = Options().max_model_len;
     thread_ = std::thread([this] { Run(); });
   }
@@ -64,7 +67,8 @@ class StubEngine final : public Engine {
  private:
   static SchedulerOptions Options() {
     SchedulerOptions options;
-    options.num_pages = 16384;
+    options.max_num_seqs = 256;
+    options.max_step_tokens = 512;
     options.max_model_len = 4096;
     return options;
   }

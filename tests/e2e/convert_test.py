@@ -93,6 +93,27 @@ class ConvertTest(unittest.TestCase):
         values = convert.Tensor(np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20], np.float32)).to("BF16")
         self.assertEqual(list(floats(values)), [1, 1 + 4 * 2**-8, 1 + 2 * 2**-8])
 
+    def test_what_torch_saved(self):
+        """A state_dict alone or beside an optimizer's, float32 and bf16: the same folder as from the same values in an .npz."""
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("PyTorch is not installed")
+        state = state_dict_of(REFERENCE / "gqa")
+        np.savez(self.folder / "state.npz", **state)
+        values = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+        optimizer = {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 1e-3}]}
+        saved = {"state_dict.pt": values, "trainer.pth": {"model": values, "optimizer": optimizer, "step": 7},
+                 "half.bin": {name: value.to(torch.bfloat16) for name, value in values.items()},  # exact, as the reference's are
+                 "parameters.pt": {name: torch.nn.Parameter(value) for name, value in values.items()}}
+        for name, content in saved.items():
+            torch.save(content, self.folder / name)
+        weights = set()
+        for name in ("state.npz", *saved):
+            convert.run(["state_dict", self.folder / name, self.folder / "made" / name, "--num_attention_heads", 8, "--dtype", "BF16"])
+            weights.add((self.folder / "made" / name / "model.safetensors").read_bytes())
+        self.assertEqual(len(weights), 1)
+
     def test_what_does_not_fit_is_named(self):
         state = state_dict_of(REFERENCE / "gqa")
         layer = "module._orig_mod.model.blocks.1.mixer."

@@ -49,7 +49,7 @@ class LifecycleTest(unittest.TestCase):
             ([demo, "--page_size=17"], "--page_size: must be 16, 32 or 64"),
             ([demo, "--threads=-1"], "--threads: must be in [0, 1024]"),
             ([demo, "--tensor_parallel_size=3"], "--tensor_parallel_size"),
-            ([demo, "--max_num_seqs=0"], "--max_num_seqs"),
+            ([demo, "--max_num_seqs=-1"], "--max_num_seqs"),
             ([demo, "--http_port=70000"], "--http_port"),
             ([demo, "--htp_port=1"], "--htp_port: no such flag; the nearest is --http_port"),
             ([demo, "--state_cache_bytes=4GuB"], "--state_cache_bytes: '4GuB' is not a size"),

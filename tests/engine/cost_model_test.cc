@@ -61,9 +61,12 @@ TEST(CostModelTest, RowsThatFit) {
   EXPECT_EQ(model.MaxPrefillRows(decodes, 0, 100, absl::InfiniteDuration()), 100);
 }
 
+constexpr StateSize kRoomy = {.num_pages = 1000};
+
 SchedulerOptions Roomy() {
   SchedulerOptions o;
-  o.num_pages = 1000;
+  o.max_num_seqs = 256;
+  o.max_step_tokens = 512;
   o.max_model_len = 10000;
   return o;
 }
@@ -72,7 +75,7 @@ TEST(WarmUpTest, FitsALineWithinAFewSteps) {
   CostModel model;
   int steps = 0;
   ASSERT_TRUE(WarmUp(
-                  Roomy(), absl::Seconds(1),
+                  Roomy(), kRoomy, absl::Seconds(1),
                   [&](const StepPlan& plan) {
                     return Truth(FeaturesOf(plan)) * (steps++ == 0 ? 30 : 1);  // the first one is cold
                   },
@@ -90,7 +93,7 @@ TEST(WarmUpTest, KeepsToItsTimeOnAnyMachine) {
     std::vector<absl::Duration> steps;
     ASSERT_TRUE(
         WarmUp(
-            Roomy(), absl::Seconds(1),
+            Roomy(), kRoomy, absl::Seconds(1),
             [&](const StepPlan& plan) { return steps.emplace_back(Truth(FeaturesOf(plan)) * slower); },
             &model)
             .ok());
@@ -104,9 +107,7 @@ TEST(WarmUpTest, KeepsToItsTimeOnAnyMachine) {
 
 TEST(WarmUpTest, RunsWhatTheOptionsAllow) {
   SchedulerOptions o = Roomy();
-  o.page_size = 16;
-  o.num_classes = 2;
-  o.num_pages = 2;
+  const StateSize state = {.page_size = 16, .num_pages = 2, .num_ranks = 2};
   o.max_model_len = 20;
   o.max_num_seqs = 2;
   o.max_step_tokens = 17;
@@ -119,11 +120,11 @@ TEST(WarmUpTest, RunsWhatTheOptionsAllow) {
     }
     return absl::StatusOr<absl::Duration>(absl::Milliseconds(1));
   };
-  EXPECT_TRUE(WarmUp(o, absl::Seconds(1), check, &model).ok());
+  EXPECT_TRUE(WarmUp(o, state, absl::Seconds(1), check, &model).ok());
   const auto fail = [](const StepPlan&) {
     return absl::StatusOr<absl::Duration>(absl::InternalError("gone"));
   };
-  EXPECT_EQ(WarmUp(o, absl::Seconds(1), fail, &model).message(), "gone");
+  EXPECT_EQ(WarmUp(o, state, absl::Seconds(1), fail, &model).message(), "gone");
 }
 
 }  // namespace

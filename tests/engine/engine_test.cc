@@ -286,6 +286,15 @@ TEST_F(EngineTest, NoMoreSequencesThanSlotsAndAWordWhereNoneIsLeftForSnapshots) 
     EXPECT_EQ(engine->options().max_num_seqs, seqs);
     EXPECT_EQ(!PrefixCacheWarning(engine->options(), slots).empty(), warns) << slots;
   }
+  o.max_num_seqs = 0;  // the default leaves some
+  for (auto [slots, seqs, warns] : {std::tuple{1, 1, true}, {2, 1, false}, {4, 3, false}, {9, 6, false}}) {
+    o.state_cache_bytes = slots * slot_bytes;
+    auto engine = Make(o);
+    EXPECT_EQ(engine->options().max_num_seqs, seqs);
+    EXPECT_EQ(!PrefixCacheWarning(engine->options(), slots).empty(), warns) << slots;
+    EXPECT_EQ(engine->Stats().num_pages, slots * 512 / 16);  // an index of what all slots together can reach
+  }
+  o.max_num_seqs = 4;
   o.enable_prefix_caching = false;  // then nobody misses them, and more than sequences need are not made
   auto engine = Make(o);
   EXPECT_EQ(engine->Stats().num_slots, 4);

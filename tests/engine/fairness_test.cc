@@ -67,12 +67,8 @@ class FairnessTest : public ::testing::Test {
     return sum / count;
   }
 
-  SchedulerHarness h_{{.page_size = 16,
-                       .num_pages = 64,
-                       .max_num_seqs = kSlots,
-                       .max_step_tokens = 64,
-                       .max_model_len = 64,
-                       .max_queued_requests = 100000}};
+  SchedulerHarness h_{{.page_size = 16, .num_pages = 64},
+                      {.max_num_seqs = kSlots, .max_step_tokens = 64, .max_model_len = 64}};
   RequestId next_ = 1;
 };
 
@@ -111,7 +107,7 @@ TEST_F(FairnessTest, TenTimesTheWeightForTenTimesTheLoad) {
 
 // All slots are taken by answers of 900 tokens: who comes then does not wait for one of them to end.
 TEST_F(FairnessTest, ATenantWithoutASlotGetsOne) {
-  SchedulerHarness h({.page_size = 16, .num_pages = 1024, .max_num_seqs = kSlots, .max_model_len = 1000});
+  SchedulerHarness h({.page_size = 16, .num_pages = 1024}, {.max_num_seqs = kSlots, .max_model_len = 1000});
   for (RequestId id = 1; id <= 2 * kSlots; ++id) {
     Request request = NoEos();
     request.tenant = "much";
@@ -176,7 +172,7 @@ TEST_F(FairnessTest, AloneATenantHasEverything) {
 // Pages for two of three: somebody gives way, and asking for priority does not make it another tenant.
 TEST(PreemptionFairnessTest, PriorityChoosesAmongTheTenantsOwn) {
   for (const int priority : {-1000, 0, 1000}) {
-    SchedulerHarness h({.page_size = 16, .num_pages = 11, .max_model_len = 100});
+    SchedulerHarness h({.page_size = 16, .num_pages = 11}, {.max_model_len = 100});
     for (RequestId id = 11; id <= 110; ++id) {  // short answers: the next are too many for the pages
       ASSERT_TRUE(h.Add(id, RandomPrompt(3, static_cast<int>(id)), 90, NoEos()).ok());
       h.Step();

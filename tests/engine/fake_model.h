@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/page_geometry.h"
 #include "engine/step_plan.h"
 #include "gtest/gtest.h"
 
@@ -20,8 +21,8 @@ class FakeModel {
   static constexpr int kVocab = 32;
   static constexpr int kEos = 31;
 
-  FakeModel(int num_pages, int page_size, int num_slots = 0)
-      : page_size_(page_size), state_(num_pages * page_size), slots_(num_slots, 0xbad) {}
+  explicit FakeModel(const StateSize& size)
+      : page_size_(size.page_size), state_(size.num_pages * size.page_size), slots_(size.num_slots, 0xbad) {}
 
   static uint64_t Extend(uint64_t prefix, int32_t token) {
     uint64_t x = (prefix ^ static_cast<uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;

@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<ModelHarness>> ModelHarness::Create(const ModelCo
     rank.model = *std::move(model);
     auto cache =
         StateCache::Create(rank.model->StateShapes(),
-                           {options.page_size, num_pages, options.max_sequences, r, R}, rank.backend.get());
+                           {options.page_size, num_pages, R, options.max_sequences}, r, rank.backend.get());
     if (!cache.ok()) return cache.status();
     rank.cache = std::make_unique<StateCache>(*std::move(cache));
     auto& free = harness->free_pages_.emplace_back();

@@ -36,9 +36,8 @@ double SecondsOf(const StepPlan& plan) {
 }
 
 Outcome Play(const Load& load, int num_pages, int max_preemptions) {
-  SchedulerHarness h({.page_size = load.page_size,
-                      .num_pages = num_pages,
-                      .max_step_tokens = 128,
+  SchedulerHarness h({.page_size = load.page_size, .num_pages = num_pages},
+                     {.max_step_tokens = 128,
                       .max_model_len = load.max_prompt + load.max_answer,
                       .max_preemptions = max_preemptions});
   std::mt19937 rng(7);

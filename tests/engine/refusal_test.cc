@@ -85,7 +85,7 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
       {"num_threads", [](EngineOptions* o) { o->num_threads = -1; }},
       {"max_model_len", [](EngineOptions* o) { o->max_model_len = 513; }},
       {"max_model_len", [](EngineOptions* o) { o->max_model_len = 1; }},
-      {"max_num_seqs", [](EngineOptions* o) { o->max_num_seqs = 0; }},
+      {"max_num_seqs", [](EngineOptions* o) { o->max_num_seqs = -1; }},
       {"max_step_tokens", [](EngineOptions* o) { o->max_step_tokens = -1; }},
       {"target_step_time", [](EngineOptions* o) { o->target_step_time = absl::ZeroDuration(); }},
       {"max_queued_requests", [](EngineOptions* o) { o->max_queued_requests = 0; }},

@@ -20,25 +20,30 @@ void Check(bool ok) {
   if (!ok) std::abort();
 }
 
+StateSize State(FuzzInput* in) {
+  StateSize s;
+  s.page_size = 16 << in->Between(0, 2);
+  s.num_ranks = in->Between(1, 4);
+  s.num_pages = s.num_ranks * in->Between(1, 16);
+  if (in->Chance(128)) s.num_slots = in->Between(1, 24);
+  return s;
+}
+
 SchedulerOptions Options(FuzzInput* in) {
   SchedulerOptions o;
-  o.page_size = 16 << in->Between(0, 2);
-  o.num_classes = in->Between(1, 4);
-  o.num_pages = o.num_classes * in->Between(1, 16);
   o.max_num_seqs = in->Between(1, 12);
   o.max_step_tokens = in->Between(1, 128);
   o.max_model_len = in->Between(2, 200);
   o.enable_prefix_caching = !in->Chance(64);
   o.max_preemptions = in->Between(0, 4);
-  o.max_queued_requests = in->Between(1, 40);
   o.num_speculative_tokens = in->Between(0, kMaxDrafts);
-  if (in->Chance(128)) o.num_slots = in->Between(1, 24);
   return o;
 }
 
 class Game {
  public:
-  Game(FuzzInput* in, const SchedulerOptions& options) : in_(*in), h_(options) {
+  Game(FuzzInput* in, const StateSize& state, const SchedulerOptions& options)
+      : in_(*in), h_(state, options) {
     if (in_.Chance(64)) h_.scheduler_.mutable_pool_for_testing()->SetHashMaskForTesting(in_.Byte());
   }
 
@@ -166,12 +171,10 @@ void PlayFair(FuzzInput* in) {
   constexpr int kPrompt = 30, kAnswer = 30;
   const int slots = in->Between(1, 4);
   const int weights[2] = {in->Between(1, 4), in->Between(1, 4)};
-  SchedulerHarness h({.page_size = 16,
-                      .num_pages = slots * 8,
-                      .max_num_seqs = slots,
-                      .max_step_tokens = in->Between(8, 64),
-                      .max_model_len = kPrompt + kAnswer + 1,
-                      .enable_prefix_caching = false});
+  SchedulerHarness h({.page_size = 16, .num_pages = slots * 8}, {.max_num_seqs = slots,
+                                                                 .max_step_tokens = in->Between(8, 64),
+                                                                 .max_model_len = kPrompt + kAnswer + 1,
+                                                                 .enable_prefix_caching = false});
   RequestId next = 1;
   int64_t sent[2] = {};
   for (int step = 0; step < 300 && !in->empty(); ++step) {
@@ -209,8 +212,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (in.Chance(32)) {
     sessa::PlayFair(&in);
   } else {
+    const sessa::StateSize state = sessa::State(&in);
     const sessa::SchedulerOptions options = sessa::Options(&in);
-    sessa::Game(&in, options).Play();
+    sessa::Game(&in, state, options).Play();
   }
   return 0;
 }

@@ -25,16 +25,20 @@ class SchedulerHarness {
     RequestEnd end;
   };
 
-  explicit SchedulerHarness(SchedulerOptions options)
+  explicit SchedulerHarness(StateSize state, SchedulerOptions options = {})
       : options_(WithDefaults(options)),
-        scheduler_(options_),
-        model_(options_.num_pages, options_.page_size, options_.num_slots) {}
+        scheduler_(options_, WithDefaults(state), {FakeModel::kEos}),
+        model_(WithDefaults(state)) {}
 
+  static StateSize WithDefaults(StateSize s) {
+    if (s.num_pages == 0) s.num_pages = 64 * s.num_ranks;
+    return s;
+  }
   static SchedulerOptions WithDefaults(SchedulerOptions o) {
-    if (o.num_pages == 0) o.num_pages = 64 * o.num_classes;
+    if (o.max_num_seqs == 0) o.max_num_seqs = 256;
+    if (o.max_step_tokens == 0) o.max_step_tokens = 512;
     if (o.max_model_len == 0) o.max_model_len = 1000;
     o.target_step_time = absl::InfiniteDuration();
-    o.eos_token_ids = {FakeModel::kEos};
     return o;
   }
 

@@ -20,10 +20,10 @@ std::vector<int32_t> Prompt(int shared, int tail = 0, int seed = 0) {
 
 class SnapshotTest : public ::testing::Test {
  protected:
-  void Start(SchedulerOptions options) {
-    options.page_size = kPage;
-    if (options.num_slots == 0) options.num_slots = 32;
-    h_ = std::make_unique<SchedulerHarness>(options);
+  void Start(StateSize state, SchedulerOptions options = {}) {
+    state.page_size = kPage;
+    if (state.num_slots == 0) state.num_slots = 32;
+    h_ = std::make_unique<SchedulerHarness>(state, options);
   }
   RequestId Add(std::vector<int32_t> prompt, int max_tokens, Request request = NoEos()) {
     EXPECT_TRUE(h_->Add(++last_, std::move(prompt), max_tokens, std::move(request)).ok());
@@ -68,7 +68,7 @@ TEST_F(SnapshotTest, AHitIsNoHitAtEveryLengthAndChunk) {
     for (int num_slots : {1, 2, 32}) {
       for (int length = 1; length <= 2 * kPage + 2; ++length) {
         SCOPED_TRACE(testing::Message() << length << " tokens in chunks of " << chunk << ", " << num_slots);
-        Start({.num_slots = num_slots, .max_num_seqs = 1, .max_step_tokens = chunk});
+        Start({.num_slots = num_slots}, {.max_num_seqs = 1, .max_step_tokens = chunk});
         const int reusable = (length - 1) / kPage * kPage;
         const int answer = num_slots > 2 ? 20 : 1;  // whose snapshot would take the only other slot
         EXPECT_EQ(Cached(Prompt(length), answer), 0);
@@ -153,7 +153,7 @@ TEST_F(SnapshotTest, TwoWhoComputeTheSamePrefixKeepOneSnapshot) {
 // Four sequences start from one snapshot at once, where no slot is left beside theirs; it is nobody's victim
 // before they have.
 TEST_F(SnapshotTest, ASnapshotStaysUntilWhoStartsFromItHas) {
-  Start({.num_slots = 4, .max_num_seqs = 4, .max_step_tokens = 6});
+  Start({.num_slots = 4}, {.max_num_seqs = 4, .max_step_tokens = 6});
   EXPECT_EQ(Cached(Prompt(33)), 0);
   for (int i = 0; i < 4; ++i) Add(Prompt(33, 10, i), 8);
   Run();
@@ -161,7 +161,7 @@ TEST_F(SnapshotTest, ASnapshotStaysUntilWhoStartsFromItHas) {
 }
 
 TEST_F(SnapshotTest, TheOnlySlotIsTakenOverFromTheSnapshotInIt) {
-  Start({.num_slots = 2, .max_num_seqs = 2});
+  Start({.num_slots = 2}, {.max_num_seqs = 2});
   EXPECT_EQ(Cached(Prompt(33)), 0);
   const RequestId other = Add(Prompt(0, 5), 10);  // takes no snapshot
   Step();
@@ -175,7 +175,7 @@ TEST_F(SnapshotTest, TheOnlySlotIsTakenOverFromTheSnapshotInIt) {
 
 // The chain of pages stays when its snapshots are evicted: found by the index, computed again.
 TEST_F(SnapshotTest, EvictedSnapshotsWhosePagesStay) {
-  Start({.num_slots = 2, .max_num_seqs = 1});
+  Start({.num_slots = 2}, {.max_num_seqs = 1});
   EXPECT_EQ(Cached(Prompt(40)), 0);
   EXPECT_EQ(Cached(Prompt(40)), 32);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Cached(Prompt(0, 40, i)), 0);
@@ -186,7 +186,7 @@ TEST_F(SnapshotTest, EvictedSnapshotsWhosePagesStay) {
 }
 
 TEST_F(SnapshotTest, AnEvictedPageGivesItsSnapshotBack) {
-  Start({.num_pages = 4, .max_model_len = 60});
+  Start({.num_pages = 4}, {.max_model_len = 60});
   EXPECT_EQ(Cached(Prompt(40)), 0);
   EXPECT_EQ(Stats().num_snapshots, 1);
   EXPECT_EQ(Cached(Prompt(0, 55)), 0);  // takes all four pages
@@ -205,14 +205,14 @@ TEST_F(SnapshotTest, NothingIsSharedBetweenTenants) {
 }
 
 TEST_F(SnapshotTest, WithoutCachingThereAreNone) {
-  Start({.enable_prefix_caching = false});
+  Start({}, {.enable_prefix_caching = false});
   for (int i = 0; i < 2; ++i) EXPECT_EQ(Cached(Prompt(40), 40), 0);
   EXPECT_EQ(Stats().num_snapshots, 0);
 }
 
 TEST_F(SnapshotTest, ThePreemptedStartFromWhatIsLeft) {
   for (int num_slots : {3, 16}) {
-    Start({.num_pages = 12, .num_slots = num_slots, .max_num_seqs = 3, .max_model_len = 150});
+    Start({.num_pages = 12, .num_slots = num_slots}, {.max_num_seqs = 3, .max_model_len = 150});
     for (int i = 0; i < 60; ++i) {  // answers that end early, so that too many start
       const RequestId id = Add(Prompt(0, 3, i), 100);
       disturbed_.insert(id);
@@ -227,7 +227,7 @@ TEST_F(SnapshotTest, ThePreemptedStartFromWhatIsLeft) {
 }
 
 TEST_F(SnapshotTest, CancelledAmidAPromptAndByAFault) {
-  Start({.num_slots = 4, .max_num_seqs = 3, .max_step_tokens = 20});
+  Start({.num_slots = 4}, {.max_num_seqs = 3, .max_step_tokens = 20});
   EXPECT_EQ(Cached(Prompt(33)), 0);
   const RequestId a = Add(Prompt(33, 60, 1), 5), b = Add(Prompt(33, 40, 2), 5);
   Step();
@@ -262,7 +262,7 @@ TEST_F(SnapshotTest, ARollingSnapshotThatIsNeededStays) {
 }
 
 TEST_F(SnapshotTest, NoMoreRunThanThereAreSlots) {
-  Start({.num_slots = 2, .max_num_seqs = 8});
+  Start({.num_slots = 2}, {.max_num_seqs = 8});
   for (int i = 0; i < 5; ++i) Add(Prompt(20, 0, i), 10);
   Step();
   EXPECT_EQ(h_->last_.sequences.size(), 2u);

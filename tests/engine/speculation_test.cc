@@ -20,10 +20,6 @@ std::vector<int32_t> Periodic(int n) {
 // One request whose drafts the test judges itself.
 class SpeculationTest : public ::testing::Test {
  protected:
-  static SchedulerOptions Options() {
-    return {.page_size = 16, .max_step_tokens = 64, .num_speculative_tokens = kDrafts};
-  }
-
   // Rows cost nothing: every draft with a chance pays.
   SpeculationTest() {
     for (int rows = 1; rows <= 64; ++rows) {
@@ -57,7 +53,7 @@ class SpeculationTest : public ::testing::Test {
   }
   const Sequence& s() { return *h_.scheduler_.FindSequence(1); }
 
-  SchedulerHarness h_{Options()};
+  SchedulerHarness h_{{.page_size = 16}, {.max_step_tokens = 64, .num_speculative_tokens = kDrafts}};
   std::vector<int> tokens_before_;
 };
 
@@ -126,7 +122,8 @@ TEST_F(SpeculationTest, LogitsThatAreNoNumbersBehindARightDraft) {
   EXPECT_EQ(h_.records_[1].end.status.code(), absl::StatusCode::kInternal);
 }
 
-// Luck decides: after wrong guesses hardly any are made, and when the text repeats itself again they come back.
+// Luck decides: after wrong guesses hardly any are made, and when the text repeats itself again they come
+// back.
 TEST_F(SpeculationTest, OffByItselfAndOnAgain) {
   ASSERT_TRUE(h_.Add(1, Periodic(40), 900, NoEos()).ok());
   Step(0, 0);
@@ -157,7 +154,8 @@ TEST_F(SpeculationTest, ARequestAsksForMoreOrNone) {
 
 // Drafts take what others leave: no row of a step that is full, and no page of a pool that is.
 TEST(SpeculationBesideOthersTest, OnlyWhatIsLeft) {
-  SchedulerHarness h({.page_size = 16, .num_pages = 40, .max_step_tokens = 19, .num_speculative_tokens = 5});
+  SchedulerHarness h({.page_size = 16, .num_pages = 40},
+                     {.max_step_tokens = 19, .num_speculative_tokens = 5});
   Request greedy = NoEos();
   greedy.sampling.temperature = 0;
   ASSERT_TRUE(h.Add(1, Periodic(60), 300, greedy).ok());
@@ -175,7 +173,7 @@ TEST(SpeculationBesideOthersTest, OnlyWhatIsLeft) {
 }
 
 TEST(SpeculationBesideOthersTest, NoneWithRecurrentState) {
-  SchedulerHarness h({.page_size = 16, .num_slots = 4, .num_speculative_tokens = 5});
+  SchedulerHarness h({.page_size = 16, .num_slots = 4}, {.num_speculative_tokens = 5});
   Request greedy = NoEos();
   greedy.sampling.temperature = 0;
   greedy.num_speculative_tokens = 5;

@@ -29,17 +29,18 @@ class StallTest : public testing::Test {
  protected:
   void Make(const Cost& cost, absl::Duration target, int max_step_tokens = 512) {
     cost_ = cost;
+    const StateSize state = {.num_pages = 4000};
     SchedulerOptions o;
-    o.num_pages = 4000;
+    o.max_num_seqs = 256;
     o.max_model_len = 70000;
     o.max_step_tokens = max_step_tokens;
     o.target_step_time = target;
     o.enable_prefix_caching = false;
-    scheduler_ = std::make_unique<Scheduler>(o);
+    scheduler_ = std::make_unique<Scheduler>(o, state, std::vector<int32_t>{});
     const auto run = [&](const StepPlan& plan) {
       return absl::StatusOr<absl::Duration>(cost.Of(FeaturesOf(plan)));
     };
-    ASSERT_TRUE(WarmUp(o, absl::Seconds(1), run, scheduler_->mutable_cost_model()).ok());
+    ASSERT_TRUE(WarmUp(o, state, absl::Seconds(1), run, scheduler_->mutable_cost_model()).ok());
   }
 
   RequestId Add(int prompt, int max_tokens) {

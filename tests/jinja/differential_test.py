@@ -22,6 +22,7 @@ KNOWN = [
     ("integers have 64 bits", lambda template, ours, theirs: "more than 64 bits" in ours or "range()" in ours),
     ("numbers are not complex", lambda template, ours, theirs: "complex numbers" in ours),
     ("addresses of Python's objects", lambda template, ours, theirs: re.search(r"generator|rotareneg|function|noitcnuf|object at 0x", ours + theirs, re.I)),
+    ("names of characters that are not HTML 4's", lambda template, ours, theirs: "striptags does not know the character" in ours),
     # Jinja2 computes constants before it runs, and then asks an object for an item where it would have sliced it.
     ("slices of constants that have none", lambda template, ours, theirs: "cannot be sliced" in ours or "slice indices" in ours),
 ]

@@ -18,6 +18,7 @@
 #include "hwy/targets.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
+#include "kernels/cpu/int8_tiles.h"
 #include "kernels/cpu/simd.h"
 #include "tests/engine/model_harness.h"
 #include "tests/reference/random_model.h"
@@ -190,12 +191,14 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     a[4 * k - 1] = std::nanf("");
     a[5 * k - 1] = -std::numeric_limits<float>::infinity();
     const int panels = CeilDiv(n, 16);
-    std::vector<int8_t> data(panels * cpu::Int8PanelSize(k));
+    std::vector<int8_t> data(panels * cpu::Int8PanelSize(k)), quads(data.size());
     std::vector<uint16_t> scales(panels * cpu::Int8PanelScales(k));
-    for (int p = 0; p < panels; ++p) {
-      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k,
-                         data.data() + p * cpu::Int8PanelSize(k),
-                         scales.data() + p * cpu::Int8PanelScales(k));
+    for (auto [together, to] : {std::pair{cpu::kPair, &data}, {cpu::kTileQuad, &quads}}) {
+      for (int p = 0; p < panels; ++p) {
+        cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k, together,
+                           to->data() + p * cpu::Int8PanelSize(k),
+                           scales.data() + p * cpu::Int8PanelScales(k));
+      }
     }
     const std::vector<int64_t> shape = {n, k};
     RoundToInt8("w", shape, &weights);
@@ -207,6 +210,15 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
       std::vector<float> c(m * n), scratch(cpu::Int8Scratch());
       cpu::Int8LinearPanels(packed.data(), m, {data.data(), scales.data(), n, k}, bias.data(), 0, panels,
                             c.data(), n, scratch.data());
+      return c;
+    };
+    const auto on_tiles = [&](MatrixUnit unit, int row, int m) {
+      std::vector<uint8_t> packed(cpu::Int8TiledSize(m, k));
+      for (int t = 0; t < cpu::TilesOf(m); ++t)
+        cpu::QuantizeTiles(unit, a.data() + row * k, k, m, k, t, packed.data());
+      std::vector<float> c(m * n);
+      cpu::Int8TileLinear(unit, packed.data(), m, m, {quads.data(), scales.data(), n, k}, bias.data(),
+                          Epilogue::kNone, c.data(), n);
       return c;
     };
     const auto bits = [](const std::vector<float>& c) {
@@ -226,6 +238,16 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
           const std::vector<float> part = product(row, m);
           EXPECT_EQ(bits(part), bits({all.begin() + row * n, all.begin() + (row + m) * n}))
               << "rows " << row << " + " << m;
+        }
+      }
+      for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
+        if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
+        for (int m : {1, 2, 16, 17, 41}) {
+          for (int row = 0; row + m <= kRows; row += m) {
+            EXPECT_EQ(bits(on_tiles(unit, row, m)),
+                      bits({all.begin() + row * n, all.begin() + (row + m) * n}))
+                << "tiles, rows " << row << " + " << m;
+          }
         }
       }
       for (int r = 0; r < kRows; ++r) {

@@ -127,10 +127,26 @@ TEST_F(RestHttpTest, TargetsInAnyForm) {
 TEST_F(RestHttpTest, HeadIsGetWithoutItsBody) {
   Load();
   HttpClient client(server_->port());
-  for (const char* path :
-       {"/", "/livez", "/readyz", "/startupz", "/health", "/ping", "/version", "/v1/models",
-        "/v1/models/scripted", "/v1/models/other", "/v1/limits", "/openapi.json", "/load", "/tokenizer_info",
-        "/nowhere", kCompletions, "/v2/models/scripted"}) {
+  for (const char* path : {"/",
+                           "/livez",
+                           "/readyz",
+                           "/startupz",
+                           "/health",
+                           "/ping",
+                           "/version",
+                           "/v1/models",
+                           "/v1/models/scripted",
+                           "/v1/models/other",
+                           "/v1/limits",
+                           "/openapi.json",
+                           "/load",
+                           "/get_load",
+                           "/model_info",
+                           "/server_info",
+                           "/tokenizer_info",
+                           "/nowhere",
+                           kCompletions,
+                           "/v2/models/scripted"}) {
     client.Send(RequestBytes("HEAD", path));
     const HttpReply head = client.Read(true);
     client.Send(RequestBytes("GET", path));

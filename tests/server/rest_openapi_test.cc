@@ -117,6 +117,29 @@ TEST_F(RestOpenApiTest, BoundsAreThoseThatAreKept) {
   EXPECT_GE(num_bounds, 17);
 }
 
+// sglang-router and vllm-router read these.
+TEST_F(RestTest, WhatRoutersAskOfAWorker) {
+  EXPECT_EQ(Call("GET", "/get_load").Json().at(0).at("num_tokens"), 0);
+  EXPECT_EQ(Call("GET", "/server_info").status, 503);
+  EXPECT_EQ(Call("GET", "/model_info").status, 503);
+  Load();
+  const boost::json::value server = Call("GET", "/server_info").Json();
+  EXPECT_EQ(server, Call("GET", "/get_server_info").Json());
+  EXPECT_EQ(server.at("served_model_name"), "scripted");
+  EXPECT_EQ(server.at("max_running_requests"), Call("GET", "/v1/limits").Json().at("max_num_seqs"));
+  EXPECT_EQ(server.at("context_length"), Call("GET", "/v1/models/scripted").Json().at("max_model_len"));
+  const boost::json::value model = Call("GET", "/model_info").Json();
+  EXPECT_EQ(model, Call("GET", "/get_model_info").Json());
+  EXPECT_EQ(model.at("is_generation"), true);
+  EXPECT_EQ(model.at("model_type"), "sessa");
+  const boost::json::value load = Call("GET", "/get_load").Json();
+  ASSERT_EQ(load.as_array().size(), 1u);  // ranks of data parallelism
+  const boost::json::value ours = Call("GET", "/load").Json();
+  EXPECT_EQ(load.at(0).at("num_reqs"), ours.at("server_load"));
+  EXPECT_EQ(load.at(0).at("num_waiting_reqs"), ours.at("num_waiting"));
+  EXPECT_NE(load.at(0).at("num_reqs"), 0);  // the scripted engine's own
+}
+
 TEST_F(RestTest, PingLoadAndTokenizerInfo) {
   EXPECT_EQ(Call("GET", "/ping").status, 503);
   EXPECT_EQ(Call("GET", "/load").Json().at("server_load"), 0);

@@ -110,6 +110,14 @@ class TokenizerTest(unittest.TestCase):
             with self.subTest(pattern):
                 t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "removed"), bytes_])
                 check()
+        with self.subTest("scripts"):  # a space is put where it cuts
+            by_script = texts
+            rng = random.Random(5)
+            shuffled = "".join(rng.sample(unicode_tables.ALL, len(unicode_tables.ALL)))
+            texts = [*texts, *(shuffled[i:i + 2000] for i in range(0, len(shuffled), 2000))]
+            t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
+            check()
+            texts = by_script
         t.pre_tokenizer = bytes_
         for normalizer in (normalizers.NFC(), normalizers.NFKD(), normalizers.BertNormalizer(), normalizers.StripAccents()):
             with self.subTest(str(normalizer)):
@@ -157,6 +165,7 @@ class TokenizerTest(unittest.TestCase):
                       [pre_tokenizers.Split(Regex(r"[,.!?]"), "merged_with_previous")], [pre_tokenizers.Split(Regex(r"\d"), "contiguous")],
                       [pre_tokenizers.Split(Regex(r"\p{L}+"), "removed", invert=True)], [pre_tokenizers.Punctuation("merged_with_next")],
                       [pre_tokenizers.Whitespace()], [pre_tokenizers.CharDelimiterSplit("-")], [pre_tokenizers.BertPreTokenizer()], [pre_tokenizers.FixedLength(length=3)],
+                      [pre_tokenizers.UnicodeScripts()], [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.UnicodeScripts()],
                       [pre_tokenizers.Split(Regex(r"[\p{Han}\p{Hiragana}]+|\w+|[[:punct:]]+|[[:alpha:]\s]{2}"), "isolated")]):
             with self.subTest(str(steps)):
                 t.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_level])
@@ -193,6 +202,11 @@ class TokenizerTest(unittest.TestCase):
             ends = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>", fuse_unk=fuse))
             ends.pre_tokenizer, ends.decoder = pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder()
             self.check(self.train(ends, trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=self.SPECIAL, end_of_word_suffix="</w>", limit_alphabet=60)))
+        for decoder in (decoders.CTC(), decoders.CTC(pad_token="[UNK]", word_delimiter_token="a", cleanup=False),
+                        decoders.Sequence([decoders.CTC(word_delimiter_token="e"), decoders.Replace("o", "0"), decoders.Fuse(), decoders.Strip(" ", 1, 0)])):
+            with self.subTest(decoder.__getstate__()):
+                words.decoder = decoder
+                self.check(words)
         inside = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
         inside.pre_tokenizer, inside.decoder = pre_tokenizers.WhitespaceSplit(), decoders.WordPiece(prefix="##", cleanup=False)
         self.check(self.train(inside, trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=self.SPECIAL, continuing_subword_prefix="##", limit_alphabet=60)))

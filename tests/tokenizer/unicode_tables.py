@@ -28,6 +28,11 @@ def cut_at(pre_tokenizer):
     return found
 
 
+def of_no_script():
+    scripts = pre_tokenizers.UnicodeScripts()
+    return [c for c in ALL if not scripts.pre_tokenize_str(c)]
+
+
 def ranges(characters):
     out = []
     for c in sorted(map(ord, characters)):
@@ -94,6 +99,7 @@ def source():
         table("kControls", "What BertNormalizer drops as control characters.", ranges(dropped(bert(True, False, False, False))), "Range"),
         table("kPunctuation", "Punctuation.", ranges(cut_at(pre_tokenizers.Punctuation("removed"))), "Range"),
         table("kNumeric", "Digits and numbers.", ranges(cut_at(pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.Split(Regex(r"^\p{N}$"), "removed")]))), "Range"),
+        table("kNoScript", "Of no script for UnicodeScripts.", ranges(of_no_script()), "Range"),
         table("kLower", "Lower case where Unicode 14 has none, or another.", lower(), "Mapped"),
         table("kNewCharacters", "Newer than Unicode 14, and a character that expressions see in the same way.", new_characters(), "Mapped"),
     ])

@@ -45,7 +45,7 @@ void BenchBatch(int batch, int context) {
   const StepPlan plan = PlanOf(batch, 1, context);
   const int num_pages = static_cast<int>(plan.sequences[0].pages.size()) * batch;
   StateCache cache =
-      OrDie(StateCache::Create(model->StateShapes(), {kPage, num_pages, batch}, backend.get()));
+      OrDie(StateCache::Create(model->StateShapes(), {kPage, num_pages, 1, batch}, 0, backend.get()));
   const Buffer device_tokens = OrDie(backend->Allocate(batch * sizeof(int32_t)));
   std::vector<int32_t> rows(batch), tokens(batch);
   std::vector<SampleRow> sample(batch);

@@ -72,7 +72,7 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
   if (batch * rows > max_rows_) return absl::InvalidArgumentError("more rows than the model was made for");
   const StepPlan plan = PlanOf(batch, rows, context);
   const int num_pages = static_cast<int>(plan.sequences.size() * plan.sequences[0].pages.size());
-  auto cache = StateCache::Create(model_->StateShapes(), {kPage, num_pages, batch}, device_->backend());
+  auto cache = StateCache::Create(model_->StateShapes(), {kPage, num_pages, 1, batch}, 0, device_->backend());
   if (!cache.ok()) return cache.status();
   for (int l = 0; l < config.num_layers; ++l) {
     for (const PagedTensor& t : cache->layer(l)->paged)
