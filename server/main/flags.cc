@@ -104,7 +104,7 @@ ABSL_FLAG(
     "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
     "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
     "have a quarter of the time in any case");
-ABSL_FLAG(std::string, speculation, "auto",
+ABSL_FLAG(std::string, speculation, "off",
           "ngram:K guesses up to K (1 to 16) tokens of a sequence ahead, as the text went on where its last "
           "tokens stood before, and verifies them in one step: text that repeats what it is made from comes "
           "faster, and the tokens are the same to the bit. Where guesses do not pay none are made. auto: "
