@@ -42,7 +42,7 @@ Arrival ArrivalOf(const Request& r) {
 absl::Duration PrefillPart(const StepPlan& plan, const CostModel& costs) {
   StepFeatures prefill;
   for (const PlanSequence& s : plan.sequences) {
-    if (s.num_rows > 1) prefill.AddPrefill(s.start, s.num_rows);
+    if (s.num_rows - s.num_drafts > 1) prefill.AddPrefill(s.start, s.num_rows);
   }
   return costs.Predict(prefill) - costs.Predict({});
 }

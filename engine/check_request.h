@@ -8,6 +8,9 @@
 namespace sessa {
 
 inline constexpr int kMaxChoices = 128;  // n of one request
+// Why some models take no drafts.
+inline constexpr char kNoWayBack[] =
+    "the model keeps recurrent state, which cannot go back to before a wrong guess";
 
 // INVALID_ARGUMENT, naming the field.
 absl::Status CheckRequest(const Request& request, const ModelConfig& config);

@@ -21,6 +21,11 @@ struct StepFeatures {
   // A chunk is computed in blocks that end where a tile of 64 tokens does; each reads the whole past. That
   // costs as much as about four rows' arithmetic, so short blocks deep in a prompt are dear.
   void AddPrefill(int64_t start, int64_t num_rows);
+  // A decode that was added becomes a chunk: so many drafts follow it.
+  void LengthenDecode(int64_t position, int64_t num_drafts) {
+    --rows, reads -= position + 1;
+    AddPrefill(position, 1 + num_drafts);
+  }
 };
 
 StepFeatures FeaturesOf(const StepPlan& plan);

@@ -103,7 +103,7 @@ class EngineImpl final : public Engine {
     const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
       const absl::Time begin = MonotonicNow();
       if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
-      if (std::exchange(first, false) && results_[0].token < 0)
+      if (std::exchange(first, false) && results_[0].tokens[0].token < 0)
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
       return MonotonicNow() - begin;
     };

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "engine/check_request.h"
 #include "kernels/backend.h"
 #include "kernels/container.h"
 
@@ -28,6 +29,8 @@ int Cores() {
   }
   return cores;
 }
+
+constexpr int kUsefulDrafts = 8;  // docs/performance.md, "Several tokens a step"
 
 absl::Status Bad(const char* option, const std::string& message) {
   return absl::InvalidArgumentError(absl::StrCat(option, ": ", message));
@@ -95,6 +98,14 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (o.max_queued_tokens < 1) return Bad("max_queued_tokens", "must be at least 1");
   if (o.max_queue_time <= absl::ZeroDuration()) return Bad("max_queue_time", "must be above 0");
   if (o.max_preemptions < 0) return Bad("max_preemptions", "must be at least 0");
+  if (o.num_speculative_tokens < -1 || o.num_speculative_tokens > kMaxDrafts)
+    return Bad("speculation", absl::StrCat("at most ", kMaxDrafts, " tokens"));
+  const bool is_recurrent = config.mamba() != nullptr;
+  if (o.num_speculative_tokens > 0 && is_recurrent) return Bad("speculation", kNoWayBack);
+  if (o.num_speculative_tokens < 0) {
+    const bool same_bits = o.device == DeviceType::kCpu || o.batch_invariant;
+    o.num_speculative_tokens = is_recurrent || !same_bits ? 0 : kUsefulDrafts;
+  }
   if (o.state_cache_bytes < 0) return Bad("state_cache_bytes", "must be at least 0");
   return o;
 }

@@ -81,14 +81,18 @@ class TokenSink {
   virtual void OnEnd(const RequestEnd& end) = 0;
 };
 
+inline constexpr int kMaxDrafts = 16;
+
 struct Request {
   std::vector<int32_t> prompt;  // token ids in [0, V), at least one
   SamplingParams sampling;
   int n = 1;  // choices; choice i samples with seed + i
   absl::Time deadline = absl::InfiniteFuture();
-  std::string tenant;     // fairness and cache salt; empty: the default tenant
-  int tenant_weight = 1;  // at least 1: the tenant's share beside others that wait
-  int priority = 0;       // lower first, among the tenant's own requests
+  std::string tenant;               // fairness and cache salt; empty: the default tenant
+  int tenant_weight = 1;            // at least 1: the tenant's share beside others that wait
+  int priority = 0;                 // lower first, among the tenant's own requests
+  int num_speculative_tokens = -1;  // the most drafts of a sequence in a step, at most kMaxDrafts; 0: none;
+                                    // -1: the engine's. Changes when tokens come, never which
   std::shared_ptr<TokenSink> sink;
 };
 

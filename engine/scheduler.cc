@@ -76,6 +76,10 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
     s->prompt_size = state->prompt.num_tokens;
     s->max_size = static_cast<int>(std::min<int64_t>(
         static_cast<int64_t>(s->prompt_size) + r.sampling.max_tokens, options_.max_model_len));
+    if (ledger_.slots().num_slots() == 0) {
+      s->max_drafts =
+          r.num_speculative_tokens < 0 ? options_.num_speculative_tokens : r.num_speculative_tokens;
+    }
     sequences_[s->id] = s.get();
     state->choices.push_back(std::move(s));
   }
@@ -98,6 +102,7 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   PlanDecodes();
   budget_.BeginStep(planned_features_);
   PlanPrefills(now);
+  PlanDrafts();
   budget_.EndStep(planned_features_);
   EmitPlan();
   in_flight_ = plan_.num_rows() > 0;
@@ -348,6 +353,7 @@ void Scheduler::EmitPlan() {
     p.num_rows = std::exchange(s->planned_rows, 0);
     ledger_.Plan(s, p.num_rows, &p);
     p.sample = p.start + p.num_rows == s->num_tokens();
+    p.num_drafts = std::exchange(s->num_drafts, 0);
     p.first_logprob_row = -1;
     p.sampling = s->sampling;
     p.tokens = &s->tokens;

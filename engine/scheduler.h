@@ -47,7 +47,11 @@ struct SchedulerEvent {
 // and one page more fit beside what the running ones need for theirs now, and while all of them, as
 // page_forecast.h expects them to grow and end, fit later, and while a token of each running sequence leaves
 // time in the step (BatchIsFull); the first that does not fit stops admission, so that a large one is not
-// passed over for ever.
+// passed over for ever. (4) What is left then goes to drafts of the sequences of (1), by which a step gives
+// them several tokens: so many as by each sequence's own luck so far (ngram_drafter.h) and the cost model
+// make the tokens a second more, which may be none. Every draft's successor is sampled as it would be without
+// drafts, and what follows a wrong draft is dropped, so the tokens are the same ones. Recurrent state cannot
+// be taken back by a few tokens: there are no drafts with slots.
 //
 // When no more sequences may run and none of a tenant does, it gets the place of one of the tenant that has
 // the most, if that has two and was served more: its last in the order below is preempted, where the pages
@@ -166,10 +170,16 @@ class Scheduler {
   void PlanRows(Sequence* s, int num_rows);
   void EmitPlan();
 
+  // scheduler_drafts.cc
+  void PlanDrafts();
+  int DraftsThatPay(const Sequence& s, int most) const;
+  int PagesForDrafts(Sequence* s, int num);
+
   // scheduler_commit.cc: what results mean
   RequestState* FindRequest(RequestId id) const;
   void CommitSequence(const PlanSequence& planned, const SequenceResult& result, absl::Time now,
                       std::vector<SchedulerEvent>* events);
+  int AppendSampled(const SequenceResult& result, Sequence* s) const;
   FinishReason FinishAfter(const Sequence& s) const;
   void FinishPrompt(RequestState* request, std::vector<SchedulerEvent>* events);
   void Unblock(Sequence* s, RequestState* request, bool resumed);
@@ -198,6 +208,7 @@ class Scheduler {
   StepPlan plan_;
   std::vector<Sequence*> planned_;  // in plan order; those preempted since have planned_rows 0
   StepFeatures planned_features_;
+  std::vector<int32_t> drafts_;  // scratch of PlanDrafts
   int planned_rows_ = 0;
   bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
   bool in_flight_ = false;  // plan_ has rows that wait for Commit

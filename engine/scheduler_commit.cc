@@ -22,10 +22,19 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   if (found == sequences_.end()) return;  // its request ended by a sibling's error just now
   Sequence* s = found->second;
   RequestState* request = FindRequest(s->request_id);
-  const int end = planned.start + planned.num_rows;
-  const int recomputed = std::clamp(s->max_computed - planned.start, 0, planned.num_rows);
+  s->tokens.resize(s->tokens.size() - planned.num_drafts);
+  const int num_new = AppendSampled(result, s);
+  // Rows of wrong drafts, and what stands behind the last token, were for nothing: their state is no prefix
+  // of the text, is published to nobody and is overwritten by the next step.
+  const int num_accepted = std::max(0, num_new - 1);
+  const int num_rows = planned.num_rows - planned.num_drafts + num_accepted;
+  const int end = planned.start + num_rows;
+  stats_.num_drafts += planned.num_drafts > 0 ? 1 : 0;
+  stats_.draft_tokens += planned.num_drafts;
+  stats_.accepted_draft_tokens += num_accepted;
+  const int recomputed = std::clamp(s->max_computed - planned.start, 0, num_rows);
   stats_.num_recomputed_tokens += recomputed;
-  tenants_.Charge(request->tenant, planned.num_rows - recomputed);  // a preemption is not the tenant's doing
+  tenants_.Charge(request->tenant, num_rows - recomputed);  // a preemption is not the tenant's doing
   s->max_computed = std::max(s->max_computed, end);
   ledger_.Publish(s, s->tenant->name, end);
   if (planned.first_logprob_row >= 0) {
@@ -33,22 +42,36 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
     all.insert(all.end(), result.prompt_logprobs.begin(), result.prompt_logprobs.end());
   }
   if (!planned.sample) return;
-  if (result.token < 0) {
-    EndRequest(request, absl::InternalError("the model's logits are not numbers"), now, events);
+  if (num_new > 0 && !request->prompt_done) FinishPrompt(request, events);
+  stats_.generation_tokens += num_new;
+  request->end.num_generated_tokens += num_new;
+  if (num_new > 0 && request->end.first_token == absl::InfinitePast()) request->end.first_token = now;
+  const FinishReason finish = num_new > 0 ? FinishAfter(*s) : FinishReason::kNone;
+  for (int i = 0; i < num_new; ++i) {
+    const SampledToken& sampled = result.tokens[i];
+    events->push_back({request->id, request->request.sink,
+                       TokenUpdate{s->choice, sampled.token, sampled.logprobs,
+                                   i + 1 < num_new ? FinishReason::kNone : finish}});
+  }
+  if (finish == FinishReason::kNone) {
+    const bool all = num_new > 0 && num_new == static_cast<int>(result.tokens.size());
+    if (!all) EndRequest(request, absl::InternalError("the model's logits are not numbers"), now, events);
     return;
   }
-  if (!request->prompt_done) FinishPrompt(request, events);
-  s->tokens.push_back(result.token);
-  ++stats_.generation_tokens;
-  ++request->end.num_generated_tokens;
-  if (request->end.first_token == absl::InfinitePast()) request->end.first_token = now;
-  const FinishReason finish = FinishAfter(*s);
-  events->push_back(
-      {request->id, request->request.sink, TokenUpdate{s->choice, result.token, result.logprobs, finish}});
-  if (finish == FinishReason::kNone) return;
   answer_lengths_.Observe(s->num_generated(), s->max_size - s->prompt_size);
   EndSequence(request, s->choice);
   if (request->num_live == 0) EndRequest(request, absl::OkStatus(), now, events);
+}
+
+// Up to the one that ends the sequence, or to one that is none; says how many.
+int Scheduler::AppendSampled(const SequenceResult& result, Sequence* s) const {
+  const int before = s->num_tokens();
+  for (const SampledToken& sampled : result.tokens) {
+    if (sampled.token < 0) break;
+    s->tokens.push_back(sampled.token);
+    if (FinishAfter(*s) != FinishReason::kNone) break;
+  }
+  return s->num_tokens() - before;
 }
 
 FinishReason Scheduler::FinishAfter(const Sequence& s) const {

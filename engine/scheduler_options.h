@@ -14,6 +14,10 @@ struct SchedulerOptions {
   absl::Duration target_step_time = absl::Milliseconds(100);
   bool enable_prefix_caching = true;
   int max_preemptions = 4;  // of one sequence; 0: none ever, its pages are reserved when it starts
+  // Drafts of a sequence in a step, where its request does not say: at most kMaxDrafts; 0: none. The engine
+  // takes -1 for as many as are of use here: none where state is recurrent or where the batch changes bits
+  // (CUDA without batch_invariant).
+  int num_speculative_tokens = 0;
 };
 
 }  // namespace sessa

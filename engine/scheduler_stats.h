@@ -17,6 +17,8 @@ struct SchedulerStats {
   int64_t num_preemptions = 0, num_recomputed_tokens = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens; each request's first look-up
   int64_t prompt_tokens = 0, generation_tokens = 0;
+  int64_t num_drafts = 0;  // decodes of a step that brought some
+  int64_t draft_tokens = 0, accepted_draft_tokens = 0;
   int64_t num_steps = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "engine/ngram_drafter.h"
 #include "engine/request.h"
 
 namespace sessa {
@@ -61,15 +62,18 @@ struct Sequence {
   absl::Time arrival;
 
   SequenceStatus status = SequenceStatus::kBlocked;
-  std::vector<int32_t> tokens;  // prompt and generated so far
+  std::vector<int32_t> tokens;  // prompt and generated so far; while a step is in flight also its drafts
   int prompt_size = 0;
   int max_size = 0;      // tokens.size() never grows beyond: prompt + max_tokens, max_model_len
   int max_computed = 0;  // the most that num_computed ever was: rows below it are recomputed
   HeldState held;
+  int max_drafts = 0;  // a step; 0: no speculation
+  NgramDrafter drafter;
 
   int num_preemptions = 0;
   bool resumed = false;   // its request had rows before: goes ahead of new ones
   int planned_rows = 0;   // in the plan being built or executed
+  int num_drafts = 0;     // of the last of these rows
   int place = 0;          // among the running ones: who gives way to whom
   int64_t queue_key = 0;  // WaitingQueue's
 

@@ -1,6 +1,6 @@
 // One step of the engine: a ragged batch of token rows. Built by the Scheduler, constant once built, the same
 // for all ranks. Prefill, chunked prefill, decode, cache hits and recompute after preemption all look alike
-// here: each sequence brings the rows by which its cache is behind its tokens.
+// here: each sequence brings the rows by which its cache is behind its tokens, drafts among them.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,11 @@ struct PlanSequence {
   int32_t state_from = -1;  // which holds it before the first row: `slot`, or a snapshot to copy; -1 where
                             // start is 0: the state is zero, whatever `slot` holds
   std::vector<Snapshot> snapshots;  // by row
-  bool sample = false;              // the last row is the newest token: sample its successor
+  bool sample = false;              // sample the successor of the newest token, and of each draft behind it
+  int num_drafts = 0;               // the last rows are guesses of what the rows before them will give
   int first_logprob_row = -1;  // >= 0: rows from this one (within the sequence) want the log-probability of
                                // the prompt token that follows them (prompt_logprobs)
-  // Valid until Scheduler::Commit of this plan. tokens: prompt and generated so far.
+  // Valid until Scheduler::Commit of this plan. tokens: prompt, generated so far, drafts.
   const SamplingParams* sampling = nullptr;
   const std::vector<int32_t>* tokens = nullptr;
   int prompt_size = 0;
@@ -41,10 +42,16 @@ struct StepPlan {
   int num_rows() const { return static_cast<int>(token_ids.size()); }
 };
 
+struct SampledToken {
+  int32_t token = -1;      // -1: the logits are not numbers
+  TokenLogprobs logprobs;  // with num_logprobs >= 0
+};
+
 // What a step gave, one entry for each sequence of the plan.
 struct SequenceResult {
-  int32_t token = -1;      // -1: not sampled
-  TokenLogprobs logprobs;  // with num_logprobs >= 0
+  // Where it was to be sampled: the successor of the newest token and, as far as each was the draft that
+  // stands there, the next one's. So none was made of a wrong draft, and there is always one.
+  std::vector<SampledToken> tokens;
   std::vector<TokenLogprobs>
       prompt_logprobs;  // one for each row from first_logprob_row whose successor is in the prompt
 };

@@ -23,13 +23,14 @@ absl::Status StepSampler::Allocate(int max_rows, Backend* backend) {
   return absl::OkStatus();
 }
 
-// For each sequence the rows of its prompt's log-probabilities, then the sampled one.
+// For each sequence the rows of its prompt's log-probabilities, then the sampled ones.
 void StepSampler::Begin(const StepPlan& plan) {
   logit_rows_.clear();
   for (const PlanSequence& s : plan.sequences) {
     for (int i = 0; i < NumPromptLogprobs(s); ++i)
       logit_rows_.push_back(s.first_row + s.first_logprob_row + i);
-    if (s.sample) logit_rows_.push_back(s.first_row + s.num_rows - 1);
+    for (int i = s.num_drafts; s.sample && i >= 0; --i)
+      logit_rows_.push_back(s.first_row + s.num_rows - 1 - i);
   }
 }
 
@@ -39,10 +40,12 @@ void StepSampler::Enqueue(const StepPlan& plan, Matrix logits, Backend* backend)
   wants_logits_.clear();
   for (const PlanSequence& s : plan.sequences) {
     wants_logits_.resize(wants_logits_.size() + NumPromptLogprobs(s), true);
-    if (!s.sample) continue;
-    sample_rows_.push_back(sampler_.Row(*s.sampling, *s.tokens, s.prompt_size, s.seed, &edits_));
-    sample_rows_.back().row = static_cast<int32_t>(wants_logits_.size());
-    wants_logits_.push_back(s.sampling->num_logprobs >= 0);
+    for (int i = s.num_drafts; s.sample && i >= 0; --i) {  // as if the drafts before it were right
+      const auto tokens = absl::MakeConstSpan(*s.tokens).first(s.tokens->size() - i);
+      sample_rows_.push_back(sampler_.Row(*s.sampling, tokens, s.prompt_size, s.seed, &edits_));
+      sample_rows_.back().row = static_cast<int32_t>(wants_logits_.size());
+      wants_logits_.push_back(s.sampling->num_logprobs >= 0);
+    }
   }
   tokens_.resize(sample_rows_.size());
   if (!sample_rows_.empty()) {
@@ -70,17 +73,23 @@ void StepSampler::Collect(const StepPlan& plan, std::vector<SequenceResult>* res
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const PlanSequence& s = plan.sequences[i];
     SequenceResult& result = (*results)[i];
-    result = {};
+    result.tokens.clear();
+    result.prompt_logprobs.clear();
     const int top = std::max(0, s.sampling->num_logprobs);
     for (int k = 0; k < NumPromptLogprobs(s); ++k) {
       const int32_t next = (*s.tokens)[s.start + s.first_logprob_row + k + 1];
       result.prompt_logprobs.push_back(sampler_.Logprobs(next_row(), next, top));
     }
-    if (!s.sample) continue;
-    result.token = tokens_[sampled++];
-    if (s.sampling->num_logprobs < 0) continue;
-    const auto logits = next_row();
-    if (result.token >= 0) result.logprobs = sampler_.Logprobs(logits, result.token, top);
+    bool right = true;  // all drafts so far
+    for (int k = s.num_drafts; s.sample && k >= 0; --k) {
+      const int32_t token = tokens_[sampled++];
+      const auto logits = s.sampling->num_logprobs < 0 ? absl::Span<const float>() : next_row();
+      if (!right) continue;
+      result.tokens.push_back({token, {}});
+      if (token >= 0 && !logits.empty())
+        result.tokens.back().logprobs = sampler_.Logprobs(logits, token, top);
+      right = k > 0 && token == (*s.tokens)[s.tokens->size() - k];
+    }
   }
 }
 

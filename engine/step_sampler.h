@@ -23,7 +23,8 @@ class StepSampler {
   const std::vector<int32_t>& logit_rows() const { return logit_rows_; }
   // After it: logits [logit_rows().size(), V], in device memory.
   void Enqueue(const StepPlan& plan, Matrix logits, Backend* backend);
-  // After the backend's Synchronize: one result for each sequence.
+  // After the backend's Synchronize: one result for each sequence. Drafts are judged here: what was sampled
+  // behind a wrong one is dropped.
   void Collect(const StepPlan& plan, std::vector<SequenceResult>* results);
 
  private:

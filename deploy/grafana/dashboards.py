@@ -174,6 +174,11 @@ def operator():
     d.plot("Tokens", "none", "Prompt tokens taken and tokens generated, a second, by server.",
            [(rate("sessa_prompt_tokens_total", INSTANCE, "instance"), "prompt, {{instance}}"),
             (rate("sessa_generation_tokens_total", INSTANCE, "instance"), "generated, {{instance}}")])
+    d.plot("Drafts", "percentunit", "Tokens guessed ahead that were right, over all guessed; and over all tokens generated.",
+           [(f"{rate('sessa_spec_decode_num_accepted_tokens_total', INSTANCE, 'instance')} / "
+             f"{rate(of, INSTANCE, 'instance')}", f"{what}, {{{{instance}}}}")
+            for of, what in (("sessa_spec_decode_num_draft_tokens_total", "accepted"),
+                             ("sessa_generation_tokens_total", "of all tokens"))])
     d.heatmap("Steps by duration", "s", "How many steps a second took how long.", "sessa_step_duration_seconds", INSTANCE)
     d.row("Scheduler")
     d.plot("Sequences that run", "none", "In each server's steps.", each("sessa_num_requests_running"))

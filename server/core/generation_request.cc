@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "engine/check_request.h"
 #include "server/core/errors.h"
 
 namespace sessa {
@@ -175,6 +176,10 @@ absl::Status ValidateRequest(const GenerationRequest& r, const ModelFacts& model
         CheckInt("truncate_prompt_tokens", *r.truncate_prompt_tokens, 1, model.max_model_len));
   }
   SESSA_RETURN_IF_ERROR(CheckInt("priority", r.priority, -1000, 1000));
+  const int64_t drafts = r.num_speculative_tokens.value_or(0);
+  SESSA_RETURN_IF_ERROR(CheckInt("num_speculative_tokens", drafts, 0, kMaxDrafts));
+  if (drafts > 0 && !model.takes_drafts)
+    return FieldError("num_speculative_tokens", kNoWayBack, "unsupported_field");
   if (r.timeout.has_value() && (*r.timeout <= absl::ZeroDuration() || *r.timeout > limits.max_timeout)) {
     return FieldError("timeout",
                       absl::StrCat("must be above 0 and at most ", absl::FormatDuration(limits.max_timeout)));

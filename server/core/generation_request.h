@@ -65,6 +65,7 @@ struct GenerationRequest {
   bool skip_special_tokens = true;
   bool return_token_ids = false;
   int64_t priority = 0;
+  std::optional<int64_t> num_speculative_tokens;  // none: the engine's
   std::string user;
   std::optional<absl::Duration> timeout;  // none: Limits::default_timeout
 };
@@ -76,6 +77,7 @@ struct ModelFacts {
   int max_model_len = 0;
   bool has_tokenizer = false;
   SamplingDefaults defaults;
+  bool takes_drafts = true;  // false: its state cannot go back to before a wrong one
 };
 
 // Bounds of what is sampled with, by a request or by a checkpoint's defaults: INVALID_ARGUMENT names the

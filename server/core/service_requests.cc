@@ -19,8 +19,12 @@ namespace sessa {
 namespace {
 
 ModelFacts FactsOf(const ServedModel& model) {
-  return {model.name, model.engine->config().vocab_size, model.engine->options().max_model_len,
-          model.tokenizer != nullptr, model.defaults};
+  return {model.name,
+          model.engine->config().vocab_size,
+          model.engine->options().max_model_len,
+          model.tokenizer != nullptr,
+          model.defaults,
+          model.engine->config().mamba() == nullptr};
 }
 
 // A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it
@@ -158,6 +162,7 @@ absl::Status Service::MakeRequests(const std::string& tenant, Taken* taken) {
     r.tenant = tenant;
     r.tenant_weight = weight;
     r.priority = static_cast<int>(request.priority);
+    r.num_speculative_tokens = static_cast<int>(request.num_speculative_tokens.value_or(-1));
     r.sink = std::make_shared<PromptSink>(taken->queue, &metrics_, static_cast<int>(i), r.n,
                                           r.sampling.max_tokens);
   }

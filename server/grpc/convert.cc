@@ -40,6 +40,8 @@ void FromProto(const pb::Sampling& sampling, GenerationRequest* request) {
     // none.
     request->logprobs = sampling.logprobs() < 0 ? INT64_MIN : sampling.logprobs();
   }
+  if (sampling.has_num_speculative_tokens())
+    request->num_speculative_tokens = sampling.num_speculative_tokens();
   if (sampling.has_prompt_logprobs()) {
     request->prompt_logprobs = sampling.prompt_logprobs() < 0 ? INT64_MIN : sampling.prompt_logprobs();
   }

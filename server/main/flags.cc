@@ -104,6 +104,13 @@ ABSL_FLAG(
     "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
     "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
     "have a quarter of the time in any case");
+ABSL_FLAG(std::string, speculation, "off",
+          "ngram:K guesses up to K (1 to 16) tokens of a sequence ahead, as the text went on where its last "
+          "tokens stood before, and verifies them in one step: text that repeats what it is made from comes "
+          "faster, and the tokens are the same to the bit. Where guesses do not pay none are made. auto: "
+          "ngram:8, but off for models of recurrent state, and on CUDA without --batch_invariant, where "
+          "other batches mean other bits; off: none. Requests may ask for another number "
+          "(num_speculative_tokens)");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "requests that may wait");
 ABSL_FLAG(int64_t, max_queued_tokens, 1 << 20, "prompt tokens that may wait");
 ABSL_FLAG(
@@ -143,7 +150,7 @@ const Program& Server() {
             "amx", "batch_invariant"}},
           {"State cache",
            {"state_cache_bytes", "page_size", "max_model_len", "prefix_caching", "max_preemptions"}},
-          {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms"}},
+          {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms", "speculation"}},
           {"Log", {"log_format", "log_level", "access_log"}},
           {"The end (SIGTERM)", {"settle_seconds", "drain_seconds"}},
       }};

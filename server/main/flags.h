@@ -48,6 +48,7 @@ ABSL_DECLARE_FLAG(int32_t, page_size);
 ABSL_DECLARE_FLAG(int32_t, max_model_len);
 ABSL_DECLARE_FLAG(bool, prefix_caching);
 ABSL_DECLARE_FLAG(int32_t, max_preemptions);
+ABSL_DECLARE_FLAG(std::string, speculation);
 ABSL_DECLARE_FLAG(int32_t, max_num_seqs);
 ABSL_DECLARE_FLAG(int32_t, max_step_tokens);
 ABSL_DECLARE_FLAG(sessa::FlagMilliseconds, target_step_ms);

@@ -14,6 +14,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/engine_options.h"
 #include "server/main/flags.h"
 #include "server/tokenizer/utf8.h"
@@ -216,8 +217,22 @@ absl::Status CheckEngine(const MainOptions& options) {
   return FlagError(name == "num_threads" ? "threads" : name, message.substr(name.size() + 2));
 }
 
+absl::Status ParseSpeculation(int* num_tokens) {
+  const std::string text = absl::GetFlag(FLAGS_speculation);
+  absl::string_view number = text;
+  if (text == "auto" || text == "off") {
+    *num_tokens = text == "off" ? 0 : -1;
+  } else if (!absl::ConsumePrefix(&number, "ngram:") || !absl::SimpleAtoi(number, num_tokens) ||
+             *num_tokens < 1 || *num_tokens > kMaxDrafts) {
+    return FlagError("speculation",
+                     absl::StrCat("'", text, "' is not auto, off or ngram:K, K from 1 to ", kMaxDrafts));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseEngine(MainOptions* options) {
   EngineOptions& engine = options->engine;
+  if (absl::Status parsed = ParseSpeculation(&engine.num_speculative_tokens); !parsed.ok()) return parsed;
   engine.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   engine.page_size = absl::GetFlag(FLAGS_page_size);
   engine.state_cache_bytes = absl::GetFlag(FLAGS_state_cache_bytes).bytes;

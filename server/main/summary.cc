@@ -57,6 +57,8 @@ std::string LimitsLine(const MainOptions& options, const EngineOptions& engine) 
                    " new tokens in a step, ", engine.max_queued_requests, " requests may wait");
   if (engine.max_queue_time != absl::InfiniteDuration())
     absl::StrAppend(&line, " for ", absl::FormatDuration(engine.max_queue_time));
+  if (engine.num_speculative_tokens > 0)
+    absl::StrAppend(&line, "; up to ", engine.num_speculative_tokens, " tokens are guessed ahead");
   return absl::StrCat(line, ", ", absl::FormatDuration(options.limits.default_timeout),
                       " for each, bodies of ", FormatBytes(options.limits.max_body_bytes),
                       options.api_keys_file.empty() ? "" : "; API keys are asked for");

@@ -158,6 +158,7 @@ void ReadSampling(Fields& fields, ReadLog* log, GenerationRequest* r) {
   fields.Read("add_special_tokens", &r->add_special_tokens);
   fields.Read("skip_special_tokens", &r->skip_special_tokens);
   fields.Read("priority", &r->priority);
+  fields.Read("num_speculative_tokens", &r->num_speculative_tokens);
   ReadTimeout(fields, log, &r->timeout);
 }
 

@@ -72,7 +72,10 @@ void BenchScheduler(int num_sequences, int context) {
     const absl::Time t1 = MonotonicNow();
     const bool decodes = plan.num_rows() == num_sequences;
     results.resize(plan.sequences.size());
-    for (size_t i = 0; i < results.size(); ++i) results[i].token = plan.sequences[i].sample ? 7 : -1;
+    for (size_t i = 0; i < results.size(); ++i) {
+      results[i].tokens.clear();
+      if (plan.sequences[i].sample) results[i].tokens.push_back({7, {}});
+    }
     const absl::Time t2 = MonotonicNow();
     scheduler.ObserveStep(plan, absl::Milliseconds(5));
     const absl::Time t3 = MonotonicNow();

@@ -107,8 +107,10 @@ class StubEngine final : public Engine {
     results_.resize(plan.sequences.size());
     for (size_t i = 0; i < results_.size(); ++i) {
       const PlanSequence& s = plan.sequences[i];
-      results_[i].token =
-          s.sample ? text_tokens_[(s.tokens->size() - s.prompt_size) % text_tokens_.size()] : -1;
+      results_[i].tokens.clear();
+      if (!s.sample) continue;
+      results_[i].tokens.push_back(
+          {text_tokens_[(s.tokens->size() - s.prompt_size) % text_tokens_.size()], {}});
     }
     if (step_time_ > absl::ZeroDuration()) {
       // From step to step: a late wake-up must not slow the rate.

@@ -2,11 +2,12 @@
 // kept in pages as the real state is, so that a page used for the wrong prefix, a stale one or one written by
 // two is seen at once. With slots the hash also goes from token to token as recurrent state does, and the
 // next token is made of that alone: a slot that holds another prefix, or the right one at another token,
-// gives a wrong answer.
+// gives a wrong answer. A greedy request's text repeats itself, so that drafts are right more often than not.
 #pragma once
 
 #include <cstdint>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "engine/page_geometry.h"
@@ -27,21 +28,24 @@ class FakeModel {
     uint64_t x = (prefix ^ static_cast<uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;
     return x ^ (x >> 29);
   }
-  static int32_t Next(uint64_t prefix, uint64_t seed) {
-    return static_cast<int32_t>(Extend(prefix ^ seed, 7) >> 20) & (kVocab - 1);
+  // last: the prefix's last token.
+  static int32_t Next(uint64_t prefix, int32_t last, uint64_t seed, bool greedy) {
+    const auto random = static_cast<int32_t>(Extend(prefix ^ seed, 7) >> 20);
+    return greedy && (random >> 8 & 7) != 0 ? (last + 1) % 6 : random & (kVocab - 1);
   }
 
   // What choice `choice` of a request must give when nobody disturbs it.
   static std::vector<int32_t> Expected(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
                                        int choice, int max_model_len) {
     uint64_t prefix = 0;
-    for (int32_t token : prompt) prefix = Extend(prefix, token);
+    int32_t last = 0;
+    for (int32_t token : prompt) prefix = Extend(prefix, last = token);
     std::vector<int32_t> out;
     while (static_cast<int>(out.size()) < sampling.max_tokens &&
            static_cast<int>(prompt.size() + out.size()) < max_model_len) {
-      out.push_back(Next(prefix, sampling.seed + choice));
-      if (out.back() == kEos && !sampling.ignore_eos) break;
-      prefix = Extend(prefix, out.back());
+      out.push_back(last = Next(prefix, last, sampling.seed + choice, sampling.temperature == 0));
+      if (last == kEos && !sampling.ignore_eos) break;
+      prefix = Extend(prefix, last);
     }
     return out;
   }
@@ -56,6 +60,8 @@ class FakeModel {
       rows += s.num_rows;
       uint64_t prefix = 0, recurrent = s.start > 0 && s.slot >= 0 ? slots_.at(s.state_from) : 0;
       auto snapshot = s.snapshots.begin();
+      bool right = true;  // all drafts so far
+      std::vector<SampledToken> sampled;
       for (int i = 0; i < s.start + s.num_rows; ++i) {
         prefix = Extend(prefix, (*s.tokens)[i]);
         uint64_t& paged = state_[s.pages[i / page_size_] * page_size_ + i % page_size_];
@@ -69,11 +75,17 @@ class FakeModel {
         paged = prefix;
         recurrent = Extend(recurrent, (*s.tokens)[i]);
         if (snapshot != s.snapshots.end() && snapshot->row == row) slots_.at((snapshot++)->slot) = recurrent;
+        if (!s.sample || row + 1 + s.num_drafts < s.num_rows || !right) continue;
+        sampled.push_back(
+            {Next(s.slot >= 0 ? recurrent : prefix, (*s.tokens)[i], s.seed, s.sampling->temperature == 0),
+             {}});
+        right = row + 1 < s.num_rows && sampled.back().token == (*s.tokens)[i + 1];
       }
       EXPECT_TRUE(snapshot == s.snapshots.end());
-      if (s.slot >= 0) slots_.at(s.slot) = prefix = recurrent;
+      if (s.slot >= 0) slots_.at(s.slot) = recurrent;
+      EXPECT_TRUE(s.num_drafts == 0 || (s.sample && s.slot < 0 && s.num_drafts < s.num_rows));
       SequenceResult& result = results.emplace_back();
-      if (s.sample) result.token = Next(prefix, s.seed);
+      result.tokens = std::move(sampled);
       if (s.first_logprob_row >= 0) {
         for (int i = s.start + s.first_logprob_row; i < s.start + s.num_rows && i + 1 < s.prompt_size; ++i) {
           result.prompt_logprobs.push_back({static_cast<float>(i), 1, {}});

@@ -38,6 +38,9 @@ TEST_F(RefusalTest, EveryBadValueIsNamed) {
       {"presence_penalty", [](Request* r, float, float) { r->sampling.presence_penalty = 2.1f; }},
       {"frequency_penalty", [](Request* r, float, float) { r->sampling.frequency_penalty = -2.1f; }},
       {"repetition_penalty", [](Request* r, float, float) { r->sampling.repetition_penalty = 0; }},
+      {"num_speculative_tokens", [](Request* r, float, float) { r->num_speculative_tokens = -2; }},
+      {"num_speculative_tokens",
+       [](Request* r, float, float) { r->num_speculative_tokens = kMaxDrafts + 1; }},
       {"num_logprobs", [](Request* r, float, float) { r->sampling.num_logprobs = 41; }},
       {"prompt_logprobs_start", [](Request* r, float, float) { r->sampling.prompt_logprobs_start = 0; }},
       {"prompt_logprobs_start", [](Request* r, float, float) { r->sampling.prompt_logprobs_start = 6; }},
@@ -89,6 +92,8 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
       {"max_queued_tokens", [](EngineOptions* o) { o->max_queued_tokens = 0; }},
       {"max_queue_time", [](EngineOptions* o) { o->max_queue_time = absl::ZeroDuration(); }},
       {"max_preemptions", [](EngineOptions* o) { o->max_preemptions = -1; }},
+      {"speculation", [](EngineOptions* o) { o->num_speculative_tokens = -2; }},
+      {"speculation", [](EngineOptions* o) { o->num_speculative_tokens = kMaxDrafts + 1; }},
       {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = -1; }},
       {"state_cache_bytes", [](EngineOptions* o) { o->state_cache_bytes = 1000; }},
   };
@@ -109,6 +114,32 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   EXPECT_GT(engine->options().state_cache_bytes, 0);
   EXPECT_GE(engine->options().num_threads, 1);
   EXPECT_EQ(engine->options().max_model_len, 512);
+}
+
+// A wrong draft's row must be taken back, which recurrent state cannot be.
+TEST_F(RefusalTest, NoDraftsForRecurrentState) {
+  EngineOptions options = SmallOptions();
+  options.num_speculative_tokens = -1;
+  EXPECT_GT(CompleteOptions(options, config_)->num_speculative_tokens, 0);
+  options.device = DeviceType::kCuda;
+  EXPECT_EQ(CompleteOptions(options, config_)->num_speculative_tokens, 0);
+  options.batch_invariant = true;
+  EXPECT_GT(CompleteOptions(options, config_)->num_speculative_tokens, 0);
+  options = SmallOptions();
+  config_ = SmallConfigs().back().second;
+  ASSERT_NE(config_.mamba(), nullptr);
+  weights_ = RandomModel(config_, 3);
+  options.num_speculative_tokens = -1;
+  EXPECT_EQ(CompleteOptions(options, config_)->num_speculative_tokens, 0);
+  auto engine = Make(options);
+  Request request = MakeRequest(RandomPrompt(5), 3);
+  request.num_speculative_tokens = 1;
+  EXPECT_NE(SubmitError(engine.get(), request).message().find("recurrent state"), std::string::npos);
+  request.num_speculative_tokens = 0;
+  EXPECT_TRUE(Submit(engine.get(), request)->WaitForEnd().end.status.ok());
+  options.num_speculative_tokens = 1;
+  EXPECT_NE(Engine::Create(options, config_, *weights_).status().message().find("recurrent state"),
+            std::string::npos);
 }
 
 TEST(EngineOptionsTest, CoresOfAContainersQuota) {

@@ -267,6 +267,52 @@ TEST_P(SameBitsTest, PromptLogprobsInChunks) {
     EXPECT_EQ(tail.prompt.logprobs[i].logprob, alone.prompt.logprobs[69 + i].logprob);
 }
 
+// Prompts and answers that repeat themselves in part, so that drafts are right and wrong at every place,
+// under all that depends on the tokens before: penalties, min_tokens, stop tokens. Twice each: the second
+// time most of it is found in the cache, and what a wrong draft left there would be found too.
+TEST_P(SameBitsTest, DraftsChangeNothing) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 8; ++i) {
+    auto prompt = RandomPrompt(9 + 5 * i, i);
+    prompt.insert(prompt.end(), prompt.begin(), prompt.end() - i);
+    requests.push_back(MakeRequest(prompt, 60, i % 2 ? 0.7f : 0.0f, i, i == 1 ? 3 : 1));
+    if (i > 0) requests.back().sampling.allowed_token_ids = {1, 2, 3, 4, 5};
+  }
+  requests[2].sampling.frequency_penalty = 0.1f;
+  requests[3].sampling.repetition_penalty = 1.1f;
+  requests[4].sampling.presence_penalty = -1;
+  requests[5].sampling.logit_bias = {{2, 2.0f}, {3, 2.0f}};
+  requests[6].sampling.min_tokens = 30;
+  requests[6].sampling.stop_token_ids = {1, 3};
+  requests[7].sampling.top_p = 0.6f;
+  std::vector<CollectingSink::Result> alone;
+  for (const Request& r : requests) alone.push_back(Alone(r));
+  for (auto [ranks, page_size, drafts, pages] :
+       {std::tuple{1, 16, 7, 0}, {2, 64, kMaxDrafts, 0}, {1, 16, 7, 20}}) {
+    EngineOptions o = Options();
+    o.tensor_parallel_size = ranks;
+    o.page_size = page_size;
+    o.num_speculative_tokens = is_recurrent() ? -1 : drafts;
+    if (pages > 0 && !is_recurrent())
+      o.state_cache_bytes = pages * (o.state_cache_bytes / Make(o)->Stats().num_pages);
+    auto engine = Make(o);
+    for (int round = 0; round < 2; ++round) {
+      std::vector<std::shared_ptr<CollectingSink>> sinks;
+      for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
+      for (size_t i = 0; i < sinks.size(); ++i) {
+        SCOPED_TRACE(testing::Message() << ranks << " ranks, pages of " << page_size << ", " << drafts
+                                        << " drafts, round " << round << ", request " << i);
+        ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+      }
+    }
+    const EngineStats stats = engine->Stats();
+    EXPECT_EQ(stats.accepted_draft_tokens > 0, !is_recurrent());
+    EXPECT_EQ(stats.draft_tokens > stats.accepted_draft_tokens, !is_recurrent());
+    EXPECT_EQ(stats.num_used_pages, 0);
+    if (is_recurrent()) break;  // there are no drafts
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, SameBitsTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return testing::PrintToString(info.param); });
 

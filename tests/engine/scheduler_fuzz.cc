@@ -36,6 +36,7 @@ SchedulerOptions Options(FuzzInput* in) {
   o.max_model_len = in->Between(2, 200);
   o.enable_prefix_caching = !in->Chance(64);
   o.max_preemptions = in->Between(0, 4);
+  o.num_speculative_tokens = in->Between(0, kMaxDrafts);
   return o;
 }
 
@@ -120,12 +121,15 @@ class Game {
     request.priority = (kind & 0x40) != 0 ? in_.Between(-2, 2) : 0;
     if ((kind & 0x80) != 0) request.deadline = h_.now_ + absl::Milliseconds(in_.Between(0, 1000));
     request.sampling.seed = in_.Byte();
+    request.sampling.temperature = in_.Chance(128) ? 0 : 1;
+    if (in_.Chance(64)) request.num_speculative_tokens = in_.Between(0, kMaxDrafts);
     const bool timed = request.deadline != absl::InfiniteFuture();
     const int num_tokens = in_.Between(1, 60), num_prompt = static_cast<int>(prompt.size()), n = request.n;
     const RequestId id = next_++;
     if (!h_.Add(id, std::move(prompt), num_tokens, std::move(request)).ok()) return;
     disturbed_[id] = timed;
-    max_rows_ += int64_t{n} * (num_prompt + num_tokens) * (h_.options_.max_preemptions + 1);
+    max_rows_ +=
+        int64_t{n} * (num_prompt + num_tokens * (1 + kMaxDrafts)) * (h_.options_.max_preemptions + 1);
   }
 
   // Everything that is left ends, and no row was computed more often than preemptions allow.
@@ -144,6 +148,7 @@ class Game {
     const SchedulerStats stats = h_.scheduler_.Stats();
     Check(stats.num_used_pages == 0 && stats.num_used_slots == 0 && stats.num_running == 0 &&
           stats.num_waiting == 0);
+    Check(stats.accepted_draft_tokens <= stats.draft_tokens);
     Check(stats.waiting_tokens == 0);
   }
 

@@ -33,7 +33,8 @@ TEST_P(SimulationTest, TenThousandArrivals) {
                       .max_step_tokens = 96,
                       .max_model_len = 180,
                       .enable_prefix_caching = p.prefix_caching,
-                      .max_preemptions = p.max_preemptions});
+                      .max_preemptions = p.max_preemptions,
+                      .num_speculative_tokens = 7});
   h.scheduler_.mutable_pool_for_testing()->SetHashMaskForTesting(p.hash_mask);
   std::mt19937 rng(p.classes * 100 + p.page_size);
   const auto chance = [&rng](double probability) { return rng() % 1000 < probability * 1000; };
@@ -53,6 +54,8 @@ TEST_P(SimulationTest, TenThousandArrivals) {
       request.n = chance(0.2) ? 1 + static_cast<int>(rng() % 3) : 1;
       request.sampling.seed = rng();
       request.sampling.ignore_eos = chance(0.3);
+      request.sampling.temperature = chance(0.3) ? 0 : 1;
+      if (chance(0.2)) request.num_speculative_tokens = static_cast<int>(rng() % (kMaxDrafts + 1));
       request.tenant = chance(0.3) ? "b" : "a";
       request.priority = chance(0.1) ? -1 : 0;
       if (chance(0.05)) request.deadline = h.now_ + absl::Milliseconds(rng() % 1000);
@@ -95,6 +98,8 @@ TEST_P(SimulationTest, TenThousandArrivals) {
   EXPECT_EQ(stats.num_used_pages + stats.num_used_slots, 0);
   EXPECT_EQ(stats.num_running + stats.num_waiting + stats.waiting_tokens, 0);
   EXPECT_GT(whole, 4000);
+  EXPECT_EQ(stats.accepted_draft_tokens > 1000, p.num_slots == 0);
+  EXPECT_EQ(stats.draft_tokens > stats.accepted_draft_tokens, p.num_slots == 0);
   EXPECT_GT(refused, 0);  // the queue's limit was reached
   EXPECT_EQ(stats.num_preemptions > 0, p.max_preemptions > 0);
   EXPECT_EQ(stats.prefix_cache_hits > 0, p.prefix_caching);

@@ -220,7 +220,7 @@ TEST(SchedulerTest, MissingTokenEndsTheRequestAlone) {
   ASSERT_TRUE(h.Add(2, RandomPrompt(6), 3, NoEos()).ok());
   const StepPlan& plan = h.scheduler_.Schedule(h.now_);
   std::vector<SequenceResult> results = h.model_.Execute(plan);
-  results[0].token = -1;
+  results[0].tokens[0].token = -1;
   h.scheduler_.Commit(plan, results, h.now_, &h.events_);
   h.Run();
   EXPECT_EQ(h.records_[1].end.status.code(), absl::StatusCode::kInternal);

@@ -66,7 +66,7 @@ class StallTest : public testing::Test {
     std::vector<SequenceResult> results(plan.sequences.size());
     for (size_t i = 0; i < results.size(); ++i) {
       const PlanSequence& s = plan.sequences[i];
-      if (s.sample) results[i].token = 1;
+      if (s.sample) results[i].tokens = {{1, {}}};
       rows_[scheduler_->FindSequence(s.sequence_id)->request_id] += s.num_rows;
       if (s.start >= s.prompt_size) decodes_.AddDecode(s.start);
     }

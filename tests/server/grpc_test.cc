@@ -97,6 +97,9 @@ TEST_F(GrpcTest, BadValuesNameTheirField) {
   request = Prompt({1});
   request.mutable_sampling()->set_logprobs(-1);
   EXPECT_EQ(field(request), "logprobs");
+  request = Prompt({1});
+  request.mutable_sampling()->set_num_speculative_tokens(17);
+  EXPECT_EQ(field(request), "num_speculative_tokens");
   EXPECT_EQ(field(Prompt({100})), "prompt");
   request = Prompt({1});
   request.clear_prompt();
@@ -108,7 +111,19 @@ TEST_F(GrpcTest, BadValuesNameTheirField) {
   EXPECT_EQ(too_long.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Detail<google::rpc::ErrorInfo>(too_long).reason(), "context_length_exceeded");
   EXPECT_EQ(engine_->num_submitted(), 0);
-  EXPECT_EQ(service_->metrics().outcome(Outcome::kInvalid), 7);
+  EXPECT_EQ(service_->metrics().outcome(Outcome::kInvalid), 8);
+}
+
+TEST_F(GrpcTest, NumSpeculativeTokensReachTheEngine) {
+  Load();
+  pb::GenerateRequest request = Prompt({1});
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(engine_->last().num_speculative_tokens, -1) << "the engine's";
+  for (int drafts : {0, 16}) {
+    request.mutable_sampling()->set_num_speculative_tokens(drafts);
+    ASSERT_TRUE(Call(request).ok());
+    EXPECT_EQ(engine_->last().num_speculative_tokens, drafts);
+  }
 }
 
 TEST_F(GrpcTest, UnknownModelIsNotFound) {

@@ -100,6 +100,7 @@ sessa::v1::GenerateRequest Choose(sessa::FuzzInput* in) {
   s->set_ignore_eos(maybe());
   if (maybe()) s->set_logprobs(Integer(in));
   if (maybe()) s->set_prompt_logprobs(Integer(in));
+  if (maybe()) s->set_num_speculative_tokens(Integer(in));
   m.set_echo(maybe());
   if (maybe()) m.set_truncate_prompt_tokens(Integer(in));
   if (maybe()) m.set_add_special_tokens(in->Chance(128));

@@ -83,6 +83,8 @@ TEST_F(RestTest, BadValuesNameTheirField) {
       {"prompt_logprobs", R"({"prompt": "x", "prompt_logprobs": 1, "stream": true})"},
       {"truncate_prompt_tokens", R"({"prompt": "x", "truncate_prompt_tokens": 0})"},
       {"priority", R"({"prompt": "x", "priority": 1001})"},
+      {"num_speculative_tokens", R"({"prompt": "x", "num_speculative_tokens": 17})"},
+      {"num_speculative_tokens", R"({"prompt": "x", "num_speculative_tokens": "ngram:4"})"},
       {"timeout", R"({"prompt": "x", "timeout": 0})"},
       {"echo", R"({"prompt": "x", "echo": 1})"},
       {"stream", R"({"prompt": "x", "stream": "yes"})"},

@@ -62,6 +62,8 @@ TEST_F(RestLimitsTest, Parameters) {
   Edge("prompt_logprobs", R"("prompt_logprobs": 5)", R"("prompt_logprobs": 6)");
   Edge("timeout", R"("timeout": 100)", R"("timeout": 100.5)");
   Edge("priority", R"("priority": -1000)", R"("priority": -1001)");
+  Edge("num_speculative_tokens", R"("num_speculative_tokens": 16)", R"("num_speculative_tokens": 17)");
+  Edge("num_speculative_tokens", R"("num_speculative_tokens": 0)", R"("num_speculative_tokens": -1)");
   Edge("temperature", R"("temperature": 2)", R"("temperature": 2.0001)");
   Edge("top_k", R"("top_k": -1)", R"("top_k": -2)");
   Edge("top_k", R"("top_k": 2147483647)", R"("top_k": 2147483648)");

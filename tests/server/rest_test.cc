@@ -142,7 +142,7 @@ TEST_F(RestTest, ParametersReachTheEngine) {
       R"({"prompt": [1], "max_tokens": 5, "min_tokens": 2, "temperature": 0.5, "top_p": 0.25, "top_k": 7, "min_p": 0.125,)"
       R"( "presence_penalty": 1.5, "frequency_penalty": -0.5, "repetition_penalty": 2, "seed": 18446744073709551615,)"
       R"( "stop_token_ids": [3], "allowed_token_ids": [4, 5], "logit_bias": {"6": -100}, "ignore_eos": true,)"
-      R"( "priority": -3, "timeout": 60})");
+      R"( "priority": -3, "timeout": 60, "num_speculative_tokens": 6})");
   ASSERT_EQ(reply.status, 200) << reply.body;
   const Request r = engine_->last();
   EXPECT_EQ(r.sampling.max_tokens, 5);
@@ -160,6 +160,7 @@ TEST_F(RestTest, ParametersReachTheEngine) {
   EXPECT_EQ(r.sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{6, -100.0f}}));
   EXPECT_TRUE(r.sampling.ignore_eos);
   EXPECT_EQ(r.priority, -3);
+  EXPECT_EQ(r.num_speculative_tokens, 6);
   EXPECT_LT(r.deadline, MonotonicNow() + absl::Seconds(61));
 }
 
