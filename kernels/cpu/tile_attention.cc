@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/cpu/tile_unit.h"
 
@@ -13,169 +14,11 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/state_tiles-inl.h"
+#include "kernels/cpu/tile_softmax-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
-
-using Value = hwy::bfloat16_t;
-using Tile = TileOfState<Value>;
-
-constexpr int kSpan = kJointTiles * kTile, kStepsOfTile = kTile / kTileDepth, kPairs = kTileDepth / 2;
-
-// 2^x for x <= 0, to 1e-7; 0 from -127 on. 1.5 * 2^23 rounds x to an integer, which becomes the exponent.
-HWY_INLINE VF Exp2OfNegative(VF x) {
-  x = hn::Max(x, hn::Set(kF, -127.0f));
-  const VF round = hn::Set(kF, 0x1.8p23f), shifted = x + round, f = x - (shifted - round);
-  VF p = hn::Set(kF, 0x1.5bba14p-10f);  // minimax over [-1/2, 1/2], and exact at 0
-  for (float c : {0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f, 1.0f})
-    p = hn::MulAdd(p, f, hn::Set(kF, c));
-  return hn::BitCast(kF, hn::BitCast(kI32, p) + hn::ShiftLeft<23>(hn::BitCast(kI32, shifted)));
-}
-
-// The values of 32 tokens as pairs of rows; what lies behind the last token counts as 0.
-struct PairRows {
-  PairRows() = default;
-  PairRows(const Tile& tile, int step) {
-    const int first = step * kTileDepth;
-    pairs = std::min(kTileDepth, tile.tokens - first + 1) / 2;
-    odd = tile.tokens % 2 == 1 && tile.tokens < first + kTileDepth;
-    for (int j = 0; j < pairs; ++j) {
-      const int token = first + 2 * j;
-      row[j] = tile.value[token / kPanel] + token % kPanel * tile.ldv;
-    }
-    stride = 2 * tile.ldv;
-    whole = pairs == kPairs && !odd && row[kPairs / 2] == row[0] + kPairs / 2 * stride;
-  }
-  const Value* row[kPairs];
-  int64_t stride = 0;
-  int pairs = 0;
-  bool odd = false;    // of the last pair, the second token is behind the end
-  bool whole = false;  // a tile as it lies, rows `stride` apart
-};
-
-// Tiles of a chain that share a maximum.
-struct Group {
-  void Add(const Tile& t, int first) {
-    tile[count] = t, begin[count] = first;
-    for (int i = 0; i * kTileDepth < t.tokens; ++i) rows[count][i] = PairRows(t, i);
-    ++count;
-  }
-  Tile tile[kJointTiles];
-  int begin[kJointTiles];  // their first tokens' positions
-  PairRows rows[kJointTiles][kStepsOfTile];
-  int count = 0;
-  int summed = 0;      // tiles whose values enter as products: all but the one whose probabilities are wanted
-  int Steps() const {  // of the products
-    int steps = 0;
-    for (int i = 0; i < summed; ++i) steps += CeilDiv(tile[i].tokens, kTileDepth);
-    return steps;
-  }
-};
-
-// Where probabilities go: rounded, as tiles of a left side, and the last tile's as they are, where wanted.
-template <int kTerms>
-struct Probabilities {
-  uint16_t* Step(int tile, int step) { return packed + (tile * kStepsOfTile + step) * kTerms * kTileValues; }
-  static constexpr int64_t kRowTile = kJointTiles * kStepsOfTile * kTerms * kTileValues;  // between row tiles
-  alignas(64) uint16_t packed[kTile / kTileRows * kRowTile];
-};
-
-// 32 probabilities as the rows of kTerms tiles.
-template <int kTerms>
-HWY_INLINE void PackProbabilities(float* p, uint16_t* to) {
-  for (int t = 0; t < kTerms; ++t, to += kTileValues) {
-    if (t > 0) {
-      for (int j = 0; j < kTileDepth; j += kLanes) {
-        const VF value = hn::Load(kF, p + j);
-        hn::Store(value - RoundAs(DType::kBF16, value), kF, p + j);
-      }
-    }
-    RoundToPairs(p, kTileDepth, reinterpret_cast<Bf16Pair*>(to));
-  }
-}
-
-// Row r's scores of a group, [kSpan], become its probabilities relative to the new maximum, of which `max`
-// holds the score; the weight of what was summed before is returned. Tokens outside [from, visible) weigh 0.
-// `factor`: of the scores, for powers of 2. kept: the last tile's probabilities, where wanted.
-template <int kTerms>
-HWY_INLINE float SoftmaxRow(float* s, const Group& group, int from, int visible, float factor, int r,
-                            float* max, float* sum, Probabilities<kTerms>* p, float* kept) {
-  const VF hidden = hn::Set(kF, -std::numeric_limits<float>::infinity()), scale = hn::Set(kF, factor);
-  VF peak = hn::Set(kF, *max);
-  for (int i = 0; i < group.count; ++i) {
-    float* x = s + i * kTile;
-    const int first = from - group.begin[i], last = visible - group.begin[i];
-    for (int v = 0; v < kTile; v += kLanes) {
-      VF y = hn::Load(kF, x + v);
-      if (first > v || last < v + static_cast<int>(kLanes)) {
-        const auto before = [&](int n) { return hn::FirstN(kF, static_cast<size_t>(std::max(0, n - v))); };
-        y = hn::IfThenElse(hn::AndNot(before(first), before(last)), y, hidden);
-        hn::Store(y, kF, x + v);
-      }
-      peak = hn::Max(peak, y);
-    }
-  }
-  const float top = hn::GetLane(hn::MaxOfLanes(kF, peak));
-  // A row that has seen nothing yet: all that is hidden then lies infinitely far below.
-  const VF shift = hn::Set(kF, top == -std::numeric_limits<float>::infinity() ? 0.0f : top * factor);
-  VF total = hn::Zero(kF);
-  for (int i = 0; i < group.count; ++i) {
-    const int steps = CeilDiv(group.tile[i].tokens, kTileDepth);
-    for (int step = 0; step < steps; ++step) {
-      alignas(64) float values[kTileDepth];
-      for (int v = 0; v < kTileDepth; v += kLanes) {
-        const VF y =
-            Exp2OfNegative(hn::MulSub(hn::Load(kF, s + i * kTile + step * kTileDepth + v), scale, shift));
-        total = total + y;
-        hn::Store(y, kF, values + v);
-      }
-      if (i == group.summed) {
-        std::copy_n(values, kTileDepth, kept + step * kTileDepth);
-      } else {
-        PackProbabilities<kTerms>(
-            values, p->Step(i, step) + r / kTileRows * p->kRowTile + r % kTileRows * kTileDepth);
-      }
-    }
-  }
-  const float weight =
-      top == *max ? 1.0f : hn::GetLane(Exp2OfNegative(hn::MulSub(hn::Set(kF, *max), scale, shift)));
-  *max = top;
-  *sum = *sum * weight + hn::GetLane(hn::SumOfLanes(kF, total));
-  return weight;
-}
-
-// Cache lines that are wanted soon, asked for a few at a time: bursts would stop the unit's own loads.
-class LinesAhead {
- public:
-  // What is then added is asked for in about so many steps.
-  void Start(int steps) { steps_ = std::max(1, steps), count_ = at_ = line_ = lines_ = 0; }
-  void Keys(const Tile& tile) {
-    for (int p = 0; p < tile.num_panels(); ++p) Add(tile.key[p], PanelRows(tile.dim) / 2);
-  }
-  void Values(const Tile& tile, int width) {
-    for (int t = 0; t < tile.tokens; t += 2)
-      Add(tile.value[t / kPanel] + t % kPanel * tile.ldv, width / kPanel);
-  }
-  HWY_INLINE void Step() {
-    for (int i = 0; i < each_ && at_ < count_; ++i) {
-      __builtin_prefetch(run_[at_].first + line_ * 64, 0, 2);
-      if (++line_ == run_[at_].lines) line_ = 0, ++at_;
-    }
-  }
-
- private:
-  struct Run {
-    const char* first;
-    int lines;
-  };
-  void Add(const Value* first, int lines) {
-    run_[count_++] = {reinterpret_cast<const char*>(first), lines};
-    each_ = CeilDiv(lines_ += lines, steps_);
-  }
-  Run run_[kJointTiles * kTile / 2];
-  int steps_ = 1, count_ = 0, at_ = 0, line_ = 0, lines_ = 0, each_ = 0;
-};
 
 // Up to 64 rows on the tile unit: tiles 0 to 3 are sums of 16 rows each, 4 to 6 the left side, 7 is of the
 // state. The weighted values are summed in [width / 16][kTile][16], as rows a page apart would fall into the
@@ -183,6 +26,8 @@ class LinesAhead {
 template <class Unit, int kTerms>
 class ManyRows {
  public:
+  static constexpr bool kNative = !std::is_same_v<Unit, TileModel>;
+
   ManyRows(const AttendArgs& args, const uint16_t* q, int width, float* sums)
       : args_(args), q_(q), width_(width), row_tiles_(TilesOf(args.m)), sums_(sums) {
     Unit::Begin(std::min(args.m, kTileRows));
@@ -191,17 +36,18 @@ class ManyRows {
   int ScoreSteps(const Tile& tile) const { return tile.num_panels() * TileSteps(tile.dim); }
   int ValueSteps(const Group& group) const { return width_ / kPanel * group.Steps(); }
 
-  // scores [kTile][kSpan] = q K^T.
-  void Scores(const Tile& tile, LinesAhead* ahead, float* scores) {
+  // scores [kTile][kScoreStride] = q K^T.
+  template <class Meanwhile>
+  void Scores(const Tile& tile, Meanwhile* meanwhile, float* scores) {
     switch (row_tiles_) {
-      case 1: return ScoresOf<1>(tile, ahead, scores);
-      case 2: return ScoresOf<2>(tile, ahead, scores);
-      case 3: return ScoresOf<3>(tile, ahead, scores);
-      default: return ScoresOf<4>(tile, ahead, scores);
+      case 1: return ScoresOf<1>(tile, meanwhile, scores);
+      case 2: return ScoresOf<2>(tile, meanwhile, scores);
+      case 3: return ScoresOf<3>(tile, meanwhile, scores);
+      default: return ScoresOf<4>(tile, meanwhile, scores);
     }
   }
   // What was summed before times the rows' weights, plus the group's values.
-  void AddValues(const Group& group, Probabilities<kTerms>* p, const float* weights, LinesAhead* ahead) {
+  void AddValues(const Group& group, const uint16_t* p, const float* weights, LinesAhead* ahead) {
     switch (row_tiles_) {
       case 1: return AddValuesOf<1>(group, p, weights, ahead);
       case 2: return AddValuesOf<2>(group, p, weights, ahead);
@@ -219,6 +65,8 @@ class ManyRows {
   }
 
  private:
+  using P = Probabilities<kTerms>;
+
   template <int kRowTiles>
   HWY_INLINE void Step(const uint16_t* a, int64_t row_tile, const void* b, int64_t stride) {
     Unit::template Load<7>(b, stride);
@@ -234,7 +82,21 @@ class ManyRows {
       if constexpr (kRowTiles > 3) Unit::template DotBf16<3, 4, 7>();
     }
   }
-  // The sums lie `stride` floats apart.
+  template <int kRowTiles>
+  HWY_INLINE void Zero() {
+    Unit::template Zero<0>();
+    if constexpr (kRowTiles > 1) Unit::template Zero<1>();
+    if constexpr (kRowTiles > 2) Unit::template Zero<2>();
+    if constexpr (kRowTiles > 3) Unit::template Zero<3>();
+  }
+  // Rows of sums lie `stride` floats apart.
+  template <int kRowTiles>
+  HWY_INLINE void Load(const float* sums, int64_t stride) {
+    Unit::template Load<0>(sums, stride * 4);
+    if constexpr (kRowTiles > 1) Unit::template Load<1>(sums + kTileRows * stride, stride * 4);
+    if constexpr (kRowTiles > 2) Unit::template Load<2>(sums + 2 * kTileRows * stride, stride * 4);
+    if constexpr (kRowTiles > 3) Unit::template Load<3>(sums + 3 * kTileRows * stride, stride * 4);
+  }
   template <int kRowTiles>
   HWY_INLINE void Store(float* sums, int64_t stride) {
     Unit::template Store<0>(sums, stride * 4);
@@ -243,62 +105,63 @@ class ManyRows {
     if constexpr (kRowTiles > 3) Unit::template Store<3>(sums + 3 * kTileRows * stride, stride * 4);
   }
 
-  template <int kRowTiles>
-  HWY_NOINLINE void ScoresOf(const Tile& tile, LinesAhead* ahead, float* scores) {
+  // In blocks along the dimension, so that the rows' part stays in the first-level cache for all panels.
+  template <int kRowTiles, class Meanwhile>
+  HWY_NOINLINE void ScoresOf(const Tile& tile, Meanwhile* meanwhile, float* scores) {
+    constexpr int kBlock = kTerms == 1 ? 8 : 3;
     const int steps = TileSteps(tile.dim), whole = PanelRows(tile.dim) / kTileDepth;
     const int64_t row_tile = static_cast<int64_t>(steps) * kTerms * kTileValues;
-    for (int p = 0; p < tile.num_panels(); ++p) {
-      Unit::template Zero<0>();
-      if constexpr (kRowTiles > 1) Unit::template Zero<1>();
-      if constexpr (kRowTiles > 2) Unit::template Zero<2>();
-      if constexpr (kRowTiles > 3) Unit::template Zero<3>();
-      const uint16_t* a = q_;
-      const Value* b = tile.key[p];
-      for (int i = 0; i < whole; ++i, a += kTerms * kTileValues, b += kTileValues) {
-        ahead->Step();
-        Step<kRowTiles>(a, row_tile, b, 64);
+    for (int first = 0; first < steps; first += kBlock) {
+      const int end = std::min(steps, first + kBlock);
+      for (int p = 0; p < tile.num_panels(); ++p) {
+        float* sums = scores + p * kPanel;
+        first == 0 ? Zero<kRowTiles>() : Load<kRowTiles>(sums, kScoreStride);
+        const uint16_t* a = q_ + static_cast<int64_t>(first) * kTerms * kTileValues;
+        const Value* b = tile.key[p] + static_cast<int64_t>(first) * kTileValues;
+        for (int i = first; i < end; ++i, a += kTerms * kTileValues, b += kTileValues) {
+          meanwhile->Step();
+          if (i < whole) {
+            Step<kRowTiles>(a, row_tile, b, 64);
+            continue;
+          }
+          // What lies behind a panel is another one's, and may be NaN.
+          alignas(64) Value last[kTileValues];
+          const int count = (PanelRows(tile.dim) - whole * kTileDepth) * kPanel;
+          std::memcpy(last, b, count * sizeof(Value));
+          std::memset(last + count, 0, (kTileValues - count) * sizeof(Value));
+          Step<kRowTiles>(a, row_tile, last, 64);
+        }
+        Store<kRowTiles>(sums, kScoreStride);
       }
-      if (whole < steps) {  // what lies behind a panel is another one's, and may be NaN
-        alignas(64) Value last[kTileValues];
-        const int count = (PanelRows(tile.dim) - whole * kTileDepth) * kPanel;
-        std::memcpy(last, b, count * sizeof(Value));
-        std::memset(last + count, 0, (kTileValues - count) * sizeof(Value));
-        ahead->Step();
-        Step<kRowTiles>(a, row_tile, last, 64);
-      }
-      Store<kRowTiles>(scores + p * kPanel, kSpan);
     }
   }
 
   template <int kRowTiles>
-  HWY_NOINLINE void AddValuesOf(const Group& group, Probabilities<kTerms>* p, const float* weights,
+  HWY_NOINLINE void AddValuesOf(const Group& group, const uint16_t* p, const float* weights,
                                 LinesAhead* ahead) {
     const bool rescale = !fresh_ && std::any_of(weights, weights + args_.m, [](float w) { return w != 1; });
+    if (group.summed == 0 && !rescale) return;
     for (int n = 0; n < width_; n += kPanel) {
       float* sums = sums_ + n * kTile;
-      if (fresh_) std::fill_n(sums, kRowTiles * kTileRows * kPanel, 0.0f);
       for (int r = 0; r < args_.m && rescale; ++r) {
         const VF w = hn::Set(kF, weights[r]);
         for (int v = 0; v < kPanel; v += kLanes)
           hn::Store(hn::Load(kF, sums + r * kPanel + v) * w, kF, sums + r * kPanel + v);
       }
-      Unit::template Load<0>(sums, 64);
-      if constexpr (kRowTiles > 1) Unit::template Load<1>(sums + kTileRows * kPanel, 64);
-      if constexpr (kRowTiles > 2) Unit::template Load<2>(sums + 2 * kTileRows * kPanel, 64);
-      if constexpr (kRowTiles > 3) Unit::template Load<3>(sums + 3 * kTileRows * kPanel, 64);
+      fresh_ ? Zero<kRowTiles>() : Load<kRowTiles>(sums, kPanel);
       for (int i = 0; i < group.summed; ++i) {
         for (int step = 0; step * kTileDepth < group.tile[i].tokens; ++step) {
           ahead->Step();
           const PairRows& rows = group.rows[i][step];
-          const uint16_t* left = p->Step(i, step);
+          const uint16_t* left = p + P::Step(i, step);
           if (rows.whole) {
-            Step<kRowTiles>(left, p->kRowTile, rows.row[0] + 2 * n, rows.stride * 2);
+            Step<kRowTiles>(left, P::kRowTile, rows.row[0] + 2 * n, rows.stride * 2);
             continue;
           }
           alignas(64) uint32_t copy[kPairs][kPanel] = {};
           for (int j = 0; j < rows.pairs; ++j) std::memcpy(copy[j], rows.row[j] + 2 * n, 64);
           for (int c = 0; c < kPanel && rows.odd; ++c) copy[rows.pairs - 1][c] &= 0xffff;
-          Step<kRowTiles>(left, p->kRowTile, copy, 64);
+          Step<kRowTiles>(left, P::kRowTile, copy, 64);
         }
       }
       Store<kRowTiles>(sums, kPanel);
@@ -376,6 +239,8 @@ HWY_INLINE void AddStep(const LeftStep<kRows, kTerms>& left, int pairs, const Ro
 template <int kRows, int kTerms>
 class FewRows {
  public:
+  static constexpr bool kNative = true;
+
   FewRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* last)
       : left_(TileStride(args.m)), q_(q), width_(width), state_(state), last_(last) {
     for (int r = 0; r < kRows; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
@@ -383,13 +248,15 @@ class FewRows {
   int ScoreSteps(const Tile& tile) const { return CeilDiv(tile.num_panels(), kV) * TileSteps(tile.dim); }
   int ValueSteps(const Group& group) const { return CeilDiv(width_, kV * kPanel) * group.Steps(); }
 
-  HWY_NOINLINE void Scores(const Tile& tile, LinesAhead* ahead, float* scores) {
+  template <class Meanwhile>
+  HWY_NOINLINE void Scores(const Tile& tile, Meanwhile* meanwhile, float* scores) {
+    LinesAhead* ahead = &meanwhile->lines;  // the softmax does not flush denormals: it comes after
     const FlushesDenormals flushes;
     int p = 0;
     for (; p + kV <= tile.num_panels(); p += kV) ScoresOf<kV>(tile, p, ahead, scores);
     for (; p < tile.num_panels(); ++p) ScoresOf<1>(tile, p, ahead, scores);
   }
-  HWY_NOINLINE void AddValues(const Group& group, Probabilities<kTerms>* p, const float* weights,
+  HWY_NOINLINE void AddValues(const Group& group, const uint16_t* p, const float* weights,
                               LinesAhead* ahead) {
     for (int r = 0; r < kRows; ++r) {
       const VF w = hn::Set(kF, weights[r]);
@@ -400,7 +267,7 @@ class FewRows {
     const FlushesDenormals flushes;
     for (int i = 0; i < group.summed; ++i) {
       for (int step = 0; step * kTileDepth < group.tile[i].tokens; ++step) {
-        const LeftStep<kRows, kTerms> left(p->Step(i, step), kTileValues);
+        const LeftStep<kRows, kTerms> left(p + Probabilities<kTerms>::Step(i, step), kTileValues);
         PairRows rows = group.rows[i][step];
         if (rows.odd) {  // what lies behind the last token may be NaN
           auto* last = reinterpret_cast<uint32_t*>(last_);
@@ -432,7 +299,8 @@ class FewRows {
           [&](int j, int v) { return tile.key[panel + v] + (i * kPairs + j) * 2 * kPanel; }, sum);
     }
     for (int v = 0; v < kPanels; ++v) {
-      for (int r = 0; r < kRows; ++r) hn::Store(sum[v][r], kF, scores + r * kSpan + (panel + v) * kPanel);
+      for (int r = 0; r < kRows; ++r)
+        hn::Store(sum[v][r], kF, scores + r * kScoreStride + (panel + v) * kPanel);
     }
   }
 
@@ -466,10 +334,10 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
   const int horizon = *std::max_element(args.visible, args.visible + args.m),
             width = RoundUp(args.value_dim, kPanel);
   const bool keep = args.probabilities != nullptr;
-  const float factor = args.scale * 1.44269504f;  // log2 e
-  alignas(64) float scores[kTile * kSpan];
-  Probabilities<kTerms> p;
-  LinesAhead ahead;
+  using GroupSoftmax = Softmax<Products::kNative, kTerms>;
+  alignas(64) float scores[2][kTile * kScoreStride];
+  GroupSoftmax softmax(args, state);
+  Meanwhile<GroupSoftmax> meanwhile;
   const auto group_from = [&](int t) {  // tiles are cut into groups by their place in the chain
     Group group;
     do {
@@ -481,30 +349,35 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
     } while (t / args.step % kJointTiles != 0);
     return group;
   };
-  Group group, next = group_from(args.first);
-  std::fill_n(state.max, args.m, -std::numeric_limits<float>::infinity());
-  std::fill_n(state.sum, args.m, 0.0f);
-  while (next.count > 0) {
-    group = next;
-    next = group_from(group.begin[group.count - 1] / kTile + args.step);
+  const auto after = [&](const Group& group) {
+    return group.count == 0 ? Group() : group_from(group.begin[group.count - 1] / kTile + args.step);
+  };
+  int now = 0;
+  const auto score = [&](const Group& group, bool beside_softmax) {
+    int steps = 0;
+    for (int i = 0; i < group.count; ++i) steps += products->ScoreSteps(group.tile[i]);
+    meanwhile.Start(&softmax, beside_softmax ? args.m : 0, std::max(1, steps));
     for (int i = 0; i < group.count; ++i) {
-      ahead.Start(products->ScoreSteps(group.tile[i]));
-      ahead.Values(group.tile[i], width);
-      products->Scores(group.tile[i], &ahead, scores + i * kTile);
+      meanwhile.lines.Start(products->ScoreSteps(group.tile[i]));
+      meanwhile.lines.Values(group.tile[i], width);
+      products->Scores(group.tile[i], &meanwhile, scores[now] + i * kTile);
     }
-    float weights[kTile];
-    for (int r = 0; r < args.m; ++r) {
-      weights[r] = SoftmaxRow<kTerms>(scores + r * kSpan, group,
-                                      args.first_visible == nullptr ? 0 : args.first_visible[r],
-                                      args.visible[r], factor, r, state.max + r, state.sum + r, &p,
-                                      keep ? args.probabilities + r * kTile : nullptr);
-    }
-    ahead.Start(products->ValueSteps(group));
-    for (int i = 0; i < next.count; ++i) ahead.Keys(next.tile[i]);
-    products->AddValues(group, &p, weights, &ahead);
+  };
+  // While the unit takes the scores of the next group, the vectors make probabilities of this one's.
+  Group group, next = group_from(args.first), then = after(next);
+  score(next, /*beside_softmax=*/false);
+  while (next.count > 0) {
+    group = next, next = then, then = after(next);
+    softmax.Start(&group, scores[now]);
+    now = 1 - now;
+    score(next, /*beside_softmax=*/true);
+    softmax.Finish();
+    meanwhile.lines.Start(products->ValueSteps(group));
+    for (int i = 0; i < then.count; ++i) meanwhile.lines.Keys(then.tile[i]);
+    products->AddValues(group, softmax.probabilities(), softmax.weights(), &meanwhile.lines);
   }
   products->Finish(state);
-  for (int r = 0; r < args.m; ++r) state.max[r] *= args.scale;
+  softmax.ScaleMaxima();
   if (group.summed == group.count) return;
   const int tokens = std::min(group.tile[group.summed].tokens, args.value_limit - group.begin[group.summed]);
   if (tokens > 0) {

@@ -1,8 +1,7 @@
 // ./dev bench: the CPU kernels and whole steps, each as a rate and as a fraction of what this machine can do,
-// measured right before and after it. Shapes A and B of performance targets: D 1024 and 2048, 24 layers, K =
-// H / 4. Columns: median time, spread (half of max - min over the repetitions, of the median), GB/s and
-// GFLOP/s, and the fractions of the read bandwidth, of the FMA peak, of the GEMM rate and, of what runs on
-// AMX, of its rate; `tokens` a second for whole steps.
+// measured right before and after it. Shapes A and B: D 1024 and 2048, 24 layers, K = H / 4. Columns: median
+// time, spread (half of max - min over the repetitions, of the median), GB/s, GFLOP/s, their fractions of the
+// machine's limits (limits.h), and `tokens` a second for whole steps.
 #include <benchmark/benchmark.h>
 #include <sched.h>
 
@@ -225,8 +224,7 @@ class ModelBench {
     config_.vocab_size = 32000;
     config_.hidden_size = D;
     config_.num_layers = 24;
-    config_.num_heads = D / 64;
-    config_.num_kv_heads = D / 256;
+    config_.num_heads = D / 64, config_.num_kv_heads = D / 256;
     config_.max_position_embeddings = 1 << 20;
     EngineOptions o;
     o.weight_dtype = weight_dtype;
