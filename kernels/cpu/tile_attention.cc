@@ -180,6 +180,7 @@ class ManyRows {
 // 32 values of kRows rows of the left side as floats, [row][term][even, odd][pair].
 template <int kRows, int kTerms>
 struct LeftStep {
+  LeftStep() = default;
   HWY_INLINE LeftStep(const uint16_t* a, int term_stride) {
     SESSA_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -241,9 +242,14 @@ class FewRows {
  public:
   static constexpr bool kNative = true;
 
-  FewRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* last)
-      : left_(TileStride(args.m)), q_(q), width_(width), state_(state), last_(last) {
+  FewRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* scratch)
+      : width_(width),
+        state_(state),
+        last_(scratch),
+        q_(reinterpret_cast<LeftStep<kRows, kTerms>*>(scratch + width)) {
     for (int r = 0; r < kRows; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
+    const int stride = TileStride(args.m);
+    for (int i = 0; i < TileSteps(args.dim); ++i, q += kTerms * stride) q_[i] = {q, stride};
   }
   int ScoreSteps(const Tile& tile) const { return CeilDiv(tile.num_panels(), kV) * TileSteps(tile.dim); }
   int ValueSteps(const Group& group) const { return CeilDiv(width_, kV * kPanel) * group.Steps(); }
@@ -285,6 +291,7 @@ class FewRows {
 
  private:
   static constexpr int kV = kRows * kTerms == 1 ? 4 : 2;  // vectors at once: what there are registers for
+  static constexpr int kAhead = 2 * kTileValues;
 
   template <int kPanels>
   HWY_INLINE void ScoresOf(const Tile& tile, int panel, LinesAhead* ahead, float* scores) {
@@ -294,9 +301,13 @@ class FewRows {
     for (int i = 0; i < steps; ++i) {
       ahead->Step();
       AddStep(
-          LeftStep<kRows, kTerms>(q_ + static_cast<int64_t>(i) * kTerms * left_, left_),
-          std::min(kPairs, pairs - i * kPairs),
-          [&](int j, int v) { return tile.key[panel + v] + (i * kPairs + j) * 2 * kPanel; }, sum);
+          q_[i], std::min(kPairs, pairs - i * kPairs),
+          [&](int j, int v) {
+            const Value* pair = tile.key[panel + v] + (i * kPairs + j) * 2 * kPanel;
+            __builtin_prefetch(pair + kAhead);  // nobody asked for a chain's first keys
+            return pair;
+          },
+          sum);
     }
     for (int v = 0; v < kPanels; ++v) {
       for (int r = 0; r < kRows; ++r)
@@ -321,11 +332,10 @@ class FewRows {
     }
   }
 
-  const int left_;
-  const uint16_t* const q_;
   const int width_;
   const SoftmaxState state_;
-  float* const last_;  // [width], a row of pairs
+  float* const last_;                 // [width], a row of pairs
+  LeftStep<kRows, kTerms>* const q_;  // [TileSteps(dim)]
 };
 #endif
 

@@ -9,6 +9,7 @@
 // maximum. Few rows have the same bits from the vector unit.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/backend.h"
@@ -25,7 +26,9 @@ struct TileQueries {
   const uint16_t* rows;  // as PackTiles leaves them
 };
 
-constexpr int64_t TileAttendScratch(int width) { return int64_t{kTile} * width; }  // floats
+constexpr int64_t TileAttendScratch(int dim, int width) {  // floats
+  return int64_t{kTile} * std::max(width, RoundUp(dim, kTileDepth));
+}
 
 // As AttendTiles, of bf16 state, but for AttendArgs::q and the bf16 pairs, from a `state` that is empty yet.
 // The values of the last tile, where its probabilities are wanted, enter in float32, token by token.

@@ -90,7 +90,7 @@ class TileAttentionTest : public testing::TestWithParam<Shape> {
     if (GetParam().window > 0) args.first_visible = from.data();
     cpu::AttendOnTiles({unit, terms, tiles}, args, cache_,
                        {result.data(), result.data() + m, result.data() + 2 * m, width},
-                       GrownLines(&scratch, cpu::TileAttendScratch(width)));
+                       GrownLines(&scratch, cpu::TileAttendScratch(dim, width)));
     return result;
   }
 
