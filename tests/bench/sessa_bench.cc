@@ -247,7 +247,7 @@ class ModelBench {
       s.first_row = plan.num_rows();
       s.num_rows = rows;
       s.start = context;
-      for (int i = 0; i < pages; ++i) s.pages.push_back((b * pages + i) % workers_->num_pages());
+      for (int i = 0; i < pages; ++i) s.pages.push_back((b * pages + i) % workers_->state().num_pages);
       s.sample = true;
       s.sampling = &greedy_;
       s.tokens = &tokens_;
