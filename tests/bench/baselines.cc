@@ -82,6 +82,7 @@ class Bench {
     options.num_threads = NumThreads();
     options.amx = CpuHasAmx();
     options.max_step_tokens = kPrefillRows;
+    options.max_model_len = absl::GetFlag(FLAGS_max_context);
     options.page_size = kPageSize;
     options.state_cache_bytes = int64_t{1} << 40;
     const StateLimits limits{absl::GetFlag(FLAGS_max_context) / kPageSize + 1, /*max_slots=*/1};
