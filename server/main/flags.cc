@@ -82,8 +82,9 @@ ABSL_FLAG(std::string, activation_dtype, "auto",
           "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), else f32");
 ABSL_FLAG(
     std::string, amx, "auto",
-    "auto or off: linears run on AMX where the CPU has it: of int8 weights with the same bits as without, of "
-    "bf16 weights and f32 activations as exactly (1e-5 of the largest value) but with other bits");
+    "auto or off: linears and reads of bf16 state run on AMX where the CPU has it: of int8 weights with "
+    "the same bits as without, of bf16 values and f32 activations as exactly (1e-5 of the largest value) "
+    "but with other bits");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(
     sessa::ByteSize, state_cache_bytes, {0},

@@ -31,7 +31,10 @@ std::string FormatsLine(const EngineOptions& engine) {
                         engine.batch_invariant ? ", the same bits in any batch" : "");
   }
   absl::StrAppend(&line, ", on ", engine.tensor_parallel_size * engine.num_threads, " CPU threads");
-  if (engine.amx && engine.weight_dtype != DType::kF32) absl::StrAppend(&line, ", linears on AMX");
+  if (engine.amx && engine.weight_dtype != DType::kF32) {
+    absl::StrAppend(&line, ", linears", engine.state_dtype == DType::kBF16 ? " and attention" : "",
+                    " on AMX");
+  }
   if (engine.activation_dtype == DType::kBF16) {
     absl::StrAppend(&line,
                     "; rounding activations costs up to 1 % of the largest logit, which "
