@@ -23,7 +23,7 @@ class CpuBackend final : public Backend {
   explicit CpuBackend(const CpuOptions& options)
       : reads_{.dot = options.bf16_activations && cpu::HasBf16Dot(),
                .unit = options.matrix_unit,
-               .terms = options.bf16_activations ? 1 : 3},
+               .terms = cpu::TileTerms(options.bf16_activations)},
         step_(options.num_threads),
         linear_(step_.pool(), options),
         attention_(&step_, reads_),
@@ -51,10 +51,11 @@ class CpuBackend final : public Backend {
     }
     constexpr int64_t kBlock = 1 << 16;
     step_.pool()->ParallelFor(static_cast<int>(CeilDiv(n, kBlock)), [&](int block, int) {
-      for (int64_t i = block * kBlock; i < std::min(n, (block + 1) * kBlock); ++i) {
-        const float x = ToFloat(values.data, i, values.dtype);
-        cpu::Store(&x, 1, to, ElementAt(*table, i, to));
-      }
+      const int64_t begin = block * kBlock;
+      std::vector<float> floats(std::min(n - begin, kBlock));
+      for (int64_t i = 0; i < std::ssize(floats); ++i)
+        floats[i] = ToFloat(values.data, begin + i, values.dtype);
+      cpu::Store(floats.data(), static_cast<int>(floats.size()), to, ElementAt(*table, begin, to));
     });
     return table;
   }

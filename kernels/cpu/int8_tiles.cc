@@ -19,7 +19,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-constexpr int kTileSums = kTileRows * kPanel;        // of a tile of C
 constexpr int kGroupBytes = kScaleGroup * kPanel;    // of a panel's weights
 constexpr int kHighBytes = kTileRows * kScaleGroup;  // of a tile of A; as many low ones and the scales follow
 

@@ -10,6 +10,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/tiles.h"
 
 namespace sessa {
 
@@ -27,7 +28,7 @@ class LinearLayers {
   // int8_tiles.h.
   enum class Format { kFloat, kPairs, kTiles, kInt8, kInt8Tiles };
   Format FormatOf(DType dtype) const;
-  int Terms() const { return bf16_activations_ ? 1 : 3; }  // of tiles.h
+  int Terms() const { return cpu::TileTerms(bf16_activations_); }
   static int64_t PanelBytes(Format format, const LinearWeights& w);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);

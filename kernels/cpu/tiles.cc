@@ -24,8 +24,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-constexpr int kTileSums = kTileRows * kPanel;  // of a tile of C
-
 // `count` values from x, at most a tile's depth, as `terms` rows of bf16, `stride` apart.
 HWY_INLINE void PackRow(const float* x, int count, int terms, int stride, uint16_t* to) {
   alignas(64) float rest[kTileDepth] = {};

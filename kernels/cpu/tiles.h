@@ -31,6 +31,9 @@ inline constexpr int kTileValues = kTileRows * kTileDepth;
 constexpr int TilesOf(int m) { return CeilDiv(m, kTileRows); }
 constexpr int TileSteps(int k) { return CeilDiv(k, kTileDepth); }
 
+constexpr int TileTerms(bool bf16_activations) { return bf16_activations ? 1 : 3; }
+inline constexpr int kTileSums = kTileRows * kPanel;  // of a tile of C
+
 // Values between two tiles of A. A single row's lie one after the other, 64 bytes each: other threads fetch
 // them from the one that packed them, and lines a KiB apart, which none looks ahead for, took them 1.5 µs.
 constexpr int TileStride(int m) { return m == 1 ? kTileDepth : kTileValues; }
