@@ -71,6 +71,7 @@ class HttpClient {
   }
 
   void Send(const std::string& bytes) { boost::asio::write(socket_, boost::asio::buffer(bytes)); }
+  bool HasAnswer() const { return socket_.available() > 0; }
   void FinishSending() { socket_.shutdown(boost::asio::ip::tcp::socket::shutdown_send); }
   // One reply; `to_head`: without a body.
   HttpReply Read(bool to_head = false) {
