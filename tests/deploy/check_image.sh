@@ -10,8 +10,9 @@ set -euo pipefail
 target=$1
 syft=$(realpath "$2")
 cd "$(dirname "$0")/../.."
-for tool in buildah debootstrap ip; do
-  command -v $tool >/dev/null || { echo "$tool is not installed: apt-get install buildah debootstrap iproute2" >&2; exit 1; }
+source tests/deploy/bare_debian.sh
+for tool in buildah ip; do
+  command -v $tool >/dev/null || { echo "$tool is not installed: apt-get install buildah iproute2" >&2; exit 1; }
 done
 mkdir -p build/image
 work=$(mktemp -d)
@@ -28,11 +29,7 @@ version=$(sed -n 's/^project(sessa_serve VERSION \([0-9.]*\).*/\1/p' CMakeLists.
 name=sessa-serve:$version
 [[ $target == cpu ]] || name+=-$target
 
-echo "== a bare Debian 12"
-# shellcheck disable=SC2016  # apt's own variable
-mirror=$(apt-get indextargets --format '$(SITE)' 'Codename: bookworm' | head -1)
-debootstrap --variant=minbase bookworm "$work/base" "$mirror" >"$work/log" 2>&1 || { tail -5 "$work/log"; fail debootstrap; }
-cp -r /etc/apt/apt.conf.d/. "$work/base/etc/apt/apt.conf.d/"
+bare_debian "$work/base" "$work/log"
 # What this machine trusts beside Debian's list, for who sits behind a proxy.
 mkdir -p "$work/base/usr/local/share/ca-certificates"
 cp -r /usr/local/share/ca-certificates/. "$work/base/usr/local/share/ca-certificates/" 2>/dev/null || true

@@ -6,7 +6,7 @@
 #     tests/deploy/check_package.sh sessa-serve_VERSION_ARCH.deb
 set -euo pipefail
 package=$(realpath "$1")
-command -v debootstrap >/dev/null || { echo "debootstrap is not installed" >&2; exit 1; }
+source "$(dirname "$0")/bare_debian.sh"
 work=$(mktemp -d)
 root=$work/root
 server=
@@ -19,10 +19,7 @@ trap cleanup EXIT
 fail() { echo "FAILED: $*" >&2; exit 1; }
 in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
 
-mirror=$(apt-get indextargets --format '$(SITE)' 'Codename: bookworm' | head -1)
-echo "== a bare Debian 12"
-debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/debootstrap.log" 2>&1 || { tail -5 "$work/debootstrap.log"; fail debootstrap; }
-cp -r /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
+bare_debian "$root" "$work/debootstrap.log"
 cp /etc/resolv.conf "$root/etc/" 2>/dev/null || true
 mount -t proc proc "$root/proc"
 # minbase leaves manual pages out; the package's are looked for below.

@@ -6,7 +6,7 @@
 #     tests/deploy/check_source.sh      (./dev check-source)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-command -v debootstrap >/dev/null || { echo "debootstrap is not installed" >&2; exit 1; }
+source tests/deploy/bare_debian.sh
 work=$(mktemp -d)
 root=$work/root
 server=
@@ -17,11 +17,7 @@ cleanup() {
 trap cleanup EXIT
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-echo "== a bare Debian 12"
-# shellcheck disable=SC2016  # apt's own variable
-mirror=$(apt-get indextargets --format '$(SITE)' 'Codename: bookworm' | head -1)
-debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/log" 2>&1 || { tail -5 "$work/log"; fail debootstrap; }
-cp -r /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
+bare_debian "$root" "$work/log"
 cp /etc/resolv.conf "$root/etc/" 2>/dev/null || true
 mkdir -p "$root/src" "$root/root/.cache/ccache" "$work/none"
 git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -cf - -T - | tar -xf - -C "$root/src"
