@@ -173,6 +173,7 @@ void Announce(const MainOptions& options, const Servers& servers, const ServedMo
   const Ports ports = {servers.rest->port(), servers.grpc->port(),
                        servers.admin == nullptr ? 0 : servers.admin->port()};
   for (const std::string& line : Summary(options, model, ports)) Log(line);
+  StderrLog().Flush(kLogFlush);  // who reads the line that says "ready" finds the summary in the log
   std::string ready =
       absl::StrCat("ready http=", options.host, ":", ports.http, " grpc=", options.host, ":", ports.grpc);
   if (servers.admin != nullptr) absl::StrAppend(&ready, " admin=", options.admin_host, ":", ports.admin);

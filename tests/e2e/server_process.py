@@ -22,7 +22,7 @@ class ServerProcess:
     def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, descriptors=None, **popen):
         """`model` None: `flags` name it. `descriptors`: its limit of open files, soft and hard. `popen`: what else Popen is told, as another environment."""
         limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, *([f"--model={model}"] if model else []), "--http_port=0", "--grpc_port=0", "--threads=2",
              "--state_cache_bytes=268435456", *flags],
@@ -46,8 +46,8 @@ class ServerProcess:
         self.http_address, self.grpc_address, self.admin_address = match.groups()
 
     def stderr(self):
-        self.errors.seek(0)
-        return self.errors.read()
+        """What it has written so far. By pread: the offset is shared with the server, which must go on at the end."""
+        return os.pread(self.errors.fileno(), os.fstat(self.errors.fileno()).st_size, 0).decode()
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
