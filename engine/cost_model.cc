@@ -38,7 +38,8 @@ StepFeatures FeaturesOf(const StepPlan& plan) {
       features.AddPrefill(s.start, s.num_rows);
     }
   }
-  features.reads -= plan.num_shared_reads;
+  // Of sequences that were preempted since, too: their reads are not in it.
+  features.reads = std::max<int64_t>(0, features.reads - plan.num_shared_reads);
   return features;
 }
 

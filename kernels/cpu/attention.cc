@@ -51,7 +51,8 @@ void CpuAttention::MakeItems(const AttendCall& call, const SharedReads& reads) {
       const int first = cut(read.first_tile), last = cut(read.last_tile);
       if (first == last) continue;
       for_heads([&](int begin, int end, int most) {
-        const int parts = PartsOf(read.num_rows, most, CeilDiv(step_->num_threads(), num_reads));
+        const int parts = PartsOf(read.num_rows, most, CeilDiv(reads_.rows_at_once(*call.keys), end - begin),
+                                  num_reads, step_->num_threads());
         for (int i = 0; i < parts; ++i) {
           const int r = read.num_rows * i / parts, rows = read.num_rows * (i + 1) / parts - r;
           items_.push_back({read.first_row + r, rows, begin, end, read.pages, first, last});

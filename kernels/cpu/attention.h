@@ -19,14 +19,21 @@ struct StateReads {
   bool on_tiles(const PagedTensor& keys) const {
     return unit != MatrixUnit::kVector && keys.shape.dtype == DType::kBF16;
   }
+  // Rows that take about as long as one.
+  int rows_at_once(const PagedTensor& keys) const { return on_tiles(keys) ? cpu::kTileRows : cpu::kFewRows; }
   // Tiles of a chain that are read at once, if any of them are.
   int joint_tiles(const PagedTensor& keys) const { return on_tiles(keys) ? cpu::kJointTiles : 1; }
 };
 
-// Into how many parts rows that share a read are cut: of at most `most` rows each, and as many as there are
-// threads for.
-constexpr int PartsOf(int num_rows, int most, int num_threads) {
-  return std::max(CeilDiv(num_rows, most), std::min(num_rows, num_threads));
+// Into how many parts of at most `most` rows those of each of some reads are cut, for the threads to end soon
+// and together. A part takes as long as its rows, `unit` of which take as long as reading for them does.
+inline int PartsOf(int num_rows, int most, int unit, int num_reads, int num_threads) {
+  const auto time = [&](int parts) {
+    return CeilDiv(num_reads * parts, num_threads) * (1 + CeilDiv(CeilDiv(num_rows, parts), unit));
+  };
+  int best = CeilDiv(num_rows, most);
+  for (int parts = best + 1; parts <= num_rows; ++parts) best = time(parts) < time(best) ? parts : best;
+  return best;
 }
 
 class CpuAttention {

@@ -49,7 +49,10 @@ void CpuFeedback::Read(const FeedbackReadCall& call) {
 void CpuFeedback::MakeItems(const FeedbackReadCall& call, const SharedReads& reads) {
   const std::vector<RowSpan>& blocks = step_->rows().waves[call.wave];
   const Matrix q_b = call.q_b;
-  const int dim = q_b.cols, own = kFeedbackChains / call.num_ranks;
+  const int dim = q_b.cols, own = kFeedbackChains / call.num_ranks, joint = reads_.joint_tiles(*call.keys);
+  const auto cut = [joint](int tile, int chain) {
+    return cpu::CutOfChain(tile, chain, kFeedbackChains, joint);
+  };
   float* gathered = Grown(&gathered_, int64_t{dim} * reads.num_shared_rows());
   step_->ForRows(reads.num_shared_rows(), [&](int r) {
     std::copy_n(q_b.row(reads.rows()[r].batch_row), dim, gathered + int64_t{dim} * r);
@@ -58,7 +61,12 @@ void CpuFeedback::MakeItems(const FeedbackReadCall& call, const SharedReads& rea
   for (int level = 0; level < reads.num_levels(); ++level) {
     const int num_reads = static_cast<int>(reads.level(level).size());
     for (const SharedRead& read : reads.level(level)) {
-      const int parts = PartsOf(read.num_rows, kTile, CeilDiv(step_->num_threads(), own * num_reads));
+      bool any = false;  // chain that may be cut behind some of it
+      for (int chain = call.rank; chain < kFeedbackChains; chain += call.num_ranks)
+        any |= cut(read.first_tile, chain) != cut(read.last_tile, chain);
+      if (!any) continue;
+      const int parts = PartsOf(read.num_rows, kTile, reads_.rows_at_once(*call.keys), own * num_reads,
+                                step_->num_threads());
       for (int i = 0; i < parts; ++i) {
         const int begin = read.num_rows * i / parts, rows = read.num_rows * (i + 1) / parts - begin,
                   row = read.first_row + begin;

@@ -240,6 +240,34 @@ TEST(SchedulerTest, AbortAllInTheMiddleOfAStep) {
   EXPECT_FALSE(h.scheduler_.has_work());
 }
 
+// Three choices of a prompt of 130 tokens, which share its two whole tiles, and a stranger.
+TEST(SchedulerTest, WhatIsReadTogetherCountsOnce) {
+  for (bool shares : {true, false}) {
+    SchedulerHarness h({.page_size = 16, .shares_reads = shares});
+    ASSERT_TRUE(h.Add(1, RandomPrompt(130), 20, NoEos(3)).ok());
+    ASSERT_TRUE(h.Add(2, RandomPrompt(70, 2), 20, NoEos()).ok());
+    int64_t saved = 0;
+    for (int i = 0; h.scheduler_.has_work(); ++i) {
+      ASSERT_LT(i, 100);
+      h.Step();
+      int64_t reads = 0;
+      int decodes = 0;
+      for (const PlanSequence& s : h.last_.sequences) {
+        reads += s.num_rows == 1 ? s.start + 1 : 0;
+        decodes += s.num_rows == 1 && s.start >= 128;
+      }
+      if (std::ssize(h.last_.sequences) != h.last_.num_rows()) continue;  // a prompt
+      EXPECT_EQ(h.last_.num_shared_reads, shares && decodes > 1 ? (decodes - 1) * 128 : 0);
+      EXPECT_EQ(FeaturesOf(h.last_).reads, reads - h.last_.num_shared_reads);
+      saved += h.last_.num_shared_reads;
+    }
+    EXPECT_EQ(saved > 0, shares);
+    EXPECT_EQ(h.scheduler_.Stats().num_shared_reads, saved);
+    h.ExpectUndisturbed(1);
+    h.ExpectUndisturbed(2);
+  }
+}
+
 TEST(SchedulerTest, NoMoreSequencesThanAStepHasTimeFor) {
   const StateSize state = {.page_size = 16, .num_pages = 400};
   SchedulerOptions options = SchedulerHarness::WithDefaults(SchedulerOptions{});
