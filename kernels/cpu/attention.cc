@@ -31,7 +31,7 @@ void CpuAttention::AppendRow(const AppendCall& call, int row, int64_t page, int 
   StoreToken(call.v.row(row), call.values, page, slot);
 }
 
-void CpuAttention::MakeItems(absl::Span<const int> q_to_kv) {
+void CpuAttention::MakeItems(absl::Span<const int> q_to_kv, bool on_tiles) {
   const std::vector<RowSpan>& spans = step_->rows().spans;
   const int num_heads = static_cast<int>(q_to_kv.size());
   items_.clear();
@@ -40,7 +40,8 @@ void CpuAttention::MakeItems(absl::Span<const int> q_to_kv) {
     const int block = std::max(1, kTile / (e - h));
     for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
       for (int r = 0, rows; r < spans[i].num_rows; r += rows) {
-        rows = std::min({block, spans[i].num_rows - r, kTile - (spans[i].start + r) % kTile});
+        const int of_tile = on_tiles ? block : kTile - (spans[i].start + r) % kTile;
+        rows = std::min({block, spans[i].num_rows - r, of_tile});
         items_.push_back({i, r, rows, h, e});
       }
     }
@@ -48,7 +49,7 @@ void CpuAttention::MakeItems(absl::Span<const int> q_to_kv) {
 }
 
 void CpuAttention::Attend(const AttendCall& call) {
-  MakeItems(call.q_to_kv);
+  MakeItems(call.q_to_kv, reads_.on_tiles(*call.keys));
   step_->pool()->ParallelFor(static_cast<int>(items_.size()), [&](int i, int thread) {
     Run(call, items_[items_.size() - 1 - i], thread);  // late rows see most: they come first
   });
