@@ -15,6 +15,11 @@ ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the fol
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
           "--tls_client_ca or --insecure");
+ABSL_FLAG(std::string, cache_events, "",
+          "a ZeroMQ endpoint, as tcp://127.0.0.1:5557, where routers are told which pages come to the prefix "
+          "cache and leave it, as vLLM tells them (docs/scale.md); whoever reads it reads the tokens of all "
+          "prompts; empty: nobody is told");
+ABSL_FLAG(std::string, cache_events_topic, "", "what their messages begin with; llm-d wants kv@POD@MODEL");
 ABSL_FLAG(bool, insecure, false,
           "whoever reaches the server's address may use it, without a key or a certificate");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
@@ -104,7 +109,7 @@ ABSL_FLAG(
     "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
     "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
     "have a quarter of the time in any case");
-ABSL_FLAG(std::string, speculation, "off",
+ABSL_FLAG(std::string, speculation, "auto",
           "ngram:K guesses up to K (1 to 16) tokens of a sequence ahead, as the text went on where its last "
           "tokens stood before, and verifies them in one step: text that repeats what it is made from comes "
           "faster, and the tokens are the same to the bit. Where guesses do not pay none are made. auto: "
@@ -137,7 +142,7 @@ const Program& Server() {
           {"Model", {"model", "generation_config", "chat_template", "served_model_name"}},
           {"Addresses",
            {"host", "http_port", "grpc_port", "admin_host", "admin_port", "max_http_connections",
-            "max_grpc_connections"}},
+            "max_grpc_connections", "cache_events", "cache_events_topic"}},
           {"Who may use it",
            {"api_keys_file", "make_key", "hash_keys", "tls_cert", "tls_key", "tls_client_ca", "insecure",
             "cors_allow_origins"}},

@@ -19,6 +19,8 @@ ABSL_DECLARE_FLAG(std::string, admin_host);
 ABSL_DECLARE_FLAG(std::string, admin_port);
 ABSL_DECLARE_FLAG(int32_t, max_http_connections);
 ABSL_DECLARE_FLAG(int32_t, max_grpc_connections);
+ABSL_DECLARE_FLAG(std::string, cache_events);
+ABSL_DECLARE_FLAG(std::string, cache_events_topic);
 ABSL_DECLARE_FLAG(std::string, api_keys_file);
 ABSL_DECLARE_FLAG(std::string, make_key);
 ABSL_DECLARE_FLAG(std::string, hash_keys);

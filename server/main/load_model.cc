@@ -12,6 +12,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/engine_options.h"
+#include "server/cache_events/cache_events.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/checkpoint/generation_config.h"
 #include "server/core/load_progress.h"
@@ -73,6 +74,25 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
   return generation.sampling;
 }
 
+// Routers are told of pages, where pages alone are found again.
+absl::Status PublishCache(const MainOptions& options, const ModelConfig& config, EngineOptions* engine) {
+  if (options.cache_events.endpoint.empty()) return absl::OkStatus();
+  if (!engine->enable_prefix_caching || config.mamba() != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--cache_events: ", engine->enable_prefix_caching
+                                ? "prefixes of this model are found by recurrent states, not pages"
+                                : "goes with --prefix_caching"));
+  }
+  CacheEventsOptions events = options.cache_events;
+  events.medium = engine->device == DeviceType::kCuda ? "GPU" : "CPU";
+  auto started = CacheEvents::Start(std::move(events));
+  if (!started.ok())
+    return absl::UnavailableError(absl::StrCat("--cache_events: ", started.status().message()));
+  Log(absl::StrCat("cache events: on ", (*started)->endpoint()));
+  engine->cache_observer = *std::move(started);
+  return absl::OkStatus();
+}
+
 // Reads the weights, says how far it is, and warms up.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, const ModelConfig& config,
                                                    const Checkpoint& checkpoint, Metrics* metrics) {
@@ -81,6 +101,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, c
   engine_options.weight_dtype = weights;
   engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
   engine_options.activation_dtype = options.activation_dtype.value_or(AutoActivationDType(engine_options));
+  if (absl::Status published = PublishCache(options, config, &engine_options); !published.ok())
+    return published;
   Log(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
                    ", weights ", Name(engine_options.weight_dtype), ", state ",
                    Name(engine_options.state_dtype)));

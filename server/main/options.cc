@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -131,6 +132,27 @@ absl::Status ParseAccess(MainOptions* options) {
   if (!cors.ok()) return FlagError("cors_allow_origins", cors.status().message());
   options->cors = *std::move(cors);
   return absl::OkStatus();
+}
+
+absl::Status ParseCacheEvents(MainOptions* options) {
+  CacheEventsOptions& events = options->cache_events;
+  events.endpoint = absl::GetFlag(FLAGS_cache_events);
+  events.topic = absl::GetFlag(FLAGS_cache_events_topic);
+  if (events.endpoint.empty()) {
+    return events.topic.empty() ? absl::OkStatus()
+                                : FlagError("cache_events_topic", "goes with --cache_events");
+  }
+  absl::string_view host = events.endpoint;
+  if (absl::ConsumePrefix(&host, "ipc://")) return absl::OkStatus();
+  if (!absl::ConsumePrefix(&host, "tcp://") || !absl::StrContains(host, ':')) {
+    return FlagError("cache_events",
+                     absl::StrCat("'", events.endpoint, "' is not tcp://HOST:PORT or ipc://PATH"));
+  }
+  host = absl::StripSuffix(absl::StripPrefix(host.substr(0, host.rfind(':')), "["), "]");
+  if (IsLoopback(std::string(host)) || absl::GetFlag(FLAGS_insecure)) return absl::OkStatus();
+  return FlagError("cache_events",
+                   absl::StrCat("'", host, "' can be reached from elsewhere, and whoever reads there reads ",
+                                "the tokens of all prompts: say --insecure if routers alone reach it"));
 }
 
 absl::Status ParseLog(MainOptions* options) {
@@ -264,8 +286,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.hash_keys = absl::GetFlag(FLAGS_hash_keys);
   if (!options.text.empty() || !options.make_key.empty() || !options.hash_keys.empty()) return options;
   absl::Status status = ParseModel(line->arguments, &options);
-  for (auto* parse :
-       {ParseAddresses, ParseAccess, ParseLog, ParseEnd, ParseLimits, ParseFormats, ParseEngine}) {
+  for (auto* parse : {ParseAddresses, ParseAccess, ParseCacheEvents, ParseLog, ParseEnd, ParseLimits,
+                      ParseFormats, ParseEngine}) {
     if (status.ok()) status = parse(&options);
   }
   if (!status.ok()) return status;
