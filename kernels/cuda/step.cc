@@ -24,10 +24,7 @@ int BlocksOnMultiprocessor(const ReadGroup& group) {
 }  // namespace
 
 DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
-    : context_(context),
-      use_tensor_cores_(use_tensor_cores),
-      memory_(context->stream()),
-      page_memory_(context->stream()) {
+    : context_(context), use_tensor_cores_(use_tensor_cores), memory_(context), page_memory_(context) {
   context->Note(
       cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, context->device()),
       "counting multiprocessors");
@@ -36,7 +33,7 @@ DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
 int DeviceStep::NumCtas(const ReadGroup& group, int other_items) const {
   const int at_once = BlocksOnMultiprocessor(group) * num_multiprocessors_,
             num_items = group.num_items + other_items;
-  if (is_decode()) return at_once;
+  if (may_replay()) return at_once;
   return group.path == ReadPath::kFewQueries ? std::min(at_once, num_items) : num_items;
 }
 
@@ -58,7 +55,7 @@ void DeviceStep::Begin(const StepRows& rows) {
     bucket_ = DecodeBucket(num_rows_);
     live_ = memory_.Upload(std::vector<int32_t>{num_rows_});
   }
-  fits_graph_ = is_decode();
+  fits_graph_ = may_replay();
   token_ids_ = Upload(rows.token_ids, bucket_);
   positions_ = Upload(rows.positions, bucket_);
   logit_rows_ = Upload(rows.logit_rows, bucket_);
@@ -92,7 +89,8 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
                                        .dim = dim,
                                        .max_floats = is_decode() ? kDecodeScratchFloats : kScratchFloats,
                                        .min_blocks = min_blocks});
-  fits_graph_ = fits_graph_ && plan.groups.size() == 1 && static_cast<int>(plan.blocks.size()) >= min_blocks;
+  if (is_decode() && (plan.groups.size() != 1 || static_cast<int>(plan.blocks.size()) < min_blocks))
+    fits_graph_ = false;
   plan.device_blocks = memory_.Upload(plan.blocks);
   Scratch& scratch = feedback ? feedback_scratch_ : attention_scratch_;
   for (const ReadGroup& g : plan.groups) {
@@ -195,7 +193,7 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
     });
     a.panels = MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = key.head_dim, .num_ranks = 1});
     PreparePanels(&a.panels, key.head_dim, /*own=*/false);
-    if (few != blocks.begin()) fits_graph_ = false;
+    if (is_decode() && few != blocks.begin()) fits_graph_ = false;
     blocks.erase(blocks.begin(), few);
   }
   const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
