@@ -140,6 +140,7 @@ class Workers::Impl {
       most_pages = std::min({most_pages, longest * state_.num_slots, kMaxFreePages});
     }
     state_.num_pages = fit(page_bytes, most_pages) / ranks * ranks;
+    state_.shares_reads = options_.device == DeviceType::kCpu && page_bytes > 0;
     if (state_.num_pages == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",

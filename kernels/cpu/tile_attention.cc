@@ -28,8 +28,12 @@ class ManyRows {
  public:
   static constexpr bool kNative = !std::is_same_v<Unit, TileModel>;
 
-  ManyRows(const AttendArgs& args, const uint16_t* q, int width, float* sums)
-      : args_(args), q_(q), width_(width), row_tiles_(TilesOf(args.m)), sums_(sums) {
+  ManyRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* sums)
+      : args_(args), q_(q), width_(width), row_tiles_(TilesOf(args.m)), sums_(sums), fresh_(args.begins) {
+    for (int r = 0; r < args.m && !fresh_; ++r) {
+      const float* acc = state.acc + r * state.acc_stride;
+      for (int n = 0; n < width_; n += kPanel) std::copy_n(acc + n, kPanel, sums_ + n * kTile + r * kPanel);
+    }
     Unit::Begin(std::min(args.m, kTileRows));
   }
   ~ManyRows() { Unit::End(); }
@@ -173,7 +177,7 @@ class ManyRows {
   const uint16_t* const q_;
   const int width_, row_tiles_;
   float* const sums_;
-  bool fresh_ = true;  // nothing was summed yet
+  bool fresh_;  // nothing was summed yet
 };
 
 #if HWY_TARGET == HWY_AVX3
@@ -247,7 +251,7 @@ class FewRows {
         state_(state),
         last_(scratch),
         q_(reinterpret_cast<LeftStep<kRows, kTerms>*>(scratch + width)) {
-    for (int r = 0; r < kRows; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
+    for (int r = 0; r < kRows && args.begins; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
     const int stride = TileStride(args.m);
     for (int i = 0; i < TileSteps(args.dim); ++i, q += kTerms * stride) q_[i] = {q, stride};
   }
@@ -387,7 +391,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
     products->AddValues(group, softmax.probabilities(), softmax.weights(), &meanwhile.lines);
   }
   products->Finish(state);
-  softmax.ScaleMaxima();
+  if (args.ends) softmax.ScaleMaxima();
   if (group.summed == group.count) return;
   const int tokens = std::min(group.tile[group.summed].tokens, args.value_limit - group.begin[group.summed]);
   if (tokens > 0) {
@@ -400,7 +404,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
 template <class Unit, int kTerms>
 void AttendManyRows(const uint16_t* q, const AttendArgs& args, const PagedState& cache, SoftmaxState state,
                     float* scratch) {
-  ManyRows<Unit, kTerms> products(args, q, RoundUp(args.value_dim, kPanel), scratch);
+  ManyRows<Unit, kTerms> products(args, q, RoundUp(args.value_dim, kPanel), state, scratch);
   AttendGroups<kTerms>(args, cache, state, &products);
 }
 
