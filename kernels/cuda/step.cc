@@ -82,16 +82,22 @@ void DeviceStep::Send() {
 }
 
 ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype,
-                              int min_blocks) {
+                              int min_blocks, int page_size) {
   ReadPlan plan =
       MakeReadPlan(std::move(blocks), {.feedback = feedback,
                                        .tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16,
                                        .dim = dim,
                                        .max_floats = is_decode() ? kDecodeScratchFloats : kScratchFloats,
-                                       .min_blocks = min_blocks});
+                                       .min_blocks = min_blocks,
+                                       .spans = rows_->spans,
+                                       .row_span = host_row_span_,
+                                       .page_size = page_size});
   if (is_decode() && (plan.groups.size() != 1 || static_cast<int>(plan.blocks.size()) < min_blocks))
     fits_graph_ = false;
   plan.device_blocks = memory_.Upload(plan.blocks);
+  const SharedRow* shared_rows = page_memory_.Upload(plan.shared_rows);
+  for (ReadBlock& b : plan.shared) b.rows = shared_rows + b.first_row;
+  const ReadBlock* shared = page_memory_.Upload(plan.shared);
   Scratch& scratch = feedback ? feedback_scratch_ : attention_scratch_;
   for (const ReadGroup& g : plan.groups) {
     const bool few = g.path == ReadPath::kFewQueries;
@@ -102,8 +108,8 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
   }
   std::vector<ReadWork> work;
   for (const ReadGroup& g : plan.groups)
-    work.push_back(
-        {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
+    work.push_back({g.num_items, g.own_items, g.num_shared, shared + g.first_shared,
+                    scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
 }
@@ -197,7 +203,7 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
     blocks.erase(blocks.begin(), few);
   }
   const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
-  a.plan = MakePlan(std::move(blocks), false, key.head_dim, key.dtype, min_blocks);
+  a.plan = MakePlan(std::move(blocks), false, key.head_dim, key.dtype, min_blocks, key.page_size);
   return a;
 }
 
@@ -219,7 +225,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(const WaveKey& key) {
   w.num_rows = static_cast<int>(rows.size());
   w.own = MakeOwnPanelPlan(w.panel_blocks);
   if (!w.panel_blocks.empty()) PreparePanels(&w.own, key.width, /*own=*/true);
-  w.plan = MakePlan(std::move(blocks), true, key.width, key.dtype, is_decode() ? bucket_ : 0);
+  w.plan = MakePlan(std::move(blocks), true, key.width, key.dtype, is_decode() ? bucket_ : 0, key.page_size);
   w.rows = Upload(std::move(rows), bucket_);
   return w;
 }

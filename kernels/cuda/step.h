@@ -2,7 +2,7 @@
 // memory. In a decode step (every span has one row, and each row its logits) all arrays but the page tables
 // and edits are as long as the step's bucket, so their addresses and the launches on them depend on the
 // bucket alone: the contexts, the page tables, what is edited in a row's logits and how many rows there
-// really are are data. Not thread-safe; owned by a CudaBackend.
+// really are are data, as is who shares what. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <deque>
@@ -52,6 +52,7 @@ class DeviceStep {
   struct WaveKey {
     int wave, width;
     DType dtype;
+    int page_size;
     bool operator==(const WaveKey&) const = default;
   };
   struct AttentionKey {
@@ -59,6 +60,7 @@ class DeviceStep {
     int head_dim;
     DType dtype;
     int window;
+    int page_size;
     bool operator==(const AttentionKey&) const = default;
   };
   // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
@@ -106,7 +108,8 @@ class DeviceStep {
     if (is_decode()) values.resize(padded_size);
     return memory_.Upload(values);
   }
-  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks);
+  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks,
+                    int page_size);
   // Sends the plan's blocks to the device and makes room for its panels.
   void PreparePanels(PanelPlan* plan, int dim, bool own);
 

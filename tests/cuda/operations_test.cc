@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/convert.h"
 #include "tests/cuda/operations_fixture.h"
 
 namespace sessa {
@@ -110,6 +111,52 @@ TEST_F(OperationsTest, LongPageTablesPinNoMemory) {
     if (first.empty()) first = rows;
     EXPECT_EQ(rows, first) << num_pages;
   }
+}
+
+// Sequences whose first tile is the same: a graph for steps that share, whoever does, and one for those that
+// do not.
+TEST_F(OperationsTest, WhoSharesIsData) {
+  constexpr int n = 6, C = kFeedbackChains, kTilePages = kTileTokens / kPage;
+  const std::vector<std::vector<int>> sharing = {{}, {}, {0, 1, 4}, {1, 2, 5}, {}, {2, 3, 4, 5}};
+  std::vector<std::map<std::string, std::vector<float>>> eager;
+  for (bool use_graphs : {false, true}) {
+    Start(use_graphs);
+    for (PagedTensor* t : {&keys_, &values_, &k_b_, &s_}) {
+      std::vector<uint16_t> values;
+      for (float x : Random(t->data.size() / sizeof(uint16_t))) values.push_back(RoundToBf16(x));
+      backend_->CopyIn(values.data(), t->data.size(), t->data.data());
+      ASSERT_TRUE(backend_->Synchronize().ok());
+    }
+    const Matrix q = Operand("q", n, kHeads * kHeadDim, true), o = Operand("o", n, kHeads * kHeadDim),
+                 b = Operand("b", n, kWidth, true), max = Operand("max", n, C), sum = Operand("sum", n, C),
+                 acc = Operand("acc", n, C * 32), p = Operand("p", n, kTileTokens);
+    const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
+    const int q_to_kv[] = {0, 0, 1, 1};
+    const Graphs graphs;
+    for (size_t t = 0; t < sharing.size(); ++t) {
+      SCOPED_TRACE(absl::StrCat("step ", t, use_graphs ? ", graphs" : ", eager"));
+      const StepRows step = Rows({70, 65, 79, 66, 77, 68});
+      for (int i : sharing[t]) std::copy_n(pages_[sharing[t][0]].begin(), kTilePages, pages_[i].begin());
+      backend_->BeginStep(step);
+      backend_->feedback()->AttendAndRead({q, q_to_kv, o, &keys_, &values_},
+                                          {b, b, 0, 0, 1, partials, &k_b_, &s_});
+      std::map<std::string, std::vector<float>> results;
+      for (const char* name : {"o", "max", "sum", "acc"}) {
+        results[name].resize(operands_[name].size() / sizeof(float));
+        backend_->CopyOut(operands_[name].data(), operands_[name].size(), results[name].data());
+      }
+      ASSERT_TRUE(backend_->Synchronize().ok());
+      if (!use_graphs) {
+        eager.push_back(results);
+      } else {
+        EXPECT_EQ(results, eager[t]);
+      }
+    }
+    EXPECT_EQ(graphs.captures(), use_graphs ? 2 : 0);
+    EXPECT_EQ(graphs.launches(), use_graphs ? 4 : 0);
+  }
+  EXPECT_EQ(eager[0], eager[1]);
+  EXPECT_NE(eager[0].at("acc"), eager[2].at("acc"));
 }
 
 TEST_F(OperationsTest, EachOperandMatters) {

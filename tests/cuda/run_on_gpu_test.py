@@ -89,7 +89,7 @@ class RunTest(unittest.TestCase):
         self.assertRegex(text, r"(?m)^ok +conformance +\d+ s$")
         self.assertRegex(text, r"(?m)^ok +reference")
         tested = [call for call in self.calls() if "gtest_filter" in call]
-        self.assertEqual(len(tested), 16)  # fixtures x devices, the long tests apart
+        self.assertEqual(len(tested), 18)  # fixtures x devices, the long tests apart
         self.assertEqual(sum("check-reference" in call for call in self.calls()), 55)
 
     def test_a_failure_is_named_and_tried_in_other_ways(self):
