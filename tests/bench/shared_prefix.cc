@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -33,6 +34,7 @@ ABSL_FLAG(std::vector<std::string>, cases,
           "streams x tokens of the prefix");
 ABSL_FLAG(int, own_tokens, 256, "of each stream behind the prefix");
 ABSL_FLAG(double, seconds, 1, "each kind of step is measured for at least so long");
+ABSL_FLAG(bool, apart, true, "measure reads apart too");
 ABSL_FLAG(bool, amx, true, "use AMX where the processor has it");
 ABSL_FLAG(bool, bf16_activations, false, "--activation_dtype bf16");
 
@@ -162,6 +164,7 @@ class Bench {
 };
 
 double Median(std::vector<double> values) {
+  if (values.empty()) return std::nan("");
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
 }
@@ -202,12 +205,12 @@ void Run() {
       bench.Time(plans[0]);
       absl::Duration spent;
       do {
-        for (int kind : {0, 1}) {
+        for (int kind = 0; kind < (absl::GetFlag(FLAGS_apart) ? 2 : 1); ++kind) {
           seconds[kind].push_back(absl::ToDoubleSeconds(bench.Time(plans[kind])));
           spent += absl::Seconds(seconds[kind].back());
         }
         limits.push_back(bench.Bytes(streams, prefix) / meter.Measure().read_bytes);
-      } while (spent < absl::Seconds(2 * absl::GetFlag(FLAGS_seconds)));
+      } while (spent < absl::Seconds((absl::GetFlag(FLAGS_apart) ? 2 : 1) * absl::GetFlag(FLAGS_seconds)));
       const double together = Median(seconds[0]), apart = Median(seconds[1]), limit = Median(limits);
       std::printf("| %s | %d | %d | %.1f | %.1f | %.2fx | %.1f | %.0f %% |\n", name.c_str(), streams, prefix,
                   streams / together, streams / apart, apart / together, streams / limit,
