@@ -16,7 +16,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
   std::vector<DeviceRank> ranks(options.num_ranks);
   for (int i = 0; i < options.num_ranks; ++i) {
     auto backend = MakeCudaBackend(
-        {.device = i, .batch_invariant = options.batch_invariant, .decode_graphs = options.num_ranks == 1});
+        {.device = i, .batch_invariant = options.batch_invariant, .graphs = options.num_ranks == 1});
     if (!backend.ok()) return backend.status();
     ranks[i].backend = *std::move(backend);
   }
