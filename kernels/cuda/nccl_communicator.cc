@@ -18,7 +18,7 @@ constexpr std::chrono::milliseconds kWatchPeriod(200);
 // NCCL sends the messages of a group together, so these cost less than copies of their own.
 constexpr int kMaxMessageRows = 8;
 
-class NcclCommunicator final : public Communicator {
+class NcclCommunicator final : public GroupCommunicator {
  public:
   NcclCommunicator(ncclComm_t comm, int rank, int size, int gpu, cudaStream_t stream,
                    std::chrono::milliseconds limit)
@@ -47,6 +47,11 @@ class NcclCommunicator final : public Communicator {
   absl::Status status() const override {
     std::lock_guard<std::mutex> lock(mutex_);
     return status_;
+  }
+
+  void GiveUp(const absl::Status& why) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Abort(why.message());
   }
 
   // One group of broadcasts. Matrices of few rows go as they are, a message for each rank and row; columns of
@@ -172,7 +177,7 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
+absl::StatusOr<std::vector<std::unique_ptr<GroupCommunicator>>> MakeNcclCommunicators(
     const std::vector<cudaStream_t>& streams, const NcclGroup& group, std::chrono::milliseconds limit) {
   const int own = static_cast<int>(streams.size());
   const auto fail = [&](ncclResult_t result) {
@@ -206,7 +211,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators
     }
     return fail(result);
   }
-  std::vector<std::unique_ptr<Communicator>> ranks;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks;
   for (int i = 0; i < own; ++i) {
     ranks.push_back(std::make_unique<NcclCommunicator>(comms[i], group.first_rank + i, group.num_ranks, i,
                                                        streams[i], limit));
