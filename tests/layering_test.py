@@ -93,9 +93,13 @@ def check_file(path, text):
 
 def check_tree(root):
     found, num_files = [], 0
-    for path in sorted(pathlib.Path(root).rglob("*")):
+    paths = []
+    for top in sorted(pathlib.Path(root).iterdir()):
+        if top.name not in ("build", ".git"):
+            paths += sorted(top.rglob("*")) if top.is_dir() else [top]
+    for path in paths:
         relative = path.relative_to(root).as_posix()
-        if path.suffix not in SUFFIXES or not path.is_file() or relative.split("/")[0] in ("build", ".git"):
+        if path.suffix not in SUFFIXES or not path.is_file():
             continue
         num_files += 1
         folder = relative.split("/")[0]

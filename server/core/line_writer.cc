@@ -92,8 +92,8 @@ LineWriter::~LineWriter() {
 }
 
 void LineWriter::Write(absl::string_view line) {
-  MutexLock lock(&state_->mutex);
   State* s = state_.get();
+  MutexLock lock(&s->mutex);
   if (!s->HasRoom(sizeof(kErase) + line.size() + 1)) {
     ++s->num_dropped;
     return;
@@ -103,8 +103,8 @@ void LineWriter::Write(absl::string_view line) {
 }
 
 void LineWriter::WriteTransient(absl::string_view line) {
-  MutexLock lock(&state_->mutex);
   State* s = state_.get();
+  MutexLock lock(&s->mutex);
   if (s->is_transient && s->transient_begin < s->waiting.size()) s->waiting.resize(s->transient_begin);
   line = line.substr(0, kMaxTransientBytes);
   if (!s->HasRoom(sizeof(kErase) + line.size() + 1)) return;
@@ -115,8 +115,8 @@ void LineWriter::WriteTransient(absl::string_view line) {
 }
 
 bool LineWriter::Flush(absl::Duration timeout) {
-  MutexLock lock(&state_->mutex);
   State* s = state_.get();
+  MutexLock lock(&s->mutex);
   return WaitUntil(&s->idle, &s->mutex, MonotonicNow() + timeout,
                    [s]()
                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(s->mutex) { return s->waiting.empty() && !s->writing; });

@@ -10,7 +10,7 @@ import grpc
 
 import grpc_client
 from grpc_client import pb
-from server_process import PROMPT, ServerProcess, events_of, wait_until
+from server_process import PROMPT, ServerProcess, events_of, slow_model, wait_until
 
 LONG = {"prompt": PROMPT, "max_tokens": 3900, "ignore_eos": True}
 
@@ -33,8 +33,8 @@ def received(metrics):
 
 
 class ClientsTest(unittest.TestCase):
-    def start(self, *flags):
-        server = ServerProcess(*flags)
+    def start(self, *flags, **which):
+        server = ServerProcess(*flags, **which)
         self.addCleanup(server.stop)
         return server
 
@@ -65,12 +65,12 @@ class ClientsTest(unittest.TestCase):
         return seen
 
     def test_a_client_that_leaves_frees_its_pages(self):
-        server = self.start()
+        server = self.start(model=slow_model())
         for stream in (True, False):
             client = self.connect(server, LONG | {"stream": stream})
             tokens = server.metrics()["sessa_generation_tokens_total"]
             wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] > tokens)
-            self.assertGreater(server.metrics()["sessa_state_cache_usage_ratio"], 0)
+            wait_until(lambda: server.metrics()["sessa_state_cache_usage_ratio"] > 0)
             client.close()
             self.wait_for_rest(server)
         self.assertEqual(outcomes(server.metrics())["cancelled"], 2)
@@ -81,7 +81,7 @@ class ClientsTest(unittest.TestCase):
         wait_until(lambda: server.metrics()["sessa_generation_tokens_total"] > 100)
         wait_until(lambda: server.metrics()["sessa_num_requests_running"] == 0)
         self.assertLess(server.metrics()["sessa_generation_tokens_total"], 4 * 3900)
-        self.assertEqual(server.metrics()["sessa_state_cache_usage_ratio"], 0, "it holds no pages while it is not read")
+        wait_until(lambda: server.metrics()["sessa_state_cache_usage_ratio"] == 0)  # it holds no pages while it is not read
         data = b""
         while part := client.recv(1 << 16):  # and then it hears why
             data += part
@@ -90,7 +90,7 @@ class ClientsTest(unittest.TestCase):
         self.assertEqual(outcomes(self.wait_for_rest(server))["slow_reader"], 1)
 
     def test_outcomes_sum_to_the_requests_received(self):
-        server = self.start("--max_num_seqs=1", "--max_queued_requests=1")
+        server = self.start("--max_num_seqs=1", "--max_queued_requests=1", model=slow_model())
         channel, stub = grpc_client.connect(server)
         self.addCleanup(channel.close)
 
@@ -98,7 +98,7 @@ class ClientsTest(unittest.TestCase):
             return server.request("POST", "/v1/completions", body)[0]
 
         self.assertEqual(status({"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True}), 200)
-        self.assertEqual(status({"prompt": PROMPT, "max_tokens": 400, "temperature": 0}), 200)  # to its eos
+        self.assertEqual(status({"prompt": PROMPT, "allowed_token_ids": [80], "stop_token_ids": [80]}), 200)
         self.assertEqual(status({"prompt": PROMPT, "temperature": -1}), 400)
         self.assertEqual(status({"prompt": PROMPT, "model": "other"}), 404)
         self.assertEqual(server.request("POST", "/v1/completions", "{", {"Content-Type": "text/plain"})[0], 415)
@@ -115,7 +115,8 @@ class ClientsTest(unittest.TestCase):
         waiting = self.connect(server, LONG | {"stream": True})
         wait_until(lambda: server.metrics()["sessa_num_requests_waiting"] == 1)
         status_code, headers, body = server.request("POST", "/v1/completions", {"prompt": "x"})
-        self.assertEqual((status_code, headers["Retry-After"]), (503, "1"))
+        self.assertEqual(status_code, 503)
+        self.assertGreaterEqual(int(headers["Retry-After"]), 1)
         self.assertEqual(json.loads(body)["error"]["code"], "overloaded")
         with self.assertRaises(grpc.RpcError) as caught:
             list(stub.Generate(pb.GenerateRequest(text="x"), timeout=120))

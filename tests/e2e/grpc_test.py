@@ -6,7 +6,7 @@ import grpc
 
 import grpc_client
 from grpc_client import pb
-from server_process import PROMPT, ServerProcess, wait_until
+from server_process import PROMPT, ServerProcess, slow_model, wait_until
 
 
 def generate(stub, text=PROMPT, **sampling):
@@ -103,34 +103,6 @@ class GrpcTest(unittest.TestCase):
         self.assertEqual(grpc_client.detail(error, grpc_client.ErrorInfo).reason, "context_length_exceeded")
         self.expect_error(grpc.StatusCode.NOT_FOUND, None, text="x", model="other")
 
-    def test_cancel_frees_the_engine(self):
-        call = self.stub.Generate(pb.GenerateRequest(
-            text=PROMPT, sampling=pb.Sampling(max_tokens=3000, ignore_eos=True)))
-        next(call)
-        call.cancel()
-        with self.assertRaises(grpc.RpcError):
-            list(call)
-        wait_until(lambda: self.server.metrics()["sessa_num_requests_in_flight"] == 0)
-        wait_until(lambda: self.server.metrics()["sessa_state_cache_usage_ratio"] == 0)
-        self.assertEqual(self.server.metrics()["sessa_num_requests_running"], 0)
-
-    def test_abort_by_id(self):
-        call = self.stub.Generate(pb.GenerateRequest(
-            text=PROMPT, request_id="to-abort", sampling=pb.Sampling(max_tokens=3000, ignore_eos=True)))
-        self.assertEqual(next(call).started.request_id, "to-abort")
-        self.assertTrue(self.stub.Abort(pb.AbortRequest(request_id="to-abort")).found)
-        with self.assertRaises(grpc.RpcError) as caught:
-            list(call)
-        self.assertEqual(caught.exception.code(), grpc.StatusCode.CANCELLED)
-        self.assertFalse(self.stub.Abort(pb.AbortRequest(request_id="never")).found)
-
-    def test_deadline(self):
-        call = self.stub.Generate(
-            pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=3900, ignore_eos=True)), timeout=0.3)
-        with self.assertRaises(grpc.RpcError) as caught:
-            list(call)
-        self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
-
     def test_chat_and_its_field_names(self):
         chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Where is the coin?")])
         replies = list(self.stub.Generate(pb.GenerateRequest(chat=chat, sampling=pb.Sampling(max_tokens=4)), timeout=120))
@@ -173,6 +145,43 @@ class GrpcTest(unittest.TestCase):
     def test_health(self):
         for service in ("", "sessa.v1.Generation", "inference.GRPCInferenceService", "liveness", "startup"):
             self.assertEqual(grpc_client.health(self.channel, service), grpc_client.SERVING)
+
+
+class GrpcUnfinishedTest(unittest.TestCase):
+    """Calls that end before their answer."""
+    @classmethod
+    def setUpClass(cls):
+        cls.server = ServerProcess(model=slow_model())
+        cls.addClassCleanup(cls.server.stop)
+        cls.channel, cls.stub = grpc_client.connect(cls.server)
+        cls.addClassCleanup(cls.channel.close)
+
+    def call(self, timeout=None, **more):
+        return self.stub.Generate(pb.GenerateRequest(text=PROMPT, sampling=pb.Sampling(max_tokens=3900, ignore_eos=True), **more),
+                                  timeout=timeout)
+
+    def test_cancel_frees_the_engine(self):
+        call = self.call()
+        next(call)
+        call.cancel()
+        with self.assertRaises(grpc.RpcError):
+            list(call)
+        for name in ("num_requests_in_flight", "num_requests_running", "state_cache_usage_ratio"):
+            wait_until(lambda: self.server.metrics()[f"sessa_{name}"] == 0)
+
+    def test_abort_by_id(self):
+        call = self.call(request_id="to-abort")
+        self.assertEqual(next(call).started.request_id, "to-abort")
+        self.assertTrue(self.stub.Abort(pb.AbortRequest(request_id="to-abort")).found)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.CANCELLED)
+        self.assertFalse(self.stub.Abort(pb.AbortRequest(request_id="never")).found)
+
+    def test_deadline(self):
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.call(timeout=0.3))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import grpc
 
 import grpc_client
 from grpc_client import pb
-from server_process import BINARY, PROMPT, ROOT, ServerProcess, events_of, wait_until
+from server_process import BINARY, PROMPT, ROOT, ServerProcess, events_of, slow_model, wait_until
 
 
 def long_request(stub, max_tokens):
@@ -25,8 +25,8 @@ def long_request(stub, max_tokens):
 
 
 class LifecycleTest(unittest.TestCase):
-    def start(self, *flags):
-        server = ServerProcess(*flags)
+    def start(self, *flags, slow=False):
+        server = ServerProcess(*flags, **({"model": slow_model()} if slow else {}))
         self.addCleanup(server.stop)
         channel, stub = grpc_client.connect(server)
         self.addCleanup(channel.close)
@@ -123,7 +123,7 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_drain_has_a_bound(self):
-        server, _, stub = self.start("--drain_seconds=0.01")
+        server, _, stub = self.start("--drain_seconds=0.01", slow=True)
         call = long_request(stub, 3900)
         next(call)
         server.signal(signal.SIGTERM)
@@ -133,10 +133,10 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_second_signal_hastens(self):
-        server, channel, stub = self.start("--drain_seconds=1000")
+        server, channel, stub = self.start("--drain_seconds=1000", slow=True)
         watch = grpc_client.health(channel, watch=True)
         self.assertEqual(next(watch), grpc_client.SERVING)
-        calls = [long_request(stub, 3900) for _ in range(4)]
+        calls = [long_request(stub, 1900) for _ in range(4)]  # all four have room in the state cache
         for call in calls:
             next(call)
         server.signal(signal.SIGINT)
@@ -149,7 +149,7 @@ class LifecycleTest(unittest.TestCase):
         self.assertEqual(server.wait(), 0)
 
     def test_a_stream_that_is_drained_away_ends_with_done(self):
-        server, _, _ = self.start("--drain_seconds=0.01")
+        server, _, _ = self.start("--drain_seconds=0.01", slow=True)
         result = {}
 
         def read():
@@ -168,8 +168,8 @@ class LifecycleTest(unittest.TestCase):
         self.assertIn("error", json.loads(events[-2]))
         self.assertEqual(server.wait(), 0)
 
-    def whole_request_during_sigterm(self, drain_seconds, max_tokens):
-        server, _, _ = self.start(f"--drain_seconds={drain_seconds}")
+    def whole_request_during_sigterm(self, drain_seconds, max_tokens, slow):
+        server, _, _ = self.start(f"--drain_seconds={drain_seconds}", slow=slow)
         result = {}
 
         def read():
@@ -185,27 +185,27 @@ class LifecycleTest(unittest.TestCase):
         return result["reply"]
 
     def test_sigterm_finishes_whole_answers(self):
-        status, headers, body = self.whole_request_during_sigterm(100, 600)
+        status, headers, body = self.whole_request_during_sigterm(100, 600, slow=False)
         self.assertEqual(status, 200)
         self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 600)
         self.assertEqual(headers["Content-Length"], str(len(body.encode())))
 
     def test_a_whole_answer_that_is_drained_away_is_an_error(self):
-        status, headers, body = self.whole_request_during_sigterm(0.01, 3900)
+        status, headers, body = self.whole_request_during_sigterm(0.01, 3900, slow=True)
         self.assertEqual(status, 503)
         self.assertEqual(json.loads(body)["error"]["code"], "draining")
         self.assertEqual(headers["Retry-After"], "1")
 
     def test_while_draining_requests_are_refused_and_probes_answer(self):
-        server, channel, stub = self.start("--drain_seconds=1000")
+        server, channel, stub = self.start("--drain_seconds=1000", slow=True)
         call = long_request(stub, 3900)
         next(call)
         server.signal(signal.SIGTERM)
         wait_until(lambda: server.request("GET", "/readyz")[0] == 503)
         self.assertEqual([server.request("GET", p)[0] for p in ("/livez", "/startupz", "/health")], [200, 200, 503])
-        self.assertEqual(grpc_client.health(channel), grpc_client.NOT_SERVING)
+        wait_until(lambda: grpc_client.health(channel) == grpc_client.NOT_SERVING)
         self.assertEqual(grpc_client.health(channel, "liveness"), grpc_client.SERVING)
-        self.assertTrue(stub.GetLoad(pb.GetLoadRequest()).draining)
+        wait_until(lambda: stub.GetLoad(pb.GetLoadRequest()).draining)
         wait_until(lambda: server.request("POST", "/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 503)
         status, headers, body = server.request("POST", "/v1/completions", {"prompt": "x"})
         self.assertEqual((status, json.loads(body)["error"]["code"]), (503, "draining"))
@@ -237,7 +237,7 @@ class LifecycleTest(unittest.TestCase):
                          b"Content-Length: 100\r\n\r\n{")
             stub.GetLoad(pb.GetLoadRequest())  # an open gRPC connection
             server.signal(signal.SIGTERM)
-            self.assertEqual(server.wait(30), 0)
+            self.assertEqual(server.wait(), 0)
             self.assertEqual((idle.recv(1), half.recv(1)), (b"", b""))
 
     def test_sigterm_while_loading(self):
@@ -255,7 +255,7 @@ class LifecycleTest(unittest.TestCase):
         self.addCleanup(keys.close)
         keys.write("secret team\n")
         keys.flush()
-        server, _, stub = self.start("--log_format=json", f"--api_keys_file={keys.name}")
+        server, _, stub = self.start("--log_format=json", f"--api_keys_file={keys.name}", "--served_model_name=demo", slow=True)
         auth = {"Authorization": "Bearer secret", "X-Request-Id": "mine"}
         body = {"prompt": PROMPT, "max_tokens": 3, "ignore_eos": True}
         server.request("POST", "/v1/completions", body, auth)

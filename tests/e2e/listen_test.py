@@ -156,9 +156,15 @@ class DescriptorsTest(unittest.TestCase):
         self.addCleanup(channel.close)
         self.assertEqual(grpc_client.health(channel), grpc_client.SERVING)
         # In the burst itself a newcomer may be told 503: those that came first are not idle yet, or still closing.
-        wait_until(lambda: server.request("GET", "/v1/models")[0] == 200)
+        def answers(*request):
+            try:
+                return server.request(*request)[0] == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+        wait_until(lambda: answers("GET", "/v1/models"))
         self.assertEqual(server.request("GET", "/livez")[0], 200)
-        self.assertEqual(server.request("POST", "/v1/completions", {"prompt": "x", "max_tokens": 1})[0], 200)
+        wait_until(lambda: answers("POST", "/v1/completions", {"prompt": "x", "max_tokens": 1}))
         metrics = server.metrics()
         self.assertLessEqual(metrics['sessa_connections{listener="http"}'], 164)
         self.assertGreater(metrics['sessa_connections_cut_total{listener="http",reason="evicted"}'], 0)

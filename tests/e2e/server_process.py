@@ -1,4 +1,9 @@
-"""Starts the real sessa-server with models/demo on ports of the system's choice, and stops it."""
+"""Starts the real sessa-server with models/demo on ports of the system's choice, and stops it.
+
+No test may need a machine's speed: what comes after an answer (a metric, a line of the log, a closed connection) is waited for, and
+what must still run when something else happens runs on `slow_model`."""
+import atexit
+import functools
 import http.client
 import json
 import os
@@ -7,6 +12,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -99,6 +105,20 @@ class ServerProcess:
                 name = re.sub(r'\{model_name="(?:[^"\\]|\\.)*",?', "{", name).removesuffix("{}")
                 values[name] = float(value)
         return values
+
+
+@functools.cache
+def slow_model():
+    """A random checkpoint with the demo's tokenizer: an answer of 3900 tokens takes some ten seconds of a fast machine's time, and more of
+    a slow one's, where the demo's takes one."""
+    sys.path.insert(0, str(ROOT / "models"))
+    import convert  # wants NumPy, which not all who start servers have
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    model = pathlib.Path(folder.name, "slow")
+    convert.run(["random", model, "--hidden_size", 768, "--num_hidden_layers", 8, "--num_attention_heads", 12, "--num_key_value_heads", 1,
+                 "--tokenizer", ROOT / "models" / "demo"])
+    return model
 
 
 def events_of(body):

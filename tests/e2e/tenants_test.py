@@ -13,7 +13,7 @@ import unittest
 import grpc_client
 import listen_test
 from grpc_client import pb
-from server_process import BINARY, PROMPT, ROOT, ServerProcess, wait_until
+from server_process import BINARY, PROMPT, ROOT, ServerProcess, slow_model, wait_until
 
 LONG_PROMPT = PROMPT * 8  # some pages
 
@@ -35,9 +35,9 @@ class TenantsTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.keys = pathlib.Path(folder.name, "keys")
 
-    def start(self, text):
+    def start(self, text, **which):
         self.keys.write_text(text)
-        server = ServerProcess(f"--api_keys_file={self.keys}")
+        server = ServerProcess(f"--api_keys_file={self.keys}", **which)
         self.addCleanup(server.stop)
         return server
 
@@ -109,7 +109,7 @@ class TenantsTest(unittest.TestCase):
     def test_reload_while_a_stream_runs(self):
         old, old_line = make_key("alice")
         new, new_line = make_key("alice")
-        server = self.start(old_line)
+        server = self.start(old_line, model=slow_model())
         host, port = server.http_address.rsplit(":", 1)
         stream = http.client.HTTPConnection(host, int(port), timeout=120)
         self.addCleanup(stream.close)

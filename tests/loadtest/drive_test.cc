@@ -107,19 +107,17 @@ TEST(DriveTest, AStallIsSeen) {
   drive.Go(server->port());
   const std::vector<ServedRequest> served = Served(*server);
   int probes = 0;
+  double longest = 0;
+  size_t which = 0;
   for (const RequestRecord& record : drive.run.requests) {
     probes += record.is_probe;
-    if (record.is_probe) continue;
-    double longest = 0;
-    size_t which = 0;
-    for (size_t k = 1; k < record.events.size(); ++k) {
+    for (size_t k = 1; !record.is_probe && k < record.events.size(); ++k) {
       const double gap = record.events[k].at - record.events[k - 1].at;
       if (gap > longest) longest = gap, which = k;
     }
-    if (longest < 0.3) continue;
-    EXPECT_EQ(which, 5);
-    EXPECT_GE(longest, 0.395);
   }
+  EXPECT_EQ(which, 5);
+  EXPECT_GE(longest, 0.395);
   EXPECT_GE(probes, 1);
   const auto stalled = std::count_if(drive.run.requests.begin(), drive.run.requests.end(),
                                      [](const RequestRecord& r) { return r.ended - r.sent > 0.395; });
@@ -197,7 +195,7 @@ TEST(DriveTest, ARequestThatIsTooSlowIsEnded) {
   const auto server = Always({.between_events = std::chrono::seconds(10)});
   Drive drive;
   drive.times = {0};
-  drive.request.timeout_seconds = 0.1;
+  drive.request.timeout_seconds = 1;  // in which its first token comes, on a busy machine too
   drive.Go(server->port());
   EXPECT_EQ(drive.run.requests[0].outcome, Outcome::kDeadline);
   EXPECT_EQ(drive.run.requests[0].events.size(), 1);
