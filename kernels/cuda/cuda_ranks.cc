@@ -37,4 +37,21 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
 #endif
 }
 
+absl::StatusOr<ProcessRank> MakeCudaProcessRank(const DeviceOptions& options, const RankLinks& links) {
+#ifdef SESSA_NCCL
+  auto backend =
+      MakeCudaBackend({.device = 0, .batch_invariant = options.batch_invariant, .decode_graphs = false});
+  if (!backend.ok()) return backend.status();
+  auto communicators = MakeNcclCommunicators(
+      {CudaStreamOf(**backend)},
+      {.num_ranks = options.num_ranks, .first_rank = links.rank, .share_id = links.share});
+  if (!communicators.ok()) return communicators.status();
+  return ProcessRank{*std::move(backend), std::move((*communicators)[0])};
+#else
+  (void)links;
+  return absl::UnimplementedError(
+      absl::StrCat("group_address: ", options.num_ranks, " GPUs need NCCL, which this build has not"));
+#endif
+}
+
 }  // namespace sessa

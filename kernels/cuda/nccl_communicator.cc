@@ -23,7 +23,7 @@ constexpr int kMaxMessageRows = 8;
 
 // Packed columns lie in a pool of memory, as growing must not wait for the other GPUs (context.h). NCCL's
 // ranks of one process read each other's memory where they can, which of a pool has to be allowed.
-class NcclCommunicator final : public Communicator {
+class NcclCommunicator final : public GroupCommunicator {
  public:
   // num_gpus: of this process, from 0 on.
   NcclCommunicator(ncclComm_t comm, int rank, int size, int gpu, int num_gpus, cudaStream_t stream,
@@ -55,6 +55,11 @@ class NcclCommunicator final : public Communicator {
   absl::Status status() const override {
     std::lock_guard<std::mutex> lock(mutex_);
     return status_;
+  }
+
+  void GiveUp(const absl::Status& why) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Abort(why.message());
   }
 
   // One group of broadcasts. Matrices of few rows go as they are, a message for each rank and row; columns of
@@ -203,7 +208,7 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
+absl::StatusOr<std::vector<std::unique_ptr<GroupCommunicator>>> MakeNcclCommunicators(
     const std::vector<cudaStream_t>& streams, const NcclGroup& group, std::chrono::milliseconds limit) {
   const int own = static_cast<int>(streams.size());
   const auto fail = [&](ncclResult_t result) {
@@ -237,7 +242,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators
     }
     return fail(result);
   }
-  std::vector<std::unique_ptr<Communicator>> ranks;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks;
   for (int i = 0; i < own; ++i) {
     ranks.push_back(std::make_unique<NcclCommunicator>(comms[i], group.first_rank + i, group.num_ranks, i,
                                                        own, streams[i], limit));

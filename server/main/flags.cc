@@ -77,8 +77,26 @@ ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key;
 ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
 ABSL_FLAG(bool, batch_invariant, false,
           "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
-ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
-ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
+ABSL_FLAG(int32_t, tensor_parallel_size, 1,
+          "ranks: 1, 2, 4 or 8; threads of this process, or with --group_address processes");
+ABSL_FLAG(
+    std::string, group_address, "",
+    "HOST:PORT: every rank is a process of its own, on this machine or others. Rank 0, the leader, "
+    "listens there until the others have come, and serves; those find it there and have the same model "
+    "and the same flags of formats and state. With another address than the loopback's it belongs into a "
+    "private network, and needs --group_secret_file or --insecure: what the ranks exchange is not "
+    "encrypted. On GPUs NCCL makes connections of its own");
+ABSL_FLAG(int32_t, rank, 0, "of this process in the group; those above 0 take no requests");
+ABSL_FLAG(std::string, group_secret_file, "",
+          "a text of at least 16 bytes that all processes of the group have, and nobody else: who does not "
+          "know it cannot join or lead");
+ABSL_FLAG(
+    sessa::FlagSeconds, group_silence_seconds, {10},
+    "a rank that gives no sign of life for so long is lost, and the group ends: requests that run fail, "
+    "and every process exits with 1. One whose connection ends is lost at once");
+ABSL_FLAG(sessa::FlagSeconds, group_start_seconds, {600},
+          "what the processes may take to find each other, before they load");
+ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks, of a rank with a process all cores");
 ABSL_FLAG(std::string, weight_dtype, "auto",
           "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
 ABSL_FLAG(std::string, state_dtype, "auto", "auto, f32 or bf16; auto: the weights', bf16 for int8");
@@ -153,6 +171,8 @@ const Program& Server() {
           {"Device and number formats",
            {"device", "tensor_parallel_size", "threads", "weight_dtype", "state_dtype", "activation_dtype",
             "amx", "batch_invariant"}},
+          {"Ranks in several processes",
+           {"group_address", "rank", "group_secret_file", "group_silence_seconds", "group_start_seconds"}},
           {"State cache",
            {"state_cache_bytes", "page_size", "max_model_len", "prefix_caching", "max_preemptions"}},
           {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms", "speculation"}},

@@ -10,6 +10,7 @@
 #include "server/cache_events/cache_events.h"
 #include "server/core/limits.h"
 #include "server/core/log.h"
+#include "server/group/process_group.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
 #include "server/rest/cors.h"
@@ -38,6 +39,7 @@ struct MainOptions {
   LogOptions log;
   bool access_log = true;
   absl::Duration settle, drain;
+  std::optional<GroupOptions> group;                                 // none: one process
   std::optional<DType> weight_dtype, state_dtype, activation_dtype;  // none: auto
   EngineOptions engine;                                              // but for the dtypes
   Limits limits;

@@ -214,7 +214,7 @@ class NcclCommunicatorTest : public testing::Test {
   }
 
   FakeGroup group_;
-  std::vector<std::unique_ptr<Communicator>> ranks_;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks_;
 };
 
 TEST_F(NcclCommunicatorTest, GathersColumns) {
@@ -258,7 +258,7 @@ TEST_F(NcclCommunicatorTest, ProcessesShareTheId) {
   std::promise<std::string> first;
   std::shared_future<std::string> id = first.get_future().share();
   std::vector<std::thread> processes;
-  std::vector<std::vector<std::unique_ptr<Communicator>>> ranks(2);
+  std::vector<std::vector<std::unique_ptr<GroupCommunicator>>> ranks(2);
   for (int p = 0; p < 2; ++p) {
     processes.emplace_back([&, p] {
       const auto share = [&, p](std::string own) -> absl::StatusOr<std::string> {
@@ -323,6 +323,23 @@ TEST_F(NcclCommunicatorTest, ACollectiveThatHangsIsAborted) {
   }
   ranks_.clear();
   EXPECT_EQ(group_.num_aborted, 2);
+}
+
+// Another has found that a rank's process is gone: nobody waits for the limit.
+TEST_F(NcclCommunicatorTest, GivingUpAborts) {
+  Make(2);
+  group_.hangs = true;
+  OnEachRank([this](Communicator* rank) { Gather(rank); });
+  for (auto& rank : ranks_) {
+    rank->GiveUp(absl::UnavailableError("rank 1 is lost"));
+    rank->GiveUp(absl::UnavailableError("again"));
+    EXPECT_EQ(rank->status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(rank->status().message().find("rank 1 is lost"), std::string::npos) << rank->status();
+    Gather(rank.get());  // does nothing
+  }
+  ranks_.clear();
+  EXPECT_EQ(group_.num_aborted, 2);
+  EXPECT_EQ(group_.num_destroyed, 0);
 }
 
 TEST_F(NcclCommunicatorTest, ACallThatFailsAborts) {
