@@ -14,6 +14,8 @@ class MessagePack {
  public:
   void Nil() { bytes_ += '\xc0'; }
   void Array(uint32_t num_items) { Head(num_items, 15, 0x90, 0xdc); }
+  // Of so many keys, each followed by its value.
+  void Map(uint32_t num_keys) { Head(num_keys, 15, 0x80, 0xde); }
   void String(absl::string_view text) {
     text.size() <= 31 ? Head(static_cast<uint32_t>(text.size()), 31, 0xa0, 0xda)
                       : Head(static_cast<uint32_t>(text.size()), -1, 0, 0xda);
@@ -30,8 +32,8 @@ class MessagePack {
     Byte(0xcb);
     BigEndian(bits, 8);
   }
-  // As it is: something that was written by another.
-  void Append(const MessagePack& other) { bytes_ += other.bytes_; }
+  // As it is: what was written before.
+  void Append(absl::string_view bytes) { bytes_.append(bytes.data(), bytes.size()); }
 
   const std::string& bytes() const { return bytes_; }
 

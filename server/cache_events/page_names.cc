@@ -18,30 +18,39 @@ struct Run {
 };
 
 void WriteNames(const std::vector<uint64_t>& names, MessagePack* out) {
+  out->String("block_hashes");
   out->Array(static_cast<uint32_t>(names.size()));
   for (uint64_t name : names) out->Integer(name);
 }
 
-// ["BlockStored", block_hashes, parent_block_hash, token_ids, block_size, lora_id, medium, lora_name]: all of
-// them, as vllm-router wants them
-void WriteStored(const Run& run, const std::string& medium, MessagePack* out) {
-  out->Array(8);
-  out->String("BlockStored");
-  WriteNames(run.names, out);
-  run.parent.has_value() ? out->Integer(*run.parent) : out->Nil();
-  out->Array(static_cast<uint32_t>(run.tokens.size()));
-  for (int32_t token : run.tokens) out->Integer(static_cast<uint64_t>(token));
-  out->Integer(run.page_size);
-  out->Nil();
-  out->String(medium);
-  out->Nil();
+void Begin(const char* type, uint32_t num_fields, MessagePack* out) {
+  out->Map(1 + num_fields);
+  out->String("type");
+  out->String(type);
 }
 
-// ["BlockRemoved", block_hashes, medium]
+void WriteStored(const Run& run, const std::string& medium, MessagePack* out) {
+  Begin("BlockStored", 7, out);
+  WriteNames(run.names, out);
+  out->String("parent_block_hash");
+  run.parent.has_value() ? out->Integer(*run.parent) : out->Nil();
+  out->String("token_ids");
+  out->Array(static_cast<uint32_t>(run.tokens.size()));
+  for (int32_t token : run.tokens) out->Integer(static_cast<uint64_t>(token));
+  out->String("block_size");
+  out->Integer(run.page_size);
+  out->String("medium");
+  out->String(medium);
+  for (const char* none : {"lora_id", "lora_name"}) {
+    out->String(none);
+    out->Nil();
+  }
+}
+
 void WriteRemoved(const std::vector<uint64_t>& names, const std::string& medium, MessagePack* out) {
-  out->Array(3);
-  out->String("BlockRemoved");
+  Begin("BlockRemoved", 2, out);
   WriteNames(names, out);
+  out->String("medium");
   out->String(medium);
 }
 
@@ -80,8 +89,7 @@ std::string PageNames::Encode(const std::vector<PageEvent>& events, bool lost, d
   };
   if (lost) {
     names_.clear();
-    written.Array(1);
-    written.String("AllBlocksCleared");
+    Begin("AllBlocksCleared", 0, &written);
     ++num_written;
   }
   for (const PageEvent& event : events) {
@@ -111,7 +119,7 @@ std::string PageNames::Encode(const std::vector<PageEvent>& events, bool lost, d
   batch.Array(2);
   batch.Double(unix_seconds);
   batch.Array(num_written);
-  batch.Append(written);
+  batch.Append(written.bytes());
   return batch.bytes();
 }
 

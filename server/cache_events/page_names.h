@@ -1,8 +1,8 @@
 // The events that routers are sent, made of the pages that come to the prefix index and leave it. Routers
 // know no page numbers: a page has a name, the first 8 bytes of SHA-256 over its tokens and the name of the
 // page that they continue, or the salt of its prompts; so replicas name alike what is alike. Encoded as vLLM
-// encodes its KV events (msgspec's arrays with the kind in front, in MessagePack), so that what reads those
-// reads these. Not thread-safe: the publisher's thread owns it.
+// encodes its KV events (MessagePack: a batch is an array, an event a map with its type), so that what reads
+// those reads these. Not thread-safe: the publisher's thread owns it.
 #pragma once
 
 #include <cstdint>

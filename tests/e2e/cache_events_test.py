@@ -16,7 +16,7 @@ PAGE = 64
 TOPIC = "kv@pod@demo"
 
 
-class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False, tag=True):
+class Event(msgspec.Struct, omit_defaults=True, gc=False, tag=True):
     """As vllm.distributed.kv_events.KVCacheEvent."""
 
 
@@ -25,15 +25,15 @@ class BlockStored(Event):
     parent_block_hash: int | None
     token_ids: list[int]
     block_size: int
-    lora_id: int | None = None
-    medium: str | None = None
-    lora_name: str | None = None
+    lora_id: int | None
+    medium: str | None
+    lora_name: str | None
     extra_keys: list[Any] | None = None
 
 
 class BlockRemoved(Event):
     block_hashes: list[int]
-    medium: str | None = None
+    medium: str | None
 
 
 class AllBlocksCleared(Event):

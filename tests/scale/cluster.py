@@ -49,7 +49,7 @@ class Replica:
     def start(self):
         self.process = server_process.ServerProcess(
             f"--http_port={self.port}", f"--grpc_port={self.grpc_port}", "--admin_port=off", "--threads=1", "--access_log=off",
-            f"--settle_seconds={SETTLE_SECONDS}", "--drain_seconds=20", *self.flags)
+            f"--settle_seconds={SETTLE_SECONDS}", "--drain_seconds=20", f"--cache_events={self.events}", *self.flags)
 
     def kill(self):
         """As a machine that is lost: nothing is said to anybody."""

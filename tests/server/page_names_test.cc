@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "server/cache_events/message_pack.h"
 
@@ -22,11 +21,33 @@ std::string Batch(double time, const std::vector<MessagePack>& events) {
   batch.Array(2);
   batch.Double(time);
   batch.Array(static_cast<uint32_t>(events.size()));
-  for (const MessagePack& event : events) batch.Append(event);
+  for (const MessagePack& event : events) batch.Append(event.bytes());
   return batch.bytes();
 }
 
-bool Mentions(const std::string& batch, absl::string_view what) { return absl::StrContains(batch, what); }
+// The 9 bytes of the first name in the first event.
+std::string NameIn(const std::string& batch) { return batch.substr(batch.find("block_hashes") + 13, 9); }
+
+MessagePack StoredEvent(const std::vector<std::string>& names, const std::string& parent,
+                        const std::vector<int>& tokens) {
+  MessagePack out;
+  out.Map(8);
+  for (const char* text : {"type", "BlockStored", "block_hashes"}) out.String(text);
+  out.Array(static_cast<uint32_t>(names.size()));
+  for (const std::string& name : names) out.Append(name);
+  out.String("parent_block_hash");
+  parent.empty() ? out.Nil() : out.Append(parent);
+  out.String("token_ids");
+  out.Array(static_cast<uint32_t>(tokens.size()));
+  for (int token : tokens) out.Integer(token);
+  out.String("block_size");
+  out.Integer(2);
+  for (const char* text : {"medium", "CPU", "lora_id"}) out.String(text);
+  out.Nil();
+  out.String("lora_name");
+  out.Nil();
+  return out;
+}
 
 TEST(MessagePackTest, EachSizeHasItsFormat) {
   const auto array = [](uint32_t size) {
@@ -38,6 +59,13 @@ TEST(MessagePackTest, EachSizeHasItsFormat) {
   EXPECT_EQ(array(16), std::string("\xdc\0\x10", 3));
   EXPECT_EQ(array(65535), "\xdc\xff\xff");
   EXPECT_EQ(array(65536), std::string("\xdd\0\x01\0\0", 5));
+  const auto map = [](uint32_t size) {
+    MessagePack out;
+    out.Map(size);
+    return out.bytes();
+  };
+  EXPECT_EQ(map(15), "\x8f");
+  EXPECT_EQ(map(16), std::string("\xde\0\x10", 3));
   const auto integer = [](uint64_t value) {
     MessagePack out;
     out.Integer(value);
@@ -59,28 +87,17 @@ TEST(MessagePackTest, EachSizeHasItsFormat) {
 }
 
 TEST(PageNamesTest, ARunOfPagesIsOneEvent) {
-  // The names are learnt from batches of one page each, with the same pages elsewhere: they do not depend on
-  // page numbers.
+  // Names are learnt from batches of one page each, with the same pages elsewhere: they do not depend on page
+  // numbers.
   PageNames names("CPU"), others("CPU");
-  const std::string together =
-      names.Encode({Stored(7, -1, {1, 2}), Stored(3, 7, {3, 300}), Stored(9, -1, {5, 6})}, false, 1);
   const std::string first = others.Encode({Stored(0, -1, {1, 2})}, false, 1),
-                    second = others.Encode({Stored(1, 0, {3, 300})}, false, 1);
-  const auto name_in = [](const std::string& batch) {  // the 9 bytes of the first name
-    return batch.substr(batch.find("BlockStored") + 12, 9);
-  };
-  const auto end_in = [](const std::string& batch) { return batch.substr(batch.size() - 6); };
-  const std::string chain = "BlockStored\x92" + name_in(first) + name_in(second) + "\xc0\x94\x01\x02\x03" +
-                            std::string("\xcf\0\0\0\0\0\0\x01\x2c", 9) +
-                            "\x02\xc0\xa3"
-                            "CPU";
-  EXPECT_TRUE(Mentions(together, chain));
-  EXPECT_EQ(together.substr(0, 10), std::string("\x92\xcb\x3f\xf0\0\0\0\0\0\0", 10));
-  EXPECT_EQ(together[10], '\x92');  // two events: the third page begins another prompt
-  EXPECT_TRUE(Mentions(second, "\x91" + name_in(second) + name_in(first) + "\x92")) << "its parent's name";
-  EXPECT_EQ(end_in(second),
-            "\x02\xc0\xa3"
-            "CPU");
+                    second = others.Encode({Stored(1, 0, {3, 300})}, false, 1),
+                    other = others.Encode({Stored(2, -1, {5, 6})}, false, 1);
+  EXPECT_EQ(first, Batch(1, {StoredEvent({NameIn(first)}, "", {1, 2})}));
+  EXPECT_EQ(second, Batch(1, {StoredEvent({NameIn(second)}, NameIn(first), {3, 300})}));
+  EXPECT_EQ(names.Encode({Stored(7, -1, {1, 2}), Stored(3, 7, {3, 300}), Stored(9, -1, {5, 6})}, false, 2),
+            Batch(2, {StoredEvent({NameIn(first), NameIn(second)}, "", {1, 2, 3, 300}),
+                      StoredEvent({NameIn(other)}, "", {5, 6})}));
 }
 
 TEST(PageNamesTest, SaltAndTokensMakeTheName) {
@@ -93,31 +110,30 @@ TEST(PageNamesTest, RemovedPagesAreNamedAsTheyWere) {
   PageNames names("GPU");
   const std::string stored = names.Encode({Stored(4, -1, {1})}, false, 0);
   MessagePack removed;
-  removed.Array(3);
-  removed.String("BlockRemoved");
+  removed.Map(3);
+  for (const char* text : {"type", "BlockRemoved", "block_hashes"}) removed.String(text);
   removed.Array(1);
-  std::string expected = removed.bytes() + stored.substr(stored.find("BlockStored") + 12, 9) +
-                         "\xa3"
-                         "GPU";
-  EXPECT_EQ(names.Encode({Removed(4)}, false, 0).substr(11), expected);
+  removed.Append(NameIn(stored));
+  for (const char* text : {"medium", "GPU"}) removed.String(text);
+  EXPECT_EQ(names.Encode({Removed(4)}, false, 7), Batch(7, {removed}));
   EXPECT_EQ(names.Encode({Removed(4)}, false, 0), "") << "it is not known any more";
-  // A page that came and went is told of in this order.
-  const std::string both = names.Encode({Stored(4, -1, {1}), Removed(4), Stored(4, -1, {2})}, false, 0);
-  EXPECT_EQ(both[10], '\x93');
-  EXPECT_LT(both.find("BlockStored"), both.find("BlockRemoved"));
-  EXPECT_LT(both.find("BlockRemoved"), both.rfind("BlockStored"));
+  // A page that came, went and came with other tokens is told of in this order.
+  const std::string all = names.Encode({Stored(4, -1, {1}), Removed(4), Stored(4, -1, {2})}, false, 0);
+  EXPECT_LT(all.find("BlockStored"), all.find("BlockRemoved"));
+  EXPECT_LT(all.find("BlockRemoved"), all.rfind("BlockStored"));
 }
 
 TEST(PageNamesTest, AfterALossNobodyBelievesInWhatWent) {
   PageNames names("CPU");
-  names.Encode({Stored(1, -1, {1}), Stored(2, 1, {2})}, false, 0);
+  names.Encode({Stored(1, -1, {1, 2}), Stored(2, 1, {3, 4})}, false, 0);
   MessagePack cleared;
-  cleared.Array(1);
-  cleared.String("AllBlocksCleared");
+  cleared.Map(1);
+  for (const char* text : {"type", "AllBlocksCleared"}) cleared.String(text);
   EXPECT_EQ(names.Encode({}, /*lost=*/true, 5), Batch(5, {cleared}));
   // What continues a forgotten page, and its going, mean nothing to who has forgotten.
-  EXPECT_EQ(names.Encode({Stored(3, 2, {3}), Stored(4, 3, {4}), Removed(2), Removed(3)}, false, 0), "");
-  EXPECT_TRUE(Mentions(names.Encode({Stored(2, -1, {9}), Stored(3, 2, {3})}, false, 0), "BlockStored\x92"));
+  EXPECT_EQ(names.Encode({Stored(3, 2, {5, 6}), Stored(4, 3, {7, 8}), Removed(2), Removed(3)}, false, 0), "");
+  const std::string again = names.Encode({Stored(2, -1, {9, 9})}, false, 0);
+  EXPECT_EQ(again, Batch(0, {StoredEvent({NameIn(again)}, "", {9, 9})}));
 }
 
 }  // namespace
