@@ -301,7 +301,7 @@ SANITIZED = {
     "NormTest": "*/NormTest.*/CudaSmall",
     "SampleTest": "*/SampleTest.*/CudaSmall",
     "ScanTest": "*/ScanTest.*/CudaSmall",
-    "SharedPrefixTest": "*/SharedPrefixTest.ATreeOfLongPrefixes/CudaSmall",
+    "SharedPrefixTest": "*/SharedPrefixTest.ATreeOfPrefixes/CudaSmall",
     **{f"StateTest {test}": f"*/StateTest.{test}/CudaSmall" for test in (
         "EveryShape", "PrefillAtEveryEdge", "PrefillOfEveryWidth", "WidePrefillAtEveryEdge", "FewRowsOfWideState", "ABatchIsTheSameBitsAsAlone")},
 }
