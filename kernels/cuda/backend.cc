@@ -35,8 +35,11 @@ class CudaBackend final : public Backend {
         attention_(&context_, &step_, &queue_),
         feedback_(&context_, &step_, &queue_, &attention_, options.batch_invariant),
         scan_(&context_, &step_, &queue_) {}
-  // Nothing may use the memory that is freed next.
-  ~CudaBackend() override { context_.Wait("the last step"); }
+  // Nothing may use the memory that is freed next, on this device.
+  ~CudaBackend() override {
+    context_.Use();
+    context_.Wait("the last step");
+  }
 
   cudaStream_t stream() const { return context_.stream(); }
   const GraphCounts& graph_counts() const { return graphs_.counts(); }
