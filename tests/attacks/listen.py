@@ -205,7 +205,7 @@ def long(seconds=10):
               "prompts that are cut": ("/v1/completions", {"prompt": words, **cut}), "prompts that cannot fit": ("/v1/completions", {"prompt": digits}),
               "token ids": ("/v1/completions", {"prompt": ids, **cut}), "JSON": ("/v1/completions", nested),
               "chats": ("/v1/chat/completions", {"messages": [{"role": "user", "content": words}], **cut})}
-    server = ServerProcess("--max_queue_seconds=0", model=model)
+    server = ServerProcess("--max_queue_seconds=0", "--speculation=off", model=model)  # a token a step
     try:
         with Streams(server) as streams:
             yield "4 gRPC streams alone, between tokens", "", streams.summary(seconds)

@@ -20,7 +20,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 STORIES = ("This is a story about Milo and Kira. Kira saw that the orange coin is in the drawer. Milo said that the red key is in the barn.\n"
            "Question: Where is the red key?\nAnswer:", "Kira saw that the blue hat is in the drawer.\nQuestion: Where is the blue hat?\nAnswer:")
-QUESTIONS = ("What is the capital of France?", "Name three things that it is known for.")
+QUESTIONS = ("What is the capital of France?", "Which river flows through it?")
 
 
 def keep_busy(server, stop, user, seconds, tokens):
