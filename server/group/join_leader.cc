@@ -32,7 +32,7 @@ struct FreeAddresses {
 
 absl::StatusOr<ScopedFd> ConnectTo(const addrinfo& address) {
   ScopedFd fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
-  if (!fd.ok()) return absl::ErrnoToStatus(errno, "socket");
+  if (!fd.ok()) return absl::ErrnoToStatus(errno, "a socket");
   int error = connect(fd.get(), address.ai_addr, address.ai_addrlen) == 0 ? 0 : errno;
   if (error == EINPROGRESS) {
     pollfd waited = {fd.get(), POLLOUT, 0};
@@ -43,7 +43,7 @@ absl::StatusOr<ScopedFd> ConnectTo(const addrinfo& address) {
       getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
     }
   }
-  if (error != 0) return absl::UnavailableError(absl::ErrnoToStatus(error, "connecting").message());
+  if (error != 0) return absl::UnavailableError(absl::ErrnoToStatus(error, "connecting to it").message());
   const int on = 1;
   setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   return fd;
