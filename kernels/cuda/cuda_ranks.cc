@@ -40,7 +40,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
 absl::StatusOr<ProcessRank> MakeCudaProcessRank(const DeviceOptions& options, const RankLinks& links) {
 #ifdef SESSA_NCCL
   auto backend =
-      MakeCudaBackend({.device = 0, .batch_invariant = options.batch_invariant, .decode_graphs = false});
+      MakeCudaBackend({.device = 0, .batch_invariant = options.batch_invariant, .graphs = false});
   if (!backend.ok()) return backend.status();
   auto communicators = MakeNcclCommunicators(
       {CudaStreamOf(**backend)},
