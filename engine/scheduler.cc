@@ -26,7 +26,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, const StateSize& state,
       eos_token_ids_(std::move(eos_token_ids)),
       max_running_(MaxRunning(options, state.num_slots)),
       shares_reads_(state.shares_reads),
-      ledger_(PageGeometry(state), state.num_slots, options.enable_prefix_caching),
+      ledger_(PageGeometry(state), state.num_slots, options.enable_prefix_caching,
+              options.cache_observer.get()),
       budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
                         options.max_step_tokens >= 1);

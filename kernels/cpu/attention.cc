@@ -33,6 +33,7 @@ void CpuAttention::AppendRow(const AppendCall& call, int row, int64_t page, int 
 
 void CpuAttention::MakeItems(const AttendCall& call, const SharedReads& reads) {
   const std::vector<RowSpan>& spans = step_->rows().spans;
+  const bool on_tiles = reads_.on_tiles(*call.keys);
   const int num_heads = static_cast<int>(call.q_to_kv.size()), joint = reads_.joint_tiles(*call.keys);
   const auto cut = [joint](int tile) { return cpu::CutOfChain(tile, 0, 1, joint); };
   items_.clear(), levels_.clear(), head_ends_.clear();
@@ -64,7 +65,8 @@ void CpuAttention::MakeItems(const AttendCall& call, const SharedReads& reads) {
   for_heads([&](int begin, int end, int most) {
     for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
       for (int r = 0, rows; r < spans[i].num_rows; r += rows) {
-        rows = std::min({most, spans[i].num_rows - r, kTile - (spans[i].start + r) % kTile});
+        const int of_tile = on_tiles ? most : kTile - (spans[i].start + r) % kTile;
+        rows = std::min({most, spans[i].num_rows - r, of_tile});
         const int first = cut(reads.own_tile(i)), last = (spans[i].start + r + rows - 1) / kTile + 1;
         items_.push_back(
             {reads.first_row(i) + r, rows, begin, end, spans[i].pages.data(), first, last, true});

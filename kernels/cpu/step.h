@@ -71,7 +71,7 @@ class CpuStep {
 
   ThreadPool pool_;
   const StepRows* rows_ = nullptr;
-  std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2]
+  std::vector<float> cos_, sin_;             // [num_rows, head_dim], as RotateRow reads them
   std::vector<int> first_rows_;              // here so that a step allocates nothing
   std::vector<std::vector<float>> scratch_;  // [thread]
   std::deque<Found> found_;                  // of the spans, then of each wave; stay where they are

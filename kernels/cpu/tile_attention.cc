@@ -193,19 +193,22 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
   alignas(64) float scores[2][kTile * kScoreStride];
   GroupSoftmax softmax(args, state);
   Meanwhile<GroupSoftmax> meanwhile;
-  const auto group_from = [&](int t) {  // tiles are cut into groups by their place in the chain
-    Group group;
+  Group groups[3];                                    // in turn
+  const auto group_from = [&](Group* group, int t) {  // tiles are cut by their place in the chain
+    group->count = group->summed = 0;
     do {
       const int tokens = t < args.last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
       if (tokens == 0) break;
-      group.Add(Tile(cache, args.dim, t * kTile, tokens), t * kTile);
-      group.summed += !keep || t + args.step < args.last;
+      group->Add(Tile(cache, args.dim, t * kTile, tokens), t * kTile);
+      group->summed += !keep || t + args.step < args.last;
       t += args.step;
     } while (t / args.step % kJointTiles != 0);
     return group;
   };
-  const auto after = [&](const Group& group) {
-    return group.count == 0 ? Group() : group_from(group.begin[group.count - 1] / kTile + args.step);
+  const auto after = [&](Group* group, const Group& before) {
+    if (before.count > 0) return group_from(group, before.begin[before.count - 1] / kTile + args.step);
+    group->count = 0;
+    return group;
   };
   int now = 0;
   const auto score = [&](const Group& group, bool beside_softmax) {
@@ -219,25 +222,27 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
     }
   };
   // While the unit takes the scores of the next group, the vectors make probabilities of this one's.
-  Group group, next = group_from(args.first), then = after(next);
-  score(next, /*beside_softmax=*/false);
-  while (next.count > 0) {
-    group = next, next = then, then = after(next);
-    softmax.Start(&group, scores[now]);
+  Group *group = &groups[0], *next = group_from(&groups[1], args.first), *then = after(&groups[2], *next);
+  score(*next, /*beside_softmax=*/false);
+  while (next->count > 0) {
+    Group* const spare = group;
+    group = next, next = then, then = after(spare, *next);
+    softmax.Start(group, scores[now]);
     now = 1 - now;
-    score(next, /*beside_softmax=*/true);
+    score(*next, /*beside_softmax=*/true);
     softmax.Finish();
-    meanwhile.lines.Start(products->ValueSteps(group));
-    for (int i = 0; i < then.count; ++i) meanwhile.lines.Keys(then.tile[i]);
-    products->AddValues(group, softmax.probabilities(), softmax.weights(), &meanwhile.lines);
+    meanwhile.lines.Start(products->ValueSteps(*group));
+    for (int i = 0; i < then->count; ++i) meanwhile.lines.Keys(then->tile[i]);
+    products->AddValues(*group, softmax.probabilities(), softmax.weights(), &meanwhile.lines);
   }
   products->Finish(state);
   if (args.ends) softmax.ScaleMaxima();
-  if (group.summed == group.count) return;
-  const int tokens = std::min(group.tile[group.summed].tokens, args.value_limit - group.begin[group.summed]);
+  if (group->summed == group->count) return;
+  const int tokens =
+      std::min(group->tile[group->summed].tokens, args.value_limit - group->begin[group->summed]);
   if (tokens > 0) {
     alignas(64) float wide[kTile * 2 * kPanel];
-    HWY_NAMESPACE::AddValues<Value>(args.probabilities, args.m, group.tile[group.summed], {}, tokens, width,
+    HWY_NAMESPACE::AddValues<Value>(args.probabilities, args.m, group->tile[group->summed], {}, tokens, width,
                                     wide, state.acc, state.acc_stride);
   }
 }
