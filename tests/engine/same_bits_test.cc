@@ -347,7 +347,12 @@ TEST_P(SameBitsTest, DraftsChangeNothing) {
     if (pages > 0 && !is_recurrent())
       o.state_cache_bytes = pages * (o.state_cache_bytes / Make(o)->Stats().num_pages);
     auto engine = Make(o);
-    for (int round = 0; round < 2; ++round) {
+    // Whether drafts pay is judged by what steps took, and a starved machine's steps may say that none does.
+    const auto has_drafted = [&engine] {
+      const EngineStats stats = engine->Stats();
+      return stats.accepted_draft_tokens > 0 && stats.draft_tokens > stats.accepted_draft_tokens;
+    };
+    for (int round = 0; round < 2 || (!is_recurrent() && round < 50 && !has_drafted()); ++round) {
       std::vector<std::shared_ptr<CollectingSink>> sinks;
       for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
       for (size_t i = 0; i < sinks.size(); ++i) {
@@ -357,8 +362,7 @@ TEST_P(SameBitsTest, DraftsChangeNothing) {
       }
     }
     const EngineStats stats = engine->Stats();
-    EXPECT_EQ(stats.accepted_draft_tokens > 0, !is_recurrent());
-    EXPECT_EQ(stats.draft_tokens > stats.accepted_draft_tokens, !is_recurrent());
+    EXPECT_EQ(has_drafted(), !is_recurrent());
     EXPECT_EQ(stats.num_used_pages, 0);
     if (is_recurrent()) break;  // there are no drafts
   }
