@@ -100,8 +100,7 @@ void CpuAttention::Run(const AttendCall& call, const Item& item, int thread) {
   }
   for (int r = 0; r < m; ++r) {
     float* y = call.out.row(span.first_row + item.first + r / heads) + (item.head_begin + r % heads) * d;
-    const float scale = 1.0f / sum[r];
-    for (int j = 0; j < d; ++j) y[j] = acc[r * width + j] * scale;
+    cpu::ScaleRow(acc + r * width, 1.0f / sum[r], d, y);
   }
 }
 

@@ -139,11 +139,16 @@ class ManyRows {
   template <int kRowTiles>
   HWY_NOINLINE void AddValuesOf(const Group& group, const uint16_t* p, const float* weights,
                                 LinesAhead* ahead) {
-    const bool rescale = !fresh_ && std::any_of(weights, weights + args_.m, [](float w) { return w != 1; });
-    if (group.summed == 0 && !rescale) return;
+    int fewer[kTile], num_fewer = 0;  // rows whose sums weigh less now: after the first groups, few
+    for (int r = 0; r < args_.m && !fresh_; ++r) {
+      fewer[num_fewer] = r;
+      num_fewer += weights[r] != 1;
+    }
+    if (group.summed == 0 && num_fewer == 0) return;
     for (int n = 0; n < width_; n += kPanel) {
       float* sums = sums_ + n * kTile;
-      for (int r = 0; r < args_.m && rescale; ++r) {
+      for (int i = 0; i < num_fewer; ++i) {
+        const int r = fewer[i];
         const VF w = hn::Set(kF, weights[r]);
         for (int v = 0; v < kPanel; v += kLanes)
           hn::Store(hn::Load(kF, sums + r * kPanel + v) * w, kF, sums + r * kPanel + v);
@@ -369,7 +374,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
   const auto score = [&](const Group& group, bool beside_softmax) {
     int steps = 0;
     for (int i = 0; i < group.count; ++i) steps += products->ScoreSteps(group.tile[i]);
-    meanwhile.Start(&softmax, beside_softmax ? args.m : 0, std::max(1, steps));
+    meanwhile.Start(&softmax, beside_softmax ? softmax.Steps() : 0, std::max(1, steps));
     for (int i = 0; i < group.count; ++i) {
       meanwhile.lines.Start(products->ScoreSteps(group.tile[i]));
       meanwhile.lines.Values(group.tile[i], width);
