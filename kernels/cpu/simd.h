@@ -148,6 +148,9 @@ struct AttendArgs {
   const Bf16Pair* q_pairs = nullptr;
   int dot_tiles = 0;
   const int* first_visible = nullptr;  // [m]; row r sees the tokens from that position on; null: all
+  // Of AttendOnTiles alone: whether the state is empty yet, whatever it holds, and whether it is complete
+  // then. Between calls that share a chain it is in a form of their own.
+  bool begins = true, ends = true;
 };
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state);
 

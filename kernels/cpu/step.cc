@@ -18,6 +18,7 @@ char* KeyPanel(const PagedTensor& t, int64_t base, int slot) {
 
 void CpuStep::Begin(const StepRows& rows) {
   rows_ = &rows;
+  for (Found& found : found_) found.page_size = 0;
   const int half = static_cast<int>(rows.inv_freq.size()), n = static_cast<int>(rows.positions.size());
   cos_.resize(static_cast<size_t>(n) * 2 * half);
   sin_.resize(cos_.size());
@@ -65,6 +66,13 @@ absl::Span<const int> CpuStep::FirstRows(absl::Span<const RowSpan> blocks) {
   int rows = 0;
   for (const RowSpan& block : blocks) first_rows_.push_back(rows), rows += block.num_rows;
   return first_rows_;
+}
+
+const SharedReads& CpuStep::Find(size_t index, absl::Span<const RowSpan> blocks, int page_size) {
+  if (found_.size() <= index) found_.resize(index + 1);
+  Found& found = found_[index];
+  if (found.page_size != page_size) found.reads.Find(blocks, found.page_size = page_size);
+  return found.reads;
 }
 
 void StoreToken(const float* x, PagedTensor* to, int64_t page, int slot) {

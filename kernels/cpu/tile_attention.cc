@@ -14,172 +14,12 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/state_tiles-inl.h"
+#include "kernels/cpu/tile_many_rows-inl.h"
 #include "kernels/cpu/tile_softmax-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
-
-// Up to 64 rows on the tile unit: tiles 0 to 3 are sums of 16 rows each, 4 to 6 the left side, 7 is of the
-// state. The weighted values are summed in [width / 16][kTile][16], as rows a page apart would fall into the
-// same cache sets.
-template <class Unit, int kTerms>
-class ManyRows {
- public:
-  static constexpr bool kNative = !std::is_same_v<Unit, TileModel>;
-
-  ManyRows(const AttendArgs& args, const uint16_t* q, int width, float* sums)
-      : args_(args), q_(q), width_(width), row_tiles_(TilesOf(args.m)), sums_(sums) {
-    Unit::Begin(std::min(args.m, kTileRows));
-  }
-  ~ManyRows() { Unit::End(); }
-  int ScoreSteps(const Tile& tile) const { return tile.num_panels() * TileSteps(tile.dim); }
-  int ValueSteps(const Group& group) const { return width_ / kPanel * group.Steps(); }
-
-  // scores [kTile][kScoreStride] = q K^T.
-  template <class Meanwhile>
-  void Scores(const Tile& tile, Meanwhile* meanwhile, float* scores) {
-    switch (row_tiles_) {
-      case 1: return ScoresOf<1>(tile, meanwhile, scores);
-      case 2: return ScoresOf<2>(tile, meanwhile, scores);
-      case 3: return ScoresOf<3>(tile, meanwhile, scores);
-      default: return ScoresOf<4>(tile, meanwhile, scores);
-    }
-  }
-  // What was summed before times the rows' weights, plus the group's values.
-  void AddValues(const Group& group, const uint16_t* p, const float* weights, LinesAhead* ahead) {
-    switch (row_tiles_) {
-      case 1: return AddValuesOf<1>(group, p, weights, ahead);
-      case 2: return AddValuesOf<2>(group, p, weights, ahead);
-      case 3: return AddValuesOf<3>(group, p, weights, ahead);
-      default: return AddValuesOf<4>(group, p, weights, ahead);
-    }
-  }
-  void Finish(SoftmaxState state) {
-    for (int r = 0; r < args_.m; ++r) {
-      float* acc = state.acc + r * state.acc_stride;
-      if (fresh_) std::fill_n(acc, width_, 0.0f);
-      for (int n = 0; n < width_ && !fresh_; n += kPanel)
-        std::copy_n(sums_ + n * kTile + r * kPanel, kPanel, acc + n);
-    }
-  }
-
- private:
-  using P = Probabilities<kTerms>;
-
-  template <int kRowTiles>
-  HWY_INLINE void Step(const uint16_t* a, int64_t row_tile, const void* b, int64_t stride) {
-    Unit::template Load<7>(b, stride);
-    SESSA_UNROLL
-    for (int t = 0; t < kTerms; ++t, a += kTileValues) {
-      Unit::template Load<4>(a, 64);
-      Unit::template DotBf16<0, 4, 7>();
-      if constexpr (kRowTiles > 1) Unit::template Load<5>(a + row_tile, 64);
-      if constexpr (kRowTiles > 1) Unit::template DotBf16<1, 5, 7>();
-      if constexpr (kRowTiles > 2) Unit::template Load<6>(a + 2 * row_tile, 64);
-      if constexpr (kRowTiles > 2) Unit::template DotBf16<2, 6, 7>();
-      if constexpr (kRowTiles > 3) Unit::template Load<4>(a + 3 * row_tile, 64);
-      if constexpr (kRowTiles > 3) Unit::template DotBf16<3, 4, 7>();
-    }
-  }
-  template <int kRowTiles>
-  HWY_INLINE void Zero() {
-    Unit::template Zero<0>();
-    if constexpr (kRowTiles > 1) Unit::template Zero<1>();
-    if constexpr (kRowTiles > 2) Unit::template Zero<2>();
-    if constexpr (kRowTiles > 3) Unit::template Zero<3>();
-  }
-  // Rows of sums lie `stride` floats apart.
-  template <int kRowTiles>
-  HWY_INLINE void Load(const float* sums, int64_t stride) {
-    Unit::template Load<0>(sums, stride * 4);
-    if constexpr (kRowTiles > 1) Unit::template Load<1>(sums + kTileRows * stride, stride * 4);
-    if constexpr (kRowTiles > 2) Unit::template Load<2>(sums + 2 * kTileRows * stride, stride * 4);
-    if constexpr (kRowTiles > 3) Unit::template Load<3>(sums + 3 * kTileRows * stride, stride * 4);
-  }
-  template <int kRowTiles>
-  HWY_INLINE void Store(float* sums, int64_t stride) {
-    Unit::template Store<0>(sums, stride * 4);
-    if constexpr (kRowTiles > 1) Unit::template Store<1>(sums + kTileRows * stride, stride * 4);
-    if constexpr (kRowTiles > 2) Unit::template Store<2>(sums + 2 * kTileRows * stride, stride * 4);
-    if constexpr (kRowTiles > 3) Unit::template Store<3>(sums + 3 * kTileRows * stride, stride * 4);
-  }
-
-  // In blocks along the dimension, so that the rows' part stays in the first-level cache for all panels.
-  template <int kRowTiles, class Meanwhile>
-  HWY_NOINLINE void ScoresOf(const Tile& tile, Meanwhile* meanwhile, float* scores) {
-    constexpr int kBlock = kTerms == 1 ? 8 : 3;
-    const int steps = TileSteps(tile.dim), whole = PanelRows(tile.dim) / kTileDepth;
-    const int64_t row_tile = static_cast<int64_t>(steps) * kTerms * kTileValues;
-    for (int first = 0; first < steps; first += kBlock) {
-      const int end = std::min(steps, first + kBlock);
-      for (int p = 0; p < tile.num_panels(); ++p) {
-        float* sums = scores + p * kPanel;
-        first == 0 ? Zero<kRowTiles>() : Load<kRowTiles>(sums, kScoreStride);
-        const uint16_t* a = q_ + static_cast<int64_t>(first) * kTerms * kTileValues;
-        const Value* b = tile.key[p] + static_cast<int64_t>(first) * kTileValues;
-        for (int i = first; i < end; ++i, a += kTerms * kTileValues, b += kTileValues) {
-          meanwhile->Step();
-          if (i < whole) {
-            Step<kRowTiles>(a, row_tile, b, 64);
-            continue;
-          }
-          // What lies behind a panel is another one's, and may be NaN.
-          alignas(64) Value last[kTileValues];
-          const int count = (PanelRows(tile.dim) - whole * kTileDepth) * kPanel;
-          std::memcpy(last, b, count * sizeof(Value));
-          std::memset(last + count, 0, (kTileValues - count) * sizeof(Value));
-          Step<kRowTiles>(a, row_tile, last, 64);
-        }
-        Store<kRowTiles>(sums, kScoreStride);
-      }
-    }
-  }
-
-  template <int kRowTiles>
-  HWY_NOINLINE void AddValuesOf(const Group& group, const uint16_t* p, const float* weights,
-                                LinesAhead* ahead) {
-    int fewer[kTile], num_fewer = 0;  // rows whose sums weigh less now: after the first groups, few
-    for (int r = 0; r < args_.m && !fresh_; ++r) {
-      fewer[num_fewer] = r;
-      num_fewer += weights[r] != 1;
-    }
-    if (group.summed == 0 && num_fewer == 0) return;
-    for (int n = 0; n < width_; n += kPanel) {
-      float* sums = sums_ + n * kTile;
-      for (int i = 0; i < num_fewer; ++i) {
-        const int r = fewer[i];
-        const VF w = hn::Set(kF, weights[r]);
-        for (int v = 0; v < kPanel; v += kLanes)
-          hn::Store(hn::Load(kF, sums + r * kPanel + v) * w, kF, sums + r * kPanel + v);
-      }
-      fresh_ ? Zero<kRowTiles>() : Load<kRowTiles>(sums, kPanel);
-      for (int i = 0; i < group.summed; ++i) {
-        for (int step = 0; step * kTileDepth < group.tile[i].tokens; ++step) {
-          ahead->Step();
-          const PairRows& rows = group.rows[i][step];
-          const uint16_t* left = p + P::Step(i, step);
-          if (rows.whole) {
-            Step<kRowTiles>(left, P::kRowTile, rows.row[0] + 2 * n, rows.stride * 2);
-            continue;
-          }
-          alignas(64) uint32_t copy[kPairs][kPanel] = {};
-          for (int j = 0; j < rows.pairs; ++j) std::memcpy(copy[j], rows.row[j] + 2 * n, 64);
-          for (int c = 0; c < kPanel && rows.odd; ++c) copy[rows.pairs - 1][c] &= 0xffff;
-          Step<kRowTiles>(left, P::kRowTile, copy, 64);
-        }
-      }
-      Store<kRowTiles>(sums, kPanel);
-    }
-    fresh_ = false;
-  }
-
-  const AttendArgs& args_;
-  const uint16_t* const q_;
-  const int width_, row_tiles_;
-  float* const sums_;
-  bool fresh_ = true;  // nothing was summed yet
-};
 
 #if HWY_TARGET == HWY_AVX3
 // 32 values of kRows rows of the left side as floats, [row][term][even, odd][pair].
@@ -252,7 +92,7 @@ class FewRows {
         state_(state),
         last_(scratch),
         q_(reinterpret_cast<LeftStep<kRows, kTerms>*>(scratch + width)) {
-    for (int r = 0; r < kRows; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
+    for (int r = 0; r < kRows && args.begins; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
     const int stride = TileStride(args.m);
     for (int i = 0; i < TileSteps(args.dim); ++i, q += kTerms * stride) q_[i] = {q, stride};
   }
@@ -396,7 +236,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
     products->AddValues(*group, softmax.probabilities(), softmax.weights(), &meanwhile.lines);
   }
   products->Finish(state);
-  softmax.ScaleMaxima();
+  if (args.ends) softmax.ScaleMaxima();
   if (group->summed == group->count) return;
   const int tokens =
       std::min(group->tile[group->summed].tokens, args.value_limit - group->begin[group->summed]);
@@ -410,7 +250,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
 template <class Unit, int kTerms>
 void AttendManyRows(const uint16_t* q, const AttendArgs& args, const PagedState& cache, SoftmaxState state,
                     float* scratch) {
-  ManyRows<Unit, kTerms> products(args, q, RoundUp(args.value_dim, kPanel), scratch);
+  ManyRows<Unit, kTerms> products(args, q, RoundUp(args.value_dim, kPanel), state, scratch);
   AttendGroups<kTerms>(args, cache, state, &products);
 }
 

@@ -26,12 +26,20 @@ struct TileQueries {
   const uint16_t* rows;  // as PackTiles leaves them
 };
 
+// The first tile of chain `chain`, of every step-th tile, that is not read before `tile`: where reads of a
+// chain that share maxima by `joint` tiles may be cut.
+constexpr int CutOfChain(int tile, int chain, int step, int joint) {
+  const int tiles = tile > chain ? CeilDiv(tile - chain, step) : 0;
+  return chain + tiles / joint * joint * step;
+}
+
 constexpr int64_t TileAttendScratch(int dim, int width) {  // floats
   return int64_t{kTile} * std::max(width, RoundUp(dim, kTileDepth));
 }
 
-// As AttendTiles, of bf16 state, but for AttendArgs::q and the bf16 pairs, from a `state` that is empty yet.
-// The values of the last tile, where its probabilities are wanted, enter in float32, token by token.
+// As AttendTiles, of bf16 state, but for AttendArgs::q and the bf16 pairs, from a `state` that is empty yet
+// or what a call left that ended at a multiple of kJointTiles tiles of the chain. The values of the last
+// tile, where its probabilities are wanted, enter in float32, token by token.
 void AttendOnTiles(const TileQueries& queries, const AttendArgs& args, const PagedState& cache,
                    SoftmaxState state, float* scratch);  // of TileAttendScratch floats, from a cache line on
 

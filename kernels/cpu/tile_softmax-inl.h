@@ -113,6 +113,7 @@ class Softmax {
  public:
   Softmax(const AttendArgs& args, SoftmaxState state)
       : args_(args), factor_(args.scale * 1.44269504f), max_(state.max), sum_(state.sum) {  // log2 e
+    if (!args.begins) return;
     std::fill_n(max_, args.m, -std::numeric_limits<float>::infinity());
     std::fill_n(sum_, args.m, 0.0f);
   }
