@@ -144,8 +144,7 @@ void CpuAttention::Run(const AttendCall& call, const SharedReads& reads, const I
   }
   for (int r = 0; r < m && item.ends; ++r) {
     float* y = call.out.row(rows[r / heads].batch_row) + (item.head_begin + r % heads) * d;
-    const float scale = 1.0f / state.sum[r];
-    for (int j = 0; j < d; ++j) y[j] = state.acc[r * width + j] * scale;
+    cpu::ScaleRow(state.acc + r * width, 1.0f / state.sum[r], d, y);
   }
 }
 

@@ -95,6 +95,10 @@ void RotateRow(const float* cos, const float* sin, int n, float* x) {
   }
 }
 
+void ScaleRow(const float* x, float scale, int n, float* y) {
+  for (int i = 0; i < n; ++i) y[i] = x[i] * scale;
+}
+
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   for (int i = 0; i < n; ++i) y[i] = a[i] * b[i];
 }
@@ -241,6 +245,7 @@ HWY_EXPORT(LinearPairs);
 HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(RotateRow);
+HWY_EXPORT(ScaleRow);
 HWY_EXPORT(MultiplyRow);
 HWY_EXPORT(ApplyEpilogue);
 HWY_EXPORT(DotRow);
@@ -277,6 +282,9 @@ void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y)
 }
 void RotateRow(const float* cos, const float* sin, int n, float* x) {
   HWY_DYNAMIC_DISPATCH(RotateRow)(cos, sin, n, x);
+}
+void ScaleRow(const float* x, float scale, int n, float* y) {
+  HWY_DYNAMIC_DISPATCH(ScaleRow)(x, scale, n, y);
 }
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y);

@@ -96,6 +96,7 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, float 
 void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y);  // y may be x
 // Pairs (x[2 i], x[2 i + 1]) of n / 2 turned: by cosines, each twice, and sines, the first of two negated.
 void RotateRow(const float* cos, const float* sin, int n, float* x);
+void ScaleRow(const float* x, float scale, int n, float* y);
 void MultiplyRow(const float* a, const float* b, int n, float* y);
 // y [rows][ldy] becomes, in its first `columns`, what the epilogue makes of a linear's products z [rows][ldz]
 // and of what y holds (kSiluGate: the second product); erf to float precision. z may be y.

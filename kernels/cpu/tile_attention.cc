@@ -214,7 +214,7 @@ void AttendGroups(const AttendArgs& args, const PagedState& cache, SoftmaxState 
   const auto score = [&](const Group& group, bool beside_softmax) {
     int steps = 0;
     for (int i = 0; i < group.count; ++i) steps += products->ScoreSteps(group.tile[i]);
-    meanwhile.Start(&softmax, beside_softmax ? args.m : 0, std::max(1, steps));
+    meanwhile.Start(&softmax, beside_softmax ? softmax.Steps() : 0, std::max(1, steps));
     for (int i = 0; i < group.count; ++i) {
       meanwhile.lines.Start(products->ScoreSteps(group.tile[i]));
       meanwhile.lines.Values(group.tile[i], width);

@@ -202,15 +202,19 @@ class ManyRows {
   HWY_NOINLINE void AddValuesOf(const Group& group, const uint16_t* p, const float* weights,
                                 LinesAhead* ahead) {
     constexpr int kOnce = kAtOnce<kRowTiles>;
-    const bool rescale = !fresh_ && std::any_of(weights, weights + args_.m, [](float w) { return w != 1; });
-    if (group.summed == 0 && !rescale) return;
+    int fewer[kTile], num_fewer = 0;  // rows whose sums weigh less now: after the first groups, few
+    for (int r = 0; r < args_.m && !fresh_; ++r) {
+      fewer[num_fewer] = r;
+      num_fewer += weights[r] != 1;
+    }
+    if (group.summed == 0 && num_fewer == 0) return;
     for (int n = 0; n < width_; n += kOnce * kPanel) {
       const int panels = std::min(kOnce, (width_ - n) / kPanel);
       const Sums sums{sums_ + n * rows_, kPanel * rows_, kPanel};
-      for (int j = 0; j < panels && rescale; ++j) {
-        for (int r = 0; r < args_.m; ++r) {
-          float* row = sums.data + j * sums.panel + r * kPanel;
-          const VF w = hn::Set(kF, weights[r]);
+      for (int j = 0; j < panels; ++j) {
+        for (int i = 0; i < num_fewer; ++i) {
+          float* row = sums.data + j * sums.panel + fewer[i] * kPanel;
+          const VF w = hn::Set(kF, weights[fewer[i]]);
           for (int v = 0; v < kPanel; v += kLanes) hn::Store(hn::Load(kF, row + v) * w, kF, row + v);
         }
       }

@@ -119,12 +119,19 @@ class Softmax {
   }
   // scores [m][kScoreStride] become probabilities relative to the new maxima. Both must stay until Finish.
   void Start(const Group* group, float* scores) { group_ = group, scores_ = scores, row_ = 0; }
-  // The next row, if one is left.
+  // The next two rows, if so many are left: one alone waits for itself (its maximum, its sum) half of the
+  // time.
   HWY_INLINE void Step() {
-    if (row_ < args_.m) Row(row_++);
+    if (row_ + 1 < args_.m) {
+      Rows<2>(row_);
+    } else if (row_ < args_.m) {
+      Rows<1>(row_);
+    }
+    row_ += 2;
   }
+  int Steps() const { return CeilDiv(args_.m, 2); }
   void Finish() {
-    while (row_ < args_.m) Row(row_++);
+    while (row_ < args_.m) Step();
     const VF factor = hn::Set(kF, factor_);
     for (int r = 0; r < args_.m; r += kLanes) {  // what was summed before weighs less now
       alignas(64) float before[kLanes] = {};
@@ -143,37 +150,49 @@ class Softmax {
   }
 
  private:
-  HWY_NOINLINE void Row(int r) {
-    const float top = Peak(r, scores_ + r * kScoreStride);
-    top_[r] = top;
-    // A row that has seen nothing yet: all that is hidden then lies infinitely far below 0.
-    shift_[r] = top == -std::numeric_limits<float>::infinity() ? 0.0f : top * factor_;
-    const VF factor = hn::Set(kF, factor_), shift = hn::Set(kF, shift_[r]);
-    VF total[kVectorsOfStep], values[kVectorsOfStep];
-    for (VF& x : total) x = hn::Zero(kF);
-    uint16_t* to = p_.packed + r / kTileRows * p_.kRowTile + r % kTileRows * kTileDepth;
+  template <int kRows>
+  HWY_NOINLINE void Rows(int r) {
+    const VF factor = hn::Set(kF, factor_);
+    VF shift[kRows], total[kRows][kVectorsOfStep], values[kVectorsOfStep];
+    SESSA_UNROLL
+    for (int j = 0; j < kRows; ++j) {
+      const float top = Peak(r + j, scores_ + (r + j) * kScoreStride);
+      top_[r + j] = top;
+      // A row that has seen nothing yet: all that is hidden then lies infinitely far below 0.
+      shift_[r + j] = top == -std::numeric_limits<float>::infinity() ? 0.0f : top * factor_;
+      shift[j] = hn::Set(kF, shift_[r + j]);
+      for (VF& x : total[j]) x = hn::Zero(kF);
+    }
     for (int i = 0; i < group_->count; ++i) {
-      const float* x = scores_ + r * kScoreStride + i * kTile;
+      const bool rounded = i < group_->summed;
       for (int step = 0; step * kTileDepth < group_->tile[i].tokens; ++step) {
-        const bool rounded = i < group_->summed;
         SESSA_UNROLL
-        for (int v = 0; v < kVectorsOfStep; ++v) {
-          const VF power = hn::MulSub(hn::Load(kF, x + step * kTileDepth + v * kLanes), factor, shift);
-          // What becomes one bf16 term, of 8 bits, needs no more than 13.
-          values[v] = kTerms == 1 && rounded ? RoughExp2OfNegative(power) : Exp2OfNegative(power);
-          total[v] = total[v] + values[v];
-        }
-        if (rounded) {
-          PackProbabilities<kNative, kTerms>(values, to + p_.Step(i, step));
-        } else {
-          for (int v = 0; v < kVectorsOfStep; ++v)
-            hn::StoreU(values[v], kF, args_.probabilities + r * kTile + step * kTileDepth + v * kLanes);
+        for (int j = 0; j < kRows; ++j) {
+          const int row = r + j;
+          const float* x = scores_ + row * kScoreStride + i * kTile + step * kTileDepth;
+          SESSA_UNROLL
+          for (int v = 0; v < kVectorsOfStep; ++v) {
+            const VF power = hn::MulSub(hn::Load(kF, x + v * kLanes), factor, shift[j]);
+            // What becomes one bf16 term, of 8 bits, needs no more than 13.
+            values[v] = kTerms == 1 && rounded ? RoughExp2OfNegative(power) : Exp2OfNegative(power);
+            total[j][v] = total[j][v] + values[v];
+          }
+          if (rounded) {
+            PackProbabilities<kNative, kTerms>(values, p_.packed + row / kTileRows * p_.kRowTile +
+                                                           row % kTileRows * kTileDepth + p_.Step(i, step));
+          } else {
+            for (int v = 0; v < kVectorsOfStep; ++v)
+              hn::StoreU(values[v], kF, args_.probabilities + row * kTile + step * kTileDepth + v * kLanes);
+          }
         }
       }
     }
-    VF all = total[0];
-    for (int v = 1; v < kVectorsOfStep; ++v) all = all + total[v];
-    total_[r] = hn::GetLane(hn::SumOfLanes(kF, all));
+    SESSA_UNROLL
+    for (int j = 0; j < kRows; ++j) {
+      VF all = total[j][0];
+      for (int v = 1; v < kVectorsOfStep; ++v) all = all + total[j][v];
+      total_[r + j] = hn::GetLane(hn::SumOfLanes(kF, all));
+    }
   }
   // The largest score of a row, of what it saw before too; what it does not see becomes -inf.
   HWY_INLINE float Peak(int r, float* row) {
@@ -243,16 +262,16 @@ class LinesAhead {
 // What goes on while the tile unit works on scores: lines come closer, and another group's softmax.
 template <class Softmax>
 struct Meanwhile {
-  void Start(Softmax* of, int num_rows, int num_steps) {
-    softmax = of, rows = num_rows, steps = num_steps, due = 0;
+  void Start(Softmax* of, int softmax_steps, int num_steps) {
+    softmax = of, parts = softmax_steps, steps = num_steps, due = 0;
   }
   HWY_INLINE void Step() {
     lines.Step();
-    for (due += rows; due >= steps; due -= steps) softmax->Step();
+    for (due += parts; due >= steps; due -= steps) softmax->Step();
   }
   LinesAhead lines;
   Softmax* softmax = nullptr;
-  int rows = 0, steps = 1, due = 0;  // rows are spread over the steps
+  int parts = 0, steps = 1, due = 0;  // the softmax's steps are spread over the products'
 };
 
 }  // namespace sessa::cpu::HWY_NAMESPACE

@@ -331,9 +331,9 @@ void Register() {
   amx.matrix_unit = amx_bf16.matrix_unit = MatrixUnit::kAmx;
   std::vector<std::tuple<std::string, DType, CpuOptions>> formats = {{"bf16", DType::kBF16, f32}};
   if (CpuHasBf16Dot()) formats.push_back({"bf16dot", DType::kBF16, dot});
-  if (CpuHasAmx()) {
-    formats.insert(formats.end(), {{"amx", DType::kBF16, amx}, {"amx_bf16", DType::kBF16, amx_bf16}});
-  }
+  if (CpuHasAmx()) formats.push_back({"amx", DType::kBF16, amx});
+  if (CpuHasAmx()) formats.push_back({"amx_bf16", DType::kBF16, amx_bf16});
+  if (CpuHasAmx()) formats.push_back({"amx_int8", DType::kI8, amx_bf16});
   formats.push_back({"int8", DType::kI8, f32});
   for (const auto& [name, dtype, cpu] : formats) {
     for (int m : {1, 4, 16, 64, 512}) {
@@ -343,7 +343,7 @@ void Register() {
   }
   Add("Barrier", BM_Barrier);
   for (const auto& [name, dtype, cpu] : formats) {
-    if (name == "int8") continue;  // reads state as bf16 does
+    if (dtype == DType::kI8) continue;  // reads state as bf16 does
     for (int rows : {1, 64}) {
       for (int D : {1024, 2048}) {
         for (int t : {2048, 32768}) {

@@ -26,7 +26,8 @@ class NormTest : public ConformanceTest {
     return y;
   }
   bool Rounds(int rows, DType dtype) const {
-    return !GetParam().batch_invariant && rows >= 64 && dtype == DType::kBF16;
+    if (dtype != DType::kBF16) return false;
+    return GetParam().rounds || (!GetParam().batch_invariant && rows >= 64);
   }
 };
 
@@ -180,7 +181,13 @@ TEST_P(NormTest, HeadsOfQueriesAndKeys) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, NormTest, testing::ValuesIn(TestDevices()),
+std::vector<TestDevice> NormDevices() {
+  std::vector<TestDevice> devices = TestDevices();
+  devices.push_back(CpuTiles("CpuTilesBf16", /*bf16_activations=*/true));
+  return devices;
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, NormTest, testing::ValuesIn(NormDevices()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
