@@ -61,7 +61,8 @@ void CpuAttention::Run(const AttendCall& call, const Item& item, int thread) {
   const int heads = item.head_end - item.head_begin, m = item.rows * heads,
             kv = call.q_to_kv[item.head_begin];
   const bool on_tiles = reads_.on_tiles(*call.keys);
-  const int64_t sums = on_tiles ? cpu::TileAttendScratch(d, width) : cpu::PackedSize(kTile, d);
+  const int64_t sums =
+      on_tiles ? cpu::TileAttendScratch(d, width, call.keys->shape.dtype) : cpu::PackedSize(kTile, d);
   float* queries = step_->Scratch(thread, static_cast<size_t>(kTile) * (d + width) + sums);
   float* acc = queries + kTile * d;
   float* packed = acc + kTile * width;

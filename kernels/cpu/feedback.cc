@@ -72,7 +72,7 @@ void CpuFeedback::Read(const FeedbackReadCall& call) {
     }
     const cpu::PagedState state = HeadOf(*call.keys, *call.states, 0, block.pages.data());
     if (on_tiles) {
-      float* sums = step_->Scratch(thread, cpu::TileAttendScratch(call.keys->shape.dim, out.width));
+      float* sums = step_->Scratch(thread, cpu::TileAttendScratch(dim, out.width, call.keys->shape.dtype));
       return cpu::AttendOnTiles({reads_.unit, reads_.terms, queries[item / own].tiles}, args, state,
                                 {max, sum, acc, out.width}, sums);
     }

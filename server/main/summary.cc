@@ -32,8 +32,7 @@ std::string FormatsLine(const EngineOptions& engine) {
   }
   absl::StrAppend(&line, ", on ", engine.tensor_parallel_size * engine.num_threads, " CPU threads");
   if (engine.amx && engine.weight_dtype != DType::kF32) {
-    absl::StrAppend(&line, ", linears", engine.state_dtype == DType::kBF16 ? " and attention" : "",
-                    " on AMX");
+    absl::StrAppend(&line, ", linears", engine.state_dtype != DType::kF32 ? " and attention" : "", " on AMX");
   }
   if (engine.activation_dtype == DType::kBF16) {
     absl::StrAppend(&line,
