@@ -63,7 +63,12 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8)
     return Bad("weight_dtype", "must be f32, bf16 or int8");
-  if (!is_float(o.state_dtype)) return Bad("state_dtype", "must be f32 or bf16");
+  if (!is_float(o.state_dtype) && o.state_dtype != DType::kI8)
+    return Bad("state_dtype", "must be f32, bf16 or int8");
+  if (o.state_dtype == DType::kI8 && o.device != DeviceType::kCpu)
+    return Bad("state_dtype", "int8 is for the CPU");
+  if (o.state_dtype == DType::kI8 && config.mamba() != nullptr)
+    return Bad("state_dtype", "this model keeps its state in float32 always, not by token");
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
   if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu)
     return Bad("activation_dtype", "bf16 is for the CPU");

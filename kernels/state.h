@@ -12,13 +12,17 @@
 
 namespace sessa {
 
+// Neighbouring columns of a head that share a scale where state is int8. Whoever computes s must have a
+// group's columns together, as their scale depends on all of them.
+inline constexpr int kStateGroup = 64;
+
 // A tensor with one row for each token, [num_heads, dim], in pages of tokens. Keys and values differ in their
 // layout in memory, which is the backend's own.
 struct PagedShape {
   enum class Use { kKey, kValue };
   Use use = Use::kKey;
   int num_heads = 0, dim = 0;
-  DType dtype = DType::kF32;  // or kBF16
+  DType dtype = DType::kF32;  // or kBF16, or kI8: as cpu/int8_state.h says
   // Whether the pages are dealt out to ranks, tile by tile (kTileTokens), each with all heads and dimensions;
   // else each rank has every page, and heads of its own.
   bool by_tile = false;

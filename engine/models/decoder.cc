@@ -17,7 +17,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Create(const ModelConfig& config, 
                                                      Backend* backend, Communicator* communicator) {
   std::unique_ptr<Model> model(new Model(config, options, backend, communicator));
   auto family = MakeFamily({&model->config_, options, backend, communicator,
-                            Shard(config.hidden_size, kColumnUnit, *communicator)});
+                            Shard(config.hidden_size, UnitOfColumns(options.state_dtype), *communicator)});
   if (!family.ok()) return family.status();
   model->family_ = *std::move(family);
   return model;

@@ -16,6 +16,10 @@
 namespace sessa {
 
 inline constexpr int kColumnUnit = 16;
+// Of what a layer gives, and of s with it: int8 groups of s stay whole.
+constexpr int UnitOfColumns(DType state_dtype) {
+  return state_dtype == DType::kI8 ? kStateGroup : kColumnUnit;
+}
 
 // [0, n) cut into a part for each rank, of whole units but for the last one.
 class Shard {

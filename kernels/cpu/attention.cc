@@ -97,7 +97,8 @@ void CpuAttention::Run(const AttendCall& call, const SharedReads& reads, const I
             kv = call.q_to_kv[item.head_begin];
   const absl::Span<const SharedReads::Row> rows = reads.rows().subspan(item.first_row, item.num_rows);
   const bool on_tiles = reads_.on_tiles(*call.keys);
-  const int64_t sums = on_tiles ? cpu::TileAttendScratch(d, width) : cpu::PackedSize(kTile, d);
+  const int64_t sums =
+      on_tiles ? cpu::TileAttendScratch(d, width, call.keys->shape.dtype) : cpu::PackedSize(kTile, d);
   float* queries = step_->Scratch(thread, static_cast<size_t>(kTile) * (d + width) + sums);
   float* own = queries + kTile * d;
   float* packed = own + kTile * width;

@@ -10,14 +10,14 @@
 
 namespace sessa {
 
-// How bf16 state is read.
+// How bf16 and int8 state is read.
 struct StateReads {
-  bool dot = false;  // by bf16 dot products of the vector unit
+  bool dot = false;  // by bf16 dot products of the vector unit, bf16 alone
   MatrixUnit unit = MatrixUnit::kVector;
   int terms = 3;  // of queries and probabilities on the other units (tile_attention.h)
 
   bool on_tiles(const PagedTensor& keys) const {
-    return unit != MatrixUnit::kVector && keys.shape.dtype == DType::kBF16;
+    return unit != MatrixUnit::kVector && keys.shape.dtype != DType::kF32;
   }
   // Rows that take about as long as one.
   int rows_at_once(const PagedTensor& keys) const { return on_tiles(keys) ? cpu::kTileRows : cpu::kFewRows; }

@@ -134,7 +134,7 @@ void CpuFeedback::ReadChain(const FeedbackReadCall& call, const SharedReads& rea
   }
   const cpu::PagedState pages = HeadOf(*call.keys, *call.states, 0, item.pages);
   if (reads_.on_tiles(*call.keys)) {
-    float* sums = step_->Scratch(thread, cpu::TileAttendScratch(dim, out.width));
+    float* sums = step_->Scratch(thread, cpu::TileAttendScratch(dim, out.width, call.keys->shape.dtype));
     return cpu::AttendOnTiles({reads_.unit, reads_.terms, item.query.tiles}, args, pages, state, sums);
   }
   if (args.begins) std::fill(state.acc, state.acc + static_cast<int64_t>(m) * out.width, 0.0f);

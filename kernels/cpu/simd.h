@@ -106,7 +106,8 @@ float DotRow(const float* a, const float* b, int n);      // fixed order for a g
 void Store(const float* x, int n, DType dtype, void* y);  // round to nearest even
 void Load(const void* x, int n, DType dtype, float* y);
 
-// Cached keys (panels) and values (rows) of one sequence and head.
+// Cached keys (panels) and values (rows) of one sequence and head. Int8: as int8_state.h has both, strides in
+// bytes.
 struct PagedState {
   const int32_t* pages = nullptr;  // page table
   int page_size = 0;
@@ -177,6 +178,7 @@ struct SolveArgs {
   int64_t lds;
 };
 inline constexpr int kSolveSlab = 256;  // columns joined at once
+// Of int8 state `begin` is a multiple of kStateGroup, and so is `end`, or it is the last column's.
 void FeedbackSolve(const SolveArgs& args, int begin, int end);
 
 }  // namespace sessa::cpu

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/cpu/simd.h"
 
@@ -13,6 +14,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/int8_state-inl.h"
 #include "kernels/cpu/state_tiles-inl.h"
 // clang-format on
 
@@ -86,13 +88,15 @@ HWY_INLINE void Scores(const Left<T>& q, const TileOfState<T>& tile, const TileO
 }
 
 // The tiles from `first` on before `last`; returns the one that would be next.
-template <class T>
-int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, const PagedState& cache,
+template <class T, class Queries>
+int ExtendOver(const AttendArgs& args, const Queries& q, int first, int last, const PagedState& cache,
                SoftmaxState state) {
   const int width = RoundUp(args.value_dim, kPanel);
   const int horizon = *std::max_element(args.visible, args.visible + args.m);
+  constexpr bool kIsInt8 = std::is_same_v<T, int8_t>;
   alignas(64) float scores[kTile * kTile];
-  alignas(64) LeftOf<T> wide[kTile * 2 * kPanel / kUnit<T>];
+  [[maybe_unused]] alignas(64) LeftOf<T> wide[kIsInt8 ? 1 : kTile * 2 * kPanel / kUnit<T>];
+  [[maybe_unused]] std::conditional_t<kIsInt8, WideBlock, char> block;
   [[maybe_unused]] alignas(64) Bf16Pair rounded[kIsDot<T> ? kTile * kTile / 2 : 1];
   const auto tile_at = [&](int t) {  // an empty one behind the last
     const int tokens = t < last ? std::clamp(horizon - t * kTile, 0, kTile) : 0;
@@ -104,7 +108,11 @@ int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, co
     const TileOfState<T> tile = next;
     next = tile_at(t + args.step);
     const int begin = t * kTile, tokens = tile.tokens;
-    Scores(q, tile, next, scores);
+    if constexpr (kIsInt8) {
+      Scores(q, tile, &block, scores);
+    } else {
+      Scores(q, tile, next, scores);
+    }
     for (int r = 0; r < args.m; ++r) {
       float* acc = state.acc + r * state.acc_stride;
       const int visible = std::min(kTile, args.visible[r] - begin);
@@ -123,7 +131,12 @@ int ExtendOver(const AttendArgs& args, const Left<T>& q, int first, int last, co
       const bool own = args.probabilities != nullptr && t + args.step >= args.last;
       if (own) std::copy(scores, scores + args.m * kTile, args.probabilities);
       const int values = own ? std::min(tokens, args.value_limit - begin) : tokens;
-      if (values > 0) AddValues(scores, args.m, tile, next, values, width, wide, state.acc, state.acc_stride);
+      if (values <= 0) continue;
+      if constexpr (kIsInt8) {
+        AddValues(scores, args.m, tile, values, &block, state.acc, state.acc_stride);
+      } else {
+        AddValues(scores, args.m, tile, next, values, width, wide, state.acc, state.acc_stride);
+      }
     }
   }
   return t;
@@ -136,6 +149,10 @@ void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState s
     ExtendOver<float>(args, q, args.first, args.last, cache, state);
     return;
   }
+  if (cache.dtype == DType::kI8) {
+    ExtendOver<int8_t>(args, q, args.first, args.last, cache, state);
+    return;
+  }
   int first = args.first;
   if constexpr (kHasDot) {
     if (args.q_pairs != nullptr) {
@@ -143,8 +160,8 @@ void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState s
       first = ExtendOver<Bf16Pair>(args, pairs, first, std::min(args.last, args.dot_tiles), cache, state);
     }
   }
-  ExtendOver<hwy::bfloat16_t>(args, {q.data, q.m, q.k, q.row_stride, q.packed}, first, args.last, cache,
-                              state);
+  const Left<hwy::bfloat16_t> floats{q.data, q.m, q.k, q.row_stride, q.packed};
+  ExtendOver<hwy::bfloat16_t>(args, floats, first, args.last, cache, state);
 }
 
 // How the chains of a block's rows join: the weight of each chain, exp(max - top), and gamma over the joined
@@ -218,7 +235,7 @@ void JoinBase(const SolveArgs& args, const Join& join, int begin, int columns, f
 // kRows rows from r0 on, kPanels panels of columns from c on: the finished rows enter as a product, then each
 // new row enters those below it. All sums stay in registers; each takes the columns j in order, as decode
 // does.
-template <int kRows, int kPanels>
+template <int kRows, int kPanels, bool kIsInt8>
 HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* base, int r0, int c,
                           int columns, float* finished) {
   constexpr int kV = kPanels * kVectors, kSlab = kPanels * kPanel;
@@ -229,7 +246,12 @@ HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* 
     const float* x = args.acc + args.group * args.acc_group_stride + (r0 + r) * args.acc_stride + c;
     const bool empty = join.weight[args.group][r0 + r] == 0;  // then x was never written
     SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) acc[r][v] = empty ? hn::Zero(kF) : hn::LoadU(kF, x + v * kLanes);
+    for (int v = 0; v < kV; ++v) {
+      const int left = std::max(0, columns - v * static_cast<int>(kLanes));
+      acc[r][v] = empty     ? hn::Zero(kF)
+                  : kIsInt8 ? hn::MaskedLoad(hn::FirstN(kF, static_cast<size_t>(left)), kF, x + v * kLanes)
+                            : hn::LoadU(kF, x + v * kLanes);
+    }
   }
   for (int j = 0; j < r0; ++j) {
     SESSA_UNROLL
@@ -244,6 +266,7 @@ HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* 
     const auto own = hn::Set(kF, join.weight[args.group][r0 + r]), share = hn::Set(kF, join.share[r0 + r]);
     const float* f = args.f + (r0 + r) * args.ldf + c;
     float* out = args.s + (r0 + r) * args.lds + c;
+    VF rounded[kV];
     SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       const int left = columns - v * static_cast<int>(kLanes);
@@ -256,24 +279,28 @@ HWY_INLINE void SolveTile(const SolveArgs& args, const Join& join, const float* 
       } else {
         for (int i = 0; i < left; ++i) out[v * kLanes + i] = hn::ExtractLane(s, i);
       }
-      const VF rounded = RoundAs(args.dtype, s);
-      hn::Store(rounded, kF, finished + (r0 + r) * kSlab + v * kLanes);
+      rounded[v] = kIsInt8 ? s : RoundAs(args.dtype, s);
+    }
+    if constexpr (kIsInt8) RoundAsInt8(rounded);
+    SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) {
+      hn::Store(rounded[v], kF, finished + (r0 + r) * kSlab + v * kLanes);
       SESSA_UNROLL
       for (int i = r + 1; i < kRows; ++i)
-        acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded, acc[i][v]);
+        acc[i][v] = hn::MulAdd(hn::Set(kF, p[i * kTile + r0 + r]), rounded[v], acc[i][v]);
     }
   }
 }
 
-template <int kPanels>
+template <int kPanels, bool kIsInt8 = false>
 HWY_NOINLINE void SolvePanels(const SolveArgs& args, const Join& join, const float* base, int c,
                               int columns) {
   constexpr int kRows = kLanes == 16 ? 16 / kPanels : std::max(1, 8 / (kPanels * kVectors));
   alignas(64) float finished[kTile * kPanels * kPanel];  // rows of s as the cache will hold them
   int r = 0;
   for (; r + kRows <= args.m; r += kRows)
-    SolveTile<kRows, kPanels>(args, join, base, r, c, columns, finished);
-  for (; r < args.m; ++r) SolveTile<1, kPanels>(args, join, base, r, c, columns, finished);
+    SolveTile<kRows, kPanels, kIsInt8>(args, join, base, r, c, columns, finished);
+  for (; r < args.m; ++r) SolveTile<1, kPanels, kIsInt8>(args, join, base, r, c, columns, finished);
 }
 
 void FeedbackSolve(const SolveArgs& args, int begin, int end) {
@@ -284,7 +311,10 @@ void FeedbackSolve(const SolveArgs& args, int begin, int end) {
     const int last = std::min(end, slab + kSolveSlab);
     JoinBase(args, join, slab, last - slab, base);
     for (int c = slab; c < last;) {
-      if (kLanes == 16 && last - c > 3 * kPanel) {
+      if (args.dtype == DType::kI8) {  // a group of columns, which have one scale
+        SolvePanels<kStateGroup / kPanel, true>(args, join, base + c - slab, c, last - c);
+        c += kStateGroup;
+      } else if (kLanes == 16 && last - c > 3 * kPanel) {
         SolvePanels<4>(args, join, base + c - slab, c, last - c);
         c += 4 * kPanel;
       } else if (last - c > kPanel) {

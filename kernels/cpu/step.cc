@@ -14,6 +14,11 @@ char* KeyPanel(const PagedTensor& t, int64_t base, int slot) {
                    t.shape.dtype);
 }
 
+// The panel of int8 that a slot of a head belongs to, which begins at byte `base`.
+int8_t* Int8Panel(const PagedTensor& t, int64_t base, int slot) {
+  return static_cast<int8_t*>(t.data.data()) + base + slot / kPanel * cpu::Int8PanelBytes(t.shape.dim);
+}
+
 }  // namespace
 
 void CpuStep::Begin(const StepRows& rows) {
@@ -80,7 +85,9 @@ void StoreToken(const float* x, PagedTensor* to, int64_t page, int slot) {
   const int dim = to->shape.dim;
   int64_t base = (page - to->first_page) * layout.page;
   for (int h = 0; h < to->shape.num_heads; ++h, base += layout.head, x += dim) {
-    if (to->shape.use == PagedShape::Use::kKey) {
+    if (to->shape.dtype == DType::kI8) {
+      cpu::StoreInt8(x, dim, to->shape.use, Int8Panel(*to, base, slot), slot % kPanel);
+    } else if (to->shape.use == PagedShape::Use::kKey) {
       cpu::StoreColumn(x, dim, to->shape.dtype, KeyPanel(*to, base, slot), slot % kPanel);
     } else {
       cpu::StoreRow(x, dim, to->shape.dtype, ElementAt(to->data, base, to->shape.dtype), RoundUp(dim, kPanel),
@@ -94,7 +101,9 @@ void LoadToken(const PagedTensor& from, int64_t page, int slot, float* x) {
   const int dim = from.shape.dim;
   int64_t base = (page - from.first_page) * layout.page;
   for (int h = 0; h < from.shape.num_heads; ++h, base += layout.head, x += dim) {
-    if (from.shape.use == PagedShape::Use::kKey) {
+    if (from.shape.dtype == DType::kI8) {
+      cpu::LoadInt8(Int8Panel(from, base, slot), dim, from.shape.use, slot % kPanel, x);
+    } else if (from.shape.use == PagedShape::Use::kKey) {
       cpu::LoadColumn(KeyPanel(from, base, slot), dim, from.shape.dtype, slot % kPanel, x);
     } else {
       cpu::LoadRow(ElementAt(from.data, base, from.shape.dtype), RoundUp(dim, kPanel), slot, dim,

@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/int8_state.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
@@ -18,13 +19,15 @@
 namespace sessa {
 
 // The vectors of one paged tensor: [page][head] of key panels, [page_size / 16] of them, or of rows, both as
-// in simd.h, the dimension rounded up to 16.
+// in simd.h, the dimension rounded up to 16; or of panels of int8 (int8_state.h).
 struct PagedLayout {
   explicit PagedLayout(const PagedTensor& t) : PagedLayout(t.shape, t.page_size) {}
   PagedLayout(const PagedShape& shape, int page_size)
-      : head(static_cast<int64_t>(page_size) * (shape.use == PagedShape::Use::kKey
-                                                    ? cpu::PanelRows(shape.dim)
-                                                    : RoundUp(shape.dim, cpu::kPanel))),
+      : head(shape.dtype == DType::kI8
+                 ? page_size / cpu::kPanel * cpu::Int8PanelBytes(shape.dim)
+                 : static_cast<int64_t>(page_size) * (shape.use == PagedShape::Use::kKey
+                                                          ? cpu::PanelRows(shape.dim)
+                                                          : RoundUp(shape.dim, cpu::kPanel))),
         page(head * shape.num_heads) {}
   int64_t head, page;  // elements of one head of a page, and of a page
 };

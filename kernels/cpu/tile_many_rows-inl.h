@@ -24,6 +24,7 @@ template <class Unit, int kTerms>
 class ManyRows {
  public:
   static constexpr bool kNative = !std::is_same_v<Unit, TileModel>;
+  using Tile = TileOfState<Value>;
 
   ManyRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* sums)
       : args_(args),
@@ -41,7 +42,14 @@ class ManyRows {
   }
   ~ManyRows() { Unit::End(); }
   int ScoreSteps(const Tile& tile) const { return tile.num_panels() * TileSteps(tile.dim); }
-  int ValueSteps(const Group& group) const { return width_ / kPanel * group.Steps(); }
+  int ValueSteps(const Group<Tile>& group) const { return width_ / kPanel * group.Steps(); }
+  // The `place`-th tile of a group.
+  Tile TileAt(const PagedState& cache, int begin, int tokens, int) const {
+    return Tile(cache, args_.dim, begin, tokens);
+  }
+  // The keys of a tile are wanted, or the values of a group.
+  void FetchKeys(const PagedState&, const Group<Tile>&, int) {}
+  void FetchValues(const PagedState&, const Group<Tile>&) {}
 
   // scores [kTile][kScoreStride] = q K^T.
   template <class Meanwhile>
@@ -54,7 +62,7 @@ class ManyRows {
     }
   }
   // What was summed before times the rows' weights, plus the group's values.
-  void AddValues(const Group& group, const uint16_t* p, const float* weights, LinesAhead* ahead) {
+  void AddValues(const Group<Tile>& group, const uint16_t* p, const float* weights, LinesAhead* ahead) {
     switch (row_tiles_) {
       case 1: return AddValuesOf<1>(group, p, weights, ahead);
       case 2: return AddValuesOf<2>(group, p, weights, ahead);
@@ -199,7 +207,7 @@ class ManyRows {
   }
 
   template <int kRowTiles>
-  HWY_NOINLINE void AddValuesOf(const Group& group, const uint16_t* p, const float* weights,
+  HWY_NOINLINE void AddValuesOf(const Group<Tile>& group, const uint16_t* p, const float* weights,
                                 LinesAhead* ahead) {
     constexpr int kOnce = kAtOnce<kRowTiles>;
     int fewer[kTile], num_fewer = 0;  // rows whose sums weigh less now: after the first groups, few
@@ -208,6 +216,11 @@ class ManyRows {
       num_fewer += weights[r] != 1;
     }
     if (group.summed == 0 && num_fewer == 0) return;
+    PairRows pairs[kJointTiles][kStepsOfTile];
+    for (int i = 0; i < group.summed; ++i) {
+      for (int step = 0; step * kTileDepth < group.tile[i].tokens; ++step)
+        pairs[i][step] = PairRows(group.tile[i], step);
+    }
     for (int n = 0; n < width_; n += kOnce * kPanel) {
       const int panels = std::min(kOnce, (width_ - n) / kPanel);
       const Sums sums{sums_ + n * rows_, kPanel * rows_, kPanel};
@@ -221,7 +234,7 @@ class ManyRows {
       fresh_ ? Zero<kRowTiles>(panels) : Load<kRowTiles>(panels, sums);
       for (int i = 0; i < group.summed; ++i) {
         for (int step = 0; step * kTileDepth < group.tile[i].tokens; ++step) {
-          const PairRows& rows = group.rows[i][step];
+          const PairRows& rows = pairs[i][step];
           const uint16_t* left = p + P::Step(i, step);
           if (rows.whole) {
             Step<kRowTiles>(panels, left, P::kRowTile, ahead, [&](int j) {

@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/int8_state-inl.h"
 #include "kernels/cpu/state_tiles-inl.h"
 #include "kernels/cpu/tile_attention.h"
 
@@ -47,15 +48,11 @@ struct PairRows {
 };
 
 // Tiles of a chain that share a maximum.
+template <class Tile>
 struct Group {
-  void Add(const Tile& t, int first) {
-    tile[count] = t, begin[count] = first;
-    for (int i = 0; i * kTileDepth < t.tokens; ++i) rows[count][i] = PairRows(t, i);
-    ++count;
-  }
+  void Add(const Tile& t, int first) { tile[count] = t, begin[count++] = first; }
   Tile tile[kJointTiles];
   int begin[kJointTiles];  // their first tokens' positions
-  PairRows rows[kJointTiles][kStepsOfTile];
   int count = 0;
   int summed = 0;      // tiles whose values enter as products: all but the one whose probabilities are wanted
   int Steps() const {  // of the products
@@ -108,7 +105,7 @@ HWY_INLINE void PackProbabilities(VF (&p)[kVectorsOfStep], uint16_t* to) {
 
 // The softmax of groups, row by row, so that it can go on while the tile unit works on the next group's
 // scores.
-template <bool kNative, int kTerms>
+template <bool kNative, int kTerms, class Tile>
 class Softmax {
  public:
   Softmax(const AttendArgs& args, SoftmaxState state)
@@ -118,7 +115,7 @@ class Softmax {
     std::fill_n(sum_, args.m, 0.0f);
   }
   // scores [m][kScoreStride] become probabilities relative to the new maxima. Both must stay until Finish.
-  void Start(const Group* group, float* scores) { group_ = group, scores_ = scores, row_ = 0; }
+  void Start(const Group<Tile>* group, float* scores) { group_ = group, scores_ = scores, row_ = 0; }
   // The next two rows, if so many are left: one alone waits for itself (its maximum, its sum) half of the
   // time.
   HWY_INLINE void Step() {
@@ -219,7 +216,7 @@ class Softmax {
   const AttendArgs& args_;
   const float factor_;             // of scores, for powers of 2
   float *const max_, *const sum_;  // of the state; maxima of scores
-  const Group* group_ = nullptr;
+  const Group<Tile>* group_ = nullptr;
   float* scores_ = nullptr;
   int row_ = kTile;
   alignas(64) float top_[kTile] = {}, shift_[kTile] = {}, total_[kTile], weights_[kTile];
@@ -238,6 +235,8 @@ class LinesAhead {
     for (int t = 0; t < tile.tokens; t += 2)
       Add(tile.value[t / kPanel] + t % kPanel * tile.ldv, width / kPanel);
   }
+  void Keys(const Int8Tile& tile) { Panels(tile.key, tile.num_panels(), tile.dim); }
+  void Values(const Int8Tile& tile, int width) { Panels(tile.value, tile.num_panels(), width); }
   HWY_INLINE void Step() {
     for (int i = each_; i > 0 && at_ < count_; --i) {
       Run& run = run_[at_];
@@ -250,8 +249,11 @@ class LinesAhead {
   struct Run {
     const char *next, *end;
   };
-  void Add(const Value* first, int lines) {
-    const char* x = reinterpret_cast<const char*>(first);
+  void Panels(const int8_t* const* panel, int count, int width) {
+    for (int p = 0; p < count; ++p) Add(panel[p], static_cast<int>(CeilDiv(Int8PanelBytes(width), 64)));
+  }
+  void Add(const void* first, int lines) {
+    const char* x = static_cast<const char*>(first);
     run_[count_++] = {x, x + lines * 64};
     each_ = CeilDiv(lines_ += lines, steps_);
   }

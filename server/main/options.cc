@@ -216,7 +216,7 @@ absl::Status ParseFormats(MainOptions* options) {
   options->engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
   absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true,
                                   &options->weight_dtype);
-  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/false,
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/true,
                           &options->state_dtype));
   dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false,
                           &options->activation_dtype));

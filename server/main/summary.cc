@@ -33,8 +33,7 @@ std::string FormatsLine(const EngineOptions& engine, bool in_processes) {
   absl::StrAppend(&line, ", on ", engine.tensor_parallel_size * engine.num_threads, " CPU threads");
   if (in_processes) absl::StrAppend(&line, " of ", engine.tensor_parallel_size, " processes");
   if (engine.amx && engine.weight_dtype != DType::kF32) {
-    absl::StrAppend(&line, ", linears", engine.state_dtype == DType::kBF16 ? " and attention" : "",
-                    " on AMX");
+    absl::StrAppend(&line, ", linears", engine.state_dtype != DType::kF32 ? " and attention" : "", " on AMX");
   }
   if (engine.activation_dtype == DType::kBF16) {
     absl::StrAppend(&line,

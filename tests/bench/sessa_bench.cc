@@ -21,6 +21,7 @@
 #include "kernels/cpu/sample.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/bench/limits.h"
+#include "tests/bench/model_bench.h"
 #include "tests/bench/table_reporter.h"
 #include "tests/reference/random_model.h"
 
@@ -62,10 +63,6 @@ std::vector<float> Values(size_t n, float scale = 1) {
   return v;
 }
 
-double BytesOfWeights(DType dtype, double n) {  // int8: and a bf16 scale for 64 of them
-  return n * (dtype == DType::kI8 ? 1 + 2.0 / 64 : static_cast<double>(SizeOf(dtype)));
-}
-
 // x [m, D] times a stack of weights [D, D] that is larger than the caches, so that each call streams its
 // weights.
 void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int D) {
@@ -88,11 +85,11 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
 
 // One layer's pages with t tokens of one sequence.
 struct PagedLayer {
-  PagedLayer(Backend* backend, int D, int t) {
+  PagedLayer(Backend* backend, int D, int t, DType dtype = DType::kBF16) {
     const int num_pages = t / 64 + 1, kv = D / 4;
     for (int i = 0; i < 4; ++i) {
       const auto use = static_cast<PagedShape::Use>(i % 2);
-      const PagedShape shape{use, i < 2 ? kv / 64 : 1, i < 2 ? 64 : D, DType::kBF16};
+      const PagedShape shape{use, i < 2 ? kv / 64 : 1, i < 2 ? 64 : D, dtype};
       state.push_back(*backend->AllocatePages(shape, 64, 0, num_pages));
     }
     for (int i = 0; i < num_pages; ++i) pages.push_back(i);
@@ -130,9 +127,9 @@ struct Partials {
 };
 
 // The feedback read of `rows` rows (one block) at position t.
-void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) {
+void BM_FeedbackRead(benchmark::State& state, DType dtype, CpuOptions cpu, int rows, int D, int t) {
   auto backend = MakeCpuBackend(cpu);
-  PagedLayer layer(backend.get(), D, t + rows);
+  PagedLayer layer(backend.get(), D, t + rows, dtype);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   Partials partials(rows, D);
   layer.Begin(backend.get(), rows, t);
@@ -140,7 +137,7 @@ void BM_FeedbackRead(benchmark::State& state, CpuOptions cpu, int rows, int D, i
   const Matrix x{q.data(), rows, D, D};
   for (auto _ : state)
     backend->feedback()->Read({x, x, 0, 0, 1, partials.view, &layer.state[2], &layer.state[3]});
-  measured.Report(rows == 1 ? 4.0 * D * t : 0, 4.0 * rows * D * t, cpu);
+  measured.Report(rows == 1 ? BytesOfState(dtype, 2.0 * D * t) : 0, 4.0 * rows * D * t, cpu);
 }
 
 // The triangle of one full block. FLOPs: a 64 x 64 product with D columns, half of which a solve needs. With
@@ -174,9 +171,9 @@ void BM_FeedbackSolve(benchmark::State& state, int D, int chains) {
 }
 
 // Forward attention of `rows` rows at position t.
-void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) {
+void BM_Attend(benchmark::State& state, DType dtype, CpuOptions cpu, int rows, int D, int t) {
   auto backend = MakeCpuBackend(cpu);
-  PagedLayer layer(backend.get(), D, t + rows);
+  PagedLayer layer(backend.get(), D, t + rows, dtype);
   auto q = Values(static_cast<size_t>(rows) * D, 0.1f);
   std::vector<float> out(q.size());
   std::vector<int> q_to_kv;
@@ -186,7 +183,8 @@ void BM_Attend(benchmark::State& state, CpuOptions cpu, int rows, int D, int t) 
   for (auto _ : state)
     backend->Attend(
         {{q.data(), rows, D, D}, q_to_kv, {out.data(), rows, D, D}, &layer.state[0], &layer.state[1]});
-  measured.Report(rows == 1 ? 4.0 * (D / 4) * (t + 1) : 0, 4.0 * rows * D * (t + rows / 2.0), cpu);
+  measured.Report(rows == 1 ? BytesOfState(dtype, D / 2.0 * (t + 1)) : 0, 4.0 * rows * D * (t + rows / 2.0),
+                  cpu);
 }
 
 // An operation of one item for each thread: handed over, and waited for.
@@ -216,86 +214,23 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
   measured.Report(4.0 * V, 0);
 }
 
-// A whole model of 24 layers behind Workers, and plans made by hand: `batch` sequences with `context` tokens
-// each.
-class ModelBench {
- public:
-  ModelBench(DType weight_dtype, CpuOptions cpu, int D, int max_tokens) : weight_dtype_(weight_dtype) {
-    config_.vocab_size = 32000;
-    config_.hidden_size = D;
-    config_.num_layers = 24;
-    config_.num_heads = D / 64, config_.num_kv_heads = D / 256;
-    config_.max_position_embeddings = 1 << 20;
-    EngineOptions o;
-    o.weight_dtype = weight_dtype;
-    o.num_threads = cpu.num_threads;
-    o.activation_dtype = cpu.bf16_activations ? DType::kBF16 : DType::kF32;
-    o.amx = cpu.matrix_unit == MatrixUnit::kAmx;
-    o.max_step_tokens = 512;
-    o.state_cache_bytes = int64_t{1} << 40;
-    workers_ = *Workers::Create(o, {max_tokens / 64 + 64}, config_, *RandomModel(config_, 1, DType::kBF16));
-    greedy_.temperature = 0;
-  }
-  // One step of `rows` rows for each of `batch` sequences at position `context`. The pages hold zeros or what
-  // earlier steps left there: the work is the same.
-  void Step(int batch, int rows, int context) {
-    StepPlan plan;
-    const int pages = (context + rows + 63) / 64;
-    tokens_.assign(context + rows, 1);
-    for (int b = 0; b < batch; ++b) {
-      PlanSequence& s = plan.sequences.emplace_back();
-      s.first_row = plan.num_rows();
-      s.num_rows = rows;
-      s.start = context;
-      for (int i = 0; i < pages; ++i) s.pages.push_back((b * pages + i) % workers_->state().num_pages);
-      s.sample = true;
-      s.sampling = &greedy_;
-      s.tokens = &tokens_;
-      s.prompt_size = 1;
-      for (int r = 0; r < rows; ++r)
-        plan.token_ids.push_back((b + r) % 1000), plan.positions.push_back(context + r);
-    }
-    if (!workers_->Execute(plan, &results_).ok()) std::abort();
-  }
-  double LinearWeights() const {
-    const double D = config_.hidden_size, kv = config_.kv_size();
-    return config_.num_layers * (7 * D * D + 2 * kv * D);
-  }
-  double WeightBytes() const {  // of the linears and the output head
-    return BytesOfWeights(weight_dtype_, LinearWeights() + 1.0 * config_.vocab_size * config_.hidden_size);
-  }
-  double StateBytes(int context) const {
-    return 2.0 * config_.num_layers * context * (2 * config_.hidden_size + 2 * config_.kv_size());
-  }
-  double PrefillFlops(int rows, int context) const {
-    const double D = config_.hidden_size, t = context + rows / 2.0;
-    return rows * 2 * LinearWeights() + config_.num_layers * rows * t * 8 * D;
-  }
-
- private:
-  const DType weight_dtype_;
-  ModelConfig config_;
-  std::unique_ptr<Workers> workers_;
-  SamplingParams greedy_;
-  std::vector<int32_t> tokens_;
-  std::vector<SequenceResult> results_;
-};
-
 // The one model in memory: the next shape takes its place.
-ModelBench* Model(DType dtype, CpuOptions cpu, int D) {
+ModelBench* Model(DType dtype, DType state_dtype, CpuOptions cpu, int D) {
   constexpr int kTokens = 40960;
-  static std::tuple<DType, bool, MatrixUnit, int> shape;
+  static std::tuple<DType, DType, bool, MatrixUnit, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (const std::tuple wanted(dtype, cpu.bf16_activations, cpu.matrix_unit, D); shape != wanted) {
+  if (const std::tuple wanted(dtype, state_dtype, cpu.bf16_activations, cpu.matrix_unit, D);
+      shape != wanted) {
     model.reset();
-    model = std::make_unique<ModelBench>(dtype, cpu, D, kTokens);
+    model = std::make_unique<ModelBench>(dtype, state_dtype, cpu, D, kTokens);
     shape = wanted;
   }
   return model.get();
 }
 
-void BM_DecodeStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D, int batch, int context) {
-  ModelBench* model = Model(dtype, cpu, D);
+void BM_DecodeStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu, int D, int batch,
+                   int context) {
+  ModelBench* model = Model(dtype, state_dtype, cpu, D);
   model->Step(batch, 1, context);
   Measured measured(state);
   for (auto _ : state) model->Step(batch, 1, context);
@@ -303,8 +238,9 @@ void BM_DecodeStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D, 
   state.counters["tokens"] = benchmark::Counter(batch, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void BM_PrefillStep(benchmark::State& state, DType dtype, CpuOptions cpu, int D, int rows, int context) {
-  ModelBench* model = Model(dtype, cpu, D);
+void BM_PrefillStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu, int D, int rows,
+                    int context) {
+  ModelBench* model = Model(dtype, state_dtype, cpu, D);
   model->Step(1, rows, context);
   Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
@@ -321,6 +257,9 @@ void Add(const std::string& name, Body body, const Args&... args) {
       ->MinTime(0.1)
       ->Repetitions(5);
 }
+
+// Of a format's name: the state's, where it is not bf16.
+const char* SuffixOf(DType state) { return state == DType::kI8 ? "_state8" : ""; }
 
 void Register() {
   using absl::StrCat;
@@ -343,13 +282,17 @@ void Register() {
   }
   Add("Barrier", BM_Barrier);
   for (const auto& [name, dtype, cpu] : formats) {
-    if (dtype == DType::kI8) continue;  // reads state as bf16 does
-    for (int rows : {1, 64}) {
-      for (int D : {1024, 2048}) {
-        for (int t : {2048, 32768}) {
-          const std::string shape = StrCat("/", name, "/rows:", rows, "/D:", D, "/context:", t);
-          Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, cpu, rows, D, t);
-          Add(StrCat("Attend", shape), BM_Attend, cpu, rows, D, t);
+    if (name == "int8") continue;  // reads state as bf16 does
+    for (DType state : {DType::kBF16, DType::kI8}) {
+      if (state == DType::kI8 && name == "bf16dot") continue;  // reads int8 as bf16 does
+      for (int rows : {1, 64}) {
+        for (int D : {1024, 2048}) {
+          for (int t : {2048, 32768}) {
+            const std::string shape =
+                StrCat("/", name, SuffixOf(state), "/rows:", rows, "/D:", D, "/context:", t);
+            Add(StrCat("FeedbackRead", shape), BM_FeedbackRead, state, cpu, rows, D, t);
+            Add(StrCat("Attend", shape), BM_Attend, state, cpu, rows, D, t);
+          }
         }
       }
     }
@@ -365,16 +308,22 @@ void Register() {
   }
   for (int D : {1024, 2048}) {
     for (const auto& [name, dtype, cpu] : formats) {
-      const std::string shape = StrCat("/", name, "/D:", D);
+      const std::string shape = StrCat("/", name, "/D:", D), int8_state = SuffixOf(DType::kI8);
       for (auto [batch, context] :
            {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
-        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype, cpu, D,
-            batch, context);
+        Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype,
+            DType::kBF16, cpu, D, batch, context);
+      }
+      for (int context : {2048, 32768}) {
+        Add(StrCat("DecodeStep/", name, int8_state, "/D:", D, "/batch:1/context:", context), BM_DecodeStep,
+            dtype, DType::kI8, cpu, D, 1, context);
       }
       for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
-        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype, cpu, D,
-            rows, context);
+        Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype,
+            DType::kBF16, cpu, D, rows, context);
       }
+      Add(StrCat("PrefillStep/", name, int8_state, "/D:", D, "/rows:512/context:2048"), BM_PrefillStep, dtype,
+          DType::kI8, cpu, D, 512, 2048);
     }
   }
 }

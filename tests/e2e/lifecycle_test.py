@@ -46,6 +46,7 @@ class LifecycleTest(unittest.TestCase):
             ([demo, "--device=cuda"], "CUDA"),  # not built in, or no GPU to see
             ([demo, "--device=tpu"], "tpu"),
             ([demo, "--weight_dtype=f64"], "--weight_dtype"),
+            ([demo, "--state_dtype=f16"], "--state_dtype: 'f16' is not auto, f32, bf16 or int8"),
             ([demo, "--page_size=17"], "--page_size: must be 16, 32 or 64"),
             ([demo, "--threads=-1"], "--threads: must be in [0, 1024]"),
             ([demo, "--tensor_parallel_size=3"], "--tensor_parallel_size"),

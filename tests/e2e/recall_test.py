@@ -49,7 +49,8 @@ class RecallTest(unittest.TestCase):
 
     def test_coarser_formats_know_as_much(self):
         # By default activations are rounded with bf16 weights where the CPU multiplies these faster.
-        for flags in (["--weight_dtype=bf16"], ["--weight_dtype=bf16", "--activation_dtype=f32"], ["--weight_dtype=int8"]):
+        for flags in (["--weight_dtype=bf16"], ["--weight_dtype=bf16", "--activation_dtype=f32"], ["--weight_dtype=int8"],
+                      ["--weight_dtype=f32", "--state_dtype=int8"]):
             right = self.run_with(*flags, same_texts=False)
             self.assertTrue(recall_check.knows_as_much(right, EXPECTED), f"{flags}: {right}")
 

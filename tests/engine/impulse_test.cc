@@ -3,6 +3,7 @@
 // log-probabilities. Wrong paging, wrong normalisation and lost precision all show here.
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "tests/engine/engine_fixture.h"
 #include "tests/engine/impulse_model.h"
@@ -55,7 +56,8 @@ TEST_P(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
     const double s = ImpulseResponseOf(LogitDifference(outputs[t]), config.norm_eps);
     worst = std::max(worst, std::abs(s - expected) / expected);
   }
-  EXPECT_LE(worst, GetParam() == DType::kF32 ? 1e-4 : 5e-3);
+  std::printf("worst error: %.1e of the value\n", worst);  // docs/performance.md has it
+  EXPECT_LE(worst, GetParam() == DType::kF32 ? 1e-4 : GetParam() == DType::kBF16 ? 5e-3 : 1e-2);
   EXPECT_NEAR(ImpulseResponseOf(LogitDifference(outputs[kImpulse]), config.norm_eps), 1, 0.01);
   for (int t = 0; t < kImpulse; ++t) ASSERT_LT(std::abs(LogitDifference(outputs[t])), 1e-4);
 
@@ -67,7 +69,7 @@ TEST_P(ImpulseTest, DecaysAsAPowerLawOver100000Tokens) {
   EXPECT_EQ(hit.logprobs[0][0].top, whole.logprobs[0][0].top);
 }
 
-INSTANTIATE_TEST_SUITE_P(State, ImpulseTest, testing::Values(DType::kF32, DType::kBF16),
+INSTANTIATE_TEST_SUITE_P(State, ImpulseTest, testing::Values(DType::kF32, DType::kBF16, DType::kI8),
                          [](const auto& info) { return std::string(Name(info.param)); });
 
 }  // namespace

@@ -80,6 +80,9 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   };
   const Case cases[] = {
       {"weight_dtype", [](EngineOptions* o) { o->weight_dtype = DType::kF16; }},
+      {"state_dtype", [](EngineOptions* o) { o->state_dtype = DType::kF16; }},
+      {"state_dtype: int8 is for the CPU",
+       [](EngineOptions* o) { o->state_dtype = DType::kI8, o->device = DeviceType::kCuda; }},
       {"page_size", [](EngineOptions* o) { o->page_size = 48; }},
       {"tensor_parallel_size", [](EngineOptions* o) { o->tensor_parallel_size = 3; }},
       {"num_threads", [](EngineOptions* o) { o->num_threads = -1; }},
@@ -114,6 +117,18 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   EXPECT_GT(engine->options().state_cache_bytes, 0);
   EXPECT_GE(engine->options().num_threads, 1);
   EXPECT_EQ(engine->options().max_model_len, 512);
+}
+
+TEST_F(RefusalTest, RecurrentStateIsNotKeptInInt8) {
+  EngineOptions options = SmallOptions();
+  options.state_dtype = DType::kI8;
+  for (const auto& [family, config] : SmallConfigs()) {
+    const absl::Status status = CompleteOptions(options, config).status();
+    EXPECT_EQ(status.ok(), config.mamba() == nullptr) << family;
+    if (!status.ok()) {
+      EXPECT_EQ(status.message(), "state_dtype: this model keeps its state in float32 always, not by token");
+    }
+  }
 }
 
 // A wrong draft's row must be taken back, which recurrent state cannot be.

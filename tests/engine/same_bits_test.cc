@@ -16,7 +16,7 @@ namespace {
 struct Case {
   std::string family;
   ModelConfig config;
-  DType dtype;
+  DType dtype;  // of weights and state; int8 is the state's alone
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.family << "_" << Name(c.dtype); }
 
@@ -24,6 +24,7 @@ std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const auto& [family, config] : SmallConfigs()) {
     for (DType dtype : {DType::kF32, DType::kBF16}) cases.push_back({family, config, dtype});
+    if (config.mamba() == nullptr) cases.push_back({family, config, DType::kI8});
   }
   return cases;
 }
@@ -54,6 +55,7 @@ class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Ca
   static EngineOptions Options() {
     EngineOptions o = SmallOptions();
     o.weight_dtype = o.state_dtype = GetParam().dtype;
+    if (o.state_dtype == DType::kI8) o.weight_dtype = DType::kF32;
     return o;
   }
 

@@ -26,6 +26,23 @@ inline float RoundTo(DType dtype, float x) {
   return dtype == DType::kBF16 ? ToFloat(&rounded, 0, DType::kBF16) : x;
 }
 
+// A row as the cache holds it: int8 in groups of 64 columns that share a power of two
+// (kernels/cpu/int8_state.h).
+inline std::vector<float> RoundTo(DType dtype, const float* x, int n) {
+  std::vector<float> y(n);
+  for (int i = 0; i < n && dtype != DType::kI8; ++i) y[i] = RoundTo(dtype, x[i]);
+  for (int first = 0; first < n && dtype == DType::kI8; first += 64) {
+    const int end = std::min(n, first + 64);
+    double largest = 0;
+    for (int i = first; i < end; ++i) largest = std::max(largest, std::abs(double{x[i]}));
+    int e = -126;
+    while (std::nearbyint(std::ldexp(largest, -e)) > 127) ++e;
+    for (int i = first; i < end; ++i)
+      y[i] = static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(double{x[i]}, -e)), e));
+  }
+  return y;
+}
+
 struct What {  // values are, for messages
   std::string name = "result";
   int columns = 1;

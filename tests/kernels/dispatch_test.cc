@@ -97,10 +97,15 @@ TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
     ASSERT_TRUE(oracle.ok()) << oracle.status();
     ForEachTarget([&] {
-      const std::vector<float> whole = Logits(config, *weights, {.cpu = {.num_threads = 2}}, ids, 200);
-      EXPECT_LE(Error(oracle->logits, whole), 2e-5);
-      for (int chunk : {1, 5, 13, 64, 77})
-        EXPECT_EQ(whole, Logits(config, *weights, {}, ids, chunk)) << "chunk " << chunk;
+      for (DType state : {DType::kF32, DType::kI8}) {
+        SCOPED_TRACE(testing::Message() << "D " << D << ", state " << Name(state));
+        ModelHarness::Options options{.state_dtype = state, .cpu = {.num_threads = 2}};
+        const std::vector<float> whole = Logits(config, *weights, options, ids, 200);
+        EXPECT_LE(Error(oracle->logits, whole), state == DType::kF32 ? 2e-5 : 2e-2);
+        options.cpu.num_threads = 1;
+        for (int chunk : {1, 5, 13, 64, 77})
+          EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk)) << "chunk " << chunk;
+      }
     });
   }
 }
@@ -337,13 +342,16 @@ TEST_F(DispatchTest, MatrixUnit) {
     const std::vector<int32_t> ids = Tokens(50);
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
     ASSERT_TRUE(oracle.ok()) << oracle.status();
-    for (bool bf16_activations : {false, true}) {
-      SCOPED_TRACE(testing::Message() << "D " << D << ", bf16 activations " << bf16_activations);
-      ModelHarness::Options options{.weight_dtype = DType::kBF16};
+    for (auto [bf16_activations, state] :
+         {std::pair{false, DType::kF32}, {true, DType::kF32}, {false, DType::kI8}, {true, DType::kI8}}) {
+      if (state == DType::kI8 && D != 96) continue;  // the model is slow
+      SCOPED_TRACE(testing::Message()
+                   << "D " << D << ", bf16 activations " << bf16_activations << ", state " << Name(state));
+      ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = state};
       options.cpu = {
           .num_threads = 2, .bf16_activations = bf16_activations, .matrix_unit = MatrixUnit::kAmxModel};
       const std::vector<float> whole = Logits(config, *weights, options, ids, 50);
-      EXPECT_LE(Error(oracle->logits, whole), bf16_activations ? 1e-2 : 1e-5);
+      EXPECT_LE(Error(oracle->logits, whole), state == DType::kI8 ? 2e-2 : bf16_activations ? 1e-2 : 1e-5);
       if (bf16_activations) {
         EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
       }

@@ -5,8 +5,10 @@ namespace sessa {
 
 std::vector<TestDevice> TestDevices() {
   constexpr int kTokens = 1500;
-  return {{"Cpu", [] { return MakeCpuBackend({.num_threads = 2}); }, /*large=*/true,
-           /*impulse_tokens=*/20000},  // impulse_test has more
+  return {{.name = "Cpu",
+           .make = [] { return MakeCpuBackend({.num_threads = 2}); },
+           .impulse_tokens = 20000,  // impulse_test has more
+           .int8_state = true},
           CpuTiles("CpuTiles", false),
           {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
            /*batch_invariant=*/false},

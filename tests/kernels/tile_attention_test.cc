@@ -90,7 +90,7 @@ class TileAttentionTest : public testing::TestWithParam<Shape> {
     if (GetParam().window > 0) args.first_visible = from.data();
     cpu::AttendOnTiles({unit, terms, tiles}, args, cache_,
                        {result.data(), result.data() + m, result.data() + 2 * m, width},
-                       GrownLines(&scratch, cpu::TileAttendScratch(dim, width)));
+                       GrownLines(&scratch, cpu::TileAttendScratch(dim, width, DType::kBF16)));
     return result;
   }
 
@@ -137,6 +137,7 @@ TEST_P(TileAttentionTest, OneArithmeticForEveryNumberOfRows) {
             << "row " << r << ", column " << i;
     }
     EXPECT_EQ(Rows(all, 11, 5), Attend(MatrixUnit::kAmxModel, terms, 11, 5));
+    EXPECT_EQ(Rows(all, 11, 1), Attend(MatrixUnit::kAmxModel, terms, 11, 1));
     if (!CpuHasAmx()) continue;
     for (int m : {1, 2, 3, 4, 5, 15, 16, 17, 33, 64}) {
       for (int first : {0, (kRows - m) / 3, kRows - m})

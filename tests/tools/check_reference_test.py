@@ -39,7 +39,9 @@ class CheckReferenceTest(unittest.TestCase):
 
     def test_every_folder_in_f32_and_bf16(self):
         for folder in sorted(p for p in DATA.iterdir() if p.is_dir()):
-            for flags in (["--chunk=65"], ["--state_dtype=bf16", "--chunk=17", f"--tolerance={TOLERANCE_OF_BF16_STATE.get(folder.name, 5e-3)}"], ["--tensor_parallel_size=2", "--chunk", "40"],
+            bf16_tolerance = TOLERANCE_OF_BF16_STATE.get(folder.name, 5e-3)
+            for flags in (["--chunk=65"], ["--state_dtype=bf16", "--chunk=17", f"--tolerance={bf16_tolerance}"], ["--tensor_parallel_size=2", "--chunk", "40"],
+                          ["--state_dtype=int8", "--chunk=17", f"--tolerance={6 * bf16_tolerance}"],
                           ["--weight_dtype", "bf16", "--page_size=16"]):
                 with self.subTest(folder=folder.name, flags=flags):
                     code, out, err = check(folder, *flags)
@@ -83,7 +85,7 @@ class CheckReferenceTest(unittest.TestCase):
             ([self.folder, self.folder], "usage"),
             ([self.folder / "nowhere"], "nowhere"),
             ([self.folder, "--state_dtype=f16"], "dtypes are f32, bf16"),
-            ([self.folder, "--state_dtype=int8"], "dtypes are f32, bf16"),
+            ([self.folder, "--state_dtype=int8", "--device=cuda"], "int8 is for the CPU"),
             ([self.folder, "--activation_dtype=int8"], "--activation_dtype must be"),
             ([self.folder, "--activation_dtype=bf16"], "needs bf16 weights"),
             ([self.folder, "--chunk=-1"], "--chunk"),
