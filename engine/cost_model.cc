@@ -38,6 +38,7 @@ StepFeatures FeaturesOf(const StepPlan& plan) {
       features.AddPrefill(s.start, s.num_rows);
     }
   }
+  features.reads -= plan.num_shared_reads;
   return features;
 }
 

@@ -14,7 +14,8 @@ namespace sessa {
 // What the time of a step is made of.
 struct StepFeatures {
   int64_t rows = 0;   // all: the weights' work
-  int64_t reads = 0;  // tokens whose state is read, once for each block of rows: memory traffic
+  int64_t reads = 0;  // tokens whose state is read, once for each block of rows, or for all that share it:
+                      // memory traffic
   int64_t pairs = 0;  // sum over the rows of chunks of the tokens each attends to: arithmetic
 
   void AddDecode(int64_t position) { ++rows, reads += position + 1; }

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check_request.h"
 #include "engine/engine_options.h"
+#include "engine/group_engine.h"
 #include "engine/monotonic.h"
 #include "engine/mutex.h"
 #include "engine/page_geometry.h"
@@ -320,17 +321,19 @@ class EngineImpl final : public Engine {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& given, const ModelConfig& config,
-                                                       const WeightSource& weights, StepObserver observer,
-                                                       void* context) {
+absl::StatusOr<std::unique_ptr<Engine>> CreateGroupEngine(const EngineOptions& given,
+                                                          std::shared_ptr<RankGroup> group,
+                                                          const ModelConfig& config,
+                                                          const WeightSource& weights,
+                                                          Engine::StepObserver observer, void* context) {
   if (absl::Status valid = config.Validate(); !valid.ok()) return valid;
-  absl::StatusOr<EngineOptions> options = CompleteOptions(given, config);
+  absl::StatusOr<EngineOptions> options = CompleteOptions(given, config, group != nullptr);
   if (!options.ok()) return options.status();
   const StateLimits limits{
       MaxUsefulPages(*options),
       options->enable_prefix_caching ? std::numeric_limits<int>::max() : options->max_num_seqs,
       [&](int num_pages) { return FitMaxModelLen(given.max_model_len > 0, num_pages, &*options); }};
-  auto workers = Workers::Create(*options, limits, config, weights);
+  auto workers = Workers::Create(*options, limits, config, weights, std::move(group));
   if (!workers.ok()) return workers.status();
   options->state_cache_bytes = (*workers)->state_cache_bytes();
   FitMaxNumSeqs(given.max_num_seqs > 0, (*workers)->state().num_slots, &*options);
@@ -338,6 +341,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& give
   if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
   impl->Start();
   return std::unique_ptr<Engine>(std::move(impl));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
+                                                       const ModelConfig& config, const WeightSource& weights,
+                                                       StepObserver observer, void* context) {
+  return CreateGroupEngine(options, nullptr, config, weights, observer, context);
 }
 
 }  // namespace sessa

@@ -59,7 +59,7 @@ DType AutoActivationDType(const EngineOptions& o) {
   return fast && o.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
-absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config) {
+absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config, bool own_process) {
   const auto is_float = [](DType t) { return t == DType::kF32 || t == DType::kBF16; };
   if (!is_float(o.weight_dtype) && o.weight_dtype != DType::kI8)
     return Bad("weight_dtype", "must be f32, bf16 or int8");
@@ -84,7 +84,7 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (ranks != 1 && ranks != 2 && ranks != 4 && ranks != 8)
     return Bad("tensor_parallel_size", "must be 1, 2, 4 or 8");
   if (o.num_threads < 0 || o.num_threads > 1024) return Bad("num_threads", "must be in [0, 1024]");
-  if (o.num_threads == 0) o.num_threads = std::max(1, Cores() / ranks);
+  if (o.num_threads == 0) o.num_threads = std::max(1, Cores() / (own_process ? 1 : ranks));
   if (o.max_model_len < 0 || o.max_model_len == 1)
     return Bad("max_model_len", "must be at least 2, or 0 for the model's");
   if (o.max_model_len > config.max_position_embeddings) {

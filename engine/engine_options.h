@@ -9,8 +9,10 @@
 namespace sessa {
 
 // The options with zeros replaced by their defaults on this machine, but for state_cache_bytes, which Workers
-// knows once the weights are loaded. INVALID_ARGUMENT, naming the option.
-absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config);
+// knows once the weights are loaded. INVALID_ARGUMENT, naming the option. own_process: each rank has one, and
+// so all cores of its machine or container.
+absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions options, const ModelConfig& config,
+                                              bool own_process = false);
 
 // What linears round their input to when nobody said: bf16 where the weights are of bf16 and this CPU
 // multiplies these faster than floats, else f32. Reads the weights' dtype, the device and `amx`.

@@ -16,6 +16,8 @@ struct StateSize {
   int num_pages = 0;   // a multiple of num_ranks
   int num_ranks = 1;   // the classes of pages
   int num_slots = 0;   // of recurrent state, for sequences and snapshots; 0: the model keeps none
+  // A step reads the pages that several of its sequences begin with once (kernels/shared_reads.h).
+  bool shares_reads = false;
 };
 
 // Classes: with tensor parallelism part of the state is dealt out to ranks by tile, so the page

@@ -9,9 +9,11 @@
 
 namespace sessa {
 
-PagePool::PagePool(const PageGeometry& geometry, std::function<void(int32_t)> on_unindexed)
+PagePool::PagePool(const PageGeometry& geometry, std::function<void(int32_t)> on_unindexed,
+                   CacheObserver* observer)
     : geometry_(geometry),
       on_unindexed_(std::move(on_unindexed)),
+      observer_(observer),
       pages_(geometry.num_pages()),
       classes_(geometry.num_classes()) {
   for (int c = 0; c < geometry.num_classes(); ++c) {
@@ -94,6 +96,7 @@ int32_t PagePool::Register(int32_t page, int32_t parent, absl::Span<const int32_
   const auto [first, inserted] = index_.try_emplace(hash, page);
   p.next_same_hash = inserted ? -1 : std::exchange(first->second, page);
   ++num_indexed_;
+  if (observer_ != nullptr) observer_->OnStored(page, parent, tokens, salt);
   return page;
 }
 
@@ -121,6 +124,7 @@ void PagePool::Unindex(int32_t root) {
     p.salt.clear();
     --num_indexed_;
     if (on_unindexed_ != nullptr) on_unindexed_(page);
+    if (observer_ != nullptr) observer_->OnRemoved(page);
     UnlinkFree(page);
     LinkFree(page, /*as_oldest=*/true);
   }

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "engine/cache_observer.h"
 #include "engine/page_geometry.h"
 
 namespace sessa {
@@ -28,8 +29,10 @@ namespace sessa {
 // the index.
 class PagePool {
  public:
-  // `on_unindexed`: told of each page that leaves the index. Null: nobody wants to know.
-  explicit PagePool(const PageGeometry& geometry, std::function<void(int32_t page)> on_unindexed = nullptr);
+  // `on_unindexed`: told of each page that leaves the index; `observer`, which outlives this, also of those
+  // that come to it. Null: nobody wants to know.
+  explicit PagePool(const PageGeometry& geometry, std::function<void(int32_t page)> on_unindexed = nullptr,
+                    CacheObserver* observer = nullptr);
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
@@ -92,6 +95,7 @@ class PagePool {
 
   const PageGeometry geometry_;
   const std::function<void(int32_t)> on_unindexed_;
+  CacheObserver* const observer_;
   std::vector<Page> pages_;
   std::vector<Class> classes_;
   absl::flat_hash_map<uint64_t, int32_t> index_;  // hash -> first page of the list by next_same_hash

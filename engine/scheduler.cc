@@ -25,7 +25,9 @@ Scheduler::Scheduler(const SchedulerOptions& options, const StateSize& state,
     : options_(options),
       eos_token_ids_(std::move(eos_token_ids)),
       max_running_(MaxRunning(options, state.num_slots)),
-      ledger_(PageGeometry(state), state.num_slots, options.enable_prefix_caching),
+      shares_reads_(state.shares_reads),
+      ledger_(PageGeometry(state), state.num_slots, options.enable_prefix_caching,
+              options.cache_observer.get()),
       budget_(options.target_step_time, &cost_model_) {
   ABSL_HARDENING_ASSERT(options.max_model_len >= 2 && options.max_num_seqs >= 1 &&
                         options.max_step_tokens >= 1);
@@ -100,6 +102,7 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   preempted_ = false;
   OrderRunning();
   PlanDecodes();
+  FindSharedReads();
   budget_.BeginStep(planned_features_);
   PlanPrefills(now);
   PlanDrafts();
@@ -338,6 +341,18 @@ void Scheduler::PlanRows(Sequence* s, int num_rows) {
   } else {
     planned_features_.AddPrefill(s->held.num_computed(), num_rows);
   }
+}
+
+void Scheduler::FindSharedReads() {
+  plan_.num_shared_reads = 0;
+  if (!shares_reads_) return;
+  decodes_.clear();
+  for (const Sequence* s : planned_) {
+    if (s->planned_rows > 0) decodes_.push_back({0, 1, s->held.num_computed(), s->held.pages()});
+  }
+  shared_reads_.Find(decodes_, ledger_.geometry().page_size());
+  plan_.num_shared_reads = shared_reads_.num_saved_tokens();
+  planned_features_.reads -= plan_.num_shared_reads;
 }
 
 void Scheduler::EmitPlan() {

@@ -27,6 +27,7 @@
 #include "engine/state_ledger.h"
 #include "engine/step_plan.h"
 #include "engine/waiting_queue.h"
+#include "kernels/shared_reads.h"
 
 namespace sessa {
 
@@ -152,6 +153,7 @@ class Scheduler {
     return s.max_size - 1;
   }  // the last token's state is never needed
   void PlanDecodes();
+  void FindSharedReads();  // of the decodes
   void PlanPrefills(absl::Time now);
   const Sequence* AgedHead() const;
   void PlanPrefillsInOrder(PrefillOrder order, absl::Time now);
@@ -192,6 +194,7 @@ class Scheduler {
   const std::vector<int32_t> eos_token_ids_;
   const int max_running_;  // max_num_seqs, but so that all decode and a chunk of some rows fit a step, and
                            // each has a slot
+  const bool shares_reads_;
   StateLedger ledger_;
   CostModel cost_model_;
   PrefillBudget budget_;
@@ -208,7 +211,9 @@ class Scheduler {
   StepPlan plan_;
   std::vector<Sequence*> planned_;  // in plan order; those preempted since have planned_rows 0
   StepFeatures planned_features_;
-  std::vector<int32_t> drafts_;  // scratch of PlanDrafts
+  SharedReads shared_reads_;
+  std::vector<RowSpan> decodes_;  // scratch of FindSharedReads
+  std::vector<int32_t> drafts_;   // scratch of PlanDrafts
   int planned_rows_ = 0;
   bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
   bool in_flight_ = false;  // plan_ has rows that wait for Commit

@@ -13,6 +13,7 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const SequenceResult> re
   ABSL_HARDENING_ASSERT(in_flight_ && &plan == &plan_ && results.size() == plan.sequences.size());
   in_flight_ = false;
   ++stats_.num_steps;
+  stats_.num_shared_reads += plan.num_shared_reads;
   for (size_t i = 0; i < results.size(); ++i) CommitSequence(plan.sequences[i], results[i], now, events);
 }
 

@@ -1,9 +1,13 @@
 // How sequences share the steps; EngineOptions are these and what the engine itself needs.
 #pragma once
 
+#include <memory>
+
 #include "absl/time/time.h"
 
 namespace sessa {
+
+class CacheObserver;
 
 // The engine takes zeros for defaults (engine_options.h); the Scheduler wants every value.
 struct SchedulerOptions {
@@ -18,6 +22,9 @@ struct SchedulerOptions {
   // takes -1 for as many as are of use here: none where state is recurrent or where the batch changes bits
   // (CUDA without batch_invariant).
   int num_speculative_tokens = 0;
+  // Told of pages that are found by prefix, but where state is recurrent: there a page alone is no hit. Null:
+  // nobody.
+  std::shared_ptr<CacheObserver> cache_observer = nullptr;
 };
 
 }  // namespace sessa

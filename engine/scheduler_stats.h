@@ -19,6 +19,7 @@ struct SchedulerStats {
   int64_t prompt_tokens = 0, generation_tokens = 0;
   int64_t num_drafts = 0;  // decodes of a step that brought some
   int64_t draft_tokens = 0, accepted_draft_tokens = 0;
+  int64_t num_shared_reads = 0;  // tokens of state that one read for several sequences saved
   int64_t num_steps = 0;
 };
 

@@ -8,10 +8,12 @@
 
 namespace sessa {
 
-StateLedger::StateLedger(const PageGeometry& geometry, int num_slots, bool enable_prefix_caching)
+StateLedger::StateLedger(const PageGeometry& geometry, int num_slots, bool enable_prefix_caching,
+                         CacheObserver* observer)
     : slots_(num_slots),
       pool_(geometry,
-            num_slots > 0 ? [this](int32_t page) { slots_.Detach(page); } : std::function<void(int32_t)>()),
+            num_slots > 0 ? [this](int32_t page) { slots_.Detach(page); } : std::function<void(int32_t)>(),
+            num_slots > 0 ? nullptr : observer),
       enable_prefix_caching_(enable_prefix_caching) {}
 
 absl::Status StateLedger::CheckFits(int num_tokens) const {

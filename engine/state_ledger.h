@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "engine/cache_observer.h"
 #include "engine/page_geometry.h"
 #include "engine/page_pool.h"
 #include "engine/sequence.h"
@@ -27,8 +28,10 @@ namespace sessa {
 // 2025) shows that these are what is hit. A snapshot is its page's once the step that wrote it is published.
 class StateLedger {
  public:
-  // num_slots 0: the model keeps no recurrent state.
-  StateLedger(const PageGeometry& geometry, int num_slots, bool enable_prefix_caching);
+  // num_slots 0: the model keeps no recurrent state. `observer` may be null and outlives this; it is told of
+  // nothing where there are slots.
+  StateLedger(const PageGeometry& geometry, int num_slots, bool enable_prefix_caching,
+              CacheObserver* observer = nullptr);
   StateLedger(const StateLedger&) = delete;
   StateLedger& operator=(const StateLedger&) = delete;
 

@@ -39,6 +39,8 @@ struct StepPlan {
   std::vector<int32_t> token_ids;  // [num_rows]
   std::vector<int32_t> positions;  // [num_rows]
   std::vector<PlanSequence> sequences;
+  // Tokens of state that need not be read, as decodes begin with the same pages and one read serves them all.
+  int64_t num_shared_reads = 0;
   int num_rows() const { return static_cast<int>(token_ids.size()); }
 };
 

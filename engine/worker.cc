@@ -1,13 +1,17 @@
 #include "engine/worker.h"
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
+#include <cstring>
+#include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/models/model.h"
 #include "engine/mutex.h"
+#include "engine/rank_group.h"
 #include "engine/state_cache.h"
 #include "engine/step_sampler.h"
 #include "kernels/container.h"
@@ -33,14 +37,21 @@ struct Rank {
 
 class Workers::Impl {
  public:
-  Impl(const EngineOptions& options, const StateLimits& limits, const ModelConfig& config)
+  Impl(const EngineOptions& options, const StateLimits& limits, const ModelConfig& config,
+       std::shared_ptr<RankGroup> group)
       : options_(options),
         limits_(limits),
-        ranks_(options.tensor_parallel_size),
+        group_(std::move(group)),
+        ranks_(group_ == nullptr ? options.tensor_parallel_size : 1),
         state_{.page_size = options.page_size, .num_ranks = options.tensor_parallel_size},
+        vocab_size_(config.vocab_size),
         sampler_(config.vocab_size, config.eos_token_ids) {}
 
   ~Impl() {
+    if (group_ != nullptr) {
+      if (leads() && loaded_) group_->SendEnd();
+      group_->SetCommunicator(nullptr);
+    }
     {
       MutexLock lock(&mutex_);
       stop_ = true;
@@ -52,50 +63,73 @@ class Workers::Impl {
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
     const CpuOptions cpu = {options_.num_threads, options_.activation_dtype == DType::kBF16,
                             options_.amx ? MatrixUnit::kAmx : MatrixUnit::kVector};
-    auto devices = MakeRanks({options_.device, options_.tensor_parallel_size, cpu, options_.batch_invariant});
-    if (!devices.ok()) return devices.status();
+    const DeviceOptions device = {options_.device, options_.tensor_parallel_size, cpu,
+                                  options_.batch_invariant};
+    if (absl::Status made = group_ == nullptr ? TakeRanks(device) : TakeProcessRank(device); !made.ok())
+      return made;
     int64_t page_bytes = 0, slot_bytes = 0;
-    for (int i = 0; i < options_.tensor_parallel_size; ++i) {
-      Rank& rank = ranks_[i];
-      rank.backend = std::move((*devices)[i].backend);
-      rank.communicator = std::move((*devices)[i].communicator);
+    for (Rank& rank : ranks_) {
       auto model =
           Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_step_tokens},
                         rank.backend.get(), rank.communicator.get());
       if (!model.ok()) return model.status();
       rank.model = *std::move(model);
       const std::vector<StateShape> shapes = rank.model->StateShapes();
-      page_bytes += StateCache::BytesPerPage(shapes, options_.page_size, i, *rank.backend);
+      page_bytes +=
+          StateCache::BytesPerPage(shapes, options_.page_size, rank.communicator->rank(), *rank.backend);
       slot_bytes += StateCache::BytesPerSlot(shapes);
     }
+    auto bytes = Share({page_bytes, slot_bytes});
+    if (!bytes.ok()) return bytes.status();
+    page_bytes = slot_bytes = 0;
+    for (const Numbers& process : *bytes) page_bytes += process[0], slot_bytes += process[1];
     // A budget that was named is judged before minutes are spent on reading weights.
     state_cache_bytes_ = options_.state_cache_bytes;
-    if (state_cache_bytes_ > 0) {
+    if (state_cache_bytes_ > 0 && leads()) {
       if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
       absl::Status loaded = rank.model->LoadWeights(weights);
       if (!loaded.ok()) return loaded;
     }
+    auto budgets = Share({DefaultCacheBytes(), 0});
+    if (!budgets.ok()) return budgets.status();
     if (state_cache_bytes_ == 0) {
-      state_cache_bytes_ = DefaultCacheBytes();
-      if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
+      state_cache_bytes_ = (*budgets)[0][0];
+      for (const Numbers& process : *budgets) state_cache_bytes_ = std::min(state_cache_bytes_, process[0]);
+      state_cache_bytes_ *= static_cast<int64_t>(budgets->size());
+      if (leads()) {
+        if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
+      }
     }
+    auto sizes = Share({state_.num_pages, state_.num_slots});
+    if (!sizes.ok()) return sizes.status();
+    state_.num_pages = static_cast<int>((*sizes)[0][0]);
+    state_.num_slots = static_cast<int>((*sizes)[0][1]);
     for (Rank& rank : ranks_) {
       auto cache = StateCache::Create(rank.model->StateShapes(), state_, rank.communicator->rank(),
                                       rank.backend.get());
       if (!cache.ok()) return cache.status();
       rank.cache = std::make_unique<StateCache>(*std::move(cache));
     }
-    if (absl::Status s = sampler_.Allocate(options_.max_step_tokens, ranks_[0].backend.get()); !s.ok())
-      return s;
-    for (int i = 1; i < options_.tensor_parallel_size; ++i) threads_.emplace_back([this, i] { Work(i); });
+    if (leads()) {
+      absl::Status allocated = sampler_.Allocate(options_.max_step_tokens, ranks_[0].backend.get());
+      if (!allocated.ok()) return allocated;
+    }
+    if (absl::StatusOr<std::vector<Numbers>> ready = Share({}); !ready.ok()) return ready.status();
+    loaded_ = true;  // everywhere
+    for (size_t i = 1; i < ranks_.size(); ++i)
+      threads_.emplace_back([this, i] { Work(static_cast<int>(i)); });
     return absl::OkStatus();
   }
 
   absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
     if (!health_.ok()) return health_;
     sampler_.Begin(plan);
+    if (group_ != nullptr) {
+      health_ = group_->SendStep(plan, sampler_.logit_rows());
+      if (!health_.ok()) return health_;
+    }
     if (!threads_.empty()) {
       MutexLock lock(&mutex_);
       plan_ = &plan;
@@ -103,25 +137,75 @@ class Workers::Impl {
       ++generation_;
     }
     wake_.notify_all();
-    Forward(&ranks_[0], plan);
+    Forward(&ranks_[0], plan, sampler_.logit_rows());
     if (!threads_.empty()) {
       MutexLock lock(&mutex_);
       while (busy_ > 0) done_.wait(mutex_);
     }
-    for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (group_ != nullptr) {
+      if (!ranks_[0].status.ok()) group_->Lose(ranks_[0].status);
+      health_ = group_->status();  // the first cause, of which a collective may have seen but the end
+    }
+    for (size_t i = 0; i < ranks_.size() && health_.ok(); ++i) {
       if (ranks_[i].status.ok()) continue;
       health_ =
           absl::UnavailableError(absl::StrCat("rank ", i, ", running a step: ", ranks_[i].status.message()));
-      return health_;
     }
-    sampler_.Collect(plan, results);
-    return absl::OkStatus();
+    if (health_.ok()) sampler_.Collect(plan, results);
+    return health_;
+  }
+
+  absl::Status Obey() {
+    const StepBounds bounds = {vocab_size_, options_.max_step_tokens, options_.max_model_len, state_};
+    StepMessage step;
+    while (true) {
+      const absl::StatusOr<bool> more = group_->ReceiveStep(bounds, &step);
+      if (!more.ok() || !*more) return more.status();
+      Forward(&ranks_[0], step.plan, step.logit_rows);
+      if (!ranks_[0].status.ok()) group_->Lose(ranks_[0].status);
+      if (absl::Status lost = group_->status(); !lost.ok()) return lost;
+    }
   }
 
   const StateSize& state() const { return state_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
 
  private:
+  using Numbers = std::array<int64_t, 2>;
+
+  absl::Status TakeRanks(const DeviceOptions& device) {
+    auto made = MakeRanks(device);
+    if (!made.ok()) return made.status();
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      ranks_[i].backend = std::move((*made)[i].backend);
+      ranks_[i].communicator = std::move((*made)[i].communicator);
+    }
+    return absl::OkStatus();
+  }
+  absl::Status TakeProcessRank(const DeviceOptions& device) {
+    auto made = MakeProcessRank(device, group_->links());
+    if (!made.ok()) return made.status();
+    group_->SetCommunicator(made->communicator.get());
+    ranks_[0].backend = std::move(made->backend);
+    ranks_[0].communicator = std::move(made->communicator);
+    return absl::OkStatus();
+  }
+
+  bool leads() const { return group_ == nullptr || group_->rank() == 0; }
+
+  // What each process of the group says, in the order of ranks; one that is alone hears itself.
+  absl::StatusOr<std::vector<Numbers>> Share(const Numbers& own) {
+    if (group_ == nullptr) return std::vector<Numbers>{own};
+    auto words = group_->Share(std::string(reinterpret_cast<const char*>(own.data()), sizeof(own)));
+    if (!words.ok()) return words.status();
+    std::vector<Numbers> all(words->size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      if ((*words)[i].size() != sizeof(Numbers)) return absl::UnavailableError("ranks are out of step");
+      std::memcpy(all[i].data(), (*words)[i].data(), sizeof(Numbers));
+    }
+    return all;
+  }
+
   // The budget into pages or slots. No family keeps both yet; one that does would have to share them out.
   absl::Status Divide(int64_t page_bytes, int64_t slot_bytes) {
     const auto fit = [&](int64_t bytes, int64_t most) {
@@ -140,6 +224,7 @@ class Workers::Impl {
       most_pages = std::min({most_pages, longest * state_.num_slots, kMaxFreePages});
     }
     state_.num_pages = fit(page_bytes, most_pages) / ranks * ranks;
+    state_.shares_reads = options_.device == DeviceType::kCpu && page_bytes > 0;
     if (state_.num_pages == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",
@@ -148,6 +233,7 @@ class Workers::Impl {
     return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(state_.num_pages);
   }
 
+  // For the ranks of this process.
   int64_t DefaultCacheBytes() const {
     if (options_.device == DeviceType::kCpu) {
       // A container's memory is this server's alone: what is left is for activations, requests and answers.
@@ -156,7 +242,7 @@ class Workers::Impl {
     }
     int64_t bytes = ranks_[0].backend->FreeBytes();  // the tenth that is left is for scratch memory
     for (const Rank& rank : ranks_) bytes = std::min(bytes, rank.backend->FreeBytes());
-    return bytes / 10 * 9 * options_.tensor_parallel_size;
+    return bytes / 10 * 9 * static_cast<int64_t>(ranks_.size());
   }
 
   void Work(int rank) {
@@ -170,7 +256,7 @@ class Workers::Impl {
         seen = generation_;
         plan = plan_;
       }
-      Forward(&ranks_[rank], *plan);
+      Forward(&ranks_[rank], *plan, sampler_.logit_rows());
       bool last = false;
       {
         MutexLock lock(&mutex_);
@@ -180,20 +266,24 @@ class Workers::Impl {
     }
   }
 
-  void Forward(Rank* rank, const StepPlan& plan) {
-    const Matrix logits = rank->model->Forward(plan, sampler_.logit_rows(), rank->cache.get());
-    if (rank == &ranks_[0]) sampler_.Enqueue(plan, logits, rank->backend.get());  // every rank has all logits
+  void Forward(Rank* rank, const StepPlan& plan, const std::vector<int32_t>& logit_rows) {
+    const Matrix logits = rank->model->Forward(plan, logit_rows, rank->cache.get());
+    // Every rank has all logits.
+    if (rank->communicator->rank() == 0) sampler_.Enqueue(plan, logits, rank->backend.get());
     rank->status = rank->backend->Synchronize();
     rank->status.Update(rank->communicator->status());
   }
 
   const EngineOptions options_;
   const StateLimits limits_;
-  std::vector<Rank> ranks_;
+  const std::shared_ptr<RankGroup> group_;  // null: every rank is a thread here
+  std::vector<Rank> ranks_;                 // of this process
   StateSize state_;
-  StepSampler sampler_;
+  const int vocab_size_;
+  StepSampler sampler_;  // rank 0's
   int64_t state_cache_bytes_ = 0;
   absl::Status health_;
+  bool loaded_ = false;
 
   Mutex mutex_;
   std::condition_variable_any wake_, done_;
@@ -209,8 +299,9 @@ Workers::~Workers() = default;
 
 absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const EngineOptions& options,
                                                          const StateLimits& limits, const ModelConfig& config,
-                                                         const WeightSource& weights) {
-  auto impl = std::make_unique<Impl>(options, limits, config);
+                                                         const WeightSource& weights,
+                                                         std::shared_ptr<RankGroup> group) {
+  auto impl = std::make_unique<Impl>(options, limits, config, std::move(group));
   if (absl::Status loaded = impl->Load(config, weights); !loaded.ok()) return loaded;
   return std::unique_ptr<Workers>(new Workers(std::move(impl)));
 }
@@ -218,6 +309,7 @@ absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const EngineOptions& op
 absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
   return impl_->Execute(plan, results);
 }
+absl::Status Workers::Obey() { return impl_->Obey(); }
 const StateSize& Workers::state() const { return impl_->state(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }
 

@@ -83,6 +83,12 @@ class Backend {
 
   virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;  // of the step's tokens; table [V, D]
   virtual void Linear(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) = 0;  // calls share x
+  // Linear of `first` and then of `second`, which reads first.y, as nobody else does: what is in it after is
+  // not defined, so that a device may keep it in a form of its own.
+  virtual void LinearPair(Matrix x, const Norm& norm, const LinearCall& first, const LinearCall& second) {
+    Linear(x, norm, {&first, 1});
+    Linear(first.y, {}, {&second, 1});
+  }
   virtual void GatherLogitRows(Matrix x, Matrix y) = 0;  // y[i] = x[logit_rows[i]]
   // tokens[i]: drawn from row rows[i].row of the logits [.., V], after its edits: the top_k best; of these,
   // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that

@@ -5,6 +5,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/communicator.h"
+#include "kernels/gathered_runs.h"
 
 namespace sessa {
 namespace {
@@ -26,14 +27,15 @@ class HostCommunicator final : public Communicator {
 
   void AllGather(absl::Span<const Columns> parts) override {
     std::vector<float>& own = group_->parts[rank_];
-    own.resize(Each(parts, rank_, [](float*, int64_t, int64_t) {}));
-    Each(parts, rank_,
-         [&](float* x, int64_t n, int64_t at) { backend_->CopyOut(x, n * sizeof(float), own.data() + at); });
+    own.resize(ForEachRun(parts, rank_, [](float*, int64_t, int64_t) {}));
+    ForEachRun(parts, rank_, [&](float* x, int64_t n, int64_t at) {
+      backend_->CopyOut(x, n * sizeof(float), own.data() + at);
+    });
     (void)backend_->Synchronize();  // an error stays with the backend
     group_->barrier.arrive_and_wait();
     for (int r = 0; r < size_; ++r) {
       if (r == rank_) continue;
-      Each(parts, r, [&](float* x, int64_t n, int64_t at) {
+      ForEachRun(parts, r, [&](float* x, int64_t n, int64_t at) {
         backend_->CopyIn(group_->parts[r].data() + at, n * sizeof(float), x);
       });
     }
@@ -42,18 +44,6 @@ class HostCommunicator final : public Communicator {
   }
 
  private:
-  // copy(x, n, at) for each run of n floats that rank r fills; in its part they follow one another. Returns
-  // the size of the part.
-  template <class Copy>
-  static int64_t Each(absl::Span<const Columns> parts, int r, const Copy& copy) {
-    int64_t at = 0;
-    for (const auto& [x, bounds] : parts) {
-      const int64_t n = bounds[r + 1] - bounds[r];
-      for (int i = 0; i < x.rows && n > 0; ++i, at += n) copy(x.row(i) + bounds[r], n, at);
-    }
-    return at;
-  }
-
   const int rank_, size_;
   Backend* const backend_;
   const std::shared_ptr<Group> group_;

@@ -36,6 +36,7 @@ WALL_CLOCK = re.compile(r"\babsl::Now\s*\(|\b\w+With(?:Timeout|Deadline)\s*\(|\b
 WALL_CLOCK_FILES = {
     "server/core/access_log.h", "server/core/load_progress.cc", "server/core/log.cc", "server/grpc/call_log.cc",  # for people to read
     "server/core/service.h", "server/rest/handlers.cc",  # the API's `created`
+    "server/cache_events/cache_events.cc",  # the time that a message carries
     "server/jinja/functions.cc",  # the date that templates write
     "server/grpc/call.cc", "server/grpc/grpc_server.cc",  # gRPC's deadlines, turned into durations at once
     "server/grpc/watcher.cc",  # how often it looks; by what clock it judges is the calls' own

@@ -57,9 +57,10 @@ void LlamaLayers::Run(int layer, Matrix x, LayerState* state) {
   rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
 
   const LinearCall gated{&l.gate, inner_.Of(h), Epilogue::kSiluGate, &l.up};
+  const LinearCall down{&l.down, rank_.columns.Of(x), Epilogue::kAdd};
+  if (rank_.communicator->size() == 1) return rank_.backend->LinearPair(x, RmsOf(l.mlp_norm), gated, down);
   rank_.backend->Linear(x, RmsOf(l.mlp_norm), {&gated, 1});
   rank_.communicator->AllGather({{h, inner_.bounds()}});
-  const LinearCall down{&l.down, rank_.columns.Of(x), Epilogue::kAdd};
   rank_.backend->Linear(h, {}, {&down, 1});
   rank_.communicator->AllGather({{x, rank_.columns.bounds()}});
 }

@@ -19,11 +19,41 @@ namespace sessa::cpu::HWY_NAMESPACE {
 // far below.
 HWY_INLINE VF ExpOfNegative(VF x) { return hn::Exp(kF, hn::Max(x, hn::Set(kF, -104.0f))); }
 
+// 2^x for x <= 0; 0 from -127 on. 1.5 * 2^23 rounds x to an integer, which becomes the exponent. The
+// polynomial's coefficients, but for the constant 1, are minimax over [-1/2, 1/2].
+template <size_t kDegree>
+HWY_INLINE VF Exp2OfNegative(VF x, const float (&coefficients)[kDegree]) {
+  x = hn::Max(x, hn::Set(kF, -127.0f));
+  const VF round = hn::Set(kF, 0x1.8p23f), shifted = x + round, f = x - (shifted - round);
+  VF p = hn::Set(kF, coefficients[0]);
+  SESSA_UNROLL
+  for (size_t i = 1; i < kDegree; ++i) p = hn::MulAdd(p, f, hn::Set(kF, coefficients[i]));
+  p = hn::MulAdd(p, f, hn::Set(kF, 1.0f));
+  return hn::BitCast(kF, hn::BitCast(kI32, p) + hn::ShiftLeft<23>(hn::BitCast(kI32, shifted)));
+}
+// To 1e-7, and to 1.1e-4.
+HWY_INLINE VF Exp2OfNegative(VF x) {
+  return Exp2OfNegative(x, {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f});
+}
+HWY_INLINE VF RoughExp2OfNegative(VF x) {
+  return Exp2OfNegative(x, {0x1.c2a218p-5f, 0x1.f00c4ep-3f, 0x1.62f5fap-1f});
+}
+
+// 1 / x for x in [1, 2], or NaN. (A division takes as long as 16 multiplications.)
+HWY_INLINE VF Reciprocal(VF x) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+  const VF y = hn::ApproximateReciprocal(x);  // to 2^-14, and after a step of Newton's to 2^-23
+  return hn::MulAdd(y, hn::NegMulAdd(x, y, hn::Set(kF, 1.0f)), y);
+#else
+  return hn::Set(kF, 1.0f) / x;
+#endif
+}
+
 // x / (1 + e^-x), whose exponential cannot overflow. NaN stays NaN.
 HWY_INLINE VF Silu(VF x) {
-  const auto one = hn::Set(kF, 1.0f);
-  const auto e = ExpOfNegative(hn::Neg(hn::Abs(x)));
-  return x * hn::IfThenElse(x < hn::Zero(kF), e, one) / (one + e);
+  const VF one = hn::Set(kF, 1.0f);
+  const VF e = Exp2OfNegative(hn::Abs(x) * hn::Set(kF, -1.44269504f));  // log2 e
+  return x * hn::IfThenElse(x < hn::Zero(kF), e, one) * Reciprocal(one + e);
 }
 
 // erfc by the Chebyshev fit of Numerical Recipes ("erfcc", 1.2e-7 relative), so float-exact for our purpose.

@@ -31,61 +31,105 @@ void CpuAttention::AppendRow(const AppendCall& call, int row, int64_t page, int 
   StoreToken(call.v.row(row), call.values, page, slot);
 }
 
-void CpuAttention::MakeItems(absl::Span<const int> q_to_kv) {
+void CpuAttention::MakeItems(const AttendCall& call, const SharedReads& reads) {
   const std::vector<RowSpan>& spans = step_->rows().spans;
-  const int num_heads = static_cast<int>(q_to_kv.size());
-  items_.clear();
-  for (int h = 0, e; h < num_heads; h = e) {
-    for (e = h; e < num_heads && q_to_kv[e] == q_to_kv[h] && e - h < kTile;) ++e;
-    const int block = std::max(1, kTile / (e - h));
+  const bool on_tiles = reads_.on_tiles(*call.keys);
+  const int num_heads = static_cast<int>(call.q_to_kv.size()), joint = reads_.joint_tiles(*call.keys);
+  const auto cut = [joint](int tile) { return cpu::CutOfChain(tile, 0, 1, joint); };
+  items_.clear(), levels_.clear(), head_ends_.clear();
+  for (int h = 0; h < num_heads;) {
+    const int begin = h;
+    while (h < num_heads && call.q_to_kv[h] == call.q_to_kv[begin] && h - begin < kTile) ++h;
+    head_ends_.push_back(h);
+  }
+  const auto for_heads = [&](auto body) {
+    int begin = 0;
+    for (int end : head_ends_) body(begin, end, std::max(1, kTile / (end - begin))), begin = end;
+  };
+  for (int level = 0; level < reads.num_levels(); ++level) {
+    const int num_reads = static_cast<int>(head_ends_.size() * reads.level(level).size());
+    for (const SharedRead& read : reads.level(level)) {
+      const int first = cut(read.first_tile), last = cut(read.last_tile);
+      if (first == last) continue;
+      for_heads([&](int begin, int end, int most) {
+        const int parts = PartsOf(read.num_rows, most, CeilDiv(step_->num_threads(), num_reads));
+        for (int i = 0; i < parts; ++i) {
+          const int r = read.num_rows * i / parts, rows = read.num_rows * (i + 1) / parts - r;
+          items_.push_back({read.first_row + r, rows, begin, end, read.pages, first, last});
+        }
+      });
+    }
+    levels_.push_back(static_cast<int>(items_.size()));
+  }
+  for_heads([&](int begin, int end, int most) {
     for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
       for (int r = 0, rows; r < spans[i].num_rows; r += rows) {
-        rows = std::min({block, spans[i].num_rows - r, kTile - (spans[i].start + r) % kTile});
-        items_.push_back({i, r, rows, h, e});
+        const int of_tile = on_tiles ? most : kTile - (spans[i].start + r) % kTile;
+        rows = std::min({most, spans[i].num_rows - r, of_tile});
+        const int first = cut(reads.own_tile(i)), last = (spans[i].start + r + rows - 1) / kTile + 1;
+        items_.push_back(
+            {reads.first_row(i) + r, rows, begin, end, spans[i].pages.data(), first, last, true});
       }
     }
-  }
+  });
+  levels_.push_back(static_cast<int>(items_.size()));
 }
 
 void CpuAttention::Attend(const AttendCall& call) {
-  MakeItems(call.q_to_kv);
-  step_->pool()->ParallelFor(static_cast<int>(items_.size()), [&](int i, int thread) {
-    Run(call, items_[items_.size() - 1 - i], thread);  // late rows see most: they come first
-  });
+  const SharedReads& reads = step_->ReadsOfSpans(call.keys->page_size);
+  MakeItems(call, reads);
+  num_kept_ = reads.num_shared_rows() * static_cast<int>(call.q_to_kv.size());
+  Grown(&kept_, static_cast<int64_t>(num_kept_) * (2 + RoundUp(call.keys->shape.dim, kPanel)));
+  int begin = 0;
+  for (int end : levels_) {
+    step_->pool()->ParallelFor(end - begin, [&](int i, int thread) {
+      Run(call, reads, items_[end - 1 - i], thread);  // late rows see most: they come first
+    });
+    begin = end;
+  }
 }
 
-void CpuAttention::Run(const AttendCall& call, const Item& item, int thread) {
+void CpuAttention::Run(const AttendCall& call, const SharedReads& reads, const Item& item, int thread) {
   const Matrix q = call.q;
-  const RowSpan& span = step_->rows().spans[item.span];
   const int d = call.keys->shape.dim, width = RoundUp(d, kPanel);
-  const int heads = item.head_end - item.head_begin, m = item.rows * heads,
+  const int heads = item.head_end - item.head_begin, m = item.num_rows * heads,
             kv = call.q_to_kv[item.head_begin];
+  const absl::Span<const SharedReads::Row> rows = reads.rows().subspan(item.first_row, item.num_rows);
   const bool on_tiles = reads_.on_tiles(*call.keys);
   const int64_t sums =
       on_tiles ? cpu::TileAttendScratch(d, width, call.keys->shape.dtype) : cpu::PackedSize(kTile, d);
   float* queries = step_->Scratch(thread, static_cast<size_t>(kTile) * (d + width) + sums);
-  float* acc = queries + kTile * d;
-  float* packed = acc + kTile * width;
+  float* own = queries + kTile * d;
+  float* packed = own + kTile * width;
   float max[kTile], sum[kTile];
+  cpu::SoftmaxState state{max, sum, own, width};
+  if (!item.ends || item.first_tile > 0) {  // kept by heads, then rows
+    const int64_t at = int64_t{item.head_begin} * reads.num_shared_rows() + item.first_row * heads;
+    state = {&kept_[at], &kept_[num_kept_ + at], &kept_[2 * num_kept_ + at * width], width};
+  }
   int visible[kTile], first_visible[kTile];
   for (int r = 0; r < m; ++r) {
-    const int row = item.first + r / heads;
-    std::copy_n(q.row(span.first_row + row) + (item.head_begin + r % heads) * d, d, queries + r * d);
-    visible[r] = span.start + row + 1;
+    const auto [row, position] = rows[r / heads];
+    std::copy_n(q.row(row) + (item.head_begin + r % heads) * d, d, queries + r * d);
+    visible[r] = position + 1;
     first_visible[r] = call.window > 0 ? std::max(0, visible[r] - call.window) : 0;
   }
-  const int first = first_visible[0] / kTile, last = CeilDiv(visible[m - 1], kTile);
-  cpu::AttendArgs args{queries, d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, first, last, 1};
+  const int first = std::max(item.first_tile, *std::min_element(first_visible, first_visible + m) / kTile);
+  cpu::AttendArgs args{queries,        d, m, d, d, 1.0f / std::sqrt(static_cast<float>(d)), visible, first,
+                       item.last_tile, 1};
   if (call.window > 0) args.first_visible = first_visible;
-  const cpu::PagedState state = HeadOf(*call.keys, *call.values, kv, span.pages.data());
+  args.begins = item.first_tile == 0, args.ends = item.ends;
+  const cpu::PagedState pages = HeadOf(*call.keys, *call.values, kv, item.pages);
   if (on_tiles) {
     uint16_t* tiles = GrownLines(&tiles_[thread], cpu::TiledSize(m, d, reads_.terms));
     for (int t = 0; t < cpu::TilesOf(m); ++t) cpu::PackTiles(queries, d, m, d, reads_.terms, t, tiles);
-    cpu::AttendOnTiles({reads_.unit, reads_.terms, tiles}, args, state, {max, sum, acc, width}, packed);
+    cpu::AttendOnTiles({reads_.unit, reads_.terms, tiles}, args, pages, state, packed);
   } else {
-    std::fill(acc, acc + m * width, 0.0f);
-    std::fill(sum, sum + m, 0.0f);
-    std::fill(max, max + m, -std::numeric_limits<float>::infinity());
+    if (args.begins) {
+      std::fill(state.acc, state.acc + m * width, 0.0f);
+      std::fill(state.sum, state.sum + m, 0.0f);
+      std::fill(state.max, state.max + m, -std::numeric_limits<float>::infinity());
+    }
     if (m > cpu::kFewRows) {
       cpu::PackRows(queries, d, m, d, 0, cpu::NumRowTiles(m), packed);
       args.q = packed;
@@ -94,14 +138,14 @@ void CpuAttention::Run(const AttendCall& call, const Item& item, int thread) {
       cpu::Bf16Pair* pairs = Grown(&pairs_[thread], cpu::PackedPairs(m, d));
       cpu::PackPairs(queries, d, m, d, 0, cpu::NumRowTiles(m), pairs);
       args.q_pairs = pairs;
-      args.dot_tiles = (visible[0] - 1) / kTile;
+      args.dot_tiles = item.ends ? rows[0].position / kTile : item.last_tile;
     }
-    cpu::AttendTiles(args, state, {max, sum, acc, width});
+    cpu::AttendTiles(args, pages, state);
   }
-  for (int r = 0; r < m; ++r) {
-    float* y = call.out.row(span.first_row + item.first + r / heads) + (item.head_begin + r % heads) * d;
-    const float scale = 1.0f / sum[r];
-    for (int j = 0; j < d; ++j) y[j] = acc[r * width + j] * scale;
+  for (int r = 0; r < m && item.ends; ++r) {
+    float* y = call.out.row(rows[r / heads].batch_row) + (item.head_begin + r % heads) * d;
+    const float scale = 1.0f / state.sum[r];
+    for (int j = 0; j < d; ++j) y[j] = state.acc[r * width + j] * scale;
   }
 }
 

@@ -83,6 +83,10 @@ class CpuBackend final : public Backend {
     linear_.Run(norm.kind == Norm::Kind::kNone ? x : Normed(x, norm), calls);
   }
 
+  void LinearPair(Matrix x, const Norm& norm, const LinearCall& first, const LinearCall& second) override {
+    linear_.RunPair(norm.kind == Norm::Kind::kNone ? x : Normed(x, norm), first, second);
+  }
+
   void GatherLogitRows(Matrix x, Matrix y) override {
     for (int i = 0; i < y.rows; ++i) std::copy_n(x.row(step_.rows().logit_rows[i]), y.cols, y.row(i));
   }
@@ -111,7 +115,7 @@ class CpuBackend final : public Backend {
 
  private:
   Matrix Normed(Matrix x, const Norm& norm) {
-    const Matrix y = {Grown(&normed_, static_cast<int64_t>(x.rows) * x.cols), x.rows, x.cols, x.cols};
+    const Matrix y = {GrownLines(&normed_, static_cast<int64_t>(x.rows) * x.cols), x.rows, x.cols, x.cols};
     step_.ForRows(x.rows, [&](int r) {
       if (norm.kind == Norm::Kind::kLayer) {
         cpu::LayerNormRow(x.row(r), norm.weight->floats(), norm.bias->floats(), norm.eps, x.cols, y.row(r));

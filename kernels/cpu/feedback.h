@@ -33,18 +33,32 @@ class CpuFeedback final : public FeedbackOps {
     const cpu::Bf16Pair* pairs = nullptr;
     const uint16_t* tiles = nullptr;
   };
+  // Rows that read the same tiles, at most a tile of them: of one block, all that they see from `first_tile`
+  // on; or of several, tiles that they share.
+  struct Item {
+    const RowSpan* block;     // null: of several
+    int first_row, num_rows;  // of SharedReads::rows
+    const int32_t* pages;
+    int first_tile, last_tile;  // last: of several blocks
+    Matrix q_b;
+    Query query;
+  };
   struct PackItem {
-    const RowSpan* block;
+    Matrix q_b;
     int tile;
-    // Of the block; null: not wanted.
+    // Of all these rows; null: not wanted.
     float* to;
     cpu::Bf16Pair* pairs_to;
     uint16_t* tiles_to;
   };
-  // Valid until the next call.
-  absl::Span<const Query> Pack(Matrix x, absl::Span<const RowSpan> blocks, bool pairs);
-  absl::Span<const Query> PackTiles(Matrix x, absl::Span<const RowSpan> blocks);
-  void RunPacking(Matrix x);
+  // By levels: shared reads, and at last what is read alone.
+  void MakeItems(const FeedbackReadCall& call, const SharedReads& reads);
+  void Pack(bool pairs);
+  void PackTiles();
+  void RunPacking();
+  // What one chain reads of it.
+  void ReadChain(const FeedbackReadCall& call, const SharedReads& reads, const Item& item, int chain,
+                 int thread);
 
   CpuStep* const step_;
   CpuAttention* const attention_;
@@ -53,7 +67,9 @@ class CpuFeedback final : public FeedbackOps {
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint16_t> tiles_;
   // They are here so that a step allocates nothing.
-  std::vector<Query> queries_;
+  std::vector<float> gathered_;  // q_b of rows that share
+  std::vector<Item> items_;
+  std::vector<int> levels_;  // the ends of their items
   std::vector<PackItem> pack_items_;
 };
 

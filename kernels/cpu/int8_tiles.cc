@@ -62,19 +62,18 @@ HWY_INLINE void Join(const int32_t* sums, const float* row_scales, const uint16_
   }
 }
 
-// One row tile and kPanels panels. While the tile unit works on a group the vector unit joins the one before;
-// and the weights [ahead, ahead_end) come closer, 16 kPanels lines with each group.
+// One row tile and kPanels panels. While the tile unit works on a group the vector unit joins the last but
+// one (what the unit has just stored it would wait for);
+// and the weights [ahead, ahead_end) of each panel come closer, 16 lines with each group. A second panel is
+// `panel` bytes behind the first, in another matrix where they are gated, and its scales `panel_scales`.
 template <class Unit, int kPanels>
-HWY_NOINLINE void TileGroups(const uint8_t* a, int rows, const Int8Panels& w, int p, const int8_t* ahead,
+HWY_NOINLINE void TileGroups(const uint8_t* a, int rows, int groups, const int8_t* b, int64_t panel,
+                             const uint16_t* scales, int64_t panel_scales, const int8_t* ahead,
                              const int8_t* ahead_end, float* acc) {
-  const int groups = ScaleGroups(w.k);
-  const int64_t panel = Int8PanelSize(w.k), panel_scales = Int8PanelScales(w.k);
-  const int8_t* b = w.data + p * panel;
-  const uint16_t* scales = w.scales + p * panel_scales;
-  alignas(64) int32_t sums[2][2 * kPanels * kTileSums];
+  alignas(64) int32_t sums[3][2 * kPanels * kTileSums];
   const auto join = [&](int g) HWY_ATTR {
     const auto* row_scales = reinterpret_cast<const float*>(a + int64_t{g} * kInt8TileBytes + 2 * kHighBytes);
-    Join<kPanels>(sums[g % 2], row_scales, scales + g * kPanel, panel_scales, rows, g == 0, acc);
+    Join<kPanels>(sums[g % 3], row_scales, scales + g * kPanel, panel_scales, rows, g == 0, acc);
   };
   for (int g = 0; g < groups; ++g, b += kGroupBytes) {
     const uint8_t* left = a + int64_t{g} * kInt8TileBytes;
@@ -92,10 +91,12 @@ HWY_NOINLINE void TileGroups(const uint8_t* a, int rows, const Int8Panels& w, in
       Unit::template DotI8<2, 4, 7>();
       Unit::template DotU8<3, 5, 7>();
     }
-    for (const int8_t* end = std::min(ahead + kPanels * kGroupBytes, ahead_end); ahead < end; ahead += 64)
+    for (const int8_t* end = std::min(ahead + kGroupBytes, ahead_end); ahead < end; ahead += 64) {
       __builtin_prefetch(ahead, 0, 2);
-    if (g > 0) join(g - 1);
-    int32_t* to = sums[g % 2];
+      if constexpr (kPanels == 2) __builtin_prefetch(ahead + panel, 0, 2);
+    }
+    if (g > 1) join(g - 2);
+    int32_t* to = sums[g % 3];
     Unit::template Store<0>(to, 64);
     Unit::template Store<1>(to + kTileSums, 64);
     if constexpr (kPanels == 2) {
@@ -103,36 +104,86 @@ HWY_NOINLINE void TileGroups(const uint8_t* a, int rows, const Int8Panels& w, in
       Unit::template Store<3>(to + 3 * kTileSums, 64);
     }
   }
+  if (groups > 1) join(groups - 2);
   join(groups - 1);
+}
+
+// The part of [first, first + bytes) that is asked for beside a row tile.
+struct Ahead {
+  Ahead(const int8_t* first, int64_t bytes, int tile, int tiles)
+      : begin(first + bytes * tile / tiles / 64 * 64), end(first + bytes * (tile + 1) / tiles / 64 * 64) {}
+  const int8_t *const begin, *const end;
+};
+
+HWY_INLINE void AddBias(const float* bias, int rows, int columns, float* acc, int stride) {
+  for (int r = 0; r < rows && bias != nullptr; ++r) {
+    for (int j = 0; j < columns; ++j) acc[r * stride + j] += bias[j];
+  }
 }
 
 template <class Unit>
 void Int8TileLinearOn(const uint8_t* a, int m, const Int8Panels& w, const float* bias, Epilogue epilogue,
                       float* c, int64_t ldc) {
-  const int tiles = TilesOf(m), panels = CeilDiv(w.n, kPanel);
-  const int64_t panel = Int8PanelSize(w.k), row_tile = int64_t{ScaleGroups(w.k)} * kInt8TileBytes;
+  const int tiles = TilesOf(m), panels = CeilDiv(w.n, kPanel), groups = ScaleGroups(w.k);
+  const int64_t panel = Int8PanelSize(w.k), panel_scales = Int8PanelScales(w.k),
+                row_tile = int64_t{groups} * kInt8TileBytes;
   alignas(64) float acc[kTileRows * 2 * kPanel];
   Unit::Begin(kTileRows);
   for (int p = 0, now; p < panels; p += now) {
     now = std::min(2, panels - p);
     const int columns = std::min(w.n - p * kPanel, now * kPanel);
-    const int8_t* ahead = w.data + (p + now) * panel;
-    const int64_t ahead_bytes = std::min(now, panels - p - now) * panel;
+    const int8_t* b = w.data + p * panel;
+    const uint16_t* scales = w.scales + p * panel_scales;
     for (int t = 0; t < tiles; ++t) {
       const int rows = std::min(m - t * kTileRows, kTileRows);
-      const int8_t *begin = ahead + ahead_bytes * t / tiles / 64 * 64,
-                   *end = ahead + ahead_bytes * (t + 1) / tiles / 64 * 64;
-      now == 2 ? TileGroups<Unit, 2>(a + t * row_tile, rows, w, p, begin, end, acc)
-               : TileGroups<Unit, 1>(a + t * row_tile, rows, w, p, begin, end, acc);
-      if (bias != nullptr) {
-        for (int r = 0; r < rows; ++r) {
-          for (int j = 0; j < columns; ++j) acc[r * now * kPanel + j] += bias[p * kPanel + j];
-        }
-      }
+      const uint8_t* left = a + t * row_tile;
+      const Ahead ahead(b + now * panel, p + now < panels ? panel : 0, t, tiles);
+      now == 2 ? TileGroups<Unit, 2>(left, rows, groups, b, panel, scales, panel_scales, ahead.begin,
+                                     ahead.end, acc)
+               : TileGroups<Unit, 1>(left, rows, groups, b, panel, scales, panel_scales, ahead.begin,
+                                     ahead.end, acc);
+      AddBias(bias == nullptr ? nullptr : bias + p * kPanel, rows, columns, acc, now * kPanel);
       Apply(epilogue, acc, now * kPanel, rows, columns, c + int64_t{t} * kTileRows * ldc + p * kPanel, ldc);
     }
   }
   Unit::End();
+}
+
+// A panel of each matrix at once, whose products meet before they are stored.
+template <class Unit>
+void Int8TileGatedOn(const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
+                     const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
+  const int tiles = TilesOf(m), groups = ScaleGroups(gate.k);
+  const int64_t panel = Int8PanelSize(gate.k), row_tile = int64_t{groups} * kInt8TileBytes;
+  const int8_t* b = gate.data;
+  const uint16_t* scales = gate.scales;
+  constexpr int kStride = 2 * kPanel;
+  alignas(64) float acc[kTileRows * kStride];
+  Unit::Begin(kTileRows);
+  for (int column = 0; column < gate.n;
+       column += kPanel, b += panel, scales += Int8PanelScales(gate.k), c += kPanel) {
+    const int columns = std::min(gate.n - column, kPanel);
+    for (int t = 0; t < tiles; ++t) {
+      const int rows = std::min(m - t * kTileRows, kTileRows);
+      const Ahead ahead(b + panel, column + kPanel < gate.n ? panel : 0, t, tiles);
+      TileGroups<Unit, 2>(a + t * row_tile, rows, groups, b, up.data - gate.data, scales,
+                          up.scales - gate.scales, ahead.begin, ahead.end, acc);
+      AddBias(gate_bias == nullptr ? nullptr : gate_bias + column, rows, columns, acc, kStride);
+      AddBias(up_bias == nullptr ? nullptr : up_bias + column, rows, columns, acc + kPanel, kStride);
+      Apply(Epilogue::kSiluGate, acc, kStride, rows, columns, acc + kPanel, kStride);
+      Apply(Epilogue::kNone, acc + kPanel, kStride, rows, columns, c + int64_t{t} * kTileRows * ldc, ldc);
+    }
+  }
+  Unit::End();
+}
+
+void Int8TileGated(MatrixUnit unit, const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
+                   const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+  if (unit == MatrixUnit::kAmx) return Int8TileGatedOn<Amx>(a, m, gate, up, gate_bias, up_bias, c, ldc);
+#endif
+  (void)unit;
+  Int8TileGatedOn<TileModel>(a, m, gate, up, gate_bias, up_bias, c, ldc);
 }
 
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
@@ -198,6 +249,7 @@ namespace sessa::cpu {
 
 HWY_EXPORT(QuantizeTiles);
 HWY_EXPORT(Int8TileLinear);
+HWY_EXPORT(Int8TileGated);
 
 void QuantizeTiles(MatrixUnit unit, const float* a, int64_t lda, int m, int k, int tile, uint8_t* packed) {
   if (OnVectorUnit(unit, m)) return QuantizeRows(a, lda, m, k, tile, reinterpret_cast<uint32_t*>(packed));
@@ -206,6 +258,10 @@ void QuantizeTiles(MatrixUnit unit, const float* a, int64_t lda, int m, int k, i
 void Int8TileLinear(MatrixUnit unit, const uint8_t* a, int packed_rows, int m, const Int8Panels& w,
                     const float* bias, Epilogue epilogue, float* c, int64_t ldc) {
   HWY_DYNAMIC_DISPATCH(Int8TileLinear)(unit, a, packed_rows, m, w, bias, epilogue, c, ldc);
+}
+void Int8TileGated(MatrixUnit unit, const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
+                   const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
+  HWY_DYNAMIC_DISPATCH(Int8TileGated)(unit, a, m, gate, up, gate_bias, up_bias, c, ldc);
 }
 
 }  // namespace sessa::cpu

@@ -32,4 +32,9 @@ inline constexpr int kTileQuad = 4;
 void Int8TileLinear(MatrixUnit unit, const uint8_t* a, int packed_rows, int m, const Int8Panels& w,
                     const float* bias, Epilogue epilogue, float* c, int64_t ldc);
 
+// silu(A gate^T + bias) * (A up^T + bias), with the bits of Int8TileLinear twice, of which the second's
+// epilogue is kSiluGate. a: of more rows than one.
+void Int8TileGated(MatrixUnit unit, const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
+                   const float* gate_bias, const float* up_bias, float* c, int64_t ldc);
+
 }  // namespace sessa::cpu

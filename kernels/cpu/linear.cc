@@ -100,7 +100,7 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
       return pairs;
     }
     case Format::kTiles: {
-      uint16_t* packed = Grown(&tiles_, cpu::TiledSize(x.rows, x.cols, Terms()));
+      uint16_t* packed = GrownLines(&tiles_, cpu::TiledSize(x.rows, x.cols, Terms()));
       pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
         cpu::PackTiles(x.data, x.stride, x.rows, x.cols, Terms(), t, packed);
       });
@@ -113,7 +113,7 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
       return words;
     }
     case Format::kInt8Tiles: {
-      uint8_t* packed = Grown(&int8_tiles_, cpu::Int8TiledSize(x.rows, x.cols));
+      uint8_t* packed = GrownLines(&int8_tiles_, cpu::Int8TiledSize(x.rows, x.cols));
       pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
         cpu::QuantizeTiles(unit_, x.data, x.stride, x.rows, x.cols, t, packed);
       });
@@ -131,7 +131,27 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
 void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
   if (x.rows == 0 || calls.empty()) return;
   const Format format = FormatOf(calls[0].weights->dtype);  // all calls of a model have one dtype
-  const void* left = Prepare(x, format);
+  RunItems(x, format, Prepare(x, format), calls, nullptr);
+}
+
+void LinearLayers::RunPair(Matrix x, const LinearCall& first, const LinearCall& second) {
+  const Format format = FormatOf(first.weights->dtype);
+  const int n = first.weights->n;
+  // Three terms are larger than floats are.
+  const bool bf16 = format == Format::kTiles && Terms() == 1 && n % cpu::kTileDepth == 0,
+             int8 = format == Format::kInt8Tiles && n % kScaleGroup == 0;
+  if (x.rows <= cpu::kTileRows || first.epilogue != Epilogue::kSiluGate || !(bf16 || int8)) {
+    Run(x, {&first, 1});
+    return Run(first.y, {&second, 1});
+  }
+  uint8_t* between = GrownLines(
+      &between_, bf16 ? cpu::TiledSize(x.rows, n, 1) * sizeof(uint16_t) : cpu::Int8TiledSize(x.rows, n));
+  RunItems(x, format, Prepare(x, format), {&first, 1}, between);
+  RunItems(first.y, format, between, {&second, 1}, nullptr);
+}
+
+void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Span<const LinearCall> calls,
+                            uint8_t* between) {
   const int block = RowsAtOnce(x, format);
   int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
@@ -144,6 +164,11 @@ void LinearLayers::Run(Matrix x, absl::Span<const LinearCall> calls) {
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
+    const bool tiles = format == Format::kTiles || format == Format::kInt8Tiles;
+    if (call->epilogue == Epilogue::kSiluGate && tiles && x.rows > cpu::kTileRows) {
+      return format == Format::kTiles ? RunGated(x, begin, left, *call, first, y, between)
+                                      : RunInt8Gated(x, begin, left, *call, first, thread, y, between);
+    }
     if (call->epilogue == Epilogue::kSiluGate)
       RunPanels(x, begin, format, left, *call->up, first, last, Epilogue::kNone, thread, y);
     RunPanels(x, begin, format, left, w, first, last, call->epilogue, thread, y);
@@ -159,6 +184,49 @@ int LinearLayers::RowsAtOnce(Matrix x, Format format) const {
       std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, format == Format::kTiles ? Terms() : 1)),
                std::min(pool_->num_threads(), x.rows / kOwnRows));
   return RoundUp(CeilDiv(x.rows, std::max(1, blocks)), 2 * cpu::kTileRows);
+}
+
+void LinearLayers::RunGated(Matrix x, int begin, const void* left, const LinearCall& call, int first,
+                            Matrix y, uint8_t* between) {
+  const auto panels = [&](const LinearWeights& w) -> cpu::Panels {
+    return {static_cast<const char*>(w.weight.data()) + first * PanelBytes(Format::kTiles, w), w.dtype,
+            y.cols, w.k};
+  };
+  const auto bias = [&](const LinearWeights& w) {
+    return w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
+  };
+  static_assert(kItem * kPanel % cpu::kTileDepth == 0);
+  const int n = call.weights->n;
+  auto* tiles = reinterpret_cast<uint16_t*>(between);
+  if (tiles != nullptr)
+    tiles += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
+  cpu::TileGated(unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()), y.rows,
+                 Terms(), panels(*call.weights), panels(*call.up), bias(*call.weights), bias(*call.up),
+                 {y.data, y.stride, tiles, cpu::TileSteps(n)});
+}
+
+void LinearLayers::RunInt8Gated(Matrix x, int begin, const void* left, const LinearCall& call, int first,
+                                int thread, Matrix y, uint8_t* between) {
+  const auto panels = [&](const LinearWeights& w) -> cpu::Int8Panels {
+    return {static_cast<const int8_t*>(w.weight.data()) + first * cpu::Int8PanelSize(w.k),
+            static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k};
+  };
+  const auto bias = [&](const LinearWeights& w) {
+    return w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
+  };
+  static_assert(kItem * kPanel % kScaleGroup == 0);
+  constexpr int kStride = kItem * kPanel;
+  // An item's products stay in the second-level cache until they are integers.
+  if (between != nullptr)
+    y = {GrownLines(&products_[thread], int64_t{y.rows} * kStride), y.rows, y.cols, kStride};
+  cpu::Int8TileGated(unit_, static_cast<const uint8_t*>(left) + cpu::Int8TiledSize(begin, x.cols), y.rows,
+                     panels(*call.weights), panels(*call.up), bias(*call.weights), bias(*call.up), y.data,
+                     y.stride);
+  for (int r = 0; r < y.rows && between != nullptr; r += cpu::kTileRows) {
+    uint8_t* to = between + cpu::Int8TiledSize(begin + r, call.weights->n) +
+                  int64_t{first} * kPanel / kScaleGroup * cpu::kInt8TileBytes;
+    cpu::QuantizeTiles(MatrixUnit::kAmxModel, y.row(r), y.stride, y.rows - r, y.cols, 0, to);
+  }
 }
 
 void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w,

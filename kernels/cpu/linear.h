@@ -22,6 +22,7 @@ class LinearLayers {
   // As the functions of Backend.
   absl::StatusOr<LinearWeights> Make(const TensorView& weight, const TensorView* bias, DType to);
   void Run(Matrix x, absl::Span<const LinearCall> calls);
+  void RunPair(Matrix x, const LinearCall& first, const LinearCall& second);
 
  private:
   // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, of int8_linear.h or of
@@ -34,6 +35,15 @@ class LinearLayers {
   const void* Prepare(Matrix x, Format format);
   // Rows of x that go at once; all but on a tile unit.
   int RowsAtOnce(Matrix x, Format format) const;
+  // What Run does, of a prepared left side. between: where the one call's products go as a left side, if not
+  // null.
+  void RunItems(Matrix x, Format format, const void* left, absl::Span<const LinearCall> calls,
+                uint8_t* between);
+  // Both products of a call with kSiluGate at once, on a tile unit. As RunPanels.
+  void RunGated(Matrix x, int begin, const void* left, const LinearCall& call, int first, Matrix y,
+                uint8_t* between);
+  void RunInt8Gated(Matrix x, int begin, const void* left, const LinearCall& call, int first, int thread,
+                    Matrix y, uint8_t* between);
   // y becomes what the epilogue makes of it and of the panels [first, last) for its rows, those of x from
   // `begin` on (0 but of tiles).
   void RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w, int first,
@@ -46,7 +56,7 @@ class LinearLayers {
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
   std::vector<uint16_t> tiles_;
-  std::vector<uint8_t> int8_tiles_;
+  std::vector<uint8_t> int8_tiles_, between_;
   std::vector<std::vector<float>> scratch_;   // [thread]
   std::vector<std::vector<float>> products_;  // [thread] of an item, to be added or gated
 };

@@ -79,6 +79,22 @@ void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y)
   for (int i = 0; i < d; ++i) y[i] = x[i] * scale * weight[i];
 }
 
+void RotateRow(const float* cos, const float* sin, int n, float* x) {
+  int i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  constexpr int kWidth = static_cast<int>(kLanes);
+  for (; i + kWidth <= n; i += kWidth) {
+    const VF v = hn::LoadU(kF, x + i), swapped = hn::Shuffle2301(v);
+    hn::StoreU(hn::MulAdd(v, hn::LoadU(kF, cos + i), swapped * hn::LoadU(kF, sin + i)), kF, x + i);
+  }
+#endif
+  for (; i < n; i += 2) {
+    const float a = x[i], b = x[i + 1];
+    x[i] = std::fma(a, cos[i], b * sin[i]);
+    x[i + 1] = std::fma(b, cos[i + 1], a * sin[i + 1]);
+  }
+}
+
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   for (int i = 0; i < n; ++i) y[i] = a[i] * b[i];
 }
@@ -224,6 +240,7 @@ HWY_EXPORT(LinearFloats);
 HWY_EXPORT(LinearPairs);
 HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(RmsNormRow);
+HWY_EXPORT(RotateRow);
 HWY_EXPORT(MultiplyRow);
 HWY_EXPORT(ApplyEpilogue);
 HWY_EXPORT(DotRow);
@@ -257,6 +274,9 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, float 
 }
 void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y) {
   HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, eps, d, y);
+}
+void RotateRow(const float* cos, const float* sin, int n, float* x) {
+  HWY_DYNAMIC_DISPATCH(RotateRow)(cos, sin, n, x);
 }
 void MultiplyRow(const float* a, const float* b, int n, float* y) {
   HWY_DYNAMIC_DISPATCH(MultiplyRow)(a, b, n, y);

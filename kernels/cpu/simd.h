@@ -94,6 +94,8 @@ void LinearPanels(const Bf16Pair* a, int m, const Panels& w, const float* bias, 
                   int64_t ldc, float* scratch);
 void LayerNormRow(const float* x, const float* weight, const float* bias, float eps, int d, float* y);
 void RmsNormRow(const float* x, const float* weight, float eps, int d, float* y);  // y may be x
+// Pairs (x[2 i], x[2 i + 1]) of n / 2 turned: by cosines, each twice, and sines, the first of two negated.
+void RotateRow(const float* cos, const float* sin, int n, float* x);
 void MultiplyRow(const float* a, const float* b, int n, float* y);
 // y [rows][ldy] becomes, in its first `columns`, what the epilogue makes of a linear's products z [rows][ldz]
 // and of what y holds (kSiluGate: the second product); erf to float precision. z may be y.
@@ -146,6 +148,9 @@ struct AttendArgs {
   const Bf16Pair* q_pairs = nullptr;
   int dot_tiles = 0;
   const int* first_visible = nullptr;  // [m]; row r sees the tokens from that position on; null: all
+  // Of AttendOnTiles alone: whether the state is empty yet, whatever it holds, and whether it is complete
+  // then. Between calls that share a chain it is in a form of their own.
+  bool begins = true, ends = true;
 };
 void AttendTiles(const AttendArgs& args, const PagedState& cache, SoftmaxState state);
 

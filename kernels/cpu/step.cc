@@ -23,29 +23,28 @@ int8_t* Int8Panel(const PagedTensor& t, int64_t base, int slot) {
 
 void CpuStep::Begin(const StepRows& rows) {
   rows_ = &rows;
+  for (Found& found : found_) found.page_size = 0;
   const int half = static_cast<int>(rows.inv_freq.size()), n = static_cast<int>(rows.positions.size());
-  cos_.resize(static_cast<size_t>(n) * half);
+  cos_.resize(static_cast<size_t>(n) * 2 * half);
   sin_.resize(cos_.size());
-  for (int i = 0; i < half; ++i) {
-    for (int r = 0; r < n; ++r) {
+  ForRows(n, [&](int r) {
+    float *cos = cos_.data() + int64_t{r} * 2 * half, *sin = sin_.data() + int64_t{r} * 2 * half;
+    for (int i = 0; i < half; ++i) {
       const float angle = static_cast<float>(rows.positions[r]) * rows.inv_freq[i];
-      cos_[r * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * rows.rope_scale;
-      sin_[r * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * rows.rope_scale;
+      const float c = static_cast<float>(std::cos(static_cast<double>(angle))) * rows.rope_scale,
+                  s = static_cast<float>(std::sin(static_cast<double>(angle))) * rows.rope_scale;
+      cos[2 * i] = cos[2 * i + 1] = c;
+      sin[2 * i] = -s, sin[2 * i + 1] = s;
     }
-  }
+  });
 }
 
 void CpuStep::Rotate(int row, Matrix x) const {
   const int half = static_cast<int>(rows_->inv_freq.size());
   if (half == 0) return;
-  const float *c = cos_.data() + row * half, *s = sin_.data() + row * half;
-  for (float* head = x.row(row); head < x.row(row) + x.cols; head += 2 * half) {
-    for (int i = 0; i < half; ++i) {
-      const float a = head[2 * i], b = head[2 * i + 1];
-      head[2 * i] = a * c[i] - b * s[i];
-      head[2 * i + 1] = a * s[i] + b * c[i];
-    }
-  }
+  const int64_t first = int64_t{row} * 2 * half;
+  for (float* head = x.row(row); head < x.row(row) + x.cols; head += 2 * half)
+    cpu::RotateRow(cos_.data() + first, sin_.data() + first, 2 * half, head);
 }
 
 void CpuStep::ForRows(int rows, absl::FunctionRef<void(int row)> body) {
@@ -72,6 +71,13 @@ absl::Span<const int> CpuStep::FirstRows(absl::Span<const RowSpan> blocks) {
   int rows = 0;
   for (const RowSpan& block : blocks) first_rows_.push_back(rows), rows += block.num_rows;
   return first_rows_;
+}
+
+const SharedReads& CpuStep::Find(size_t index, absl::Span<const RowSpan> blocks, int page_size) {
+  if (found_.size() <= index) found_.resize(index + 1);
+  Found& found = found_[index];
+  if (found.page_size != page_size) found.reads.Find(blocks, found.page_size = page_size);
+  return found.reads;
 }
 
 void StoreToken(const float* x, PagedTensor* to, int64_t page, int slot) {

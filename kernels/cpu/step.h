@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -13,6 +14,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/round.h"
+#include "kernels/shared_reads.h"
 
 namespace sessa {
 
@@ -53,16 +55,29 @@ class CpuStep {
                  absl::FunctionRef<void(int row, int64_t page, int slot)> body);
   // The first row of each block in its wave. Valid until the next call.
   absl::Span<const int> FirstRows(absl::Span<const RowSpan> blocks);
+  // What the step's spans, or the blocks of a wave, read together. Found at the first call of a step; valid
+  // until the next one.
+  const SharedReads& ReadsOfSpans(int page_size) { return Find(0, rows_->spans, page_size); }
+  const SharedReads& ReadsOfWave(int wave, int page_size) {
+    return Find(1 + wave, rows_->waves[wave], page_size);
+  }
 
   // One operation at a time uses it. It begins at a cache line.
   float* Scratch(int thread, size_t floats) { return GrownLines(&scratch_[thread], floats); }
 
  private:
+  struct Found {
+    SharedReads reads;
+    int page_size = 0;  // 0: not found yet
+  };
+  const SharedReads& Find(size_t index, absl::Span<const RowSpan> blocks, int page_size);
+
   ThreadPool pool_;
   const StepRows* rows_ = nullptr;
-  std::vector<float> cos_, sin_;             // [num_rows, head_dim / 2]
+  std::vector<float> cos_, sin_;             // [num_rows, head_dim], as RotateRow reads them
   std::vector<int> first_rows_;              // here so that a step allocates nothing
   std::vector<std::vector<float>> scratch_;  // [thread]
+  std::deque<Found> found_;                  // of the spans, then of each wave; stay where they are
 };
 
 // Puts the vectors of one token, [num_heads * dim], into its page, and gets them back.

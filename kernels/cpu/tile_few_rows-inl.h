@@ -89,7 +89,7 @@ class FewRows {
         width_(width),
         state_(state),
         q_(reinterpret_cast<LeftStep<kRows, kTerms>*>(scratch + width)) {
-    for (int r = 0; r < kRows; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
+    for (int r = 0; r < kRows && args.begins; ++r) std::fill_n(state.acc + r * state.acc_stride, width, 0.0f);
     const int stride = TileStride(args.m);
     for (int i = 0; i < TileSteps(args.dim); ++i, q += kTerms * stride) q_[i] = {q, stride};
   }

@@ -24,8 +24,8 @@ class NarrowedRows : public ManyRows {
   using Tile = TileOfState<Value>;
 
   // scratch: TileAttendScratch floats.
-  NarrowedRows(const AttendArgs& args, const uint16_t* q, int width, float* scratch)
-      : ManyRows(args, q, width, scratch),
+  NarrowedRows(const AttendArgs& args, const uint16_t* q, int width, SoftmaxState state, float* scratch)
+      : ManyRows(args, q, width, state, scratch),
         dim_(args.dim),
         value_stride_(width + kPanel),
         keys_(reinterpret_cast<uint32_t*>(scratch + TileAttendScratch(dim_, width, DType::kBF16))),

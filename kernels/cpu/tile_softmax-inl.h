@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/int8_state-inl.h"
 #include "kernels/cpu/state_tiles-inl.h"
@@ -24,16 +25,6 @@ using Tile = TileOfState<Value>;
 constexpr int kStepsOfTile = kTile / kTileDepth, kPairs = kTileDepth / 2;
 // Between rows of scores: a panel more than there are, or they would fall into the same cache sets.
 constexpr int kScoreStride = kJointTiles * kTile + kPanel;
-
-// 2^x for x <= 0, to 1e-7; 0 from -127 on. 1.5 * 2^23 rounds x to an integer, which becomes the exponent.
-HWY_INLINE VF Exp2OfNegative(VF x) {
-  x = hn::Max(x, hn::Set(kF, -127.0f));
-  const VF round = hn::Set(kF, 0x1.8p23f), shifted = x + round, f = x - (shifted - round);
-  VF p = hn::Set(kF, 0x1.5bba14p-10f);  // minimax over [-1/2, 1/2], and exact at 0
-  for (float c : {0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f, 1.0f})
-    p = hn::MulAdd(p, f, hn::Set(kF, c));
-  return hn::BitCast(kF, hn::BitCast(kI32, p) + hn::ShiftLeft<23>(hn::BitCast(kI32, shifted)));
-}
 
 // The values of 32 tokens as pairs of rows; what lies behind the last token counts as 0.
 struct PairRows {
@@ -119,6 +110,7 @@ class Softmax {
  public:
   Softmax(const AttendArgs& args, SoftmaxState state)
       : args_(args), factor_(args.scale * 1.44269504f), max_(state.max), sum_(state.sum) {  // log2 e
+    if (!args.begins) return;
     std::fill_n(max_, args.m, -std::numeric_limits<float>::infinity());
     std::fill_n(sum_, args.m, 0.0f);
   }
@@ -160,13 +152,15 @@ class Softmax {
     for (int i = 0; i < group_->count; ++i) {
       const float* x = scores_ + r * kScoreStride + i * kTile;
       for (int step = 0; step * kTileDepth < group_->tile[i].tokens; ++step) {
+        const bool rounded = i < group_->summed;
         SESSA_UNROLL
         for (int v = 0; v < kVectorsOfStep; ++v) {
-          values[v] =
-              Exp2OfNegative(hn::MulSub(hn::Load(kF, x + step * kTileDepth + v * kLanes), factor, shift));
+          const VF power = hn::MulSub(hn::Load(kF, x + step * kTileDepth + v * kLanes), factor, shift);
+          // What becomes one bf16 term, of 8 bits, needs no more than 13.
+          values[v] = kTerms == 1 && rounded ? RoughExp2OfNegative(power) : Exp2OfNegative(power);
           total[v] = total[v] + values[v];
         }
-        if (i < group_->summed) {
+        if (rounded) {
           PackProbabilities<kNative, kTerms>(values, to + p_.Step(i, step));
         } else {
           for (int v = 0; v < kVectorsOfStep; ++v)

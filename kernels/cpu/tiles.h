@@ -62,4 +62,19 @@ constexpr int TileRowsAtOnce(int k, int terms) {
 void TileLinear(MatrixUnit unit, const uint16_t* a, int left_tile, int m, int terms, const Panels& w,
                 const float* bias, Epilogue epilogue, float* c, int64_t ldc);
 
+// Where the products of a gated linear go: rows of c; or, instead, the left side of another linear, as
+// PackTiles leaves it for one term, of n outputs in `steps` steps. (Written as floats and packed again they
+// left the second-level cache, and took as long as the products.)
+struct TileOutput {
+  float* c = nullptr;
+  int64_t ldc = 0;
+  uint16_t* tiles = nullptr;
+  int steps = 0;
+};
+
+// silu(A gate^T + bias) * (A up^T + bias), with the bits of TileLinear twice, of which the second's epilogue
+// is kSiluGate. a: of more rows than one. Requires, of tiles, n to be a multiple of kTileDepth.
+void TileGated(MatrixUnit unit, const uint16_t* a, int m, int terms, const Panels& gate, const Panels& up,
+               const float* gate_bias, const float* up_bias, const TileOutput& out);
+
 }  // namespace sessa::cpu

@@ -45,8 +45,11 @@ PlannedRead Attention::Plan(const AttendCall& call) {
   read.window = call.window;
   read.num_chains = read.num_ranks = 1;
   read.out = call.out;
-  const DeviceStep::Attention& plans =
-      step_->AttentionOf({{call.q_to_kv.begin(), call.q_to_kv.end()}, shape.dim, shape.dtype, call.window});
+  const DeviceStep::Attention& plans = step_->AttentionOf({{call.q_to_kv.begin(), call.q_to_kv.end()},
+                                                           shape.dim,
+                                                           shape.dtype,
+                                                           call.window,
+                                                           call.keys->page_size});
   return {read, &plans.plan, {}, nullptr, &plans.panels};
 }
 

@@ -9,13 +9,13 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_stream.h"
-#include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/feedback.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/step.h"
+#include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda/step_queue.h"
 
 namespace sessa {
@@ -35,11 +35,14 @@ class CudaBackend final : public Backend {
         attention_(&context_, &step_, &queue_),
         feedback_(&context_, &step_, &queue_, &attention_, options.batch_invariant),
         scan_(&context_, &step_, &queue_) {}
-  // Nothing may use the memory that is freed next.
-  ~CudaBackend() override { context_.Wait("the last step"); }
+  // Nothing may use the memory that is freed next, on this device.
+  ~CudaBackend() override {
+    context_.Use();
+    context_.Wait("the last step");
+  }
 
   cudaStream_t stream() const { return context_.stream(); }
-  const DecodeGraphCounts& graph_counts() const { return graphs_.counts(); }
+  const GraphCounts& graph_counts() const { return graphs_.counts(); }
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return context_.Allocate(bytes); }
 
@@ -90,7 +93,7 @@ class CudaBackend final : public Backend {
     context_.Wait("waiting for the last step");
     context_.FreeOutgrown();
     step_.Begin(rows);
-    if (options_.decode_graphs && cuda::launch_switches().graphs && step_.is_decode()) graphs_.Defer();
+    if (options_.graphs && cuda::launch_switches().graphs && step_.may_replay()) graphs_.Defer();
     attention_.BeginStep();
   }
 
@@ -145,7 +148,7 @@ class CudaBackend final : public Backend {
   const CudaOptions options_;
   cuda::Context context_;
   cuda::DeviceStep step_;
-  cuda::DecodeGraphs graphs_;
+  cuda::StepGraphs graphs_;
   cuda::StepQueue queue_;
   cuda::LinearLayers linears_;
   cuda::Attention attention_;
@@ -159,7 +162,7 @@ cudaStream_t CudaStreamOf(const Backend& backend) {
   return static_cast<const CudaBackend&>(backend).stream();
 }
 
-DecodeGraphCounts DecodeGraphCountsOf(const Backend& backend) {
+GraphCounts GraphCountsOf(const Backend& backend) {
   return static_cast<const CudaBackend&>(backend).graph_counts();
 }
 

@@ -22,19 +22,19 @@ namespace sessa {
 struct CudaOptions {
   int device = 0;
   bool batch_invariant = false;
-  // Decode steps are captured in CUDA graphs and replayed. Only without a communicator that enqueues on the
-  // backend's stream itself: it would run ahead of the operations that wait for the end of their step.
-  bool decode_graphs = true;
+  // Steps of few rows are captured in CUDA graphs and replayed. Only without a communicator that enqueues on
+  // the backend's stream itself: it would run ahead of the operations that wait for the end of their step.
+  bool graphs = true;
 };
 
 // UNAVAILABLE when the device cannot be used, with the driver's reason.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
-// How decode steps ran, of a backend that MakeCudaBackend made.
-struct DecodeGraphCounts {
+// How steps of few rows ran, of a backend that MakeCudaBackend made.
+struct GraphCounts {
   int captures = 0, launches = 0;
   std::string failure;  // why steps are not captured, or only without overlapping launches; empty: they are
 };
-DecodeGraphCounts DecodeGraphCountsOf(const Backend& backend);
+GraphCounts GraphCountsOf(const Backend& backend);
 
 }  // namespace sessa

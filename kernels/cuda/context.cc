@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,9 +18,28 @@ constexpr size_t kPinnedBytes = 64 << 10;
 
 }  // namespace
 
+Context::Context(int device, cudaStream_t stream) : device_(device), stream_(stream) {
+  Use();
+  cudaMemPoolProps props = {};
+  props.allocType = cudaMemAllocationTypePinned;  // the only type of device memory
+  props.location.type = cudaMemLocationTypeDevice;
+  props.location.id = device;
+  Note(cudaMemPoolCreate(&pool_, &props), "making a memory pool");
+  // By default what is free goes back to the driver at the next synchronisation, to be asked for again.
+  uint64_t keep = std::numeric_limits<uint64_t>::max();
+  if (status_.ok())
+    Note(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "setting up a memory pool");
+  if (cudaMallocHost(reinterpret_cast<void**>(&pinned_), kPinnedBytes) != cudaSuccess) {
+    (void)cudaGetLastError();  // copies are slower then
+    pinned_ = nullptr;
+  }
+}
+
 Context::~Context() {
   (void)cudaSetDevice(device_);
   (void)cudaStreamSynchronize(stream_);
+  outgrown_.clear();
+  if (pool_ != nullptr) (void)cudaMemPoolDestroy(pool_);
   if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
   (void)cudaStreamDestroy(stream_);
 }
@@ -42,9 +62,7 @@ void Context::Wait(const char* what) {
 void Context::CopyOut(const void* device, size_t bytes, void* host) {
   if (bytes == 0) return;
   void* to = host;
-  if (bytes <= kPinnedBytes - pinned_used_ &&
-      (pinned_ != nullptr ||
-       cudaMallocHost(reinterpret_cast<void**>(&pinned_), kPinnedBytes) == cudaSuccess)) {
+  if (pinned_ != nullptr && bytes <= kPinnedBytes - pinned_used_) {
     to = pinned_ + pinned_used_;
     pinned_used_ += std::min(kPinnedBytes - pinned_used_, RoundUp(bytes, size_t{64}));
     pinned_copies_.push_back({to, host, bytes});
@@ -56,7 +74,24 @@ absl::StatusOr<Buffer> Context::Allocate(size_t bytes) {
   bytes = std::max<size_t>(bytes, 1);
   void* p = nullptr;
   (void)cudaSetDevice(device_);
-  if (cudaError_t error = cudaMalloc(&p, bytes); error != cudaSuccess) {
+  const cudaError_t error = cudaMalloc(&p, bytes);
+  return Allocated(error, p, bytes, [](void* data, size_t) { (void)cudaFree(data); });
+}
+
+absl::StatusOr<Buffer> Context::AllocateForStep(size_t bytes) {
+  if (!status_.ok()) return status_;
+  bytes = std::max<size_t>(bytes, 1);
+  void* p = nullptr;
+  (void)cudaSetDevice(device_);
+  const cudaError_t error = cudaMallocFromPoolAsync(&p, bytes, pool_, stream_);
+  // Nothing runs on the null stream, which streams of the backend do not wait for either: the memory is free
+  // at once.
+  return Allocated(error, p, bytes, [](void* data, size_t) { (void)cudaFreeAsync(data, nullptr); });
+}
+
+absl::StatusOr<Buffer> Context::Allocated(cudaError_t error, void* p, size_t bytes,
+                                          void (*release)(void*, size_t)) {
+  if (error != cudaSuccess) {
     if (error == cudaErrorMemoryAllocation) {
       (void)cudaGetLastError();  // not a fault of the device
     } else {
@@ -66,7 +101,7 @@ absl::StatusOr<Buffer> Context::Allocate(size_t bytes) {
         absl::StrCat("cannot allocate ", bytes, " bytes of GPU memory: ", cudaGetErrorString(error)));
   }
   Note(cudaMemsetAsync(p, 0, bytes, stream_), "clearing memory");
-  return Buffer(p, bytes, [](void* data, size_t) { (void)cudaFree(data); });
+  return Buffer(p, bytes, release);
 }
 
 absl::StatusOr<Buffer> Context::Upload(const void* data, DType from, int64_t n, int64_t k, int64_t stride,
@@ -104,9 +139,9 @@ absl::StatusOr<Buffer> Context::Upload(const void* data, DType from, int64_t n, 
 
 bool Context::Reserve(size_t bytes, Buffer* buffer) {
   if (buffer->size() >= bytes) return true;
-  // Half as much again: contexts grow by a tile at a time, and each growth waits for the device.
-  auto memory = Allocate(std::max(bytes, buffer->size() + buffer->size() / 2));
-  if (!memory.ok()) memory = Allocate(bytes);
+  // Half as much again: contexts grow by a tile at a time, and other scratch is another graph.
+  auto memory = AllocateForStep(std::max(bytes, buffer->size() + buffer->size() / 2));
+  if (!memory.ok()) memory = AllocateForStep(bytes);
   if (!memory.ok()) {
     Fail(memory.status());
     return false;

@@ -1,4 +1,8 @@
 // One GPU, the stream that everything runs on, its memory, and the first error of what was enqueued.
+//
+// Memory that a step may ask for comes from a pool in the order of the stream. cudaMalloc and cudaFree, and
+// what pins host memory, may wait for every GPU that reaches this one's memory (NVIDIA/nccl issue 744): while
+// another rank already waits in a collective for this one, that is for ever. So steps call none of them.
 // Not thread-safe; owned by a CudaBackend.
 #pragma once
 
@@ -15,7 +19,7 @@ namespace sessa::cuda {
 class Context {
  public:
   // Owns the stream, which is `device`'s.
-  Context(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  Context(int device, cudaStream_t stream);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -35,8 +39,11 @@ class Context {
   // Enqueues a copy to the host, which holds the bytes after the next Wait.
   void CopyOut(const void* device, size_t bytes, void* host);
 
-  // Zeroed. RESOURCE_EXHAUSTED, which is not an error of the device.
+  // Zeroed. RESOURCE_EXHAUSTED, which is not an error of the device. Not for steps: above.
   absl::StatusOr<Buffer> Allocate(size_t bytes);
+  // The same out of the pool, which keeps what is freed until this object goes. To be freed when nothing that
+  // uses it is under way, and before this object.
+  absl::StatusOr<Buffer> AllocateForStep(size_t bytes);
   // Host rows [n, k] as rows of `stride` elements (0: k), the rest zero.
   absl::StatusOr<Buffer> Upload(const void* data, DType from, int64_t n, int64_t k, int64_t stride, DType to);
 
@@ -51,14 +58,17 @@ class Context {
   const int device_;
   const cudaStream_t stream_;
   absl::Status status_;
+  cudaMemPool_t pool_ = nullptr;
   std::vector<Buffer> outgrown_;
+
+  absl::StatusOr<Buffer> Allocated(cudaError_t error, void* p, size_t bytes, void (*release)(void*, size_t));
 
   // Copies that wait in pinned memory for the next Wait.
   struct Copy {
     void *from, *to;
     size_t bytes;
   };
-  char* pinned_ = nullptr;  // [kPinnedBytes], made at the first copy
+  char* pinned_ = nullptr;  // [kPinnedBytes], or null when there is none
   size_t pinned_used_ = 0;
   std::vector<Copy> pinned_copies_;
 };

@@ -16,7 +16,7 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
   std::vector<DeviceRank> ranks(options.num_ranks);
   for (int i = 0; i < options.num_ranks; ++i) {
     auto backend = MakeCudaBackend(
-        {.device = i, .batch_invariant = options.batch_invariant, .decode_graphs = options.num_ranks == 1});
+        {.device = i, .batch_invariant = options.batch_invariant, .graphs = options.num_ranks == 1});
     if (!backend.ok()) return backend.status();
     ranks[i].backend = *std::move(backend);
   }
@@ -34,6 +34,23 @@ absl::StatusOr<std::vector<DeviceRank>> MakeCudaRanks(const DeviceOptions& optio
 #else
   return absl::UnimplementedError(
       absl::StrCat("tensor_parallel_size: ", options.num_ranks, " GPUs need NCCL, which this build has not"));
+#endif
+}
+
+absl::StatusOr<ProcessRank> MakeCudaProcessRank(const DeviceOptions& options, const RankLinks& links) {
+#ifdef SESSA_NCCL
+  auto backend =
+      MakeCudaBackend({.device = 0, .batch_invariant = options.batch_invariant, .graphs = false});
+  if (!backend.ok()) return backend.status();
+  auto communicators = MakeNcclCommunicators(
+      {CudaStreamOf(**backend)},
+      {.num_ranks = options.num_ranks, .first_rank = links.rank, .share_id = links.share});
+  if (!communicators.ok()) return communicators.status();
+  return ProcessRank{*std::move(backend), std::move((*communicators)[0])};
+#else
+  (void)links;
+  return absl::UnimplementedError(
+      absl::StrCat("group_address: ", options.num_ranks, " GPUs need NCCL, which this build has not"));
 #endif
 }
 

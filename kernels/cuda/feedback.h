@@ -35,7 +35,7 @@ class Feedback final : public FeedbackOps {
  private:
   PlannedRead Plan(const FeedbackReadCall& call);
   static DeviceStep::WaveKey KeyOf(int wave, const PagedTensor& t) {
-    return {wave, t.shape.dim, t.shape.dtype};
+    return {wave, t.shape.dim, t.shape.dtype, t.page_size};
   }
 
   Context* const context_;

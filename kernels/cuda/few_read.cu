@@ -8,6 +8,10 @@
 // tokens are 32 tiles of the feedback, for 132 multiprocessors. The tiles of forward attention are small,
 // 16 KiB: a block reads a run of neighbours without a pause. Grid: any number of blocks (BeginOfRun).
 //
+// Sequences that begin with the same pages read them together (kernels/shared_reads.h): a tile of theirs is an
+// item of its own, with a row of each as its queries, and leaves its results where each row's fold finds those
+// of its own tiles. So a row has the same bits, whoever shares with it.
+//
 // FoldKernel: the tiles of a chain in their order, 32 at a time through two stages. The own tile of a
 // feedback block comes last: its cached tokens are added to the rescaled chain one by one, and FeedbackSolve
 // goes on with the tokens of the block itself. Grid: (read, block, query, chain, part of 128 columns). It is
@@ -30,7 +34,8 @@ struct TileShape {
   static constexpr int kChunk = 16 / sizeof(T);     // elements of a copy
   static constexpr int kDepth = 256 / sizeof(T);    // dimensions of a stage of keys
   static constexpr int kTokens = kTile / 2;         // of a stage of values
-  static constexpr int kColumns = 512 / sizeof(T);  // of a stage of values
+  static constexpr int kColumnBits = sizeof(T) == 2 ? 8 : 7;
+  static constexpr int kColumns = 1 << kColumnBits;  // of a stage of values: 512 bytes
 };
 
 // The queries follow: [QueryStride(dim) / 4][kQueries][4] floats.
@@ -44,20 +49,25 @@ struct TileShared {
   Stage stages[kStages];
   alignas(16) float sums[2][kQueries][kTile];  // as DotTile::Join leaves them; then the probabilities
   ReadBlock block;                             // that is read
+  int index, behind;                           // which one, and the first item that is not its own
+  SharedRow places[kQueries];                  // of its queries: the row, and where results go
   int64_t rows[kRowSets][kTile];               // of a tile: where a token's key and its value begin, or -1
 };
 constexpr int QueryStride(int dim) { return RoundUp(dim, 64); }
 
 // Tiles first_tile .. first_tile + num_tiles of shared.block. An own tile comes alone.
 template <class T, int kQueries>
-__device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, int first_tile,
-                                        int num_tiles) {
+__device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, int num_tiles) {
   using Shape = TileShape<T>;
   using Shared = TileShared<T, kQueries>;
   auto& shared = *static_cast<Shared*>(DynamicShared());
   float* queries = reinterpret_cast<float*>(&shared + 1);
   const ReadBlock& block = shared.block;
   const Geometry g(read, block);
+  const auto place_of = [&](int query, int tile) {  // in scratch
+    const SharedRow& place = shared.places[query];
+    return place.tile_base + static_cast<int64_t>(tile) * place.stride;
+  };
   const int thread = threadIdx.x, dim = read.keys.dim, padded = Padded(dim), query_stride = QueryStride(dim);
   const T* keys = static_cast<const T*>(read.keys.data);
   const T* values = static_cast<const T*>(read.values.data);
@@ -109,8 +119,7 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
   const int group = thread / Dot::kGroupThreads, key = thread % Dot::kGroupThreads;
   // Of values a thread owns a column of every `groups`-th query: narrow ones leave threads for all queries at
   // once.
-  const int columns = padded <= 64 ? 64 : padded <= 128 ? 128 : Shape::kColumns;
-  const int groups = kThreads / columns, first_query = thread / columns, column = thread % columns;
+  const int column_bits = padded <= 64 ? 6 : padded <= 128 ? 7 : Shape::kColumnBits;
   const auto& p = shared.sums[0];
   float x[kQueries][1] = {};  // of the thread's key, then of its column
   int64_t later_row = -1;
@@ -125,15 +134,14 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
         const int query = j / query_stride, k = j % query_stride;
         queries[(k / 4 * kQueries + query) * 4 + k % 4] =
             query < g.num_queries && k < dim
-                ? read.q.row(block.first_row +
-                             query / block.num_heads)[(block.first_head + query % block.num_heads) * dim + k]
+                ? read.q.row(
+                      shared.places[query].row)[(block.first_head + query % block.num_heads) * dim + k]
                 : 0.0f;
       }
     }
     if (i < 0) continue;
     const typename Shared::Stage& stage = shared.stages[loaded.slot];
     const int tile = first_tile + n;
-    const int64_t at = block.tile_base + static_cast<int64_t>(tile) * g.num_queries;
     if (s < key_stages) {
       if (s == 0 && thread < kTile) later_row = row_of(n + kRowSets - 1);
       const int first = s * Shape::kDepth, depth = min(Shape::kDepth, query_stride - first);
@@ -156,9 +164,10 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
       if (s == key_stages - 1) {
         Dot::Join(shared.sums, x);
         if (thread < kTile) shared.rows[(n + kRowSets - 1) % kRowSets][thread] = later_row;
-        TileSoftmax(read, block, g, tile, shared.sums[0], read.work->tile_stats + 2 * at);
+        TileSoftmax(read, block, g, tile, shared.sums[0],
+                    [&](int query) { return read.work->tile_stats + 2 * place_of(query, tile); });
         if (own) {
-          float* out = read.work->own_p + static_cast<int64_t>(block_index) * kMaxQueries * kTile;
+          float* out = read.work->own_p + static_cast<int64_t>(shared.index) * kMaxQueries * kTile;
           for (int j = thread; j < g.num_queries * kTile; j += kThreads) out[j] = p[j / kTile][j % kTile];
         }
 #pragma unroll
@@ -166,6 +175,8 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
       }
     } else {
       const int part = s - key_stages, first = part % 2 * Shape::kTokens;
+      const int groups = kThreads >> column_bits, first_query = thread >> column_bits,
+                column = thread & ((1 << column_bits) - 1);
       const int num = min(Shape::kTokens, g.horizon - tile * kTile - first);
       int j = 0;
 #pragma unroll(kQueries > 1 ? 1 : 2)
@@ -190,38 +201,63 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int block_index, 
         }
       }
       if (part % 2 != 0) {
-        const int at_column = part / 2 * columns + column;
-        float* out = read.work->tile_values + (at + first_query) * padded + at_column;
+        const int at_column = (part / 2 << column_bits) + column;
+        float* out = read.work->tile_values + at_column;
 #pragma unroll
-        for (int q = 0; q < kQueries; ++q, out += groups * padded) {
-          if (first_query + q * groups < g.num_queries && at_column < padded) *out = x[q][0];
-          x[q][0] = 0;
+        for (int q = 0; q < kQueries; ++q) {
+          const int query = first_query + q * groups;
+          if (query >= g.num_queries || at_column >= padded) break;
+          out[place_of(query, tile) * padded] = x[q][0];
         }
+#pragma unroll
+        for (int q = 0; q < kQueries; ++q) x[q][0] = 0;
       }
     }
     if (++s == stages) s = 0, ++n;
   }
 }
 
-// The work items [begin, end) of a read.
+// The work items [begin, end) of a read. What is known of an item's block is in shared memory: registers are
+// few.
 template <class T, int kQueries>
 __device__ __forceinline__ void ReadItems(const PagedRead& read, int begin, int end) {
   auto& shared = *static_cast<TileShared<T, kQueries>*>(DynamicShared());
-  for (int b = BlockOf(read, begin); begin < end; ++b) {
-    __syncthreads();  // the block before is done with
-    // A word by each thread: one thread with all of them would hold 16 registers.
-    if (threadIdx.x < sizeof(ReadBlock) / sizeof(int))
-      reinterpret_cast<int*>(&shared.block)[threadIdx.x] =
-          reinterpret_cast<const int*>(read.blocks + b)[threadIdx.x];
-    __syncthreads();
-    const int behind = b + 1 < read.num_blocks ? min(end, read.blocks[b + 1].first_item) : end;
-    while (begin < behind) {
+  while (begin < end) {
+    {
+      const ReadWork& work = *read.work;
+      const bool own = begin < work.own_items;
+      const ReadBlock* blocks = own ? read.blocks : work.shared;
+      const int num_blocks = own ? read.num_blocks : work.num_shared, b = BlockOf(blocks, num_blocks, begin);
+      __syncthreads();  // the block before is done with
+      // A word by each thread: one thread with all of them would hold 16 registers.
+      if (threadIdx.x < sizeof(ReadBlock) / sizeof(int))
+        reinterpret_cast<int*>(&shared.block)[threadIdx.x] =
+            reinterpret_cast<const int*>(blocks + b)[threadIdx.x];
+      if (threadIdx.x == 0) {
+        shared.index = b;
+        shared.behind = min(end, b + 1 < num_blocks ? blocks[b + 1].first_item : own ? work.own_items : end);
+      }
+      __syncthreads();
       const Geometry g(read, shared.block);
-      const int tile = begin - shared.block.zero_item;
+      if (threadIdx.x < g.num_queries) {
+        const int row = threadIdx.x / shared.block.num_heads, head = threadIdx.x % shared.block.num_heads;
+        SharedRow& place = shared.places[threadIdx.x];
+        if (shared.block.rows == nullptr) {
+          place = {shared.block.first_row + row, g.num_queries,
+                   shared.block.tile_base + static_cast<int>(threadIdx.x)};
+        } else {
+          place = shared.block.rows[row];
+          place.tile_base += head;
+        }
+      }
+    }
+    while (begin < shared.behind) {
+      const Geometry g(read, shared.block);
+      const int tile = begin - shared.block.zero_item, behind = shared.behind;
       const int num_tiles = read.num_ranks > 1  ? 1
                             : tile < g.own_tile ? min(behind - begin, g.own_tile - tile)
                                                 : behind - begin;
-      if (IsRead(read, g, tile)) ReadRun<T, kQueries>(read, b, tile, num_tiles);
+      if (IsRead(read, g, tile)) ReadRun<T, kQueries>(read, tile, num_tiles);
       begin += num_tiles;
       __syncthreads();  // shared memory is free for the next run
     }
@@ -243,7 +279,7 @@ __global__ void __launch_bounds__(kThreads, 2) FewTileKernel(const FewReads read
     done = item >= num_large;
     const PagedRead& read = done ? small : large;
     const int begin = done ? run(index) : item, end = done ? run(index + 1) : item + 1;
-    if (read.max_queries == 1) {
+    if (read.tile_queries == 1) {
       ReadItems<T, 1>(read, begin, end);
     } else {
       ReadItems<T, kQueries>(read, begin, end);
@@ -384,7 +420,7 @@ void LaunchTiles(cudaStream_t stream, const FewReads& reads, int num_ctas) {
   for (int i = 0; i < reads.count; ++i) {
     const PagedRead& read = reads.read[i];
     const int dim = read.keys.dim;
-    const size_t own = read.max_queries == 1 ? TileBytes<T, 1>(dim) : TileBytes<T, kQueries>(dim);
+    const size_t own = read.tile_queries == 1 ? TileBytes<T, 1>(dim) : TileBytes<T, kQueries>(dim);
     bytes = own > bytes ? own : bytes;
   }
   Launch(stream, dim3(num_ctas), kThreads, bytes, FewTileKernel<T, kQueries>, reads);
@@ -392,15 +428,15 @@ void LaunchTiles(cudaStream_t stream, const FewReads& reads, int num_ctas) {
 
 template <class T>
 void LaunchReads(cudaStream_t stream, const FewReads& reads, int num_ctas) {
-  int max_queries = 0, fold_blocks = 0;
+  int queries = 0, fold_blocks = 0;
   for (int i = 0; i < reads.count; ++i) {
-    max_queries = reads.read[i].max_queries > max_queries ? reads.read[i].max_queries : max_queries;
+    queries = reads.read[i].tile_queries > queries ? reads.read[i].tile_queries : queries;
     fold_blocks += FoldBlocks(reads.read[i]);
   }
   if (num_ctas > 0) {  // else nothing is cached yet
-    const auto tiles = max_queries == 1   ? LaunchTiles<T, 1>
-                       : max_queries <= 4 ? LaunchTiles<T, 4>
-                                          : LaunchTiles<T, kFewQueries>;
+    const auto tiles = queries == 1   ? LaunchTiles<T, 1>
+                       : queries <= 4 ? LaunchTiles<T, 4>
+                                      : LaunchTiles<T, kFewQueries>;
     tiles(stream, reads, num_ctas);
   }
   Launch(stream, dim3(fold_blocks), kFoldColumns, sizeof(FoldShared<T>), FoldKernel<T>, reads);

@@ -138,6 +138,7 @@ void ReadBack(cudaStream_t stream, PagedVectors from, const int32_t* pages, int 
 // Queries of one sequence that share their keys: num_rows rows times num_heads neighbouring heads, at most
 // kMaxQueries (fused attention: kMaxFusedQueries); query i is row first_row + i / num_heads, head first_head
 // + i % num_heads. A block of no rows is padding.
+struct SharedRow;
 struct ReadBlock {
   int first_row, num_rows, start;
   int first_head, num_heads, kv;
@@ -147,12 +148,23 @@ struct ReadBlock {
   int64_t tile_base;  // of tile 0 in the scratch, which has one place for each tile from first_tile on and
                       // query (many queries: kMaxQueries of them)
   int first_item;     // of the block, among the work items of its launch: one for each tile, or some
-  int zero_item = 0;  // what tile 0 would be: first_item - first_tile
+  int zero_item = 0;  // what tile 0 would be: first_item - the first tile that is an item
+  // Of a read that several sequences share (few queries): [num_rows], instead of first_row and tile_base.
+  const SharedRow* rows = nullptr;
+};
+// A row of theirs. What a tile leaves for the i-th head goes where the row's own block looks for it: at
+// tile_base + tile * stride + i.
+struct SharedRow {
+  int row, stride;
+  int64_t tile_base;
 };
 // What a read of some blocks has to do and where its scratch is. In device memory, so that the same launch
 // serves contexts of any length.
 struct ReadWork {
   int num_items;
+  // The last items are those of blocks that are shared, of which there may be more in the next step.
+  int own_items, num_shared;
+  const ReadBlock* shared;
   // Of each tile and query the maximum and the sum [.., 2]; and its weighted values [.., Padded(dim)] or, for
   // many queries, its probabilities [.., kTile] (for the own tile of few queries too, at own_p [block]
   // [kMaxQueries][kTile]).
@@ -170,6 +182,7 @@ struct PagedRead {
   const ReadWork* work;
   const ReadBlock* blocks;
   int num_blocks, max_queries;
+  int tile_queries;  // the most queries of a block, shared ones too; few queries alone
   // Out, forward: [rows, heads * dim].
   Matrix out;
   // Out, feedback: as FeedbackPartials.

@@ -18,7 +18,7 @@ enum class Carveout {
 // (tests/cuda/switches.h).
 struct LaunchSwitches {
   bool overlap = true;  // a kernel's blocks may come in while the kernel before is still at work
-  bool graphs = true;   // decode steps are captured
+  bool graphs = true;   // steps of few rows are captured
   Carveout carveout = Carveout::kLarge;
   bool trace = false;  // names each launch on stderr
 };

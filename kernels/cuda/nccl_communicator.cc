@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -18,13 +21,17 @@ constexpr std::chrono::milliseconds kWatchPeriod(200);
 // NCCL sends the messages of a group together, so these cost less than copies of their own.
 constexpr int kMaxMessageRows = 8;
 
-class NcclCommunicator final : public Communicator {
+// Packed columns lie in a pool of memory, as growing must not wait for the other GPUs (context.h). NCCL's
+// ranks of one process read each other's memory where they can, which of a pool has to be allowed.
+class NcclCommunicator final : public GroupCommunicator {
  public:
-  NcclCommunicator(ncclComm_t comm, int rank, int size, int gpu, cudaStream_t stream,
+  // num_gpus: of this process, from 0 on.
+  NcclCommunicator(ncclComm_t comm, int rank, int size, int gpu, int num_gpus, cudaStream_t stream,
                    std::chrono::milliseconds limit)
       : comm_(comm), rank_(rank), size_(size), gpu_(gpu), stream_(stream), limit_(limit) {
     Note(cudaSetDevice(gpu_));
     Note(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
+    MakePool(num_gpus);
     watch_ = std::thread([this] { Watch(); });
   }
 
@@ -37,7 +44,8 @@ class NcclCommunicator final : public Communicator {
     watch_.join();
     (void)cudaSetDevice(gpu_);
     if (status().ok()) ncclCommDestroy(comm_);  // an aborted one is gone already
-    (void)cudaFree(packed_);
+    if (packed_ != nullptr) (void)cudaFreeAsync(packed_, stream_);
+    if (pool_ != nullptr) (void)cudaMemPoolDestroy(pool_);
     if (done_ != nullptr) (void)cudaEventDestroy(done_);
   }
 
@@ -47,6 +55,11 @@ class NcclCommunicator final : public Communicator {
   absl::Status status() const override {
     std::lock_guard<std::mutex> lock(mutex_);
     return status_;
+  }
+
+  void GiveUp(const absl::Status& why) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Abort(why.message());
   }
 
   // One group of broadcasts. Matrices of few rows go as they are, a message for each rank and row; columns of
@@ -144,11 +157,33 @@ class NcclCommunicator final : public Communicator {
     if (error != cudaSuccess) Fail("CUDA", cudaGetErrorString(error));
   }
 
+  void MakePool(int num_gpus) {
+    cudaMemPoolProps props = {};
+    props.allocType = cudaMemAllocationTypePinned;
+    props.location.type = cudaMemLocationTypeDevice;
+    props.location.id = gpu_;
+    if (cudaError_t error = cudaMemPoolCreate(&pool_, &props); error != cudaSuccess) return Note(error);
+    uint64_t keep = std::numeric_limits<uint64_t>::max();
+    Note(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep));
+    std::vector<cudaMemAccessDesc> peers;
+    for (int peer = 0; peer < num_gpus; ++peer) {
+      int reaches = 0;
+      if (peer != gpu_) Note(cudaDeviceCanAccessPeer(&reaches, peer, gpu_));
+      if (reaches == 0) continue;
+      cudaMemAccessDesc& access = peers.emplace_back();
+      access.location = props.location;
+      access.location.id = peer;
+      access.flags = cudaMemAccessFlagsProtReadWrite;
+    }
+    if (!peers.empty()) Note(cudaMemPoolSetAccess(pool_, peers.data(), peers.size()));
+  }
+
   bool Reserve(int64_t floats) {
     if (capacity_ >= floats) return true;
-    (void)cudaFree(packed_);
+    if (packed_ != nullptr) Note(cudaFreeAsync(packed_, stream_));
     packed_ = nullptr, capacity_ = 0;
-    const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&packed_), floats * sizeof(float));
+    const cudaError_t error =
+        cudaMallocFromPoolAsync(reinterpret_cast<void**>(&packed_), floats * sizeof(float), pool_, stream_);
     Note(error);
     if (error == cudaSuccess) capacity_ = floats;
     return error == cudaSuccess;
@@ -159,7 +194,8 @@ class NcclCommunicator final : public Communicator {
   const cudaStream_t stream_;
   const std::chrono::milliseconds limit_;
   cudaEvent_t done_ = nullptr;  // the last collective
-  float* packed_ = nullptr;     // [capacity_], on the device
+  cudaMemPool_t pool_ = nullptr;
+  float* packed_ = nullptr;  // [capacity_], of the pool
   int64_t capacity_ = 0;
 
   mutable std::mutex mutex_;
@@ -172,7 +208,7 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators(
+absl::StatusOr<std::vector<std::unique_ptr<GroupCommunicator>>> MakeNcclCommunicators(
     const std::vector<cudaStream_t>& streams, const NcclGroup& group, std::chrono::milliseconds limit) {
   const int own = static_cast<int>(streams.size());
   const auto fail = [&](ncclResult_t result) {
@@ -206,10 +242,10 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> MakeNcclCommunicators
     }
     return fail(result);
   }
-  std::vector<std::unique_ptr<Communicator>> ranks;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks;
   for (int i = 0; i < own; ++i) {
     ranks.push_back(std::make_unique<NcclCommunicator>(comms[i], group.first_rank + i, group.num_ranks, i,
-                                                       streams[i], limit));
+                                                       own, streams[i], limit));
   }
   return ranks;
 }

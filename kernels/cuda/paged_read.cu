@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads) TileKernel(const PagedRead read) {
   auto& shared = *static_cast<typename Tile::Shared*>(DynamicShared());
   const int dim = read.keys.dim;
   for (int item = blockIdx.x; item < read.work->num_items; item += gridDim.x) {
-    const ReadBlock block = read.blocks[BlockOf(read, item)];
+    const ReadBlock block = read.blocks[BlockOf(read.blocks, read.num_blocks, item)];
     const Geometry g(read, block);
     const int tile = item - block.zero_item;
     if (!IsRead(read, g, tile)) continue;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) TileKernel(const PagedRead read) {
     Tile::Run(shared, 0, dim, dim, query, key);
     auto& p = shared.sums[0];
     const int64_t at = block.tile_base + static_cast<int64_t>(tile) * kMaxQueries;
-    TileSoftmax(read, block, g, tile, p, read.work->tile_stats + 2 * at);
+    TileSoftmax(read, block, g, tile, p, [&](int i) { return read.work->tile_stats + 2 * (at + i); });
     float* out = read.work->tile_values + at * kTile;
     for (int i = threadIdx.x; i < g.num_queries * kTile; i += kThreads) out[i] = p[i / kTile][i % kTile];
     __syncthreads();  // shared memory is free for the next item

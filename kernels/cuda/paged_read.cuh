@@ -38,12 +38,12 @@ __device__ T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, in
 
 // The block that a work item belongs to: the last one whose first item is not behind it. All lanes of a warp
 // call it: each looks at one block, and then they share what is between two of these.
-__device__ inline int BlockOf(const PagedRead& read, int item) {
+__device__ inline int BlockOf(const ReadBlock* blocks, int num_blocks, int item) {
   const int lane = threadIdx.x % kWarpLanes;
-  int begin = 0, count = read.num_blocks;
+  int begin = 0, count = num_blocks;
   while (count > 1) {
     const int step = CeilDiv(count, kWarpLanes), at = lane * step;
-    const bool is_before = at < count && read.blocks[begin + at].first_item <= item;
+    const bool is_before = at < count && blocks[begin + at].first_item <= item;
     const int last = static_cast<int>(WarpMax(is_before ? static_cast<float>(at) : 0.0f));
     begin += last;
     count = min(step, count - last);
@@ -51,11 +51,10 @@ __device__ inline int BlockOf(const PagedRead& read, int item) {
   return begin;
 }
 
-// The tile's scores in shared memory become exp(x - m), its m and l go to stats [num_queries, 2]. A warp a
-// query.
-template <class Scores>
+// The tile's scores in shared memory become exp(x - m), its m and l go to stats(query) [2]. A warp a query.
+template <class Scores, class Stats>
 __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const Geometry& g, int tile,
-                            Scores& scores, float* stats) {
+                            Scores& scores, const Stats& stats) {
   const int lane = threadIdx.x % kWarpLanes;
   for (int i = threadIdx.x / kWarpLanes; i < g.num_queries; i += kThreads / kWarpLanes) {
     const int end = block.start + i / block.num_heads + (read.feedback ? 0 : 1) - tile * kTile;
@@ -70,8 +69,8 @@ __device__ void TileSoftmax(const PagedRead& read, const ReadBlock& block, const
     scores[i][lane] = p0;
     scores[i][lane + kWarpLanes] = p1;
     if (lane == 0) {
-      stats[2 * i] = m;
-      stats[2 * i + 1] = l;
+      stats(i)[0] = m;
+      stats(i)[1] = l;
     }
   }
   __syncthreads();

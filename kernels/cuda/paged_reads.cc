@@ -14,6 +14,9 @@ size_t NumFewGroups(const PlannedRead& planned) {  // they come first
   return std::ranges::find_if(groups, is_many) - groups.begin();
 }
 
+// As the kernels are made for: who shares, and how many do, differs from step to step.
+int TileQueries(int queries) { return queries <= 1 ? 1 : queries <= 4 ? 4 : kFewQueries; }
+
 }  // namespace
 
 PagedVectors VectorsOf(const PagedTensor& t) {
@@ -37,6 +40,7 @@ PagedRead PagedReads::OfGroup(const PlannedRead& planned, size_t i) const {
   read.blocks = planned.plan->device_blocks + g.first;
   read.num_blocks = g.count;
   read.max_queries = g.max_queries;
+  read.tile_queries = TileQueries(g.tile_queries);
   return read;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/cuda/panel.h"
+#include "kernels/cuda/shared_tiles.h"
 
 namespace sessa::cuda {
 
@@ -41,10 +42,15 @@ ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& opti
     g.num_items += items;
     g.num_tiles += units;
   }
+  for (ReadGroup& g : plan.groups) {
+    g.own_items = g.num_items;
+    g.tile_queries = g.max_queries;
+    if (g.path == ReadPath::kFewQueries && !options.spans.empty()) ShareTiles(options, &g, &plan);
+  }
   if (plan.groups.size() == 1 && options.min_blocks <= kMaxGroupBlocks) {
     ReadGroup& g = plan.groups.back();
     ReadBlock padding = {};
-    padding.first_item = g.num_items;
+    padding.first_item = g.own_items;
     for (; g.count < options.min_blocks; ++g.count) plan.blocks.push_back(padding);
   }
   return plan;

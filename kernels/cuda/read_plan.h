@@ -1,6 +1,7 @@
 // How a paged read is cut up: blocks of queries that share their keys, those of few queries apart from those
-// of many, in groups whose scratch memory stays within a bound. Host bookkeeping alone; the results do not
-// depend on the groups.
+// of many, in groups whose scratch memory stays within a bound. Blocks of few queries whose page tables begin
+// alike are read together there. Host bookkeeping alone; the results depend neither on the groups nor on who
+// shares.
 #pragma once
 
 #include <vector>
@@ -19,11 +20,15 @@ struct ReadGroup {
   int max_queries = 0;
   int num_items = 0;      // as ReadBlock::first_item counts them
   int64_t num_tiles = 0;  // as ReadBlock::tile_base counts them
+  // Of few queries, as ReadWork and PagedRead have them; the shared blocks are some of ReadPlan::shared.
+  int own_items = 0, first_shared = 0, num_shared = 0, tile_queries = 0;
 };
 
 struct ReadPlan {
   std::vector<ReadBlock> blocks;  // on the host
   std::vector<ReadGroup> groups;
+  std::vector<ReadBlock> shared;  // first_row: of shared_rows, until they are on the device
+  std::vector<SharedRow> shared_rows;
   const ReadBlock* device_blocks = nullptr;  // the same blocks
   const ReadWork* device_work = nullptr;     // of each group
 };
@@ -36,6 +41,10 @@ struct ReadPlanOptions {
   int dim = 0;
   int64_t max_floats = 0;
   int min_blocks = 0;
+  // Where the host finds page tables; none: nothing is shared.
+  absl::Span<const RowSpan> spans = {};
+  absl::Span<const int32_t> row_span = {};  // of each batch row
+  int page_size = 0;
 };
 ReadPlan MakeReadPlan(std::vector<ReadBlock> blocks, const ReadPlanOptions& options);
 

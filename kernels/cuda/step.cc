@@ -24,10 +24,7 @@ int BlocksOnMultiprocessor(const ReadGroup& group) {
 }  // namespace
 
 DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
-    : context_(context),
-      use_tensor_cores_(use_tensor_cores),
-      memory_(context->stream()),
-      page_memory_(context->stream()) {
+    : context_(context), use_tensor_cores_(use_tensor_cores), memory_(context), page_memory_(context) {
   context->Note(
       cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, context->device()),
       "counting multiprocessors");
@@ -36,7 +33,7 @@ DeviceStep::DeviceStep(Context* context, bool use_tensor_cores)
 int DeviceStep::NumCtas(const ReadGroup& group, int other_items) const {
   const int at_once = BlocksOnMultiprocessor(group) * num_multiprocessors_,
             num_items = group.num_items + other_items;
-  if (is_decode()) return at_once;
+  if (may_replay()) return at_once;
   return group.path == ReadPath::kFewQueries ? std::min(at_once, num_items) : num_items;
 }
 
@@ -58,7 +55,7 @@ void DeviceStep::Begin(const StepRows& rows) {
     bucket_ = DecodeBucket(num_rows_);
     live_ = memory_.Upload(std::vector<int32_t>{num_rows_});
   }
-  fits_graph_ = is_decode();
+  fits_graph_ = may_replay();
   token_ids_ = Upload(rows.token_ids, bucket_);
   positions_ = Upload(rows.positions, bucket_);
   logit_rows_ = Upload(rows.logit_rows, bucket_);
@@ -85,15 +82,22 @@ void DeviceStep::Send() {
 }
 
 ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype,
-                              int min_blocks) {
+                              int min_blocks, int page_size) {
   ReadPlan plan =
       MakeReadPlan(std::move(blocks), {.feedback = feedback,
                                        .tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16,
                                        .dim = dim,
                                        .max_floats = is_decode() ? kDecodeScratchFloats : kScratchFloats,
-                                       .min_blocks = min_blocks});
-  fits_graph_ = fits_graph_ && plan.groups.size() == 1 && static_cast<int>(plan.blocks.size()) >= min_blocks;
+                                       .min_blocks = min_blocks,
+                                       .spans = rows_->spans,
+                                       .row_span = host_row_span_,
+                                       .page_size = page_size});
+  if (is_decode() && (plan.groups.size() != 1 || static_cast<int>(plan.blocks.size()) < min_blocks))
+    fits_graph_ = false;
   plan.device_blocks = memory_.Upload(plan.blocks);
+  const SharedRow* shared_rows = page_memory_.Upload(plan.shared_rows);
+  for (ReadBlock& b : plan.shared) b.rows = shared_rows + b.first_row;
+  const ReadBlock* shared = page_memory_.Upload(plan.shared);
   Scratch& scratch = feedback ? feedback_scratch_ : attention_scratch_;
   for (const ReadGroup& g : plan.groups) {
     const bool few = g.path == ReadPath::kFewQueries;
@@ -104,8 +108,8 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
   }
   std::vector<ReadWork> work;
   for (const ReadGroup& g : plan.groups)
-    work.push_back(
-        {g.num_items, scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
+    work.push_back({g.num_items, g.own_items, g.num_shared, shared + g.first_shared,
+                    scratch.tile_stats.floats(), scratch.tile_values.floats(), scratch.own_p.floats()});
   plan.device_work = memory_.Upload(work);
   return plan;
 }
@@ -195,11 +199,11 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
     });
     a.panels = MakePanelPlan({blocks.begin(), few}, {.feedback = false, .dim = key.head_dim, .num_ranks = 1});
     PreparePanels(&a.panels, key.head_dim, /*own=*/false);
-    if (few != blocks.begin()) fits_graph_ = false;
+    if (is_decode() && few != blocks.begin()) fits_graph_ = false;
     blocks.erase(blocks.begin(), few);
   }
   const int min_blocks = is_decode() ? static_cast<int>(blocks.size()) / num_rows_ * bucket_ : 0;
-  a.plan = MakePlan(std::move(blocks), false, key.head_dim, key.dtype, min_blocks);
+  a.plan = MakePlan(std::move(blocks), false, key.head_dim, key.dtype, min_blocks, key.page_size);
   return a;
 }
 
@@ -221,7 +225,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(const WaveKey& key) {
   w.num_rows = static_cast<int>(rows.size());
   w.own = MakeOwnPanelPlan(w.panel_blocks);
   if (!w.panel_blocks.empty()) PreparePanels(&w.own, key.width, /*own=*/true);
-  w.plan = MakePlan(std::move(blocks), true, key.width, key.dtype, is_decode() ? bucket_ : 0);
+  w.plan = MakePlan(std::move(blocks), true, key.width, key.dtype, is_decode() ? bucket_ : 0, key.page_size);
   w.rows = Upload(std::move(rows), bucket_);
   return w;
 }

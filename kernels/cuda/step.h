@@ -2,7 +2,7 @@
 // memory. In a decode step (every span has one row, and each row its logits) all arrays but the page tables
 // and edits are as long as the step's bucket, so their addresses and the launches on them depend on the
 // bucket alone: the contexts, the page tables, what is edited in a row's logits and how many rows there
-// really are are data. Not thread-safe; owned by a CudaBackend.
+// really are are data, as is who shares what. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <deque>
@@ -33,8 +33,11 @@ class DeviceStep {
   int num_rows() const { return num_rows_; }
   int bucket() const { return bucket_; }         // num_rows, rounded up in a decode step
   const int32_t* live() const { return live_; }  // num_rows on the device, of a decode step, or null
-  // Whether the launches of this decode step are its bucket's. Not so when the contexts together are too long
-  // for one launch.
+  // Whether the step may come again as it is: launches of many rows compute for longer than they take the
+  // host, and how a long prompt is cut differs from chunk to chunk.
+  bool may_replay() const { return num_rows_ > 0 && num_rows_ <= kMaxDecodeBucket; }
+  // Of a step that may: whether its launches are worth a graph. Not so those of a decode step that are not
+  // its bucket's, as the contexts together are too long for one launch.
   bool fits_graph() const { return fits_graph_; }
   const StepRows& rows() const { return *rows_; }
 
@@ -49,6 +52,7 @@ class DeviceStep {
   struct WaveKey {
     int wave, width;
     DType dtype;
+    int page_size;
     bool operator==(const WaveKey&) const = default;
   };
   struct AttentionKey {
@@ -56,6 +60,7 @@ class DeviceStep {
     int head_dim;
     DType dtype;
     int window;
+    int page_size;
     bool operator==(const AttentionKey&) const = default;
   };
   // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
@@ -92,8 +97,8 @@ class DeviceStep {
   const int32_t* HeadGroups(absl::Span<const int> groups);
   // The rows of Backend::Sample on the device. Null when there are none, or no memory.
   const SampleTask* SampleTasks(absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits, int V);
-  // Thread blocks for the work items of a group, and others with them: in a decode step, and at most for few
-  // queries, as many as run at once.
+  // Thread blocks for the work items of a group, and others with them: in a step that may come again (with
+  // longer contexts), and at most for few queries, as many as run at once.
   int NumCtas(const ReadGroup& group, int other_items = 0) const;
 
  private:
@@ -103,7 +108,8 @@ class DeviceStep {
     if (is_decode()) values.resize(padded_size);
     return memory_.Upload(values);
   }
-  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks);
+  ReadPlan MakePlan(std::vector<ReadBlock> blocks, bool feedback, int dim, DType state_dtype, int min_blocks,
+                    int page_size);
   // Sends the plan's blocks to the device and makes room for its panels.
   void PreparePanels(PanelPlan* plan, int dim, bool own);
 

@@ -3,14 +3,14 @@
 #pragma once
 
 #include "kernels/cuda/context.h"
-#include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/step.h"
+#include "kernels/cuda/step_graphs.h"
 
 namespace sessa::cuda {
 
 class StepQueue {
  public:
-  StepQueue(Context* context, DeviceStep* step, DecodeGraphs* graphs)
+  StepQueue(Context* context, DeviceStep* step, StepGraphs* graphs)
       : context_(context), step_(step), graphs_(graphs) {}
 
   // Calls function(args...), which enqueues an operation, now or with the rest of its decode step.
@@ -53,7 +53,7 @@ class StepQueue {
 
   Context* const context_;
   DeviceStep* const step_;
-  DecodeGraphs* const graphs_;
+  StepGraphs* const graphs_;
 };
 
 }  // namespace sessa::cuda

@@ -15,6 +15,11 @@ ABSL_FLAG(std::string, served_model_name, "", "name in the API; default: the fol
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "address to listen on; 0.0.0.0 for all. Another than the loopback needs --api_keys_file, "
           "--tls_client_ca or --insecure");
+ABSL_FLAG(std::string, cache_events, "",
+          "a ZeroMQ endpoint, as tcp://127.0.0.1:5557, where routers are told which pages come to the prefix "
+          "cache and leave it, as vLLM tells them (docs/scale.md); whoever reads it reads the tokens of all "
+          "prompts; empty: nobody is told");
+ABSL_FLAG(std::string, cache_events_topic, "", "what their messages begin with; llm-d wants kv@POD@MODEL");
 ABSL_FLAG(bool, insecure, false,
           "whoever reaches the server's address may use it, without a key or a certificate");
 ABSL_FLAG(int32_t, http_port, 8000, "REST and metrics; 0: the system picks");
@@ -72,8 +77,26 @@ ABSL_FLAG(int32_t, max_requests_per_tenant, 0, "running at once for one API key;
 ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda where the build has it; rank i takes GPU i");
 ABSL_FLAG(bool, batch_invariant, false,
           "cuda: the same bits in any batch, by slower kernels; a CPU always gives them");
-ABSL_FLAG(int32_t, tensor_parallel_size, 1, "ranks: 1, 2, 4 or 8");
-ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks");
+ABSL_FLAG(int32_t, tensor_parallel_size, 1,
+          "ranks: 1, 2, 4 or 8; threads of this process, or with --group_address processes");
+ABSL_FLAG(
+    std::string, group_address, "",
+    "HOST:PORT: every rank is a process of its own, on this machine or others. Rank 0, the leader, "
+    "listens there until the others have come, and serves; those find it there and have the same model "
+    "and the same flags of formats and state. With another address than the loopback's it belongs into a "
+    "private network, and needs --group_secret_file or --insecure: what the ranks exchange is not "
+    "encrypted. On GPUs NCCL makes connections of its own");
+ABSL_FLAG(int32_t, rank, 0, "of this process in the group; those above 0 take no requests");
+ABSL_FLAG(std::string, group_secret_file, "",
+          "a text of at least 16 bytes that all processes of the group have, and nobody else: who does not "
+          "know it cannot join or lead");
+ABSL_FLAG(
+    sessa::FlagSeconds, group_silence_seconds, {10},
+    "a rank that gives no sign of life for so long is lost, and the group ends: requests that run fail, "
+    "and every process exits with 1. One whose connection ends is lost at once");
+ABSL_FLAG(sessa::FlagSeconds, group_start_seconds, {600},
+          "what the processes may take to find each other, before they load");
+ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks, of a rank with a process all cores");
 ABSL_FLAG(std::string, weight_dtype, "auto",
           "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
 ABSL_FLAG(
@@ -106,7 +129,7 @@ ABSL_FLAG(
     "times this, where smaller chunks would waste time deep in a prompt. Set it to two or three times the "
     "inter-token latency of the streams alone: they keep that, and what is left computes prompts, which "
     "have a quarter of the time in any case");
-ABSL_FLAG(std::string, speculation, "off",
+ABSL_FLAG(std::string, speculation, "auto",
           "ngram:K guesses up to K (1 to 16) tokens of a sequence ahead, as the text went on where its last "
           "tokens stood before, and verifies them in one step: text that repeats what it is made from comes "
           "faster, and the tokens are the same to the bit. Where guesses do not pay none are made. auto: "
@@ -139,7 +162,7 @@ const Program& Server() {
           {"Model", {"model", "generation_config", "chat_template", "served_model_name"}},
           {"Addresses",
            {"host", "http_port", "grpc_port", "admin_host", "admin_port", "max_http_connections",
-            "max_grpc_connections"}},
+            "max_grpc_connections", "cache_events", "cache_events_topic"}},
           {"Who may use it",
            {"api_keys_file", "make_key", "hash_keys", "tls_cert", "tls_key", "tls_client_ca", "insecure",
             "cors_allow_origins"}},
@@ -150,6 +173,8 @@ const Program& Server() {
           {"Device and number formats",
            {"device", "tensor_parallel_size", "threads", "weight_dtype", "state_dtype", "activation_dtype",
             "amx", "batch_invariant"}},
+          {"Ranks in several processes",
+           {"group_address", "rank", "group_secret_file", "group_silence_seconds", "group_start_seconds"}},
           {"State cache",
            {"state_cache_bytes", "page_size", "max_model_len", "prefix_caching", "max_preemptions"}},
           {"Steps", {"max_num_seqs", "max_step_tokens", "target_step_ms", "speculation"}},

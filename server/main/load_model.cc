@@ -12,10 +12,13 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/engine_options.h"
+#include "engine/group_engine.h"
+#include "server/cache_events/cache_events.h"
 #include "server/checkpoint/checkpoint.h"
 #include "server/checkpoint/generation_config.h"
 #include "server/core/load_progress.h"
 #include "server/core/log.h"
+#include "server/main/join_group.h"
 #include "server/main/tokenizer_info.h"
 #include "server/tokenizer/chat_template.h"
 #include "server/tokenizer/tokenizer.h"
@@ -73,27 +76,53 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
   return generation.sampling;
 }
 
+// Routers are told of pages, where pages alone are found again.
+absl::Status PublishCache(const MainOptions& options, const ModelConfig& config, EngineOptions* engine) {
+  if (options.cache_events.endpoint.empty()) return absl::OkStatus();
+  if (!engine->enable_prefix_caching || config.mamba() != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--cache_events: ", engine->enable_prefix_caching
+                                ? "prefixes of this model are found by recurrent states, not pages"
+                                : "goes with --prefix_caching"));
+  }
+  CacheEventsOptions events = options.cache_events;
+  events.medium = engine->device == DeviceType::kCuda ? "GPU" : "CPU";
+  auto started = CacheEvents::Start(std::move(events));
+  if (!started.ok())
+    return absl::UnavailableError(absl::StrCat("--cache_events: ", started.status().message()));
+  Log(absl::StrCat("cache events: on ", (*started)->endpoint()));
+  engine->cache_observer = *std::move(started);
+  return absl::OkStatus();
+}
+
 // Reads the weights, says how far it is, and warms up.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, const ModelConfig& config,
-                                                   const Checkpoint& checkpoint, Metrics* metrics) {
-  EngineOptions engine_options = options.engine;
-  const DType weights = options.weight_dtype.value_or(AutoWeightDType(checkpoint));
-  engine_options.weight_dtype = weights;
-  engine_options.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
-  engine_options.activation_dtype = options.activation_dtype.value_or(AutoActivationDType(engine_options));
+                                                   const Checkpoint& checkpoint, Metrics* metrics,
+                                                   GroupEvents events) {
+  EngineOptions engine_options = WithFormats(options, checkpoint);
+  if (absl::Status published = PublishCache(options, config, &engine_options); !published.ok())
+    return published;
+  std::shared_ptr<ProcessGroup> group;
+  if (options.group.has_value()) {
+    auto joined = JoinGroup(options, engine_options, checkpoint, std::move(events));
+    if (!joined.ok()) return joined.status();
+    group = *std::move(joined);
+  }
   Log(absl::StrCat("loading weights: ", config.num_layers, " layers of width ", config.hidden_size,
                    ", weights ", Name(engine_options.weight_dtype), ", state ",
                    Name(engine_options.state_dtype)));
   absl::StatusOr<std::unique_ptr<Engine>> engine;
   {
     const LoadProgress progress(
-        [&checkpoint, ranks = engine_options.tensor_parallel_size] {
+        [&checkpoint, ranks = options.group.has_value() ? 1 : engine_options.tensor_parallel_size] {
           return checkpoint.num_bytes_read() / ranks;
         },
         checkpoint.num_bytes(), &StderrLog(),
         {.is_terminal = log_options().format == LogFormat::kText && isatty(STDERR_FILENO) == 1});
-    engine = Engine::Create(engine_options, config, checkpoint, &Metrics::StepObserver, metrics);
+    engine = CreateGroupEngine(engine_options, group == nullptr ? nullptr : RanksOf(group), config,
+                               checkpoint, &Metrics::StepObserver, metrics);
   }
+  if (!engine.ok() && group != nullptr) group->Fail(engine.status());
   if (const std::vector<std::string> unused = checkpoint.unused_tensors(); engine.ok() && !unused.empty()) {
     Log(absl::StrCat(unused.size(), " tensors of the checkpoint are not used, the first is ", unused[0]),
         LogLevel::kWarning);
@@ -107,7 +136,16 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, c
 
 }  // namespace
 
-absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics) {
+EngineOptions WithFormats(const MainOptions& options, const Checkpoint& checkpoint) {
+  EngineOptions engine = options.engine;
+  const DType weights = options.weight_dtype.value_or(AutoWeightDType(checkpoint));
+  engine.weight_dtype = weights;
+  engine.state_dtype = options.state_dtype.value_or(weights == DType::kI8 ? DType::kBF16 : weights);
+  engine.activation_dtype = options.activation_dtype.value_or(AutoActivationDType(engine));
+  return engine;
+}
+
+absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics, GroupEvents events) {
   Log(absl::StrCat("opening ", options.model_dir));
   auto checkpoint = Checkpoint::Open(options.model_dir);
   if (!checkpoint.ok()) return checkpoint.status();
@@ -136,7 +174,7 @@ absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metri
         LogLevel::kWarning);
   }
 
-  auto engine = LoadEngine(options, config, **checkpoint, metrics);
+  auto engine = LoadEngine(options, config, **checkpoint, metrics, std::move(events));
   if (!engine.ok()) return engine.status();
   ServedModel model;
   model.name = options.served_model_name;

@@ -3,13 +3,19 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "server/checkpoint/checkpoint.h"
 #include "server/core/metrics.h"
 #include "server/core/service.h"
+#include "server/group/process_group.h"
 #include "server/main/options.h"
 
 namespace sessa {
 
-// Blocks until the engine is warm. Errors name the file or option. `metrics` outlives the engine.
-absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics);
+// Blocks until the engine is warm, and of a group until all its ranks are there. Errors name the file or
+// option. `metrics` outlives the engine.
+absl::StatusOr<ServedModel> LoadModel(const MainOptions& options, Metrics* metrics, GroupEvents events);
+
+// The engine's options with the formats that the user left open, by the checkpoint.
+EngineOptions WithFormats(const MainOptions& options, const Checkpoint& checkpoint);
 
 }  // namespace sessa

@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,7 @@
 #include "server/core/log.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
+#include "server/main/join_group.h"
 #include "server/main/key_file.h"
 #include "server/main/load_model.h"
 #include "server/main/options.h"
@@ -136,19 +138,37 @@ absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
   return servers;
 }
 
-// What main waits for: the end of loading, and signals.
+// What main waits for: the end of loading, signals, and the loss of another rank's process.
 struct Events {
   Mutex mutex;
   std::condition_variable_any news;
   int num_signals ABSL_GUARDED_BY(mutex) = 0;
+  absl::Status group ABSL_GUARDED_BY(mutex);  // not OK: why the group of ranks is lost
   bool loaded ABSL_GUARDED_BY(mutex) = false;
   absl::StatusOr<ServedModel> model ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
 };
 
+// What of the group main hears: a rank that is asked to stop is as good as a signal here.
+GroupEvents HearGroup(Events* events) {
+  GroupEvents group;
+  group.on_lost = [events](const absl::Status& why) {
+    MutexLock lock(&events->mutex);
+    events->group = why;
+    events->news.notify_all();
+  };
+  group.on_stop = [events](int rank) {
+    Log(absl::StrCat("rank ", rank, " was asked to stop"));
+    MutexLock lock(&events->mutex);
+    events->num_signals = std::max(events->num_signals, 1);
+    events->news.notify_all();
+  };
+  return group;
+}
+
 // Loads on a thread of its own, so that signals are heard meanwhile.
 absl::StatusOr<ServedModel> LoadOrStop(const MainOptions& options, Service* service, Events* events) {
   std::thread loader([&] {
-    absl::StatusOr<ServedModel> model = LoadModel(options, &service->metrics());
+    absl::StatusOr<ServedModel> model = LoadModel(options, &service->metrics(), HearGroup(events));
     MutexLock lock(&events->mutex);
     events->model = std::move(model);
     events->loaded = true;
@@ -156,7 +176,12 @@ absl::StatusOr<ServedModel> LoadOrStop(const MainOptions& options, Service* serv
   });
   {
     MutexLock lock(&events->mutex);
-    while (!events->loaded && events->num_signals == 0) events->news.wait(events->mutex);
+    while (!events->loaded && events->num_signals == 0 && events->group.ok())
+      events->news.wait(events->mutex);
+    if (!events->loaded && !events->group.ok()) {
+      Log(absl::StrCat("sessa-server: while loading: ", events->group.message()), LogLevel::kError);
+      Exit(1);
+    }
     if (!events->loaded) {
       // Loading cannot be interrupted and nothing runs yet that must be finished.
       Log("stopped while loading");
@@ -182,22 +207,9 @@ void Announce(const MainOptions& options, const Servers& servers, const ServedMo
   out.Flush(kLogFlush);
 }
 
-// What the first signal begins: settling, draining, closing. Does not return when the engine hangs.
-void End(const MainOptions& options, Servers* servers, Service* service, Events* events) {
-  service->BeginSettle();
-  servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
-  if (options.settle > absl::ZeroDuration()) {
-    Log(absl::StrCat("not ready any more; requests are taken for ", absl::FormatDuration(options.settle)));
-    MutexLock lock(&events->mutex);
-    auto hastened = [events]()
-                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(events->mutex) { return events->num_signals > 1; };
-    WaitUntil(&events->news, &events->mutex, MonotonicNow() + options.settle, hastened);
-  }
-  const auto model = service->FindModel("");
-  Log(absl::StrCat("draining: ", model.ok() ? (*model)->engine->Stats().num_running : 0,
-                   " sequences run; at most ", absl::FormatDuration(options.drain),
-                   ", a second signal ends them"));
-  const bool drained = service->Drain(MonotonicNow() + options.drain);
+// Drains until `deadline` and closes. Does not return when the engine hangs.
+void Close(Servers* servers, Service* service, absl::Time deadline) {
+  const bool drained = service->Drain(deadline);
   servers->watch.reset();
   servers->rest->Shutdown(MonotonicNow() + kFlush);
   servers->grpc->Shutdown(MonotonicNow() + kFlush);
@@ -209,9 +221,29 @@ void End(const MainOptions& options, Servers* servers, Service* service, Events*
   Log("stopped");
 }
 
+// What the first signal begins: settling, draining, closing.
+void End(const MainOptions& options, Servers* servers, Service* service, Events* events) {
+  service->BeginSettle();
+  servers->grpc->PublishHealth();  // watchers hear of it now, not when the next look is due
+  if (options.settle > absl::ZeroDuration()) {
+    Log(absl::StrCat("not ready any more; requests are taken for ", absl::FormatDuration(options.settle)));
+    MutexLock lock(&events->mutex);
+    auto hastened = [events]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events->mutex) {
+      return events->num_signals > 1 || !events->group.ok();
+    };
+    WaitUntil(&events->news, &events->mutex, MonotonicNow() + options.settle, hastened);
+  }
+  const auto model = service->FindModel("");
+  Log(absl::StrCat("draining: ", model.ok() ? (*model)->engine->Stats().num_running : 0,
+                   " sequences run; at most ", absl::FormatDuration(options.drain),
+                   ", a second signal ends them"));
+  Close(servers, service, MonotonicNow() + options.drain);
+}
+
 absl::Status Run(const MainOptions& options) {
   SetLogOptions(options.log);
   SetNotice([](absl::string_view text) { Log(text, LogLevel::kWarning); });
+  Events events;  // outlives the engine, whose group may still be lost
   ServiceOptions service_options;
   service_options.model_name = options.served_model_name;
   service_options.limits = options.limits;
@@ -224,7 +256,6 @@ absl::Status Run(const MainOptions& options) {
 
   if (servers->tls != nullptr) watched->push_back(WatchTls(options.tls, servers->tls.get()));
   Reloader reloader(*std::move(watched));
-  Events events;
   SignalThread signals(
       [&events, &service](int count) {
         if (count > 1) {
@@ -241,13 +272,20 @@ absl::Status Run(const MainOptions& options) {
   service.SetModel(*model);
   servers->grpc->PublishHealth();  // who reads the line that says "ready" must not find NOT_SERVING
   Announce(options, *servers, *model);
+  bool lost = false;
   {
     MutexLock lock(&events.mutex);
-    while (events.num_signals == 0) events.news.wait(events.mutex);
+    while (events.num_signals == 0 && events.group.ok()) events.news.wait(events.mutex);
+    lost = !events.group.ok();
   }
   model = absl::UnavailableError("");  // the service's alone from here on
-  End(options, &*servers, &service, &events);
-  return absl::OkStatus();
+  if (lost) {                          // the engine fails what runs, in the step that it is in
+    Close(&*servers, &service, MonotonicNow() + kFlush);
+  } else {
+    End(options, &*servers, &service, &events);
+  }
+  MutexLock lock(&events.mutex);
+  return events.group;
 }
 
 absl::Status Do(const MainOptions& options) {
@@ -257,6 +295,7 @@ absl::Status Do(const MainOptions& options) {
   }
   if (!options.make_key.empty()) return PrintNewKey(options.make_key);
   if (!options.hash_keys.empty()) return PrintHashedKeys(options.hash_keys);
+  if (options.group.has_value() && options.group->rank > 0) return RunMember(options);
   return Run(options);
 }
 

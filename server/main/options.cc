@@ -12,10 +12,13 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/engine_options.h"
+#include "server/file/read_file.h"
 #include "server/main/flags.h"
 #include "server/tokenizer/utf8.h"
 
@@ -119,8 +122,9 @@ absl::Status ParseAccess(MainOptions* options) {
     return FlagError("tls_cert", "goes with --tls_key");
   if (options->tls.cert.empty() && !options->tls.client_ca.empty())
     return FlagError("tls_client_ca", "goes with --tls_cert and --tls_key");
+  const bool takes_requests = absl::GetFlag(FLAGS_rank) == 0;
   if (options->api_keys_file.empty() && options->tls.client_ca.empty() && !absl::GetFlag(FLAGS_insecure) &&
-      !IsLoopback(options->host)) {
+      takes_requests && !IsLoopback(options->host)) {
     return FlagError("host",
                      absl::StrCat("'", options->host,
                                   "' can be reached from elsewhere, and without API keys anyone there "
@@ -131,6 +135,27 @@ absl::Status ParseAccess(MainOptions* options) {
   if (!cors.ok()) return FlagError("cors_allow_origins", cors.status().message());
   options->cors = *std::move(cors);
   return absl::OkStatus();
+}
+
+absl::Status ParseCacheEvents(MainOptions* options) {
+  CacheEventsOptions& events = options->cache_events;
+  events.endpoint = absl::GetFlag(FLAGS_cache_events);
+  events.topic = absl::GetFlag(FLAGS_cache_events_topic);
+  if (events.endpoint.empty()) {
+    return events.topic.empty() ? absl::OkStatus()
+                                : FlagError("cache_events_topic", "goes with --cache_events");
+  }
+  absl::string_view host = events.endpoint;
+  if (absl::ConsumePrefix(&host, "ipc://")) return absl::OkStatus();
+  if (!absl::ConsumePrefix(&host, "tcp://") || !absl::StrContains(host, ':')) {
+    return FlagError("cache_events",
+                     absl::StrCat("'", events.endpoint, "' is not tcp://HOST:PORT or ipc://PATH"));
+  }
+  host = absl::StripSuffix(absl::StripPrefix(host.substr(0, host.rfind(':')), "["), "]");
+  if (IsLoopback(std::string(host)) || absl::GetFlag(FLAGS_insecure)) return absl::OkStatus();
+  return FlagError("cache_events",
+                   absl::StrCat("'", host, "' can be reached from elsewhere, and whoever reads there reads ",
+                                "the tokens of all prompts: say --insecure if routers alone reach it"));
 }
 
 absl::Status ParseLog(MainOptions* options) {
@@ -253,6 +278,52 @@ absl::Status ParseEngine(MainOptions* options) {
   return CheckEngine(*options);
 }
 
+// HOST:PORT, with brackets about an IPv6 address.
+bool SplitAddress(absl::string_view text, std::string* host, int* port) {
+  const size_t colon = text.rfind(':');
+  if (colon == absl::string_view::npos || !absl::SimpleAtoi(text.substr(colon + 1), port)) return false;
+  absl::string_view name = text.substr(0, colon);
+  if (absl::ConsumePrefix(&name, "[") && !absl::ConsumeSuffix(&name, "]")) return false;
+  *host = std::string(name);
+  return !host->empty() && *port >= 0 && *port <= 65535;
+}
+
+absl::Status ParseGroup(MainOptions* options) {
+  const std::string address = absl::GetFlag(FLAGS_group_address),
+                    file = absl::GetFlag(FLAGS_group_secret_file);
+  const int rank = absl::GetFlag(FLAGS_rank), size = options->engine.tensor_parallel_size;
+  if (address.empty()) {
+    if (rank != 0) return FlagError("rank", "goes with --group_address");
+    return file.empty() ? absl::OkStatus() : FlagError("group_secret_file", "goes with --group_address");
+  }
+  GroupOptions& group = options->group.emplace();
+  group.rank = rank;
+  group.size = size;
+  if (size < 2) return FlagError("group_address", "a group has 2 ranks at least: --tensor_parallel_size");
+  if (rank < 0 || rank >= size)
+    return FlagError("rank", absl::StrCat(rank, " is not in [0, ", size, "), the ranks of the group"));
+  if (!SplitAddress(address, &group.host, &group.port))
+    return FlagError("group_address", absl::StrCat("'", address, "' is not HOST:PORT"));
+  if (rank > 0 && group.port == 0) return FlagError("group_address", "port 0 is the leader's to choose");
+  group.silence = absl::Seconds(absl::GetFlag(FLAGS_group_silence_seconds).value);
+  group.start = absl::Seconds(absl::GetFlag(FLAGS_group_start_seconds).value);
+  if (group.silence < absl::Milliseconds(100))
+    return FlagError("group_silence_seconds", "must be at least 0.1");
+  if (group.start <= absl::ZeroDuration()) return FlagError("group_start_seconds", "must be above 0");
+  if (!file.empty()) {
+    absl::StatusOr<std::string> secret = ReadFile(file, /*max_bytes=*/4096);
+    if (!secret.ok()) return FlagError("group_secret_file", secret.status().message());
+    group.secret = std::string(absl::StripAsciiWhitespace(*secret));
+    if (group.secret.size() < 16) return FlagError("group_secret_file", "must have at least 16 bytes");
+  } else if (!IsLoopback(group.host) && !absl::GetFlag(FLAGS_insecure)) {
+    return FlagError("group_address",
+                     absl::StrCat("'", group.host,
+                                  "' can be reached from elsewhere, and without a secret anyone "
+                                  "there may join: give --group_secret_file, or say --insecure"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
@@ -264,8 +335,8 @@ absl::StatusOr<MainOptions> ParseOptions(int argc, char** argv) {
   options.hash_keys = absl::GetFlag(FLAGS_hash_keys);
   if (!options.text.empty() || !options.make_key.empty() || !options.hash_keys.empty()) return options;
   absl::Status status = ParseModel(line->arguments, &options);
-  for (auto* parse :
-       {ParseAddresses, ParseAccess, ParseLog, ParseEnd, ParseLimits, ParseFormats, ParseEngine}) {
+  for (auto* parse : {ParseAddresses, ParseAccess, ParseCacheEvents, ParseLog, ParseEnd, ParseLimits,
+                      ParseFormats, ParseEngine, ParseGroup}) {
     if (status.ok()) status = parse(&options);
   }
   if (!status.ok()) return status;

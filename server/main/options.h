@@ -7,8 +7,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/cache_events/cache_events.h"
 #include "server/core/limits.h"
 #include "server/core/log.h"
+#include "server/group/process_group.h"
 #include "server/net/descriptors.h"
 #include "server/net/tls_context.h"
 #include "server/rest/cors.h"
@@ -30,12 +32,14 @@ struct MainOptions {
   std::string admin_host;
   std::optional<int> admin_port;  // none: probes and metrics are on the HTTP port alone
   ConnectionCaps max_connections;
-  std::string api_keys_file;  // empty: no keys
-  TlsFiles tls;               // cert and key or neither
+  std::string api_keys_file;        // empty: no keys
+  TlsFiles tls;                     // cert and key or neither
+  CacheEventsOptions cache_events;  // no endpoint: off
   Cors cors;
   LogOptions log;
   bool access_log = true;
   absl::Duration settle, drain;
+  std::optional<GroupOptions> group;                                 // none: one process
   std::optional<DType> weight_dtype, state_dtype, activation_dtype;  // none: auto
   EngineOptions engine;                                              // but for the dtypes
   Limits limits;

@@ -23,7 +23,7 @@ std::string ModelLine(const ServedModel& model) {
                       model.chat_template == nullptr ? ", no chat" : "");
 }
 
-std::string FormatsLine(const EngineOptions& engine) {
+std::string FormatsLine(const EngineOptions& engine, bool in_processes) {
   std::string line = absl::StrCat("formats: weights ", Name(engine.weight_dtype), ", state ",
                                   Name(engine.state_dtype), ", activations ", Name(engine.activation_dtype));
   if (engine.device == DeviceType::kCuda) {
@@ -31,6 +31,7 @@ std::string FormatsLine(const EngineOptions& engine) {
                         engine.batch_invariant ? ", the same bits in any batch" : "");
   }
   absl::StrAppend(&line, ", on ", engine.tensor_parallel_size * engine.num_threads, " CPU threads");
+  if (in_processes) absl::StrAppend(&line, " of ", engine.tensor_parallel_size, " processes");
   if (engine.amx && engine.weight_dtype != DType::kF32) {
     absl::StrAppend(&line, ", linears", engine.state_dtype != DType::kF32 ? " and attention" : "", " on AMX");
   }
@@ -78,7 +79,8 @@ std::vector<std::string> Summary(const MainOptions& options, const ServedModel& 
   const std::string http = absl::StrCat(scheme, Address(Reachable(options.host), ports.http));
   const std::string metrics =
       ports.admin == 0 ? http : absl::StrCat("http://", Address(Reachable(options.admin_host), ports.admin));
-  return {ModelLine(model), FormatsLine(engine), CacheLine(model), LimitsLine(options, engine),
+  return {ModelLine(model), FormatsLine(engine, options.group.has_value()), CacheLine(model),
+          LimitsLine(options, engine),
           absl::StrCat("try: ", http, "/ (a page to chat), ", http, "/v1 (OpenAI's API), ", metrics,
                        "/metrics, gRPC on ", Address(Reachable(options.host), ports.grpc))};
 }

@@ -205,7 +205,7 @@ def long(seconds=10):
               "prompts that are cut": ("/v1/completions", {"prompt": words, **cut}), "prompts that cannot fit": ("/v1/completions", {"prompt": digits}),
               "token ids": ("/v1/completions", {"prompt": ids, **cut}), "JSON": ("/v1/completions", nested),
               "chats": ("/v1/chat/completions", {"messages": [{"role": "user", "content": words}], **cut})}
-    server = ServerProcess("--max_queue_seconds=0", model=model)
+    server = ServerProcess("--max_queue_seconds=0", "--speculation=off", model=model)  # a token a step
     try:
         with Streams(server) as streams:
             yield "4 gRPC streams alone, between tokens", "", streams.summary(seconds)
@@ -216,22 +216,26 @@ def long(seconds=10):
                     pool.apply(os.getpid)  # it has started
                     prober = Prober(server)
                     streams.clear()
-                    steps_before = steps_of(server)
+                    before = long_ones(server)
                     statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds))
-                long_steps, steps = (after - before for after, before in zip(steps_of(server), steps_before))
+                long_steps, steps, long_gaps, gaps = (after - was for after, was in zip(long_ones(server), before))
                 yield (f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step",
-                       f"{streams.summary()}; {long_steps} of {steps} steps took more than 20 ms; answers {statuses}")
+                       f"{streams.summary()}; by the server's own clock {long_steps} of {steps} steps and {long_gaps} of {gaps} gaps between "
+                       f"a stream's tokens took more than 20 ms; answers {statuses}")
                 yield from prober.rows()
     finally:
         server.stop()
         folder.cleanup()
 
 
-def steps_of(server):
-    """(steps of the engine that took more than 20 ms, all of them): what the streams' gaps have of the server itself."""
-    metrics = server.metrics()
-    count = int(metrics["sessa_step_duration_seconds_count"])
-    return count - int(metrics['sessa_step_duration_seconds_bucket{le="0.02"}']), count
+def long_ones(server):
+    """(Steps of the engine that took more than 20 ms, all of them; the same of gaps between the tokens of a stream): what the gaps that
+    clients see, on cores that they share with the server, have of the server itself."""
+    metrics, counts = server.metrics(), []
+    for name in ("sessa_step_duration_seconds", "sessa_inter_token_latency_seconds"):
+        count = int(metrics[f"{name}_count"])
+        counts += [count - int(metrics[f'{name}_bucket{{le="0.02"}}']), count]
+    return counts
 
 
 def post_from_four(where, path, payload, seconds):

@@ -153,10 +153,10 @@ void Measure(Engine* engine, const Tokenizer& tokenizer, const Text& text) {
   int64_t drafted = 0, accepted = 0;
   for (int round = 0; round < rounds; ++round) {
     // A machine's drift falls on both: each round has both, and every second one begins with the other.
-    for (const int num_drafts : {round % 2 == 0 ? 0 : drafts, round % 2 == 0 ? drafts : 0}) {
-      const Run run = Generate(engine, *prompt, text, num_drafts);
+    for (const bool guessed : {round % 2 != 0, round % 2 == 0}) {
+      const Run run = Generate(engine, *prompt, text, guessed ? drafts : 0);
       if (run.tokens != first.tokens) Fail(absl::StrCat(text.name, ": the answers differ"));
-      (num_drafts == 0 ? without : with).push_back(run.tokens_per_second);
+      (guessed ? with : without).push_back(run.tokens_per_second);
       drafted += run.drafted, accepted += run.accepted;
     }
     times.push_back(with.back() / without.back());

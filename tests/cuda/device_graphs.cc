@@ -35,7 +35,9 @@ bool BeginLaunch(cudaStream_t stream) {
 }
 void SkipGraphs(bool on) { skip_graphs = on; }
 
-Counts counts() { return {num_captures, num_graph_launches, num_kernels(), num_pageable_copies_out()}; }
+Counts counts() {
+  return {num_captures, num_graph_launches, num_kernels(), num_pageable_copies_out(), num_waiting_calls()};
+}
 
 }  // namespace sessa::emulator
 

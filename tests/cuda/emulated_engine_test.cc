@@ -1,6 +1,10 @@
 // The whole engine on the emulated CUDA device: what it answers beside an engine on the CPU, and that its
 // answers do not depend on what runs beside them.
+#include <thread>
+
+#include "engine/group_engine.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/kernels/socket_pairs.h"
 
 namespace sessa {
 namespace {
@@ -75,6 +79,35 @@ TEST_F(EmulatedEngineTest, AnswersAsTheCpuDoes) {
         ExpectNear(results[i].logprobs[c], expected[i].logprobs[c], 1e-4f);
     }
   }
+}
+
+// Ranks as in processes of their own, whose device memory goes over sockets.
+TEST_F(EmulatedEngineTest, ARankOfAGroupAnswersAsAThread) {
+  EngineOptions options = Cuda();
+  options.tensor_parallel_size = 2;
+  const std::vector<Request> requests = {Requests()[2]};
+  const auto expected = RunAll(Make(options).get(), requests);
+  SocketPairs sockets(2);
+  absl::Status served;
+  std::thread rank([&] {
+    served = ServeRank(options, std::make_shared<RankGroup>(1, 2, sockets.of(1)), config_, *weights_, [] {});
+  });
+  auto engine =
+      CreateGroupEngine(options, std::make_shared<RankGroup>(0, 2, sockets.of(0)), config_, *weights_);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  if (engine.ok()) {
+    const auto results = RunAll(engine->get(), requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(results[i].tokens, expected[i].tokens);
+      for (size_t c = 0; c < results[i].logprobs.size(); ++c)
+        ExpectNear(results[i].logprobs[c], expected[i].logprobs[c], 1e-4f);  // other batches, other bits
+    }
+    engine->reset();
+  } else {
+    sockets.Close(0);
+  }
+  rank.join();
+  EXPECT_TRUE(served.ok()) << served;
 }
 
 // In bf16 too, where the tensor cores' kernels stand aside.

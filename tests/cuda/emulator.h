@@ -89,6 +89,7 @@ const void* OperandChunk(uint32_t address);  // 16 bytes that a product reads
 void Require(bool holds, const char* what);  // or the process ends
 int num_kernels();                           // that ran since the process began
 int num_pageable_copies_out();
+int num_waiting_calls();
 // Calls body(context) once for each thread of the grid. must_begin: each has to call BeginKernel, or it would
 // run into the kernels before.
 void Run(dim3 grid, unsigned block, size_t shared_bytes, bool must_begin, void (*body)(void* context),
@@ -102,6 +103,7 @@ struct Counts {
   int captures, graph_launches;
   int kernels;              // also those of graphs
   int pageable_copies_out;  // from the device to memory that cudaMallocHost did not give
+  int waiting_calls;        // for memory, which may wait for every GPU: cudaMalloc, cudaFree, ...Host
 };
 Counts counts();
 // Which captures end with an error, from here on.
@@ -177,6 +179,28 @@ enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 cudaError_t cudaMalloc(void** p, size_t bytes);  // filled with NaN
 cudaError_t cudaFree(void* p);
+// A pool that does not keep what is freed gives it back to the driver at each synchronisation; here the
+// process ends. So it does where memory outlives its pool or is freed the other way.
+struct EmulatedPool {
+  bool keeps_all = false;
+  int num_allocations = 0;
+};
+using cudaMemPool_t = EmulatedPool*;
+enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
+enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+struct cudaMemPoolProps {
+  cudaMemAllocationType allocType;
+  struct {
+    cudaMemLocationType type;
+    int id;
+  } location;
+};
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* props);
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool);
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void* value);
+cudaError_t cudaMallocFromPoolAsync(void** p, size_t bytes, cudaMemPool_t pool, cudaStream_t);
+cudaError_t cudaFreeAsync(void* p, cudaStream_t);
 cudaError_t cudaMallocHost(void** p, size_t bytes);
 cudaError_t cudaFreeHost(void* p);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t);

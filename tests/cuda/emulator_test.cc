@@ -187,5 +187,23 @@ TEST(EmulatorDeathTest, EndsWhatSpoilsACapture) {
   cudaStreamDestroy(stream);
 }
 
+TEST(EmulatorDeathTest, EndsWhatMisusesAPool) {
+  const cudaMemPoolProps props = {cudaMemAllocationTypePinned, {cudaMemLocationTypeDevice, 0}};
+  cudaMemPool_t pool;
+  cudaMemPoolCreate(&pool, &props);
+  void *p = nullptr, *other = nullptr;
+  EXPECT_DEATH(cudaMallocFromPoolAsync(&p, 1, pool, nullptr), "gives back what is freed");
+  uint64_t keep = UINT64_MAX;
+  cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep);
+  ASSERT_EQ(cudaMallocFromPoolAsync(&p, 1, pool, nullptr), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&other, 1), cudaSuccess);
+  EXPECT_DEATH(cudaFree(p), "a pool's memory");
+  EXPECT_DEATH(cudaFreeAsync(other, nullptr), "not a pool's");
+  EXPECT_DEATH(cudaMemPoolDestroy(pool), "before its memory");
+  cudaFreeAsync(p, nullptr);
+  cudaFree(other);
+  cudaMemPoolDestroy(pool);
+}
+
 }  // namespace
 }  // namespace sessa::cuda

@@ -14,6 +14,7 @@
 #include <future>
 #include <iterator>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,7 +35,7 @@ struct FakeGroup {
   std::atomic<bool> hangs{false};
   std::atomic<ncclResult_t> call_error{ncclSuccess}, async_error{ncclSuccess}, init_error{ncclSuccess};
   std::mutex mutex;  // of the group's making
-  std::atomic<int> num_calls{0}, num_aborted{0}, num_destroyed{0};
+  std::atomic<int> num_calls{0}, num_aborted{0}, num_destroyed{0}, num_pools{0}, num_allocations{0};
 };
 FakeGroup* group = nullptr;
 thread_local int rank_in_group = -1;
@@ -44,6 +45,14 @@ thread_local int rank_in_group = -1;
 struct ncclComm {
   int rank;
 };
+
+struct FakePool {
+  int gpu;
+  bool keeps_all = false;
+  std::set<int> peers = {};
+};
+static FakePool& PoolOf(cudaMemPool_t pool) { return *reinterpret_cast<FakePool*>(pool); }
+constexpr int kFarGpu = 3;  // reaches no other's memory
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   std::fill(std::begin(id->internal), std::end(id->internal), 'i');
@@ -107,12 +116,48 @@ ncclResult_t ncclGroupEnd() {
 }
 
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaMalloc(void** p, size_t bytes) {
+// No cudaMalloc, no cudaFree: they may wait for a GPU whose rank already waits for this one, so that a call
+// of theirs does not link. Who may reach the memory of a pool is said before any is taken from it.
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* props) {
+  *pool = reinterpret_cast<cudaMemPool_t>(new FakePool{props->location.id});
+  ++group->num_pools;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
+  delete &PoolOf(pool);
+  --group->num_pools;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  if (attribute == cudaMemPoolAttrReleaseThreshold)
+    PoolOf(pool).keeps_all = *static_cast<uint64_t*>(value) == UINT64_MAX;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int* reaches, int gpu, int peer) {
+  *reaches = gpu != kFarGpu && peer != kFarGpu;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc* peers, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (peers[i].flags != cudaMemAccessFlagsProtReadWrite) std::abort();
+    PoolOf(pool).peers.insert(peers[i].location.id);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaMallocFromPoolAsync(void** p, size_t bytes, cudaMemPool_t pool, cudaStream_t) {
+  const FakePool& from = PoolOf(pool);
+  const int gpus = static_cast<int>(group->calls.size());
+  for (int peer = 0; from.gpu != kFarGpu && peer < gpus; ++peer) {
+    if (peer != from.gpu && peer != kFarGpu && !from.peers.contains(peer)) std::abort();
+  }
+  if (!from.keeps_all) std::abort();
   *p = std::malloc(bytes);
+  ++group->num_allocations;
   return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
-cudaError_t cudaFree(void* p) {
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) {
   std::free(p);
+  --group->num_allocations;
   return cudaSuccess;
 }
 const char* cudaGetErrorString(cudaError_t) { return "error"; }
@@ -169,7 +214,7 @@ class NcclCommunicatorTest : public testing::Test {
   }
 
   FakeGroup group_;
-  std::vector<std::unique_ptr<Communicator>> ranks_;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks_;
 };
 
 TEST_F(NcclCommunicatorTest, GathersColumns) {
@@ -200,8 +245,10 @@ TEST_F(NcclCommunicatorTest, GathersColumns) {
       }
       EXPECT_TRUE(rank->status().ok());
     });
+    EXPECT_EQ(group_.num_allocations, size) << "rows that are packed";
     ranks_.clear();
     EXPECT_EQ(group_.num_aborted, 0);
+    EXPECT_EQ(group_.num_pools + group_.num_allocations, 0);
   }
   EXPECT_EQ(group_.num_destroyed, 1 + 2 + 4);
 }
@@ -211,7 +258,7 @@ TEST_F(NcclCommunicatorTest, ProcessesShareTheId) {
   std::promise<std::string> first;
   std::shared_future<std::string> id = first.get_future().share();
   std::vector<std::thread> processes;
-  std::vector<std::vector<std::unique_ptr<Communicator>>> ranks(2);
+  std::vector<std::vector<std::unique_ptr<GroupCommunicator>>> ranks(2);
   for (int p = 0; p < 2; ++p) {
     processes.emplace_back([&, p] {
       const auto share = [&, p](std::string own) -> absl::StatusOr<std::string> {
@@ -276,6 +323,23 @@ TEST_F(NcclCommunicatorTest, ACollectiveThatHangsIsAborted) {
   }
   ranks_.clear();
   EXPECT_EQ(group_.num_aborted, 2);
+}
+
+// Another has found that a rank's process is gone: nobody waits for the limit.
+TEST_F(NcclCommunicatorTest, GivingUpAborts) {
+  Make(2);
+  group_.hangs = true;
+  OnEachRank([this](Communicator* rank) { Gather(rank); });
+  for (auto& rank : ranks_) {
+    rank->GiveUp(absl::UnavailableError("rank 1 is lost"));
+    rank->GiveUp(absl::UnavailableError("again"));
+    EXPECT_EQ(rank->status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(rank->status().message().find("rank 1 is lost"), std::string::npos) << rank->status();
+    Gather(rank.get());  // does nothing
+  }
+  ranks_.clear();
+  EXPECT_EQ(group_.num_aborted, 2);
+  EXPECT_EQ(group_.num_destroyed, 0);
 }
 
 TEST_F(NcclCommunicatorTest, ACallThatFailsAborts) {

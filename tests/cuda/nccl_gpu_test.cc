@@ -37,7 +37,7 @@ class NcclGpuTest : public testing::Test {
   int size() const { return static_cast<int>(streams_.size()); }
 
   std::vector<cudaStream_t> streams_;
-  std::vector<std::unique_ptr<Communicator>> ranks_;
+  std::vector<std::unique_ptr<GroupCommunicator>> ranks_;
 };
 
 TEST_F(NcclGpuTest, GathersColumns) {

@@ -25,10 +25,10 @@ class OperationsTest : public testing::Test {
   static constexpr float kMark = 12345;
   static constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 6, kWidth = 24, kPage = 16, kPagesEach = 5;
 
-  void Start(bool decode_graphs) {
+  void Start(bool use_graphs) {
     operands_.clear();
     random_.seed(5);
-    backend_ = *MakeCudaBackend({.decode_graphs = decode_graphs});
+    backend_ = *MakeCudaBackend({.graphs = use_graphs});
     keys_ = Pages(PagedShape::Use::kKey, kKvHeads, kHeadDim);
     values_ = Pages(PagedShape::Use::kValue, kKvHeads, kHeadDim);
     k_b_ = Pages(PagedShape::Use::kKey, 1, kWidth), s_ = Pages(PagedShape::Use::kValue, 1, kWidth);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/convert.h"
 #include "tests/cuda/operations_fixture.h"
 
 namespace sessa {
@@ -12,23 +13,23 @@ namespace {
 TEST_F(OperationsTest, PaddingIsNeverWritten) {
   for (int n : {1, 5, 20, 70}) {
     std::vector<std::map<std::string, std::vector<float>>> eager;
-    for (bool decode_graphs : {false, true}) {
-      Start(decode_graphs);
+    for (bool use_graphs : {false, true}) {
+      Start(use_graphs);
       const Graphs graphs;
       for (int t = 0; t < 4; ++t) {
-        SCOPED_TRACE(absl::StrCat(n, " rows, step ", t, decode_graphs ? ", graphs" : ", eager"));
+        SCOPED_TRACE(absl::StrCat(n, " rows, step ", t, use_graphs ? ", graphs" : ", eager"));
         std::vector<int> lengths(n);
         for (int i = 0; i < n; ++i) lengths[i] = (i * 11 + 30 * t) % (kPage * kPagesEach);
         const auto results = Step(lengths);
-        if (!decode_graphs) {
+        if (!use_graphs) {
           eager.push_back(results);
         } else {
           EXPECT_EQ(results, eager[t]);
         }
       }
-      EXPECT_EQ(graphs.captures(), decode_graphs ? 1 : 0);
+      EXPECT_EQ(graphs.captures(), use_graphs ? 1 : 0);
       // Scratch may have grown within the first step; then the second one is the first of its kind.
-      EXPECT_GE(graphs.launches(), decode_graphs ? 2 : 0);
+      EXPECT_GE(graphs.launches(), use_graphs ? 2 : 0);
     }
   }
 }
@@ -38,8 +39,8 @@ TEST_F(OperationsTest, PaddingIsNeverWritten) {
 TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
   const int n = 300, heads = 16;
   std::vector<std::vector<float>> eager;
-  for (bool decode_graphs : {false, true}) {
-    Start(decode_graphs);
+  for (bool use_graphs : {false, true}) {
+    Start(use_graphs);
     PagedTensor keys = Pages(PagedShape::Use::kKey, heads, 2, DType::kF32, n),
                 values = Pages(PagedShape::Use::kValue, heads, 2, DType::kF32, n);
     const Matrix q = Operand("q", n, heads * 2, true), k = Operand("k", n, heads * 2, true),
@@ -60,15 +61,106 @@ TEST_F(OperationsTest, WhatDoesNotFitAGraphRunsWithout) {
       std::vector<float> out(n * heads * 2);
       backend_->CopyOut(o.data, out.size() * sizeof(float), out.data());
       ASSERT_TRUE(backend_->Synchronize().ok());
-      if (!decode_graphs) eager.push_back(out);
+      if (!use_graphs) eager.push_back(out);
       EXPECT_EQ(out, eager[t]);
     }
     EXPECT_EQ(graphs.captures(), 0);
   }
 }
 
+TEST_F(OperationsTest, OnlyStepsOfFewRowsAreReplayed) {
+  Start(/*use_graphs=*/true);
+  for (int n : {cuda::kMaxDecodeBucket, cuda::kMaxDecodeBucket + 1}) {
+    const Matrix x = Operand(absl::StrCat(n), n, kWidth);
+    const std::vector<int32_t> pages(CeilDiv(n, kPage));
+    StepRows step;
+    step.token_ids.resize(n), step.positions.resize(n);
+    step.spans.push_back({0, n, 0, pages});
+    CutIntoWaves(&step, kTileTokens);
+    const Graphs graphs;
+    for (int t = 0; t < 3; ++t) {
+      backend_->BeginStep(step);
+      backend_->Embed(table_, DType::kF32, x);
+      ASSERT_TRUE(backend_->Synchronize().ok());
+    }
+    EXPECT_EQ(graphs.launches(), n > cuda::kMaxDecodeBucket ? 0 : 2);
+  }
+}
+
+// More than the pinned megabyte that each step's data has: what is beyond comes there all the same.
+TEST_F(OperationsTest, LongPageTablesPinNoMemory) {
+  Start(/*use_graphs=*/false);
+  const Matrix x = Operand("x", 1, kWidth);
+  std::vector<float> first, rows;
+  for (size_t num_pages : {1, 300'000, 600'000, 300'000}) {
+    const std::vector<int32_t> pages(num_pages);
+    StepRows step;
+    step.token_ids = {7}, step.positions = {5}, step.logit_rows = {0};
+    step.spans.push_back({0, 1, 5, pages});
+    CutIntoWaves(&step, kTileTokens);
+    const int waiting_calls = emulator::counts().waiting_calls;
+    backend_->BeginStep(step);
+    backend_->Embed(table_, DType::kF32, x);
+    const int q_to_kv[] = {0, 0};
+    backend_->Append({x.Columns(0, 12), x.Columns(0, 12), x.Columns(0, 12), &keys_, &values_});
+    backend_->Attend({x.Columns(0, 12), q_to_kv, x.Columns(12, 12), &keys_, &values_});
+    rows.resize(kWidth);
+    backend_->CopyOut(x.data, rows.size() * sizeof(float), rows.data());
+    ASSERT_TRUE(backend_->Synchronize().ok());
+    EXPECT_EQ(emulator::counts().waiting_calls, waiting_calls);
+    if (first.empty()) first = rows;
+    EXPECT_EQ(rows, first) << num_pages;
+  }
+}
+
+// Sequences whose first tile is the same: a graph for steps that share, whoever does, and one for those that
+// do not.
+TEST_F(OperationsTest, WhoSharesIsData) {
+  constexpr int n = 6, C = kFeedbackChains, kTilePages = kTileTokens / kPage;
+  const std::vector<std::vector<int>> sharing = {{}, {}, {0, 1, 4}, {1, 2, 5}, {}, {2, 3, 4, 5}};
+  std::vector<std::map<std::string, std::vector<float>>> eager;
+  for (bool use_graphs : {false, true}) {
+    Start(use_graphs);
+    for (PagedTensor* t : {&keys_, &values_, &k_b_, &s_}) {
+      std::vector<uint16_t> values;
+      for (float x : Random(t->data.size() / sizeof(uint16_t))) values.push_back(RoundToBf16(x));
+      backend_->CopyIn(values.data(), t->data.size(), t->data.data());
+      ASSERT_TRUE(backend_->Synchronize().ok());
+    }
+    const Matrix q = Operand("q", n, kHeads * kHeadDim, true), o = Operand("o", n, kHeads * kHeadDim),
+                 b = Operand("b", n, kWidth, true), max = Operand("max", n, C), sum = Operand("sum", n, C),
+                 acc = Operand("acc", n, C * 32), p = Operand("p", n, kTileTokens);
+    const FeedbackPartials partials{max.data, sum.data, acc.data, p.data, n, 32};
+    const int q_to_kv[] = {0, 0, 1, 1};
+    const Graphs graphs;
+    for (size_t t = 0; t < sharing.size(); ++t) {
+      SCOPED_TRACE(absl::StrCat("step ", t, use_graphs ? ", graphs" : ", eager"));
+      const StepRows step = Rows({70, 65, 79, 66, 77, 68});
+      for (int i : sharing[t]) std::copy_n(pages_[sharing[t][0]].begin(), kTilePages, pages_[i].begin());
+      backend_->BeginStep(step);
+      backend_->feedback()->AttendAndRead({q, q_to_kv, o, &keys_, &values_},
+                                          {b, b, 0, 0, 1, partials, &k_b_, &s_});
+      std::map<std::string, std::vector<float>> results;
+      for (const char* name : {"o", "max", "sum", "acc"}) {
+        results[name].resize(operands_[name].size() / sizeof(float));
+        backend_->CopyOut(operands_[name].data(), operands_[name].size(), results[name].data());
+      }
+      ASSERT_TRUE(backend_->Synchronize().ok());
+      if (!use_graphs) {
+        eager.push_back(results);
+      } else {
+        EXPECT_EQ(results, eager[t]);
+      }
+    }
+    EXPECT_EQ(graphs.captures(), use_graphs ? 2 : 0);
+    EXPECT_EQ(graphs.launches(), use_graphs ? 4 : 0);
+  }
+  EXPECT_EQ(eager[0], eager[1]);
+  EXPECT_NE(eager[0].at("acc"), eager[2].at("acc"));
+}
+
 TEST_F(OperationsTest, EachOperandMatters) {
-  Start(/*decode_graphs=*/true);
+  Start(/*use_graphs=*/true);
   Step(std::vector<int>(20, 70));  // scratch that grew later would make any step another
   constexpr int n = 3, kQ = kHeads * kHeadDim, kKv = kKvHeads * kHeadDim, C = kFeedbackChains;
   // Two of each.

@@ -89,7 +89,7 @@ class RunTest(unittest.TestCase):
         self.assertRegex(text, r"(?m)^ok +conformance +\d+ s$")
         self.assertRegex(text, r"(?m)^ok +reference")
         tested = [call for call in self.calls() if "gtest_filter" in call]
-        self.assertEqual(len(tested), 16)  # fixtures x devices, the long tests apart
+        self.assertEqual(len(tested), 18)  # fixtures x devices, the long tests apart
         self.assertEqual(sum("check-reference" in call for call in self.calls()), 55)
 
     def test_a_failure_is_named_and_tried_in_other_ways(self):
@@ -155,6 +155,10 @@ class RunTest(unittest.TestCase):
         code, text = self.run_steps({"cuda_bench": [["device", "no GPU can be used", 3, 0]]}, "conformance", "kernels", "profile")
         self.assertEqual(code, 0)
         self.assertEqual(len(re.findall(r"(?m)^skipped .*no GPU$", text)), 3)
+        code, text = self.run_steps({"sessa-check-reference": [["", "ok", 0, 0]]}, "--device", "cpu", "--limit", "probe=7", "reference", "probe")
+        self.assertEqual(code, 0, text)
+        self.assertIn("== reference, at most 400 s", text)  # patience, where no GPU's minutes are spent
+        self.assertIn("== probe, at most 7 s", text)
         (self.bundle / "plan.json").write_text("{}")
         done = subprocess.run([self.bundle / "run.sh", "nonsense"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)

@@ -2,8 +2,8 @@
 
 Whose they are: KEDA's, the Prometheus operator's and cert-manager's come from cloudcoil's models, which are made of the
 projects' CRDs; KServe's from the types of its own Python SDK, as its wheel has them (a pod's own fields are judged as a Pod).
-No package has those of the Gateway API and of its inference extension: FIELDS below lists what their v1 says of the fields
-that are used here, and no more than that is checked."""
+No package has those of the Gateway API, of its inference extension and of LeaderWorkerSet: FIELDS below lists what their v1 says
+of the fields that are used here, and no more than that is checked (pod templates are judged as Pods, by schemas_test.py)."""
 import ast
 import functools
 import importlib
@@ -30,8 +30,20 @@ PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 LABELS = {"type": "object", "additionalProperties": {"type": "string", "maxLength": 63}}
 REFERENCE = fields(["name"], group=STRING, kind=STRING, name=NAME, namespace=NAME)
 
+# A pod's own fields are judged elsewhere.
+TEMPLATE = fields(["spec"], metadata=fields(labels=LABELS, annotations={"type": "object"}), spec={"type": "object"})
+
 # (apiVersion, kind): the schema of spec.
 FIELDS = {
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"): fields(
+        ["leaderWorkerTemplate"], replicas={"type": "integer", "minimum": 0},
+        startupPolicy=one_of("LeaderCreated", "LeaderReady"),
+        networkConfig=fields(["subdomainPolicy"], subdomainPolicy=one_of("Shared", "UniquePerReplica")),
+        rolloutStrategy=fields(["type"], type=one_of("RollingUpdate"), rollingUpdateConfiguration=fields(
+            partition=INTEGER, maxUnavailable={"type": ["integer", "string"]}, maxSurge={"type": ["integer", "string"]})),
+        leaderWorkerTemplate=fields(
+            ["workerTemplate"], leaderTemplate=TEMPLATE, workerTemplate=TEMPLATE, size={"type": "integer", "minimum": 1},
+            restartPolicy=one_of("RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"))),
     ("inference.networking.k8s.io/v1", "InferencePool"): fields(
         ["selector", "targetPorts", "endpointPickerRef"], selector=fields(["matchLabels"], matchLabels=LABELS),
         targetPorts=list_of(fields(["number"], number=PORT), 8), appProtocol=STRING,

@@ -26,6 +26,13 @@ def find(documents, kind, name="sessa-serve"):
     return found
 
 
+def workload(documents):
+    """(spec, template of the pods) of the server's Deployment, or of its LeaderWorkerSet: the leader's, which serves."""
+    (found,) = [d for d in documents if d["kind"] in ("Deployment", "LeaderWorkerSet") and d["metadata"]["name"] == "sessa-serve"]
+    spec = found["spec"]
+    return spec, spec["template"] if found["kind"] == "Deployment" else spec["leaderWorkerTemplate"]["leaderTemplate"]
+
+
 def servers():
     """(overlay, its documents, the pod, the container of the server) of each."""
     for overlay in OVERLAYS:
@@ -33,6 +40,6 @@ def servers():
         if overlay.endswith("/kserve"):
             pod = find(documents, "ServingRuntime")["spec"]
         else:
-            pod = find(documents, "Deployment")["spec"]["template"]["spec"]
+            pod = workload(documents)[1]["spec"]
         (container,) = pod["containers"]
         yield overlay, documents, pod, container

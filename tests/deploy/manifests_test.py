@@ -13,17 +13,18 @@ import unittest
 import yaml
 
 import kustomize
-from kustomize import find, servers
+from kustomize import find, servers, workload
 
 ROOT = kustomize.ROOT
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from server_process import BINARY, ServerProcess  # noqa: E402
+from server_process import BINARY, ServerProcess, wait_until  # noqa: E402
 
 PORT_FLAGS = {"http": "http_port", "grpc": "grpc_port", "admin": "admin_port"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 DEMO = "/usr/share/sessa-serve/models/demo"
 # What this machine has not: a GPU, the volume with a model, KServe's name of the service, the real ports.
 ELSEWHERE = {"device", "model", "served_model_name", "host", *PORT_FLAGS.values()}
+GROUP = "overlays/leader-worker-set"
 VERSION = re.search(r"project\(sessa_serve VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
 
 
@@ -93,6 +94,8 @@ class ManifestsTest(unittest.TestCase):
         started = set()
         for _, _, _, container in self.each():
             given = {name: value for name, value in flags(container).items() if name not in ELSEWHERE}
+            if "rank" in given:
+                continue  # below
             given = {name: mounted.get(pathlib.PurePath(value).name, value) for name, value in given.items()}
             given["settle_seconds"] = "0"
             asked = [(probe, container[probe]["httpGet"]["path"]) for probe in PROBES]
@@ -109,10 +112,74 @@ class ManifestsTest(unittest.TestCase):
             self.assertEqual(server.stop(), 0)
         self.assertGreaterEqual(len(started), 4)  # the base, TLS, two ranks, KServe's
 
+    def test_a_group_starts_as_its_set_says(self):
+        """Both templates with what the controller puts into their environment, but for addresses and the device of this machine."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        keys, secret = (pathlib.Path(folder.name, name) for name in ("keys", "secret"))
+        keys.write_text(run(BINARY, "--make_key=test"))
+        secret.write_text("a secret for this test\n")
+        templates = find(kustomize.build(GROUP), "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+        pods = [templates[name]["spec"] for name in ("leaderTemplate", "workerTemplate")]
+        processes = []
+        for index, pod in enumerate(pods):
+            environment = {"LWS_GROUP_SIZE": str(templates["size"]), "LWS_WORKER_INDEX": str(index), "LWS_LEADER_ADDRESS": "127.0.0.1"}
+            given = {name: re.sub(r"\$\((\w+)\)", lambda m: environment[m[1]], value)
+                     for name, value in flags(pod["containers"][0]).items() if name not in ELSEWHERE}
+            port = given["group_address"].rpartition(":")[2]
+            self.assertEqual(port, "8003")
+            if index == 0:
+                self.assertEqual(given["group_address"], "0.0.0.0:8003")
+                given |= {"group_address": "127.0.0.1:0", "api_keys_file": keys, "settle_seconds": "0"}
+            else:
+                log = processes[0].stderr
+                wait_until(lambda: "more ranks on " in log())
+                given["group_address"] = given["group_address"].replace(port, re.search(r"more ranks on \S+:(\d+)", log())[1])
+            given["group_secret_file"] = secret
+            processes.append(ServerProcess(*(f"--{name}={value}" for name, value in given.items()), wait=False))
+            self.addCleanup(processes[-1].stop)
+        for process, pod in zip(processes, pods):
+            process.ready()
+            for probe in PROBES:
+                if probe in pod["containers"][0]:
+                    self.assertEqual(get(process.admin_address, pod["containers"][0][probe]["httpGet"]["path"]), 200, probe)
+        processes[0].signal()
+        self.assertEqual([process.wait() for process in processes], [0, 0])
+
+    def test_ranks_reach_each_other_and_nobody_else(self):
+        documents = kustomize.build(GROUP)
+        spec = find(documents, "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+        leader, rank = (spec[name] for name in ("leaderTemplate", "workerTemplate"))
+        ports = {port["name"]: port["containerPort"] for port in leader["spec"]["containers"][0]["ports"]}
+        self.assertEqual(ports["group"], int(flags(leader["spec"]["containers"][0])["group_address"].rpartition(":")[2]))
+        names = [template["metadata"]["labels"]["app.kubernetes.io/name"] for template in (leader, rank)]
+        self.assertEqual(find(documents, "Service")["spec"]["selector"], leader["metadata"]["labels"])
+        self.assertNotEqual(*names)  # the ranks get no requests
+        policy = find(documents, "NetworkPolicy", "sessa-serve-group")["spec"]
+        (expression,) = policy["podSelector"]["matchExpressions"]
+        self.assertEqual(sorted(expression["values"]), sorted(names))
+        self.assertEqual(policy["ingress"], [{"from": [{"podSelector": policy["podSelector"]}]}])
+        self.assertEqual(policy["egress"][0], {"to": [{"podSelector": policy["podSelector"]}]})
+        self.assertEqual({port["port"] for rule in policy["egress"][1:] for port in rule["ports"]}, {53})
+        # A rank is there for as long as its leader drains.
+        self.assertGreater(rank["spec"]["terminationGracePeriodSeconds"], leader["spec"]["terminationGracePeriodSeconds"])
+        for same in "resources", "securityContext", "image", "env":
+            self.assertEqual(leader["spec"]["containers"][0][same], rank["spec"]["containers"][0][same])
+        self.assertEqual(leader["spec"]["securityContext"], rank["spec"]["securityContext"])
+        for what in "automountServiceAccountToken", "enableServiceLinks":
+            self.assertIs(rank["spec"][what], False)
+        known = set(re.findall(r"^  --(\w+)=", run(BINARY, "--help"), re.M))
+        self.assertEqual(set(flags(rank["spec"]["containers"][0])) - known, set())
+        start = leader["spec"]["containers"][0]["startupProbe"]
+        self.assertGreaterEqual(start["periodSeconds"] * start["failureThreshold"], 1200)  # --group_start_seconds, and loading
+        readme = (ROOT / "deploy" / "README.md").read_text()
+        (secret,) = [v["secret"]["secretName"] for v in rank["spec"]["volumes"] if v["name"] == "group"]
+        self.assertIn(f"kubectl create secret generic {secret} --from-file=secret\n", readme)
+
     def test_ports_are_those_of_the_flags(self):
         for overlay, documents, _, container in self.each():
             given = {name: int(flags(container)[flag]) for name, flag in PORT_FLAGS.items()}
-            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            ports = {port["name"]: port["containerPort"] for port in container["ports"] if port["name"] != "group"}
             for probe in PROBES:  # where no load keeps them waiting
                 port = container[probe]["httpGet"]["port"]
                 self.assertEqual(ports.get(port, port), given["admin"])
@@ -127,7 +194,7 @@ class ManifestsTest(unittest.TestCase):
             tls = "tls_cert" in flags(container)
             self.assertEqual({port["appProtocol"] for port in service["spec"]["ports"]},
                              {"https"} if tls else {"http", "kubernetes.io/h2c"})
-            annotations = find(documents, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+            annotations = workload(documents)[1]["metadata"]["annotations"]
             self.assertEqual(int(annotations["prometheus.io/port"]), ports["admin"])
             policy = find(documents, "NetworkPolicy")["spec"]
             self.assertEqual({port["port"] for rule in policy["ingress"] for port in rule["ports"]}, set(ports))
@@ -136,8 +203,8 @@ class ManifestsTest(unittest.TestCase):
         for overlay, documents, pod, _ in self.each():
             if overlay.endswith("/kserve"):
                 continue
-            labels = find(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
-            policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy" and d["spec"]["podSelector"]["matchLabels"] == labels]
+            labels = workload(documents)[1]["metadata"]["labels"]
+            policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy" and d["spec"]["podSelector"].get("matchLabels") == labels]
             self.assertTrue(any("Egress" in policy["policyTypes"] for policy in policies))
             ports = {port["port"] for policy in policies for rule in policy.get("egress", []) for port in rule["ports"]}
             self.assertEqual(ports, {443, 53} if "initContainers" in pod else set())
@@ -158,7 +225,7 @@ class ManifestsTest(unittest.TestCase):
             given = flags(container)
             ends = float(given["settle_seconds"]) + float(given["drain_seconds"]) + 5  # REST's and gRPC's last events
             self.assertGreaterEqual(pod.get("terminationGracePeriodSeconds", 30), ends)
-            if not overlay.endswith("/kserve"):
+            if not overlay.endswith(("/kserve", GROUP)):
                 deadline = find(documents, "Deployment")["spec"]["progressDeadlineSeconds"]
                 self.assertGreater(deadline, container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"])
         unit = (ROOT / "deploy" / "systemd" / "sessa-serve.service").read_text()
@@ -259,20 +326,21 @@ class ManifestsTest(unittest.TestCase):
 
     def test_as_many_gpus_as_ranks(self):
         for _, _, _, container in self.each():
-            ranks = flags(container).get("tensor_parallel_size", "1")
+            given = flags(container)
+            ranks = "1" if "rank" in given else given.get("tensor_parallel_size", "1")  # of this process
             self.assertEqual(container["resources"]["limits"].get("nvidia.com/gpu", "1"), ranks)
 
     def test_others_find_the_pods(self):
         for overlay, documents, _, _ in self.each():
             if overlay.endswith("/kserve"):
                 continue
-            deployment = find(documents, "Deployment")["spec"]
-            labels = deployment["template"]["metadata"]["labels"]
-            self.assertEqual(deployment["selector"]["matchLabels"], labels)
+            deployment, template = workload(documents)
+            labels = template["metadata"]["labels"]
+            self.assertEqual(deployment.get("selector", {"matchLabels": labels})["matchLabels"], labels)
             budget = find(documents, "PodDisruptionBudget")["spec"]
             self.assertGreater(deployment.get("replicas", 2), budget["maxUnavailable"])
             selectors = [budget["selector"], find(documents, "NetworkPolicy")["spec"]["podSelector"]]
-            selectors += [spread["labelSelector"] for spread in deployment["template"]["spec"]["topologySpreadConstraints"]]
+            selectors += [spread["labelSelector"] for spread in template["spec"].get("topologySpreadConstraints", [])]
             selectors += [d["spec"]["selector"] for d in documents if d["kind"] == "InferencePool"]
             for selector in selectors:
                 self.assertEqual(selector["matchLabels"], labels)

@@ -28,18 +28,28 @@ def documents():
     return {json.dumps(d, sort_keys=True): (overlay, d) for overlay in kustomize.OVERLAYS for d in kustomize.build(overlay)}
 
 
+def pods(document):
+    """What is a pod's own in a custom resource."""
+    spec = document["spec"]
+    if document["kind"] == "ServingRuntime":
+        return [{key: spec[key] for key in ("containers", "volumes") if key in spec}]
+    if document["kind"] == "LeaderWorkerSet":
+        return [spec["leaderWorkerTemplate"][template]["spec"] for template in ("leaderTemplate", "workerTemplate")]
+    return []
+
+
 def check(document):
     """Raises ValidationError. Kubernetes' own documents are checked for each version."""
     schema = crds.schema(document["apiVersion"], document["kind"], kserve_wheel)
     if schema is not None:
         jsonschema.Draft202012Validator(schema).validate(document)
-    if document["kind"] == "ServingRuntime":  # what is a pod's own in it
-        pod = {key: document["spec"][key] for key in ("containers", "volumes") if key in document["spec"]}
-        document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod}
-    elif schema is not None:
-        return
-    for version in VERSIONS:
-        kubernetes_validate.validate(document, version, strict=True)
+    checked = [document]
+    if schema is not None:
+        checked = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod} for pod in pods(document)]
+    for each in checked:
+        for version in VERSIONS:
+            kubernetes_validate.validate(each, version, strict=True)
+
 
 
 class SchemasTest(unittest.TestCase):
@@ -51,7 +61,7 @@ class SchemasTest(unittest.TestCase):
                 check(document)
         self.assertGreaterEqual(kinds, {"Deployment", "ScaledObject", "ServiceMonitor", "PrometheusRule", "Certificate",
                                         "InferencePool", "InferenceObjective", "HTTPRoute", "ServingRuntime",
-                                        "InferenceService", "NetworkPolicy", "PodDisruptionBudget",
+                                        "InferenceService", "LeaderWorkerSet", "NetworkPolicy", "PodDisruptionBudget",
                                         "HorizontalPodAutoscaler"})
 
     def test_a_field_that_is_not_known_is_seen(self):
@@ -61,10 +71,13 @@ class SchemasTest(unittest.TestCase):
                 seen.add(document["kind"])
                 wrong = copy.deepcopy(document)
                 wrong["spec"]["replicsa"] = 1
-                if document["kind"] == "ServingRuntime":
-                    wrong["spec"]["containers"][0]["imagee"] = ""
                 with self.subTest(document["kind"]):
                     self.assertRaises(jsonschema.ValidationError, check, wrong)
+                for i in range(len(pods(document))):
+                    wrong = copy.deepcopy(document)
+                    pods(wrong)[i]["containers"][0]["imagee"] = ""
+                    with self.subTest(document["kind"], pod=i):
+                        self.assertRaises(jsonschema.ValidationError, check, wrong)
 
     def test_all_names_are_in_one_namespace_that_the_user_picks(self):
         for overlay, document in documents().values():

@@ -95,7 +95,7 @@ class Prometheus:
 class PrometheusTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = server_with_key("--served_model_name=the \"demo\" ☃", "--speculation=auto")
+        cls.server = server_with_key("--served_model_name=the \"demo\" ☃")
         cls.addClassCleanup(cls.server.stop)
         cls.prometheus = Prometheus(cls.server.http_address)
         cls.addClassCleanup(cls.prometheus.stop)

@@ -25,12 +25,12 @@ START_SECONDS = 300  # with a sanitizer on a busy machine
 class ServerProcess:
     """One server. The constructor waits for its line, `stop` ends it and closes what it left open."""
 
-    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, descriptors=None, **popen):
-        """`model` None: `flags` name it. `descriptors`: its limit of open files, soft and hard. `popen`: what else Popen is told, as another environment."""
+    def __init__(self, *flags, model=ROOT / "models" / "demo", wait=True, descriptors=None, prefix=(), **popen):
+        """`model` None: `flags` name it. `prefix`: the words of a program that runs it. `descriptors`: its limit of open files, soft and hard. `popen`: what else Popen is told, as another environment."""
         limit = descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)))
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [BINARY, *([f"--model={model}"] if model else []), "--http_port=0", "--grpc_port=0", "--threads=2",
+            [*prefix, BINARY, *([f"--model={model}"] if model else []), "--http_port=0", "--grpc_port=0", "--threads=2",
              "--state_cache_bytes=268435456", *flags],
             **{"stdout": subprocess.PIPE, "stderr": self.errors, "text": True, "preexec_fn": limit, **popen})
         self.http_address = self.grpc_address = self.admin_address = None
@@ -42,7 +42,7 @@ class ServerProcess:
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        match = re.fullmatch(r"ready http=(\S+:\d+) grpc=(\S+:\d+)(?: admin=(\S+:\d+))?\n", line)
+        match = re.fullmatch(r"ready (?:rank=\d+|http=(\S+:\d+) grpc=(\S+:\d+))(?: admin=(\S+:\d+))?\n", line)
         if not match:
             self.process.kill()
             self.process.communicate()

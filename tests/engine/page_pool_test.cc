@@ -1,7 +1,10 @@
 #include "engine/page_pool.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <random>
+#include <string>
 
 #include "gtest/gtest.h"
 
@@ -127,6 +130,61 @@ TEST(PagePoolTest, ALostHeadTakesItsTailAlong) {
   EXPECT_GE(one.Allocate(0), 0);  // pages[0], and pages[1] of the other class can never be found again
   EXPECT_EQ(one.num_indexed_pages(), 0);
   EXPECT_TRUE(one.CheckInvariants().ok()) << one.CheckInvariants();
+}
+
+// Who is told of what comes and goes knows the index: each page's tokens, and the page that they continue.
+class Mirror : public CacheObserver {
+ public:
+  void OnStored(int32_t page, int32_t parent, absl::Span<const int32_t> tokens,
+                std::string_view salt) override {
+    EXPECT_TRUE(parent < 0 || pages_.count(parent) == 1);
+    const Page stored = {parent, {tokens.begin(), tokens.end()}, parent < 0 ? std::string(salt) : ""};
+    EXPECT_TRUE(pages_.insert({page, stored}).second) << page;
+  }
+  void OnRemoved(int32_t page) override { EXPECT_EQ(pages_.erase(page), 1u) << page; }
+
+  // How many pages of these tokens are found.
+  int Find(absl::Span<const int32_t> tokens, const std::string& salt) const {
+    int32_t parent = -1;
+    for (int found = 0;; ++found) {
+      const auto next = std::find_if(pages_.begin(), pages_.end(), [&](const auto& entry) {
+        const Page& page = entry.second;
+        return page.parent == parent && (parent >= 0 || page.salt == salt) &&
+               absl::MakeConstSpan(page.tokens) ==
+                   tokens.subspan(found * page.tokens.size()).first(page.tokens.size());
+      });
+      if (next == pages_.end()) return found;
+      parent = next->first;
+      if ((found + 1) * next->second.tokens.size() == tokens.size()) return found + 1;
+    }
+  }
+  int num_pages() const { return static_cast<int>(pages_.size()); }
+
+ private:
+  struct Page {
+    int32_t parent;
+    std::vector<int32_t> tokens;
+    std::string salt;
+  };
+  std::map<int32_t, Page> pages_;
+};
+
+TEST(PagePoolTest, AnObserverKnowsTheIndex) {
+  Mirror mirror;
+  PagePool pool(PageGeometry(24, 16, 2), nullptr, &mirror);
+  std::mt19937 rng(5);
+  for (int i = 0; i < 2000; ++i) {
+    // Few beginnings and many ends, so that some are found and the pool is always full.
+    std::vector<int32_t> tokens = Tokens(16 * (1 + static_cast<int>(rng() % 5)), static_cast<int>(rng() % 4));
+    if (rng() % 2 == 0) tokens.back() = static_cast<int32_t>(1000 + rng() % 50);
+    const char* salt = rng() % 4 == 0 ? "tenant" : "";
+    const int expected = mirror.Find(tokens, salt);
+    const auto hit = pool.Lookup(tokens, salt, static_cast<int>(tokens.size()));
+    ASSERT_EQ(static_cast<int>(hit.size()), expected);
+    pool.Release(hit);
+    pool.Release(Fill(&pool, tokens, salt));
+    ASSERT_EQ(mirror.num_pages(), pool.num_indexed_pages());
+  }
 }
 
 TEST(PageGeometryTest, ClassesFollowTiles) {

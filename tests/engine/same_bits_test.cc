@@ -79,8 +79,8 @@ class SameBitsTest : public EngineFixture, public testing::WithParamInterface<Ca
   }
 
   // Alone, whole prompt in one step, no cache, one rank: what everything else is compared with.
-  CollectingSink::Result Alone(const Request& request) {
-    EngineOptions o = Options();
+  CollectingSink::Result Alone(const Request& request) { return Alone(request, Options()); }
+  CollectingSink::Result Alone(const Request& request, EngineOptions o) {
     o.enable_prefix_caching = false;
     o.max_step_tokens = 512;
     o.target_step_time = absl::InfiniteDuration();
@@ -190,6 +190,57 @@ TEST_P(SameBitsTest, ConcurrentHits) {
     EXPECT_EQ(engine->Stats().num_used_slots, 0);
     if (!is_recurrent()) break;
     EXPECT_EQ(engine->Stats().num_slots, slots);
+  }
+}
+
+// What sequences begin with alike is read once for all of them (kernels/shared_reads.h): a prefix of all but
+// one, a longer one of some, and one request's choices, with drafts or without, with pages for all or for
+// few.
+TEST_P(SameBitsTest, SharedPrefixesReadTogether) {
+  config_.max_position_embeddings = 1024;
+  const auto trunk = RandomPrompt(580), branch = RandomPrompt(130, 9);
+  std::vector<Request> requests;
+  for (int i = 0; i < 5; ++i) {
+    auto prompt = i < 4 ? trunk : RandomPrompt(150, 8);
+    if (i % 2 == 1) prompt.insert(prompt.end(), branch.begin(), branch.end());
+    prompt.insert(prompt.end(), trunk.begin(), trunk.begin() + 40 * i + 1);
+    requests.push_back(MakeRequest(prompt, 40 - 5 * i, 1, i, i == 1 ? 3 : 1));
+    requests.back().sampling.allowed_token_ids = {1, 2, 3, 4, 5};  // so that drafts are right now and then
+  }
+  const bool has_amx = CpuHasAmx() && GetParam().dtype == DType::kBF16;
+  for (bool amx : {false, true}) {
+    if (amx && !has_amx) continue;
+    EngineOptions o = Options();
+    o.amx = amx;
+    o.max_step_tokens = 1024;
+    o.target_step_time = absl::InfiniteDuration();
+    o.enable_prefix_caching = false;
+    std::vector<CollectingSink::Result> alone;
+    for (const Request& r : requests) alone.push_back(Alone(r, o));
+    o.enable_prefix_caching = true;
+    for (auto [ranks, page_size, drafts, few_pages] :
+         {std::tuple{1, 64, 0, false}, {2, 16, 3, false}, {4, 32, 0, false}, {1, 16, 3, true}}) {
+      SCOPED_TRACE(testing::Message() << ranks << " ranks, pages of " << page_size << ", amx " << amx);
+      o.tensor_parallel_size = ranks;
+      o.page_size = page_size;
+      o.num_speculative_tokens = is_recurrent() ? -1 : drafts;
+      o.state_cache_bytes = Options().state_cache_bytes;
+      if (few_pages && !is_recurrent())
+        o.state_cache_bytes = 75 * (o.state_cache_bytes / Make(o)->Stats().num_pages);
+      auto engine = Make(o);
+      std::vector<std::shared_ptr<CollectingSink>> sinks;
+      Request opener = requests[1];
+      opener.n = opener.sampling.max_tokens = 1;
+      SubmitAndAct(engine.get(), opener, 1, [&] {
+        for (const Request& r : requests) sinks.push_back(Submit(engine.get(), r));
+      })->WaitForEnd();
+      for (size_t i = 0; i < sinks.size(); ++i) {
+        SCOPED_TRACE(testing::Message() << "request " << i);
+        ExpectSameBits(sinks[i]->WaitForEnd(), alone[i]);
+      }
+      EXPECT_EQ(engine->Stats().num_shared_reads > 0, !is_recurrent());
+      EXPECT_EQ(engine->Stats().num_used_pages, 0);
+    }
   }
 }
 

@@ -95,6 +95,35 @@ TEST_P(NormTest, SiluGate) {
   }
 }
 
+// Whatever form a device keeps what is between them in, the bits are those of two calls.
+TEST_P(NormTest, PairsOfLinears) {
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+    constexpr int kWidth = 50, kMostRows = 300;
+    for (int inner : {192, 70}) {  // of whole groups of 64, and not
+      const auto w = [&](int n, int k) {
+        return Make(Random(n * k, 1 / std::sqrt(static_cast<float>(k))), n, k, Random(n), dtype);
+      };
+      const LinearWeights gate = w(inner, kWidth), up = w(inner, kWidth), down = w(kWidth, inner);
+      const auto values = Random(kMostRows * kWidth), before = Random(kMostRows * kWidth);
+      const Device x = Put(values, kMostRows, kWidth);
+      for (int rows : {1, 16, 17, 40, kMostRows}) {
+        SCOPED_TRACE(testing::Message() << Name(dtype) << " rows " << rows << " inner " << inner);
+        const Device between = Empty(rows, inner, 2), pair = Put(before, kMostRows, kWidth),
+                     single = Put(before, kMostRows, kWidth);
+        const Matrix in = x.matrix.Rows(0, rows);
+        const auto call = [&](const Device& y) {
+          return LinearCall{&down, y.matrix.Rows(0, rows), Epilogue::kAdd};
+        };
+        const LinearCall gated{&gate, between.matrix, Epilogue::kSiluGate, &up};
+        backend_->LinearPair(in, {}, gated, call(pair));
+        backend_->Linear(in, {}, {gated});
+        backend_->Linear(between.matrix, {}, {call(single)});
+        EXPECT_EQ(Get(pair), Get(single));
+      }
+    }
+  }
+}
+
 TEST_P(NormTest, HeadsOfQueriesAndKeys) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (int d : {2, 6, 64, 80, 128}) {

@@ -19,6 +19,9 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import server_process  # wants SESSA_ROOT and SESSA_SERVER_BINARY
 
 HEALTH_SECONDS = 1  # between two looks of a gateway at a replica
+# What no health check has seen yet, two failures in a row tell: the replica is left out for five seconds. A router's retries, five within
+# half a second, else go by prefix to the one that is gone, until it is looked at.
+BREAKER = ("--cb-failure-threshold", "2", "--cb-success-threshold", "1", "--cb-timeout-duration-secs", "5")
 SETTLE_SECONDS = 4  # from SIGTERM to the first refusal: more than a gateway needs to see that readiness is off
 
 
@@ -34,7 +37,8 @@ class Replica:
     """One server, as often as it is started."""
 
     def __init__(self, *flags):
-        self.port, self.grpc_port = free_ports(2)
+        self.port, self.grpc_port, events_port = free_ports(3)
+        self.events = f"tcp://127.0.0.1:{events_port}"
         self.flags, self.process = flags, None
         self.start()
 
@@ -45,7 +49,7 @@ class Replica:
     def start(self):
         self.process = server_process.ServerProcess(
             f"--http_port={self.port}", f"--grpc_port={self.grpc_port}", "--admin_port=off", "--threads=1", "--access_log=off",
-            f"--settle_seconds={SETTLE_SECONDS}", "--drain_seconds=20", *self.flags)
+            f"--settle_seconds={SETTLE_SECONDS}", "--drain_seconds=20", f"--cache_events={self.events}", *self.flags)
 
     def kill(self):
         """As a machine that is lost: nothing is said to anybody."""
@@ -114,11 +118,16 @@ def router(package, policy, binaries, members, work):
     """sglang-router or vllm-router with one of its policies."""
     port, metrics_port = free_ports(2)
     program = [str(binaries / package), *(["launch"] if package == "sglang-router" else [])]
+    more = []
+    if policy == "kv_aware":  # told of the caches by the replicas
+        more = ["--kv-event-model", "demo", "--kv-event-block-size", "64"]
+        for member in members:
+            more += ["--kv-event-source", f"{member.url}={member.events}"]
     return Gateway(f"{package}, {policy}", [
         *program, "--host", "127.0.0.1", "--port", str(port), "--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics_port),
         "--policy", policy, "--worker-urls", *(member.url for member in members), "--health-check-endpoint", "/readyz",
         "--health-check-interval-secs", str(HEALTH_SECONDS), "--health-check-timeout-secs", "2", "--health-failure-threshold", "1",
-        "--health-success-threshold", "1", "--worker-startup-check-interval", "1"], port, work / f"{package}.log")
+        "--health-success-threshold", "1", "--worker-startup-check-interval", "1", *BREAKER, *more], port, work / f"{package}.log")
 
 
 def healthy_of_router(gateway):

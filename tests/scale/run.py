@@ -63,7 +63,8 @@ def cluster_of(cluster, name, policy, options, *flags):
 
 def prefix_rows(cluster, options):
     requests = 60 if options.quick else 480
-    for name, policy in [*((router, policy) for router in ROUTERS for policy in ("round_robin", "cache_aware")), ("Envoy", "least_request")]:
+    for name, policy in [*((router, policy) for router in ROUTERS for policy in ("round_robin", "cache_aware")), ("vllm-router", "kv_aware"),
+                         ("Envoy", "least_request")]:
         if options.only not in ("", name):
             continue
         with cluster_of(cluster, name, policy, options, CACHE) as (members, gateway, _, work):

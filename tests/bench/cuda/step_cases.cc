@@ -81,13 +81,13 @@ absl::StatusOr<Measurement> BenchModel::MeasureStep(int batch, int rows, int con
   std::vector<int32_t> last_rows;
   for (const PlanSequence& s : plan.sequences) last_rows.push_back(s.first_row + s.num_rows - 1);
   float logit = 0;
-  const DecodeGraphCounts before = DecodeGraphCountsOf(*device_->backend());
+  const GraphCounts before = GraphCountsOf(*device_->backend());
   auto seconds = device_->Time([&] {
     const Matrix logits = model_->Forward(plan, last_rows, &*cache);
     device_->backend()->CopyOut(logits.data, sizeof logit, &logit);  // or the step might not have begun
   });
   if (!seconds.ok()) return seconds.status();
-  const DecodeGraphCounts after = DecodeGraphCountsOf(*device_->backend());
+  const GraphCounts after = GraphCountsOf(*device_->backend());
   const bool decode = rows == 1;
   std::string note;  // a step outside of its graph is another step
   if (decode) {

@@ -96,6 +96,7 @@ FIXTURES = {
     "NormTest": "*/NormTest.*/{0}",
     "SampleTest": "*/SampleTest.*/{0}",
     "ScanTest": "*/ScanTest.*/{0}",
+    "SharedPrefixTest": "*/SharedPrefixTest.*/{0}",
     "StateTest": "*/StateTest.*/{0}-" + LONG,
     "StateTest, long": LONG,
 }
@@ -300,6 +301,7 @@ SANITIZED = {
     "NormTest": "*/NormTest.*/CudaSmall",
     "SampleTest": "*/SampleTest.*/CudaSmall",
     "ScanTest": "*/ScanTest.*/CudaSmall",
+    "SharedPrefixTest": "*/SharedPrefixTest.ATreeOfPrefixes/CudaSmall",
     **{f"StateTest {test}": f"*/StateTest.{test}/CudaSmall" for test in (
         "EveryShape", "PrefillAtEveryEdge", "PrefillOfEveryWidth", "WidePrefillAtEveryEdge", "FewRowsOfWideState", "ABatchIsTheSameBitsAsAlone")},
 }

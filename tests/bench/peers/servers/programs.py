@@ -32,9 +32,10 @@ class Program:
 
 
 def ours(key, name, weights, *flags, folder="{folder}", models=MODELS):
+    # A token a step, as in the others: what they answer to random prompts repeats itself.
     return Program(key, name, weights, ("{ours}", f"--model={folder}", "--http_port={port}", "--grpc_port=0", "--admin_port=off",
                                         "--threads={threads}", "--served_model_name={model}", "--max_num_seqs=16",
-                                        f"--max_model_len={CONTEXT}", *flags), models=models)
+                                        f"--max_model_len={CONTEXT}", "--speculation=off", *flags), models=models)
 
 
 def llama_cpp(key, weights):

@@ -1,11 +1,13 @@
-// Decode steps as CUDA graphs, on the emulator: replayed steps give the bits of steps run operation by
-// operation, and one capture serves every context length, page table and number of rows of its bucket.
+// Steps as CUDA graphs, on the emulator: replayed steps give the bits of steps run operation by operation,
+// and one capture serves every context length and page table and, of decode steps, every number of rows of
+// its bucket. No step calls for memory in a way that may wait for other GPUs.
+#include "kernels/cuda/step_graphs.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "kernels/cuda/backend.h"
-#include "kernels/cuda/decode_graphs.h"
 #include "tests/cuda/emulator.h"
 #include "tests/cuda/graph_counts.h"
 #include "tests/engine/model_harness.h"
@@ -14,7 +16,7 @@
 namespace sessa {
 namespace {
 
-// ---- DecodeGraphs alone ----
+// ---- StepGraphs alone ----
 
 void AddKernel(int* x, int y) {
   cuda::BeginKernel();
@@ -22,13 +24,13 @@ void AddKernel(int* x, int y) {
 }
 void AddDigit(cudaStream_t stream, int* x, int y) { cuda::Launch(stream, dim3(1), 32, 0, AddKernel, x, y); }
 
-class DecodeGraphsTest : public testing::Test {
+class StepGraphsTest : public testing::Test {
  protected:
-  DecodeGraphsTest() { cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking); }
-  ~DecodeGraphsTest() override { cudaStreamDestroy(stream_); }
+  StepGraphsTest() { cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking); }
+  ~StepGraphsTest() override { cudaStreamDestroy(stream_); }
 
   // A step of one operation for each digit.
-  void Step(cuda::DecodeGraphs* graphs, const std::vector<int>& digits, bool may_replay = true) {
+  void Step(cuda::StepGraphs* graphs, const std::vector<int>& digits, bool may_replay = true) {
     graphs->Defer();
     for (int digit : digits) graphs->Keep(&AddDigit, stream_, &number_, digit);
     EXPECT_EQ(number_, 0) << "nothing runs before the flush";
@@ -44,8 +46,8 @@ class DecodeGraphsTest : public testing::Test {
   int number_ = 0;
 };
 
-TEST_F(DecodeGraphsTest, RunsThenCapturesThenReplays) {
-  cuda::DecodeGraphs graphs(stream_);
+TEST_F(StepGraphsTest, RunsThenCapturesThenReplays) {
+  cuda::StepGraphs graphs(stream_);
   const Graphs counts;
   const auto expect = [&](int captures, int launches) {
     EXPECT_EQ(counts.captures(), captures);
@@ -63,16 +65,41 @@ TEST_F(DecodeGraphsTest, RunsThenCapturesThenReplays) {
   Step(&graphs, {1, 2, 3}), expect(2, 4);
 }
 
-TEST_F(DecodeGraphsTest, MoreStepsThanGraphsAreKept) {
-  cuda::DecodeGraphs graphs(stream_);
-  for (int round = 0; round < 3; ++round) {
-    for (int i = 100; i < 200; ++i) Step(&graphs, {i / 100, i / 10 % 10, i % 10});
-  }
+// The number of a step's digits is what tells it from others.
+TEST_F(StepGraphsTest, TheGraphThatWasNotUsedForLongestMakesRoom) {
+  cuda::StepGraphs graphs(stream_);
+  constexpr int kMost = cuda::StepGraphs::kMaxGraphs;
+  const auto step = [&](int i) {
+    const int before = graphs.counts().launches;
+    Step(&graphs, {1 + i / 100, i / 10 % 10, i % 10});
+    return graphs.counts().launches - before;
+  };
+  for (int i = 0; i < kMost; ++i) EXPECT_EQ(step(i) + step(i), 1);
+  for (int i = 0; i < kMost; ++i) EXPECT_EQ(step(i), 1) << i;
+  EXPECT_EQ(step(0), 1);
+  EXPECT_EQ(step(kMost) + step(kMost), 1);  // takes the place of 1
+  EXPECT_EQ(step(0) + step(2), 2);
+  EXPECT_EQ(step(1), 0);
+  EXPECT_EQ(graphs.counts().captures, kMost + 1);
 }
 
-TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
+TEST_F(StepGraphsTest, StepsThatComeOncePushOutNoGraph) {
+  cuda::StepGraphs graphs(stream_);
+  constexpr int kMost = cuda::StepGraphs::kMaxSeen;
+  Step(&graphs, {7}), Step(&graphs, {7});
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i <= kMost; ++i) Step(&graphs, {1, i / 10, i % 10});  // one more than are remembered
+  }
+  EXPECT_EQ(graphs.counts().captures, 1);
+  Step(&graphs, {7});
+  EXPECT_EQ(graphs.counts().launches, 2);
+  Step(&graphs, {1, kMost / 10, kMost % 10});
+  EXPECT_EQ(graphs.counts().captures, 2) << "the last one is remembered";
+}
+
+TEST_F(StepGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
   for (bool refuse_launches : {false, true}) {
-    cuda::DecodeGraphs graphs(stream_);
+    cuda::StepGraphs graphs(stream_);
     const Graphs counts;
     emulator::RefuseLaunches(refuse_launches);
     emulator::FailCaptures(refuse_launches ? emulator::CaptureFault::kNone : emulator::CaptureFault::kAll);
@@ -92,8 +119,8 @@ TEST_F(DecodeGraphsTest, WhatCannotBeCapturedRunsAllTheSame) {
   }
 }
 
-TEST_F(DecodeGraphsTest, ACaptureThatFailsIsTriedWithoutOverlap) {
-  cuda::DecodeGraphs graphs(stream_);
+TEST_F(StepGraphsTest, ACaptureThatFailsIsTriedWithoutOverlap) {
+  cuda::StepGraphs graphs(stream_);
   emulator::FailCaptures(emulator::CaptureFault::kOfOverlappingLaunches);
   for (int i = 0; i < 3; ++i) Step(&graphs, {4, 5}), Step(&graphs, {6});
   emulator::FailCaptures(emulator::CaptureFault::kNone);
@@ -109,16 +136,19 @@ TEST_F(DecodeGraphsTest, ACaptureThatFailsIsTriedWithoutOverlap) {
 struct ModelRun {
   std::vector<std::vector<float>> logits;  // of each sequence
   int captures, launches, kernels;
+  int waiting_calls;  // for memory, of the steps and the prompts
 };
 
-// Sequences of `prompts` tokens, then the steps: which of them take one more token.
-ModelRun RunModel(const char* folder_name, bool decode_graphs, const std::vector<int>& prompts,
-                  const std::vector<std::vector<int>>& steps, ModelHarness::Options options = {}) {
+// Sequences of `prompts` tokens, then the steps: which of them take `rows` more tokens.
+ModelRun RunModel(const char* folder_name, bool use_graphs, const std::vector<int>& prompts,
+                  const std::vector<std::vector<int>>& steps, ModelHarness::Options options = {},
+                  int rows = 1) {
   const Folder folder(folder_name);
   options.keep_hidden = false;  // looking at hidden states between the layers would end a step's graph
-  options.make_backend = [=] { return MakeCudaBackend({.decode_graphs = decode_graphs}); };
+  options.make_backend = [=] { return MakeCudaBackend({.graphs = use_graphs}); };
   auto harness = ModelHarness::Create(folder.checkpoint->config(), *folder.checkpoint, options);
   EXPECT_TRUE(harness.ok()) << harness.status();
+  const int waiting_calls = emulator::counts().waiting_calls;
   for (size_t i = 0; i < prompts.size(); ++i) {
     std::vector<int32_t> tokens = folder.ids[0];
     std::rotate(tokens.begin(), tokens.begin() + i, tokens.end());
@@ -127,16 +157,20 @@ ModelRun RunModel(const char* folder_name, bool decode_graphs, const std::vector
   const Graphs graphs;
   for (const std::vector<int>& step : steps) {
     std::vector<ModelHarness::Piece> pieces;
-    for (int i : step) pieces.push_back({i, 1});
+    for (int i : step) pieces.push_back({i, rows});
     const absl::Status status = (*harness)->Step(pieces);
     EXPECT_TRUE(status.ok()) << status;
   }
-  ModelRun run{{}, graphs.captures(), graphs.launches(), graphs.kernels()};
+  ModelRun run{{},
+               graphs.captures(),
+               graphs.launches(),
+               graphs.kernels(),
+               emulator::counts().waiting_calls - waiting_calls};
   for (size_t i = 0; i < prompts.size(); ++i) run.logits.push_back((*harness)->logits(i));
   return run;
 }
 
-TEST(DecodeGraphTest, OneCaptureForAllContextsOfABucket) {
+TEST(StepGraphsModelTest, OneCaptureForAllContextsOfABucket) {
   // Pages of 16, tiles of 64: every length crosses a page or a tile on the way.
   const std::vector<int> prompts = {14, 15, 47, 62, 63};
   for (DType dtype : {DType::kF32, DType::kBF16}) {
@@ -150,11 +184,12 @@ TEST(DecodeGraphTest, OneCaptureForAllContextsOfABucket) {
       EXPECT_EQ(eager.captures, 0);
       EXPECT_EQ(replayed.captures, 1);
       EXPECT_EQ(replayed.launches, 5);  // the first step ran its operations one by one
+      EXPECT_EQ(replayed.waiting_calls, 0);
     }
   }
 }
 
-TEST(DecodeGraphTest, OneCaptureForEachBucket) {
+TEST(StepGraphsModelTest, OneCaptureForEachBucket) {
   const std::vector<int> prompts = {20, 3, 64, 31, 1, 9, 70, 16};
   // Sequences come, go and change places. 7 and 8 rows are one bucket, 5 and 6 another; 1 and 4 have their
   // own.
@@ -178,7 +213,7 @@ TEST(DecodeGraphTest, OneCaptureForEachBucket) {
 }
 
 // What a decode step costs beyond its memory traffic is its launches.
-TEST(DecodeGraphTest, ALayerIsNineLaunches) {
+TEST(StepGraphsModelTest, ALayerIsNineLaunches) {
   // Layer norm, two linears, rows appended, reads (tiles, fold), out_proj, solve, W_out.
   constexpr int kOfLayer = 9;
   // The angles of the rope, the embedding; the rows of logits, layer norm, output head.
@@ -190,7 +225,36 @@ TEST(DecodeGraphTest, ALayerIsNineLaunches) {
   }
 }
 
-TEST(DecodeGraphTest, RanksThatTalkThroughTheHostStayRight) {
+// Tokens that were guessed ahead: several rows of each sequence, of contexts that grow.
+TEST(StepGraphsModelTest, SeveralRowsOfASequence) {
+  const std::vector<std::vector<int>> steps(4, {0, 1});
+  for (auto [dtype, rows] : {std::pair{DType::kF32, 2}, {DType::kBF16, 5}}) {
+    SCOPED_TRACE(absl::StrCat(Name(dtype), ", rows ", rows));
+    const ModelHarness::Options options{.weight_dtype = dtype, .state_dtype = dtype};
+    const ModelRun eager = RunModel("gqa", false, {20, 3}, steps, options, rows),
+                   replayed = RunModel("gqa", true, {20, 3}, steps, options, rows);
+    EXPECT_EQ(eager.logits, replayed.logits);
+    EXPECT_EQ(replayed.captures, 1);
+    EXPECT_EQ(replayed.launches, 3);
+    EXPECT_EQ(replayed.waiting_calls, 0);
+  }
+}
+
+// Prompts: chunks of one length share a graph, whatever their pages and wherever they begin.
+TEST(StepGraphsModelTest, ChunksOfOneLength) {
+  const std::vector<std::vector<int>> steps = {{0}, {1}, {0}, {1}};
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(Name(dtype));
+    const ModelHarness::Options options{.weight_dtype = dtype, .state_dtype = dtype};
+    const ModelRun eager = RunModel("gqa", false, {1, 2}, steps, options, 16),
+                   replayed = RunModel("gqa", true, {1, 2}, steps, options, 16);
+    EXPECT_EQ(eager.logits, replayed.logits);
+    EXPECT_EQ(replayed.captures, 1);
+    EXPECT_EQ(replayed.launches, 3);
+  }
+}
+
+TEST(StepGraphsModelTest, RanksThatTalkThroughTheHostStayRight) {
   const std::vector<int> prompts = {30, 63};
   const std::vector<std::vector<int>> steps(4, {0, 1});
   const ModelRun alone = RunModel("gqa", false, prompts, steps),

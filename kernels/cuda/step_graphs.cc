@@ -1,4 +1,4 @@
-#include "kernels/cuda/decode_graphs.h"
+#include "kernels/cuda/step_graphs.h"
 
 #include <algorithm>
 #include <optional>
@@ -8,38 +8,59 @@
 #include "kernels/notice.h"
 
 namespace sessa::cuda {
-namespace {
 
-// A server needs one for each bucket; a graph of a few hundred launches takes about a megabyte.
-constexpr size_t kMaxGraphs = 64;
+StepGraphs::~StepGraphs() { MakeRoom(&graphs_, 0); }
 
-}  // namespace
-
-void DecodeGraphs::Flush(bool may_replay) {
+void StepGraphs::Flush(bool may_replay) {
   if (!deferring_) return;
   deferring_ = false;
   if (operations_.empty()) return;
   if (!may_replay || !can_capture_ || cudaPeekAtLastError() != cudaSuccess) {  // an error is Synchronize's
     operations_.Run();
-  } else if (const auto found = std::ranges::find(graphs_, operations_, &Graph::operations);
-             found == graphs_.end()) {
-    operations_.Run();
-    if (graphs_.size() >= kMaxGraphs) Clear();
-    graphs_.push_back({std::exchange(operations_, {}), nullptr});
   } else {
-    if (found->executable == nullptr) found->executable = Capture();
-    if (found->executable != nullptr) {
-      ++counts_.launches;
-      (void)cudaGraphLaunch(found->executable,
-                            stream_);  // an error stays with the runtime, as those of launches
-    } else {
-      operations_.Run();
-    }
+    RunOrReplay();
   }
   operations_.Clear();
 }
 
-cudaGraphExec_t DecodeGraphs::TryCapture(std::string* failure) {
+void StepGraphs::RunOrReplay() {
+  ++now_;
+  Graph* graph = Find(&graphs_);
+  if (graph == nullptr) {
+    Graph* const seen = Find(&seen_);
+    const cudaGraphExec_t executable = seen == nullptr ? nullptr : Capture();
+    if (executable == nullptr) {
+      operations_.Run();
+      if (seen != nullptr) return;  // cannot be captured
+      MakeRoom(&seen_, kMaxSeen - 1);
+      seen_.push_back({std::exchange(operations_, {}), nullptr, now_});
+      return;
+    }
+    seen->executable = executable;
+    MakeRoom(&graphs_, kMaxGraphs - 1);
+    graph = &graphs_.emplace_back(std::move(*seen));
+    seen_.erase(seen_.begin() + (seen - seen_.data()));
+  }
+  ++counts_.launches;
+  (void)cudaGraphLaunch(graph->executable, stream_);  // an error stays with the runtime, as those of launches
+}
+
+StepGraphs::Graph* StepGraphs::Find(std::vector<Graph>* graphs) {
+  const auto found = std::ranges::find(*graphs, operations_, &Graph::operations);
+  if (found == graphs->end()) return nullptr;
+  found->last_use = now_;
+  return &*found;
+}
+
+void StepGraphs::MakeRoom(std::vector<Graph>* graphs, size_t most) {
+  while (graphs->size() > most) {
+    const auto oldest = std::ranges::min_element(*graphs, {}, &Graph::last_use);
+    if (oldest->executable != nullptr) (void)cudaGraphExecDestroy(oldest->executable);
+    graphs->erase(oldest);
+  }
+}
+
+cudaGraphExec_t StepGraphs::TryCapture(std::string* failure) {
   std::optional<WithoutOverlap> without_overlap;
   if (!overlap_) without_overlap.emplace();
   cudaGraph_t graph = nullptr;
@@ -65,7 +86,7 @@ cudaGraphExec_t DecodeGraphs::TryCapture(std::string* failure) {
   return failure->empty() ? executable : nullptr;
 }
 
-cudaGraphExec_t DecodeGraphs::Capture() {
+cudaGraphExec_t StepGraphs::Capture() {
   std::string failure;
   cudaGraphExec_t executable = TryCapture(&failure);
   if (executable == nullptr && overlap_) {
@@ -87,16 +108,9 @@ cudaGraphExec_t DecodeGraphs::Capture() {
   return executable;
 }
 
-void DecodeGraphs::Report(std::string failure) {
-  Notice(absl::StrCat("CUDA: decode steps cannot be captured: ", failure));
+void StepGraphs::Report(std::string failure) {
+  Notice(absl::StrCat("CUDA: steps cannot be captured: ", failure));
   counts_.failure = std::move(failure);
-}
-
-void DecodeGraphs::Clear() {
-  for (const Graph& graph : graphs_) {
-    if (graph.executable != nullptr) (void)cudaGraphExecDestroy(graph.executable);
-  }
-  graphs_.clear();
 }
 
 }  // namespace sessa::cuda
