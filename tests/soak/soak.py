@@ -152,7 +152,7 @@ def main():
     third = max(1, len(rounds) // 3)
     early, late = ({name: max(r[name] for r in part) for name in ("mib", "files", "threads")}
                    for part in (rounds[:third + 1], rounds[-third:]))
-    for name, growth in (("mib", GROWTH_MIB), ("files", 2), ("threads", 2)):
+    for name, growth in (("mib", GROWTH_MIB), ("files", 2), ("threads", 2 * os.cpu_count())):
         if late[name] > early[name] + growth:
             raise AssertionError(f"{name}: {early[name]:.0f} in the first third of the rounds at most, {late[name]:.0f} in the last")
     seconds = time.monotonic() - begin
