@@ -14,7 +14,9 @@ namespace {
 
 Moved Result(ssize_t n) {
   if (n > 0) return {absl::OkStatus(), static_cast<size_t>(n)};
-  if (n == 0) return {absl::UnavailableError("the connection was closed")};
+  // A peer that ends resets the connection if it left anything unread, and closes it otherwise.
+  if (n == 0 || errno == ECONNRESET || errno == EPIPE)
+    return {absl::UnavailableError("the connection was closed")};
   if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return {};
   return {absl::UnavailableError(absl::ErrnoToStatus(errno, "the connection").message())};
 }
