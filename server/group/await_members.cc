@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <memory>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -18,6 +17,7 @@
 #include "kernels/socket_io.h"
 #include "server/core/log.h"
 #include "server/group/process_group.h"
+#include "server/net/listen_socket.h"
 
 namespace sessa {
 namespace {
@@ -25,10 +25,6 @@ namespace {
 constexpr absl::Duration kHelloLimit = absl::Seconds(10);
 constexpr size_t kMaxStrangers = 64;  // connections that have not said who they are; more wait in the kernel
 constexpr std::chrono::seconds kSendLimit(10);
-
-struct FreeAddresses {
-  void operator()(addrinfo* addresses) const { freeaddrinfo(addresses); }
-};
 
 // "ADDRESS:PORT" of this end or of the other.
 std::string NameOf(int socket, decltype(getpeername)* get) {
@@ -42,29 +38,13 @@ std::string NameOf(int socket, decltype(getpeername)* get) {
   return absl::StrCat(host, ":", port);
 }
 
-absl::StatusOr<ScopedFd> Listen(const std::string& host, int port) {
-  const std::string where = absl::StrCat("the group cannot listen on ", host, ":", port);
-  addrinfo hints = {}, *found = nullptr;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  if (int error = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found); error != 0)
-    return absl::UnavailableError(absl::StrCat(where, ": ", gai_strerror(error)));
-  const std::unique_ptr<addrinfo, FreeAddresses> addresses(found);
-  ScopedFd fd(socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, found->ai_protocol));
-  const int on = 1;
-  if (!fd.ok() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-      bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0 || listen(fd.get(), SOMAXCONN) != 0)
-    return absl::UnavailableError(absl::ErrnoToStatus(errno, where).message());
-  return fd;
-}
-
 class Meeting {
  public:
   Meeting(const GroupOptions& options, const GroupFacts& facts)
       : options_(options), facts_(facts), members_(options.size - 1), tokens_(options.size - 1) {}
 
   absl::StatusOr<std::vector<Member>> Run() {
-    auto listener = Listen(options_.host, options_.port);
+    auto listener = ListenOn("the group", options_.host, options_.port);
     if (!listener.ok()) return listener.status();
     const absl::Time deadline = MonotonicNow() + options_.start;
     Log(absl::StrCat("group: waiting for ", members_.size(), " more ranks on ",

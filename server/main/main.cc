@@ -24,6 +24,7 @@
 #include "server/core/log.h"
 #include "server/core/service.h"
 #include "server/grpc/grpc_server.h"
+#include "server/main/admin_server.h"
 #include "server/main/join_group.h"
 #include "server/main/key_file.h"
 #include "server/main/load_model.h"
@@ -43,9 +44,6 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 
 // The log's last lines may take so long; its reader may have stopped reading.
 constexpr absl::Duration kLogFlush = absl::Seconds(1);
-
-// Probes and scrapers may hold so many; descriptors are kept for them (FitConnections).
-constexpr int kMaxAdminConnections = 64;
 
 [[noreturn]] void Exit(int code) {
   StderrLog().Flush(kLogFlush);
@@ -103,16 +101,9 @@ absl::StatusOr<Servers> Listen(const MainOptions& options, Service* service) {
     if (!tls.ok()) return tls.status();
     servers.tls = *std::move(tls);
   }
-  if (options.admin_port.has_value()) {
-    auto admin = RestServer::Start({.host = options.admin_host,
-                                    .port = *options.admin_port,
-                                    .admin = true,
-                                    .num_threads = 1,
-                                    .max_connections = kMaxAdminConnections},
-                                   service);
-    if (!admin.ok()) return admin.status();
-    servers.admin = *std::move(admin);
-  }
+  auto admin = StartAdmin(options, service);
+  if (!admin.ok()) return admin.status();
+  servers.admin = *std::move(admin);
   auto rest = RestServer::Start({.host = options.host,
                                  .port = options.http_port,
                                  .tls = servers.tls.get(),

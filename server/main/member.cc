@@ -14,17 +14,16 @@
 #include "kernels/notice.h"
 #include "server/core/log.h"
 #include "server/core/service.h"
+#include "server/main/admin_server.h"
 #include "server/main/join_group.h"
 #include "server/main/load_model.h"
 #include "server/main/signals.h"
 #include "server/main/summary.h"
-#include "server/rest/rest_server.h"
 
 namespace sessa {
 namespace {
 
 constexpr absl::Duration kLogFlush = absl::Seconds(1);
-constexpr int kMaxAdminConnections = 64;
 
 // What the main thread waits for.
 struct News {
@@ -97,19 +96,10 @@ absl::Status RunMember(const MainOptions& options) {
   ServiceOptions service_options;
   service_options.model_name = options.served_model_name;
   Service service(std::move(service_options));
-  std::unique_ptr<RestServer> admin;
-  std::string admin_word;
-  if (options.admin_port.has_value()) {
-    auto started = RestServer::Start({.host = options.admin_host,
-                                      .port = *options.admin_port,
-                                      .admin = true,
-                                      .num_threads = 1,
-                                      .max_connections = kMaxAdminConnections},
-                                     &service);
-    if (!started.ok()) return started.status();
-    admin = *std::move(started);
-    admin_word = absl::StrCat(" admin=", Address(options.admin_host, admin->port()));
-  }
+  auto admin = StartAdmin(options, &service);
+  if (!admin.ok()) return admin.status();
+  const std::string admin_word =
+      *admin == nullptr ? "" : absl::StrCat(" admin=", Address(options.admin_host, (*admin)->port()));
   News news;
   SignalThread signals(
       [&news](int count) {

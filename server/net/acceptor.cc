@@ -16,17 +16,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/net/listen_socket.h"
 
 namespace sessa {
 namespace {
 
 // After an error that waiting may mend (no memory), and when even the spare descriptor is gone.
 constexpr int kPauseMs = 100;
-constexpr int kBacklog = 4096;  // the kernel cuts it to net.core.somaxconn
-
-struct FreeAddresses {
-  void operator()(addrinfo* list) const { freeaddrinfo(list); }
-};
 
 std::string Bytes(const sockaddr_storage& address, socklen_t size) {
   return std::string(reinterpret_cast<const char*>(&address), size);
@@ -94,27 +90,16 @@ absl::StatusOr<std::string> Exchange(const ScopedFd& socket, const std::string& 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& what, const std::string& host,
                                                            int port, Listener listener,
                                                            ConnectionStats* stats) {
+  absl::StatusOr<ScopedFd> socket = ListenOn(what, host, port);
+  if (!socket.ok()) return socket.status();
   const std::string where = absl::StrCat(what, " cannot listen on ", host, ":", port);
-  addrinfo hints = {}, *found = nullptr;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  if (int error = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found); error != 0)
-    return absl::UnavailableError(absl::StrCat(where, ": ", gai_strerror(error)));
-  const std::unique_ptr<addrinfo, FreeAddresses> addresses(found);
-
   std::unique_ptr<Acceptor> acceptor(new Acceptor(listener, stats));
-  ScopedFd& fd = acceptor->socket_;
-  fd.Reset(socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, found->ai_protocol));
-  if (!fd.ok()) return Errno(where);
-  const int on = 1;
-  // Past TIME_WAIT; a second listener on the port still fails.
-  if (setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) return Errno(where);
-  if (bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0) return Errno(where);
-  if (listen(fd.get(), kBacklog) != 0) return Errno(where);
+  acceptor->socket_ = *std::move(socket);
   sockaddr_storage bound = {};
   socklen_t size = sizeof(bound);
   char service[NI_MAXSERV];
-  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0) return Errno(where);
+  if (getsockname(acceptor->socket_.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0)
+    return Errno(where);
   if (getnameinfo(reinterpret_cast<sockaddr*>(&bound), size, nullptr, 0, service, sizeof(service),
                   NI_NUMERICSERV) != 0)
     return absl::UnavailableError(where);

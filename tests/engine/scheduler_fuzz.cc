@@ -11,14 +11,11 @@
 #include <map>
 
 #include "tests/engine/scheduler_harness.h"
+#include "tests/fuzz_check.h"
 #include "tests/fuzz_input.h"
 
 namespace sessa {
 namespace {
-
-void Check(bool ok) {
-  if (!ok) std::abort();
-}
 
 StateSize State(FuzzInput* in) {
   StateSize s;

@@ -1,19 +1,11 @@
 // What a leader could send: whatever is taken for a step can be run, which is what every index in it says,
 // and says the same when it is sent on. The first bytes choose the bounds.
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "engine/step_message.h"
+#include "tests/fuzz_check.h"
 #include "tests/fuzz_input.h"
-
-namespace {
-
-void Check(bool right) {
-  if (!right) std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sessa;

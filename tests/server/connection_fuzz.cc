@@ -9,7 +9,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,6 +20,7 @@
 #include "boost/beast/http/parser.hpp"
 #include "boost/beast/http/string_body.hpp"
 #include "server/rest/connection.h"
+#include "tests/fuzz_check.h"
 #include "tests/server/fuzz_service.h"
 #include "tests/server/http_model.h"
 
@@ -31,9 +31,7 @@ namespace http = boost::beast::http;
 
 constexpr size_t kMaxBytes = 8 << 10;
 
-void Check(bool ok) {
-  if (!ok) std::abort();
-}
+using sessa::Check;
 
 // What the server writes for `input`, to the connection's end.
 std::string Talk(sessa::Service* service, std::string_view input) {

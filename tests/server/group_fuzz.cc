@@ -1,20 +1,12 @@
 // What comes to the group's port before anybody is known there, and what a member takes for its leader's
 // lines. The bytes are tried as they are, and as the body of a greeting with a right proof, whose reading is
 // then all that there is between them and the group.
-#include <cstdlib>
 #include <string>
 
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "server/group/handshake.h"
-
-namespace {
-
-void Check(bool right) {
-  if (!right) std::abort();
-}
-
-}  // namespace
+#include "tests/fuzz_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sessa;

@@ -3,7 +3,6 @@
 // service takes is answered to its end, and that each request has its outcome.
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -11,14 +10,13 @@
 #include "google/protobuf/stubs/logging.h"
 #include "server/core/generation.h"
 #include "server/grpc/convert.h"
+#include "tests/fuzz_check.h"
 #include "tests/fuzz_input.h"
 #include "tests/server/fuzz_service.h"
 
 namespace {
 
-void Check(bool ok) {
-  if (!ok) std::abort();
-}
+using sessa::Check;
 
 void CheckError(const absl::Status& error) {
   const sessa::ErrorInfo info = sessa::Describe(error);
