@@ -36,43 +36,63 @@ struct LeftStep {
   alignas(64) float x[kRows][kTerms][2][kPairs];
 };
 
+// What the tile unit sums in one step, in its order: even and odd columns apart, each term on its own.
+template <int kRows, int kTerms, int kV>
+class StepSums {
+ public:
+  HWY_INLINE StepSums() {
+    SESSA_UNROLL
+    for (int v = 0; v < kV; ++v) {
+      SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        SESSA_UNROLL
+        for (int t = 0; t < kTerms; ++t) even_[v][r][t] = odd_[v][r][t] = hn::Zero(kF);
+      }
+    }
+  }
+  // The j-th pair, of vector v.
+  HWY_INLINE void Add(const LeftStep<kRows, kTerms>& left, int j, int v, VF y0, VF y1) {
+    SESSA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      SESSA_UNROLL
+      for (int t = 0; t < kTerms; ++t) {
+        even_[v][r][t] = hn::MulAdd(hn::Set(kF, left.x[r][t][0][j]), y0, even_[v][r][t]);
+        odd_[v][r][t] = hn::MulAdd(hn::Set(kF, left.x[r][t][1][j]), y1, odd_[v][r][t]);
+      }
+    }
+  }
+  // sum[v][r] = join(v, a term's sum, sum[v][r]), term after term.
+  template <class How>
+  HWY_INLINE void Join(const How& join, VF (&sum)[kV][kRows]) const {
+    SESSA_UNROLL
+    for (int t = 0; t < kTerms; ++t) {
+      SESSA_UNROLL
+      for (int v = 0; v < kV; ++v) {
+        SESSA_UNROLL
+        for (int r = 0; r < kRows; ++r) sum[v][r] = join(v, even_[v][r][t] + odd_[v][r][t], sum[v][r]);
+      }
+    }
+  }
+
+ private:
+  VF even_[kV][kRows][kTerms], odd_[kV][kRows][kTerms];
+};
+
 // sum[kVectors][kRows] += what the tile unit gives for `pairs` pairs of a step: row(j, v) is the j-th pair of
 // vector v.
 template <int kRows, int kTerms, int kV, class Row>
 HWY_INLINE void AddStep(const LeftStep<kRows, kTerms>& left, int pairs, const Row& row,
                         VF (&sum)[kV][kRows]) {
-  VF even[kV][kRows][kTerms], odd[kV][kRows][kTerms];
-  SESSA_UNROLL
-  for (int v = 0; v < kV; ++v) {
-    SESSA_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      SESSA_UNROLL
-      for (int t = 0; t < kTerms; ++t) even[v][r][t] = odd[v][r][t] = hn::Zero(kF);
-    }
-  }
+  StepSums<kRows, kTerms, kV> step;
   for (int j = 0; j < pairs; ++j) {
     SESSA_UNROLL
     for (int v = 0; v < kV; ++v) {
       VF y[2];
       LoadStep(row(j, v), y);
-      SESSA_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        SESSA_UNROLL
-        for (int t = 0; t < kTerms; ++t) {
-          even[v][r][t] = hn::MulAdd(hn::Set(kF, left.x[r][t][0][j]), y[0], even[v][r][t]);
-          odd[v][r][t] = hn::MulAdd(hn::Set(kF, left.x[r][t][1][j]), y[1], odd[v][r][t]);
-        }
-      }
+      step.Add(left, j, v, y[0], y[1]);
     }
   }
-  SESSA_UNROLL
-  for (int t = 0; t < kTerms; ++t) {
-    SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) {
-      SESSA_UNROLL
-      for (int r = 0; r < kRows; ++r) sum[v][r] = sum[v][r] + (even[v][r][t] + odd[v][r][t]);
-    }
-  }
+  step.Join([](int, VF x, VF to) { return to + x; }, sum);
 }
 
 // Few rows on the vector unit, with the tile unit's bits: memory sets the pace, and the unit takes

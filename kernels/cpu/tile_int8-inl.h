@@ -127,7 +127,7 @@ class Int8FewRows : public FewRows<kRows, kTerms> {
         scale[v] = LoadScales(block + kPanel * Int8Columns(dim_, group));
       }
       Add<kPanels>(
-          q_[first / kTileDepth].x, std::min(kPairs, (PanelRows(dim_) - first) / 2),
+          q_[first / kTileDepth], std::min(kPairs, (PanelRows(dim_) - first) / 2),
           [&](int half, int v) { return key[v] + half * kPanel * kPanel; }, 2 * kPanel, kPanel,
           [&](int v, VF x, VF to) { return hn::MulAdd(x, scale[v], to); }, ahead, sum);
     }
@@ -147,7 +147,7 @@ class Int8FewRows : public FewRows<kRows, kTerms> {
     }
     const auto add = [&](int columns) HWY_ATTR {
       Add<kVectors>(
-          scaled_.x, pairs,
+          scaled_, pairs,
           [&](int half, int v) {
             return tile.value[token / kPanel + half] + group * kInt8BlockBytes + n + v * kPanel;
           },
@@ -163,18 +163,9 @@ class Int8FewRows : public FewRows<kRows, kTerms> {
   // sum[kVectors][kRows] += what the tile unit gives for `pairs` pairs of a step, joined by `join`.
   // first(half, v): where the first of 8 pairs of vector v lies, from one pair to the next and within one.
   template <int kVectors, class First, class Join>
-  HWY_INLINE void Add(const float (&left)[kRows][kTerms][2][kPairs], int pairs, const First& first,
-                      int64_t to_next, int64_t to_odd, const Join& join, LinesAhead* ahead,
-                      VF (&sum)[kVectors][kRows]) {
-    VF even[kVectors][kRows][kTerms], odd[kVectors][kRows][kTerms];
-    SESSA_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      SESSA_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        SESSA_UNROLL
-        for (int t = 0; t < kTerms; ++t) even[v][r][t] = odd[v][r][t] = hn::Zero(kF);
-      }
-    }
+  HWY_INLINE void Add(const LeftStep<kRows, kTerms>& left, int pairs, const First& first, int64_t to_next,
+                      int64_t to_odd, const Join& join, LinesAhead* ahead, VF (&sum)[kVectors][kRows]) {
+    StepSums<kRows, kTerms, kVectors> step;
     for (int half = 0; half * kPairs / 2 < pairs; ++half) {
       ahead->Step();
       const int8_t* y[kVectors];
@@ -187,25 +178,11 @@ class Int8FewRows : public FewRows<kRows, kTerms> {
           const VF y0 = LoadInt8(y[v]), y1 = LoadInt8(y[v] + to_odd);
           __builtin_prefetch(y[v] + 2 * kInt8BlockBytes);
           y[v] += to_next;
-          SESSA_UNROLL
-          for (int r = 0; r < kRows; ++r) {
-            SESSA_UNROLL
-            for (int t = 0; t < kTerms; ++t) {
-              even[v][r][t] = hn::MulAdd(hn::Set(kF, left[r][t][0][j]), y0, even[v][r][t]);
-              odd[v][r][t] = hn::MulAdd(hn::Set(kF, left[r][t][1][j]), y1, odd[v][r][t]);
-            }
-          }
+          step.Add(left, j, v, y0, y1);
         }
       }
     }
-    SESSA_UNROLL
-    for (int t = 0; t < kTerms; ++t) {
-      SESSA_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        SESSA_UNROLL
-        for (int r = 0; r < kRows; ++r) sum[v][r] = join(v, even[v][r][t] + odd[v][r][t], sum[v][r]);
-      }
-    }
+    step.Join(join, sum);
   }
 
   // The probabilities of 32 tokens times their scales in a group; 0 behind the last token, whose bytes are
