@@ -121,7 +121,7 @@ ABSL_FLAG(int32_t, max_model_len, 0,
 ABSL_FLAG(int32_t, max_num_seqs, 0,
           "sequences in one step; 0: 256, fewer where the slots of a recurrent state are scarce, so that a "
           "quarter of them is left for prefix caching");
-ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
+ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 1024, cuda: 2048");
 ABSL_FLAG(
     sessa::FlagMilliseconds, target_step_ms, {100},
     "prompts are cut into chunks that keep steps within this, as predicted. A stream gets one token a step: "

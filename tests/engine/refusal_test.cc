@@ -111,7 +111,7 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   defaults.state_cache_bytes = 0;
   defaults.num_threads = defaults.max_step_tokens = 0;
   auto engine = Make(defaults);
-  EXPECT_EQ(engine->options().max_step_tokens, 512);
+  EXPECT_EQ(engine->options().max_step_tokens, 1024);
   defaults.device = DeviceType::kCuda;
   EXPECT_EQ(CompleteOptions(defaults, config_)->max_step_tokens, 2048);
   EXPECT_GT(engine->options().state_cache_bytes, 0);
