@@ -55,8 +55,11 @@ int CoresOfQuota(absl::string_view cpu_max) {
 }
 
 DType AutoActivationDType(const EngineOptions& o) {
-  const bool fast = o.device == DeviceType::kCpu && (CpuHasBf16Dot() || (o.amx && CpuHasAmx()));
-  return fast && o.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  if (o.device != DeviceType::kCpu) return DType::kF32;
+  const bool amx = o.amx && CpuHasAmx(), faster = o.weight_dtype == DType::kBF16 ? amx || CpuHasBf16Dot()
+                                                  : o.weight_dtype == DType::kI8 ? amx
+                                                                                 : false;
+  return faster ? DType::kBF16 : DType::kF32;
 }
 
 absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig& config, bool own_process) {
@@ -72,9 +75,11 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
   if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu)
     return Bad("activation_dtype", "bf16 is for the CPU");
-  if (o.activation_dtype == DType::kBF16 && o.weight_dtype != DType::kBF16)
-    return Bad("activation_dtype", "bf16 needs bf16 weights");
+  if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kF32)
+    return Bad("activation_dtype", "bf16 needs bf16 weights, or int8 ones on AMX");
   if (o.device != DeviceType::kCpu || !CpuHasAmx()) o.amx = false;
+  if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kI8 && !o.amx)
+    return Bad("activation_dtype", "bf16 beside int8 weights needs AMX: else they become 16-bit integers");
   if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot() && !o.amx) {
     return Bad("activation_dtype", "bf16 would not be faster on this CPU: it has no fast bf16 dot product");
   }

@@ -104,12 +104,12 @@ ABSL_FLAG(
     "auto, f32, bf16 or int8 (half of bf16's memory, on a CPU); auto: the weights', bf16 for int8 weights");
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; auto: bf16 "
-          "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), else f32");
+          "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), for int8 ones on "
+          "AMX, else f32");
 ABSL_FLAG(
     std::string, amx, "auto",
-    "auto or off: linears and reads of bf16 state run on AMX where the CPU has it: of int8 weights with "
-    "the same bits as without, of bf16 values and f32 activations as exactly (1e-5 of the largest value) "
-    "but with other bits");
+    "auto or off: linears of bf16 and int8 weights and reads of bf16 and int8 state run on AMX where the CPU "
+    "has it, with f32 activations as exactly as without (1e-5 of the largest value) but with other bits");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(
     sessa::ByteSize, state_cache_bytes, {0},
