@@ -31,7 +31,8 @@ absl::Duration PrefillBudget::ChunkTime(const StepFeatures& planned, int start, 
 
 int PrefillBudget::Rows(const StepFeatures& planned, int start, int remaining, int room, bool first) const {
   room = std::min(room, remaining);
-  int rows = Fit(planned, start, room, limit_);
+  const absl::Duration limit = first && !has_decodes_ ? kAlone * target_ : limit_;
+  int rows = Fit(planned, start, room, limit);
   if (rows < room) {  // a chunk that ends inside a tile makes the next one read the past once more
     const int aligned = (start + rows) / kTileTokens * kTileTokens - start;
     if (aligned >= kAligned * rows) rows = aligned;
@@ -44,7 +45,7 @@ int PrefillBudget::Rows(const StepFeatures& planned, int start, int remaining, i
     return rows;
   if (debt_ > absl::ZeroDuration()) return 0;
   const absl::Duration one_row = model_.Predict(planned) + ChunkTime(planned, start, 1);
-  return std::max(1, Fit(planned, start, efficient, std::max(kStretch * limit_, 2 * one_row)));
+  return std::max(1, Fit(planned, start, efficient, std::max({limit, kStretch * limit_, 2 * one_row})));
 }
 
 void PrefillBudget::EndStep(const StepFeatures& planned) {

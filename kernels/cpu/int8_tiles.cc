@@ -1,8 +1,6 @@
 #include "kernels/cpu/int8_tiles.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 
 #include "kernels/cpu/tile_unit.h"
 
@@ -13,232 +11,365 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/gemm-inl.h"
-#include "kernels/cpu/int8-inl.h"
+#include "kernels/cpu/int8_state-inl.h"
+#include "kernels/cpu/tile_few_rows-inl.h"
+#include "kernels/cpu/tile_products-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-constexpr int kGroupBytes = kScaleGroup * kPanel;    // of a panel's weights
-constexpr int kHighBytes = kTileRows * kScaleGroup;  // of a tile of A; as many low ones and the scales follow
+constexpr int kGroupSteps = kScaleGroup / kTileDepth, kGroupPairs = kScaleGroup / 2;
+static_assert(kScaleGroup % kTileDepth == 0);
 
-void QuantizeTiles(const float* a, int64_t lda, int m, int k, int tile, uint8_t* packed) {
-  const int groups = ScaleGroups(k), first = tile * kTileRows, rows = std::min(m - first, kTileRows);
-  packed += int64_t{tile} * groups * kInt8TileBytes;
-  for (int g = 0; g < groups; ++g, packed += kInt8TileBytes) {
-    for (int r = 0; r < rows; ++r) {
-      alignas(64) int32_t q[kScaleGroup];
-      const float scale = QuantizeValues(a + (first + r) * lda + g * kScaleGroup, k - g * kScaleGroup, q);
-      uint8_t *high = packed + r * kScaleGroup, *low = high + kHighBytes;
-      for (int i = 0; i < kScaleGroup; ++i) high[i] = static_cast<uint8_t>(q[i] >> 8);
-      for (int i = 0; i < kScaleGroup; ++i) low[i] = static_cast<uint8_t>(q[i]);
-      std::memcpy(packed + 2 * kHighBytes + r * sizeof(scale), &scale, sizeof(scale));
-    }
-  }
+HWY_INLINE VF LoadScale(const uint16_t* scales) {
+  const hn::Rebind<hwy::bfloat16_t, decltype(kF)> b;
+  return hn::PromoteTo(kF, hn::LoadU(b, reinterpret_cast<const hwy::bfloat16_t*>(scales)));
 }
 
-// The integer sums of a group, [kPanels][high, low][16][16], scaled and joined to acc [rows][16 kPanels].
-template <int kPanels>
-HWY_INLINE void Join(const int32_t* sums, const float* row_scales, const uint16_t* scales,
-                     int64_t panel_scales, int rows, bool first, float* acc) {
-  const hn::Rebind<hwy::bfloat16_t, decltype(kF)> kB;
-  constexpr int kV = kPanels * kVectors;
-  VF scale[kV];
-  SESSA_UNROLL
-  for (int v = 0; v < kV; ++v) {
-    const auto* s = reinterpret_cast<const hwy::bfloat16_t*>(scales + v / kVectors * panel_scales);
-    scale[v] = hn::PromoteTo(kF, hn::LoadU(kB, s + v % kVectors * kLanes));
-  }
-  for (int r = 0; r < rows; ++r, acc += kPanels * kPanel) {
-    const VF row_scale = hn::Set(kF, row_scales[r]);
-    SESSA_UNROLL
-    for (int v = 0; v < kV; ++v) {
-      const int32_t* high = sums + v / kVectors * 2 * kTileSums + r * kPanel + v % kVectors * kLanes;
-      const VI sum = hn::ShiftLeft<8>(hn::LoadU(kI32, high)) + hn::LoadU(kI32, high + kTileSums);
-      float* out = acc + v * kLanes;
-      const VF before = first ? hn::Zero(kF) : hn::LoadU(kF, out);
-      hn::StoreU(hn::MulAdd(hn::ConvertTo(kF, sum) * row_scale, scale[v], before), kF, out);
-    }
-  }
-}
+// Two panels of a matrix, or one of each of two that are gated. (Of an odd number the last is multiplied
+// twice.)
+struct TwoPanels {
+  const int8_t* data[2];
+  const uint16_t* scales[2];
+  float bias[2][kPanel];
+  int column, columns;  // of the output
+};
 
-// One row tile and kPanels panels. While the tile unit works on a group the vector unit joins the last but
-// one (what the unit has just stored it would wait for);
-// and the weights [ahead, ahead_end) of each panel come closer, 16 lines with each group. A second panel is
-// `panel` bytes behind the first, in another matrix where they are gated, and its scales `panel_scales`.
-template <class Unit, int kPanels>
-HWY_NOINLINE void TileGroups(const uint8_t* a, int rows, int groups, const int8_t* b, int64_t panel,
-                             const uint16_t* scales, int64_t panel_scales, const int8_t* ahead,
-                             const int8_t* ahead_end, float* acc) {
-  alignas(64) int32_t sums[3][2 * kPanels * kTileSums];
-  const auto join = [&](int g) HWY_ATTR {
-    const auto* row_scales = reinterpret_cast<const float*>(a + int64_t{g} * kInt8TileBytes + 2 * kHighBytes);
-    Join<kPanels>(sums[g % 3], row_scales, scales + g * kPanel, panel_scales, rows, g == 0, acc);
+// Four groups of two panels are 16 KiB, beside which the left side of a pair of row tiles stays in the
+// first-level cache.
+constexpr int kMostGroups = 4;
+
+// What the sums of some groups of two panels are joined by.
+struct JoinValues {
+  alignas(64) float scales[2][kMostGroups * kPanel];
+  alignas(64) float bias[2][kPanel];
+};
+
+// The sums of groups on their way to those of outputs: the vector unit joins the last but one while the tile
+// unit works on the next (what the unit has just stored it would wait for).
+class Joins {
+ public:
+  struct Group {
+    const JoinValues* values;
+    int group;               // of the values
+    bool is_first, is_last;  // of an output's
+    int pair, row, rows, row_tiles, column, columns;
   };
-  for (int g = 0; g < groups; ++g, b += kGroupBytes) {
-    const uint8_t* left = a + int64_t{g} * kInt8TileBytes;
-    Unit::template Zero<0>();
-    Unit::template Zero<1>();
-    Unit::template Load<6>(b, 64);
-    Unit::template Load<4>(left, 64);
-    Unit::template DotI8<0, 4, 6>();
-    Unit::template Load<5>(left + kHighBytes, 64);
-    Unit::template DotU8<1, 5, 6>();
-    if constexpr (kPanels == 2) {
-      Unit::template Zero<2>();
-      Unit::template Zero<3>();
-      Unit::template Load<7>(b + panel, 64);
-      Unit::template DotI8<2, 4, 7>();
-      Unit::template DotU8<3, 5, 7>();
+  explicit Joins(Background* background) : background_(background) {}
+
+  float* parts() { return parts_[next_ % 3]; }  // [2 row tiles][2 panels][16][16], of the next group
+  void Add(const Group& group) {
+    group_[next_++ % 3] = group;
+    if (next_ - done_ > 2) Join();
+  }
+  void Finish() {
+    while (done_ < next_) Join();
+  }
+
+ private:
+  HWY_NOINLINE void Join() {
+    const Group& g = group_[done_ % 3];
+    const float* parts = parts_[done_++ % 3];
+    float* sums = background_->sums(g.pair);
+    if (g.is_first && background_->IsHandingOn(sums)) background_->Finish();
+    for (int p = 0; p < 2; ++p) {
+      for (int t = 0; t < g.row_tiles; ++t) {
+        const int at = (2 * t + p) * kTileSums;
+        const float *scale = g.values->scales[p] + g.group * kPanel, *bias = g.values->bias[p];
+        g.is_first ? JoinTile<true>(parts + at, scale, bias, sums + at)
+                   : JoinTile<false>(parts + at, scale, bias, sums + at);
+      }
     }
-    for (const int8_t* end = std::min(ahead + kGroupBytes, ahead_end); ahead < end; ahead += 64) {
-      __builtin_prefetch(ahead, 0, 2);
-      if constexpr (kPanels == 2) __builtin_prefetch(ahead + panel, 0, 2);
+    if (g.is_last) background_->HandOn(g.pair, g.row, g.rows, g.column, g.columns);
+  }
+  template <bool kFirst>
+  static HWY_INLINE void JoinTile(const float* part, const float* scales, const float* bias, float* sum) {
+    VF scale[kVectors], start[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      scale[v] = hn::Load(kF, scales + v * kLanes);
+      start[v] = hn::Load(kF, bias + v * kLanes);
     }
+    for (int i = 0; i < kTileSums; i += kPanel) {
+      SESSA_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        const int at = i + v * static_cast<int>(kLanes);
+        const VF before = kFirst ? start[v] : hn::Load(kF, sum + at);
+        hn::Store(hn::MulAdd(hn::Load(kF, part + at), scale[v], before), kF, sum + at);
+      }
+    }
+  }
+
+  Background* const background_;
+  alignas(64) float parts_[3][4 * kTileSums];
+  Group group_[3];
+  int next_ = 0, done_ = 0;
+};
+
+// The products of a left side of more rows than a tile has, in blocks: some groups of k of two panels for up
+// to 512 rows. While the units work on a block the next one becomes tiles.
+template <class Unit, int kTerms, class PanelsAt>
+void ManyInt8Rows(const uint16_t* a, int m, int k, int num_panels, const PanelsAt& panels_at,
+                  Background* background) {
+  constexpr int kRows = kMostPairs * 2 * kTileRows;
+  constexpr int64_t kPanelTiles = kMostGroups * kGroupSteps * kTileValues;
+  alignas(64) static constexpr float kZeros[kPanel] = {};
+  const int steps = TileSteps(k), groups = ScaleGroups(k),
+            at_once = CeilDiv(groups, CeilDiv(groups, kMostGroups)), blocks = CeilDiv(groups, at_once),
+            row_blocks = CeilDiv(m, kRows), total = num_panels * row_blocks * blocks;
+  const int64_t row_tile = int64_t{steps} * kTileValues * kTerms;
+  alignas(64) uint16_t tiles[2][2 * kPanelTiles];
+  JoinValues values[4];  // joins of two blocks before may be left
+  const auto widen = [&](int i) HWY_ATTR {
+    const TwoPanels panels = panels_at(i / blocks / row_blocks);
+    const int group = i % blocks * at_once, count = std::min(at_once, groups - group),
+              pairs = std::min(count * kGroupPairs, (steps - group * kGroupSteps) * kTileDepth / 2);
+    JoinValues& to = values[i % 4];
+    for (int p = 0; p < 2; ++p) {
+      for (int v = 0; v < count * kPanel; v += static_cast<int>(kLanes))
+        hn::Store(LoadScale(panels.scales[p] + group * kPanel + v), kF, to.scales[p] + v);
+      std::copy_n(panels.bias[p], kPanel, to.bias[p]);
+    }
+    const int row_pairs = CeilDiv(std::min(kRows, m - i / blocks % row_blocks * kRows), 2 * kTileRows);
+    const int64_t from = int64_t{group} * kScaleGroup * kPanel;
+    background->Widen(panels.data[0] + from, panels.data[1] + from, pairs, tiles[i % 2], kPanelTiles,
+                      CeilDiv(kTileDepth / 2, row_pairs));
+  };
+  Joins joins(background);
+  widen(0);
+  background->FinishWidening();
+  for (int i = 0; i < total; ++i) {
+    const TwoPanels panels = panels_at(i / blocks / row_blocks);
+    const int first_row = i / blocks % row_blocks * kRows, group = i % blocks * at_once,
+              count = std::min(at_once, groups - group);
+    if (i + 1 < total) widen(i + 1);
+    for (int row = first_row; row < std::min(m, first_row + kRows); row += 2 * kTileRows) {
+      const uint16_t* left =
+          a + row / kTileRows * row_tile + int64_t{group} * kGroupSteps * kTileValues * kTerms;
+      const bool two = m - row > kTileRows;
+      for (int g = 0; g < count; ++g, left += kGroupSteps * kTileValues * kTerms) {
+        const auto* right = reinterpret_cast<const char*>(tiles[i % 2] + g * kGroupSteps * kTileValues);
+        const int now = std::min(kGroupSteps, steps - (group + g) * kGroupSteps);
+        const SumsSoFar zeros{kZeros, 0, 0, 0};
+        two ? TileProduct<Unit, 2, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
+                                              joins.parts(), background)
+            : TileProduct<Unit, 1, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
+                                              joins.parts(), background);
+        joins.Add({&values[i % 4], g, group + g == 0, group + g + 1 == groups,
+                   (row - first_row) / (2 * kTileRows), row, std::min(m - row, 2 * kTileRows), two ? 2 : 1,
+                   panels.column, panels.columns});
+      }
+    }
+    background->FinishWidening();
+  }
+  joins.Finish();
+}
+
+// The bias of a panel, 0 where there is none.
+HWY_INLINE void CopyBias(const float* bias, int n, int panel, float* to) {
+  std::fill_n(to, kPanel, 0.0f);
+  if (bias != nullptr) std::copy_n(bias + panel * kPanel, std::min(kPanel, n - panel * kPanel), to);
+}
+
+// At most kTileRows rows: kPanels panels at once, a group of which becomes tiles while the unit works on the
+// last but one (it waits for what was just stored).
+template <class Unit, int kPanels, int kTerms>
+HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const Int8Panels& w, int panel,
+                                  const float* zeros, float* sums) {
+  constexpr int kStride = kPanels * kPanel;
+  constexpr int64_t kGroupTiles = kGroupSteps * kTileValues, kGroupBytes = kScaleGroup * kPanel;
+  const int groups = ScaleGroups(w.k), steps = TileSteps(w.k);
+  const int8_t* data = w.data + panel * Int8PanelSize(w.k);
+  const uint16_t* scales = w.scales + panel * Int8PanelScales(w.k);
+  alignas(64) uint16_t tiles[3][kPanels * kGroupTiles];
+  alignas(64) float parts[3][kTileRows * kStride];
+  const auto steps_of = [&](int g) { return std::min(kGroupSteps, steps - g * kGroupSteps); };
+  const auto widen = [&](int g) HWY_ATTR {
+    for (int p = 0; p < kPanels; ++p) {
+      const int8_t* from = data + p * Int8PanelSize(w.k) + g * kGroupBytes;
+      uint16_t* to = tiles[g % 3] + p * kGroupTiles;
+      for (int i = 0; i < steps_of(g) * kTileDepth / 2; ++i) {
+        if (i % 2 == 0) __builtin_prefetch(from + (2 * i + kScaleGroup * 2) * kPanel);
+        WidenPair(from + 2 * i * kPanel, to + 2 * i * kPanel);
+      }
+    }
+  };
+  const auto join = [&](int g) HWY_ATTR {
+    for (int v = 0; v < kStride; v += static_cast<int>(kLanes)) {
+      const VF scale = LoadScale(scales + v / kPanel * Int8PanelScales(w.k) + g * kPanel + v % kPanel);
+      for (int r = 0; r < m; ++r) {
+        float* sum = sums + r * kStride + v;
+        hn::Store(hn::MulAdd(hn::Load(kF, parts[g % 3] + r * kStride + v), scale, hn::Load(kF, sum)), kF,
+                  sum);
+      }
+    }
+  };
+  widen(0);
+  if (groups > 1) widen(1);
+  for (int g = 0; g < groups; ++g, a += kGroupSteps * kTerms * left_tile) {
+    FewRowsProduct<Unit, kPanels, kTerms>(a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]),
+                                          kGroupTiles * 2, steps_of(g), zeros, parts[g % 3], kStride);
+    if (g + 2 < groups) widen(g + 2);
     if (g > 1) join(g - 2);
-    int32_t* to = sums[g % 3];
-    Unit::template Store<0>(to, 64);
-    Unit::template Store<1>(to + kTileSums, 64);
-    if constexpr (kPanels == 2) {
-      Unit::template Store<2>(to + 2 * kTileSums, 64);
-      Unit::template Store<3>(to + 3 * kTileSums, 64);
-    }
   }
   if (groups > 1) join(groups - 2);
   join(groups - 1);
 }
 
-// The part of [first, first + bytes) that is asked for beside a row tile.
-struct Ahead {
-  Ahead(const int8_t* first, int64_t bytes, int tile, int tiles)
-      : begin(first + bytes * tile / tiles / 64 * 64), end(first + bytes * (tile + 1) / tiles / 64 * 64) {}
-  const int8_t *const begin, *const end;
-};
-
-HWY_INLINE void AddBias(const float* bias, int rows, int columns, float* acc, int stride) {
-  for (int r = 0; r < rows && bias != nullptr; ++r) {
-    for (int j = 0; j < columns; ++j) acc[r * stride + j] += bias[j];
-  }
-}
-
-template <class Unit>
-void Int8TileLinearOn(const uint8_t* a, int m, const Int8Panels& w, const float* bias, Epilogue epilogue,
-                      float* c, int64_t ldc) {
-  const int tiles = TilesOf(m), panels = CeilDiv(w.n, kPanel), groups = ScaleGroups(w.k);
-  const int64_t panel = Int8PanelSize(w.k), panel_scales = Int8PanelScales(w.k),
-                row_tile = int64_t{groups} * kInt8TileBytes;
-  alignas(64) float acc[kTileRows * 2 * kPanel];
-  Unit::Begin(kTileRows);
-  for (int p = 0, now; p < panels; p += now) {
-    now = std::min(2, panels - p);
-    const int columns = std::min(w.n - p * kPanel, now * kPanel);
-    const int8_t* b = w.data + p * panel;
-    const uint16_t* scales = w.scales + p * panel_scales;
-    for (int t = 0; t < tiles; ++t) {
-      const int rows = std::min(m - t * kTileRows, kTileRows);
-      const uint8_t* left = a + t * row_tile;
-      const Ahead ahead(b + now * panel, p + now < panels ? panel : 0, t, tiles);
-      now == 2 ? TileGroups<Unit, 2>(left, rows, groups, b, panel, scales, panel_scales, ahead.begin,
-                                     ahead.end, acc)
-               : TileGroups<Unit, 1>(left, rows, groups, b, panel, scales, panel_scales, ahead.begin,
-                                     ahead.end, acc);
-      AddBias(bias == nullptr ? nullptr : bias + p * kPanel, rows, columns, acc, now * kPanel);
-      Apply(epilogue, acc, now * kPanel, rows, columns, c + int64_t{t} * kTileRows * ldc + p * kPanel, ldc);
-    }
+template <class Unit, int kTerms>
+void FewInt8Rows(const uint16_t* a, int left_tile, int m, const Int8Panels& w, const float* bias,
+                 Epilogue epilogue, float* c, int64_t ldc) {
+  constexpr int kMost = 4;  // panels at once
+  alignas(64) static constexpr float kZeros[kMost * kPanel] = {};
+  const int num_panels = CeilDiv(w.n, kPanel);
+  alignas(64) float sums[kTileRows * kMost * kPanel];
+  Unit::Begin(m);
+  for (int p = 0, panels; p < num_panels; p += panels) {
+    panels = num_panels - p >= kMost ? kMost : 1;
+    const int stride = panels * kPanel;
+    for (int i = 0; i < panels; ++i) CopyBias(bias, w.n, p + i, sums + i * kPanel);
+    for (int r = 1; r < m; ++r) std::copy_n(sums, stride, sums + r * stride);
+    panels == kMost ? FewRowsOfPanels<Unit, kMost, kTerms>(a, left_tile, m, w, p, kZeros, sums)
+                    : FewRowsOfPanels<Unit, 1, kTerms>(a, left_tile, m, w, p, kZeros, sums);
+    Apply(epilogue, sums, stride, m, std::min(w.n - p * kPanel, stride), c + p * kPanel, ldc);
   }
   Unit::End();
 }
 
-// A panel of each matrix at once, whose products meet before they are stored.
-template <class Unit>
-void Int8TileGatedOn(const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
-                     const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
-  const int tiles = TilesOf(m), groups = ScaleGroups(gate.k);
-  const int64_t panel = Int8PanelSize(gate.k), row_tile = int64_t{groups} * kInt8TileBytes;
-  const int8_t* b = gate.data;
-  const uint16_t* scales = gate.scales;
-  constexpr int kStride = 2 * kPanel;
-  alignas(64) float acc[kTileRows * kStride];
+template <class Unit, int kTerms>
+void Int8TileLinearOn(const uint16_t* a, int left_tile, int m, const Int8Panels& w, const float* bias,
+                      Epilogue epilogue, float* c, int64_t ldc) {
+  if (m <= kTileRows) return FewInt8Rows<Unit, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
+  const int num_panels = CeilDiv(w.n, kPanel);
+  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, kGroupSteps);
   Unit::Begin(kTileRows);
-  for (int column = 0; column < gate.n;
-       column += kPanel, b += panel, scales += Int8PanelScales(gate.k), c += kPanel) {
-    const int columns = std::min(gate.n - column, kPanel);
-    for (int t = 0; t < tiles; ++t) {
-      const int rows = std::min(m - t * kTileRows, kTileRows);
-      const Ahead ahead(b + panel, column + kPanel < gate.n ? panel : 0, t, tiles);
-      TileGroups<Unit, 2>(a + t * row_tile, rows, groups, b, up.data - gate.data, scales,
-                          up.scales - gate.scales, ahead.begin, ahead.end, acc);
-      AddBias(gate_bias == nullptr ? nullptr : gate_bias + column, rows, columns, acc, kStride);
-      AddBias(up_bias == nullptr ? nullptr : up_bias + column, rows, columns, acc + kPanel, kStride);
-      Apply(Epilogue::kSiluGate, acc, kStride, rows, columns, acc + kPanel, kStride);
-      Apply(Epilogue::kNone, acc + kPanel, kStride, rows, columns, c + int64_t{t} * kTileRows * ldc, ldc);
-    }
-  }
+  ManyInt8Rows<Unit, kTerms>(
+      a, m, w.k, CeilDiv(num_panels, 2),
+      [&](int i) {
+        TwoPanels panels;
+        for (int j = 0; j < 2; ++j) {
+          const int panel = std::min(2 * i + j, num_panels - 1);
+          panels.data[j] = w.data + panel * Int8PanelSize(w.k);
+          panels.scales[j] = w.scales + panel * Int8PanelScales(w.k);
+          CopyBias(bias, w.n, panel, panels.bias[j]);
+        }
+        panels.column = 2 * i * kPanel, panels.columns = std::min(w.n - panels.column, 2 * kPanel);
+        return panels;
+      },
+      &background);
+  background.Finish();
   Unit::End();
 }
 
-void Int8TileGated(MatrixUnit unit, const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
-                   const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-  if (unit == MatrixUnit::kAmx) return Int8TileGatedOn<Amx>(a, m, gate, up, gate_bias, up_bias, c, ldc);
+template <class Unit, int kTerms>
+void Int8TileGatedOn(const uint16_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
+                     const float* gate_bias, const float* up_bias, const TileOutput& out) {
+  Background background(Epilogue::kSiluGate, /*gated=*/true, out, kGroupSteps);
+  Unit::Begin(kTileRows);
+  ManyInt8Rows<Unit, kTerms>(
+      a, m, gate.k, CeilDiv(gate.n, kPanel),
+      [&](int i) {
+        TwoPanels panels;
+        for (int j = 0; j < 2; ++j) {
+          const Int8Panels& w = j == 0 ? gate : up;
+          panels.data[j] = w.data + i * Int8PanelSize(w.k);
+          panels.scales[j] = w.scales + i * Int8PanelScales(w.k);
+          CopyBias(j == 0 ? gate_bias : up_bias, w.n, i, panels.bias[j]);
+        }
+        panels.column = i * kPanel, panels.columns = std::min(gate.n - panels.column, kPanel);
+        return panels;
+      },
+      &background);
+  background.Finish();
+  Unit::End();
+}
+
+#if HWY_TARGET == HWY_AVX3
+// kPanels panels of one row on the vector unit, with the tile unit's bits: AMX sleeps between single rows
+// (tiles.cc).
+template <int kPanels, int kTerms>
+HWY_NOINLINE void OneRowProduct(const uint16_t* a, int left_tile, const Int8Panels& w, int panel,
+                                float* sums) {
+  const int steps = TileSteps(w.k);
+  const int64_t panel_bytes = Int8PanelSize(w.k);
+  const int8_t* b = w.data + panel * panel_bytes;
+  const uint16_t* scales = w.scales + panel * Int8PanelScales(w.k);
+  VF sum[kPanels];
+  for (int p = 0; p < kPanels; ++p) sum[p] = hn::Load(kF, sums + p * kPanel);
+  for (int first = 0; first < steps; first += kGroupSteps, scales += kPanel) {
+    VF part[kPanels][1];
+    for (int p = 0; p < kPanels; ++p) part[p][0] = hn::Zero(kF);
+    for (int i = first; i < std::min(steps, first + kGroupSteps); ++i, a += kTerms * left_tile) {
+      const LeftStep<1, kTerms> left(a, left_tile);
+      StepSums<1, kTerms, kPanels> step;
+      for (int j = 0; j < kPairs; ++j, b += 2 * kPanel) {
+        SESSA_UNROLL
+        for (int p = 0; p < kPanels; ++p)
+          step.Add(left, j, p, LoadInt8(b + p * panel_bytes), LoadInt8(b + p * panel_bytes + kPanel));
+      }
+      step.Join([](int, VF x, VF to) { return to + x; }, part);
+    }
+    SESSA_UNROLL
+    for (int p = 0; p < kPanels; ++p)
+      sum[p] = hn::MulAdd(part[p][0], LoadScale(scales + p * Int8PanelScales(w.k)), sum[p]);
+  }
+  for (int p = 0; p < kPanels; ++p) hn::Store(sum[p], kF, sums + p * kPanel);
+}
+
+template <int kTerms>
+void OneRow(const uint16_t* a, int left_tile, const Int8Panels& w, const float* bias, Epilogue epilogue,
+            float* c) {
+  constexpr int kMost = kTerms == 1 ? 4 : 2;  // panels at once: what there are registers for
+  const int num_panels = CeilDiv(w.n, kPanel);
+  for (int p = 0, panels; p < num_panels; p += panels) {
+    panels = num_panels - p >= kMost ? kMost : 1;
+    alignas(64) float sums[kMost * kPanel];
+    for (int i = 0; i < panels; ++i) CopyBias(bias, w.n, p + i, sums + i * kPanel);
+    panels == kMost ? OneRowProduct<kMost, kTerms>(a, left_tile, w, p, sums)
+                    : OneRowProduct<1, kTerms>(a, left_tile, w, p, sums);
+    const int columns = std::min(w.n - p * kPanel, panels * kPanel);
+    Apply(epilogue, sums, kMost * kPanel, 1, columns, c + p * kPanel, kMost * kPanel);
+  }
+}
+#endif
+
+template <int kTerms>
+void Int8TileLinearWith(MatrixUnit unit, const uint16_t* a, int left_tile, int m, const Int8Panels& w,
+                        const float* bias, Epilogue epilogue, float* c, int64_t ldc) {
+  const FlushesDenormals flushes;
+#if HWY_TARGET == HWY_AVX3
+  if (unit == MatrixUnit::kAmx) {
+    if (m == 1) return OneRow<kTerms>(a, left_tile, w, bias, epilogue, c);
+    return Int8TileLinearOn<Amx, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
+  }
 #endif
   (void)unit;
-  Int8TileGatedOn<TileModel>(a, m, gate, up, gate_bias, up_bias, c, ldc);
+  Int8TileLinearOn<TileModel, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
 }
 
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-// One row and one panel of quads on the vector unit: AMX sleeps between single rows (tiles.cc). Lanes hold
-// the sums of half a quad each, of eight columns.
-HWY_INLINE void OneRowPanel(const uint32_t* x, const Int8Panels& w, int p, float* acc) {
-  const int groups = ScaleGroups(w.k);
-  const int8_t* b = w.data + p * Int8PanelSize(w.k);
-  const auto* scales = reinterpret_cast<const hwy::bfloat16_t*>(w.scales + p * Int8PanelScales(w.k));
-  const hn::Rebind<hwy::bfloat16_t, decltype(kF)> kB;
-  const hn::Repartition<uint64_t, decltype(kI32)> kU64;
-  VF sum = hn::Zero(kF);
-  for (int g = 0; g < groups; ++g, x += kGroupWords) {
-    VI low[2] = {hn::Zero(kI32), hn::Zero(kI32)}, high[2] = {low[0], low[0]};
-    for (int quad = 0; quad < kScaleGroup / 4; quad += 2) {
-      SESSA_UNROLL
-      for (int j = 0; j < 2; ++j, b += 4 * kPanel) {
-        uint64_t values;
-        std::memcpy(&values, x + 2 * (quad + j), sizeof(values));
-        const VI left = hn::BitCast(kI32, hn::Set(kU64, values));
-        low[j] = AddPairs(low[j], left, LoadPairs(b));
-        high[j] = AddPairs(high[j], left, LoadPairs(b + 2 * kPanel));
-      }
-    }
-    const VI of_low = low[0] + low[1], of_high = high[0] + high[1];
-    const VI whole = hn::ConcatEven(kI32, of_high, of_low) + hn::ConcatOdd(kI32, of_high, of_low);
-    const VF row_scale = hn::Set(kF, std::bit_cast<float>(x[kScaleGroup / 2]));
-    sum = hn::MulAdd(hn::ConvertTo(kF, whole) * row_scale,
-                     hn::PromoteTo(kF, hn::LoadU(kB, scales + g * kPanel)), sum);
-  }
-  hn::StoreU(sum, kF, acc);
-}
-
-void Int8OneRow(const uint32_t* x, const Int8Panels& w, const float* bias, Epilogue epilogue, float* c) {
-  for (int p = 0; p < CeilDiv(w.n, kPanel); ++p) {
-    const int columns = std::min(w.n - p * kPanel, kPanel);
-    float acc[kPanel];
-    OneRowPanel(x, w, p, acc);
-    for (int j = 0; j < columns && bias != nullptr; ++j) acc[j] += bias[p * kPanel + j];
-    Apply(epilogue, acc, kPanel, 1, columns, c + p * kPanel, kPanel);
-  }
-}
+template <int kTerms>
+void Int8TileGatedWith(MatrixUnit unit, const uint16_t* a, int m, const Int8Panels& gate,
+                       const Int8Panels& up, const float* gate_bias, const float* up_bias,
+                       const TileOutput& out) {
+  const FlushesDenormals flushes;
+#if HWY_TARGET == HWY_AVX3
+  if (unit == MatrixUnit::kAmx) return Int8TileGatedOn<Amx, kTerms>(a, m, gate, up, gate_bias, up_bias, out);
 #endif
+  (void)unit;
+  Int8TileGatedOn<TileModel, kTerms>(a, m, gate, up, gate_bias, up_bias, out);
+}
 
-void Int8TileLinear(MatrixUnit unit, const uint8_t* a, int packed_rows, int m, const Int8Panels& w,
+void Int8TileLinear(MatrixUnit unit, const uint16_t* a, int left_tile, int m, int terms, const Int8Panels& w,
                     const float* bias, Epilogue epilogue, float* c, int64_t ldc) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
-  if (unit == MatrixUnit::kAmx) {
-    if (OnVectorUnit(unit, packed_rows))
-      return Int8OneRow(reinterpret_cast<const uint32_t*>(a), w, bias, epilogue, c);
-    return Int8TileLinearOn<Amx>(a, m, w, bias, epilogue, c, ldc);
-  }
-#endif
-  (void)unit, (void)packed_rows;
-  Int8TileLinearOn<TileModel>(a, m, w, bias, epilogue, c, ldc);
+  terms == 1 ? Int8TileLinearWith<1>(unit, a, left_tile, m, w, bias, epilogue, c, ldc)
+             : Int8TileLinearWith<3>(unit, a, left_tile, m, w, bias, epilogue, c, ldc);
+}
+
+void Int8TileGated(MatrixUnit unit, const uint16_t* a, int m, int terms, const Int8Panels& gate,
+                   const Int8Panels& up, const float* gate_bias, const float* up_bias,
+                   const TileOutput& out) {
+  terms == 1 ? Int8TileGatedWith<1>(unit, a, m, gate, up, gate_bias, up_bias, out)
+             : Int8TileGatedWith<3>(unit, a, m, gate, up, gate_bias, up_bias, out);
 }
 
 }  // namespace sessa::cpu::HWY_NAMESPACE
@@ -247,21 +378,17 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sessa::cpu {
 
-HWY_EXPORT(QuantizeTiles);
 HWY_EXPORT(Int8TileLinear);
 HWY_EXPORT(Int8TileGated);
 
-void QuantizeTiles(MatrixUnit unit, const float* a, int64_t lda, int m, int k, int tile, uint8_t* packed) {
-  if (OnVectorUnit(unit, m)) return QuantizeRows(a, lda, m, k, tile, reinterpret_cast<uint32_t*>(packed));
-  HWY_DYNAMIC_DISPATCH(QuantizeTiles)(a, lda, m, k, tile, packed);
-}
-void Int8TileLinear(MatrixUnit unit, const uint8_t* a, int packed_rows, int m, const Int8Panels& w,
+void Int8TileLinear(MatrixUnit unit, const uint16_t* a, int left_tile, int m, int terms, const Int8Panels& w,
                     const float* bias, Epilogue epilogue, float* c, int64_t ldc) {
-  HWY_DYNAMIC_DISPATCH(Int8TileLinear)(unit, a, packed_rows, m, w, bias, epilogue, c, ldc);
+  HWY_DYNAMIC_DISPATCH(Int8TileLinear)(unit, a, left_tile, m, terms, w, bias, epilogue, c, ldc);
 }
-void Int8TileGated(MatrixUnit unit, const uint8_t* a, int m, const Int8Panels& gate, const Int8Panels& up,
-                   const float* gate_bias, const float* up_bias, float* c, int64_t ldc) {
-  HWY_DYNAMIC_DISPATCH(Int8TileGated)(unit, a, m, gate, up, gate_bias, up_bias, c, ldc);
+void Int8TileGated(MatrixUnit unit, const uint16_t* a, int m, int terms, const Int8Panels& gate,
+                   const Int8Panels& up, const float* gate_bias, const float* up_bias,
+                   const TileOutput& out) {
+  HWY_DYNAMIC_DISPATCH(Int8TileGated)(unit, a, m, terms, gate, up, gate_bias, up_bias, out);
 }
 
 }  // namespace sessa::cpu

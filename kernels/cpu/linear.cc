@@ -21,6 +21,15 @@ constexpr int kItem = 8;  // panels of a work item: small enough to share out, l
 int Panels(int n) { return CeilDiv(n, kPanel); }
 int Items(int n) { return CeilDiv(Panels(n), kItem); }
 
+// From a panel on.
+const float* BiasOf(const LinearWeights& w, int panel) {
+  return w.bias.floats() == nullptr ? nullptr : w.bias.floats() + panel * kPanel;
+}
+cpu::Int8Panels Int8PanelsOf(const LinearWeights& w, int panel, int columns) {
+  return {static_cast<const int8_t*>(w.weight.data()) + panel * cpu::Int8PanelSize(w.k),
+          static_cast<const uint16_t*>(w.scale.data()) + panel * cpu::Int8PanelScales(w.k), columns, w.k};
+}
+
 }  // namespace
 
 LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
@@ -31,10 +40,14 @@ LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
       products_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
-  if (dtype == DType::kI8) return unit_ == MatrixUnit::kVector ? Format::kInt8 : Format::kInt8Tiles;
-  if (dtype != DType::kBF16) return Format::kFloat;
+  if (dtype == DType::kF32) return Format::kFloat;
   if (unit_ != MatrixUnit::kVector) return Format::kTiles;
+  if (dtype == DType::kI8) return Format::kInt8;
   return bf16_activations_ ? Format::kPairs : Format::kFloat;
+}
+
+const char* LinearLayers::PanelOf(Format format, const LinearWeights& w, int panel) {
+  return static_cast<const char*>(w.weight.data()) + panel * PanelBytes(format, w);
 }
 
 int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
@@ -71,8 +84,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
     if (to == DType::kI8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
       if (!finite) return;
-      cpu::QuantizePanel(rows.data(), k, num_rows, k,
-                         format == Format::kInt8Tiles ? cpu::kTileQuad : cpu::kPair,
+      cpu::QuantizePanel(rows.data(), k, num_rows, k, format == Format::kTiles ? cpu::kTileRow : cpu::kPair,
                          reinterpret_cast<int8_t*>(panel),
                          static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
       return;
@@ -112,13 +124,6 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
                          [&](int t, int) { cpu::QuantizeRows(x.data, x.stride, x.rows, x.cols, t, words); });
       return words;
     }
-    case Format::kInt8Tiles: {
-      uint8_t* packed = GrownLines(&int8_tiles_, cpu::Int8TiledSize(x.rows, x.cols));
-      pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
-        cpu::QuantizeTiles(unit_, x.data, x.stride, x.rows, x.cols, t, packed);
-      });
-      return packed;
-    }
     case Format::kFloat: break;
   }
   if (x.rows <= cpu::kFewRows) return x.data;
@@ -138,20 +143,18 @@ void LinearLayers::RunPair(Matrix x, const LinearCall& first, const LinearCall& 
   const Format format = FormatOf(first.weights->dtype);
   const int n = first.weights->n;
   // Three terms are larger than floats are.
-  const bool bf16 = format == Format::kTiles && Terms() == 1 && n % cpu::kTileDepth == 0,
-             int8 = format == Format::kInt8Tiles && n % kScaleGroup == 0;
-  if (x.rows <= cpu::kTileRows || first.epilogue != Epilogue::kSiluGate || !(bf16 || int8)) {
+  if (x.rows <= cpu::kTileRows || first.epilogue != Epilogue::kSiluGate || format != Format::kTiles ||
+      Terms() != 1 || n % cpu::kTileDepth != 0) {
     Run(x, {&first, 1});
     return Run(first.y, {&second, 1});
   }
-  uint8_t* between = GrownLines(
-      &between_, bf16 ? cpu::TiledSize(x.rows, n, 1) * sizeof(uint16_t) : cpu::Int8TiledSize(x.rows, n));
+  uint16_t* between = GrownLines(&between_, cpu::TiledSize(x.rows, n, 1));
   RunItems(x, format, Prepare(x, format), {&first, 1}, between);
   RunItems(first.y, format, between, {&second, 1}, nullptr);
 }
 
 void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Span<const LinearCall> calls,
-                            uint8_t* between) {
+                            uint16_t* between) {
   const int block = RowsAtOnce(x, format);
   int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
@@ -164,11 +167,8 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
-    const bool tiles = format == Format::kTiles || format == Format::kInt8Tiles;
-    if (call->epilogue == Epilogue::kSiluGate && tiles && x.rows > cpu::kTileRows) {
-      return format == Format::kTiles ? RunGated(x, begin, left, *call, first, y, between)
-                                      : RunInt8Gated(x, begin, left, *call, first, thread, y, between);
-    }
+    if (call->epilogue == Epilogue::kSiluGate && format == Format::kTiles && x.rows > cpu::kTileRows)
+      return RunGated(x, begin, left, *call, first, y, between);
     if (call->epilogue == Epilogue::kSiluGate)
       RunPanels(x, begin, format, left, *call->up, first, last, Epilogue::kNone, thread, y);
     RunPanels(x, begin, format, left, w, first, last, call->epilogue, thread, y);
@@ -176,75 +176,50 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
 }
 
 int LinearLayers::RowsAtOnce(Matrix x, Format format) const {
-  if (format != Format::kTiles && format != Format::kInt8Tiles) return x.rows;
+  if (format != Format::kTiles) return x.rows;
   // From so many rows on each thread has some of its own: what it wrote before is in its cache, and the
   // weights, which all then read, are far from what memory can give.
   constexpr int kOwnRows = 128;
-  const int blocks =
-      std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, format == Format::kTiles ? Terms() : 1)),
-               std::min(pool_->num_threads(), x.rows / kOwnRows));
+  const int blocks = std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, Terms())),
+                              std::min(pool_->num_threads(), x.rows / kOwnRows));
   return RoundUp(CeilDiv(x.rows, std::max(1, blocks)), 2 * cpu::kTileRows);
 }
 
 void LinearLayers::RunGated(Matrix x, int begin, const void* left, const LinearCall& call, int first,
-                            Matrix y, uint8_t* between) {
-  const auto panels = [&](const LinearWeights& w) -> cpu::Panels {
-    return {static_cast<const char*>(w.weight.data()) + first * PanelBytes(Format::kTiles, w), w.dtype,
-            y.cols, w.k};
-  };
-  const auto bias = [&](const LinearWeights& w) {
-    return w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
-  };
+                            Matrix y, uint16_t* between) {
   static_assert(kItem * kPanel % cpu::kTileDepth == 0);
-  const int n = call.weights->n;
-  auto* tiles = reinterpret_cast<uint16_t*>(between);
-  if (tiles != nullptr)
-    tiles += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
-  cpu::TileGated(unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()), y.rows,
-                 Terms(), panels(*call.weights), panels(*call.up), bias(*call.weights), bias(*call.up),
-                 {y.data, y.stride, tiles, cpu::TileSteps(n)});
-}
-
-void LinearLayers::RunInt8Gated(Matrix x, int begin, const void* left, const LinearCall& call, int first,
-                                int thread, Matrix y, uint8_t* between) {
-  const auto panels = [&](const LinearWeights& w) -> cpu::Int8Panels {
-    return {static_cast<const int8_t*>(w.weight.data()) + first * cpu::Int8PanelSize(w.k),
-            static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k};
-  };
-  const auto bias = [&](const LinearWeights& w) {
-    return w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
-  };
-  static_assert(kItem * kPanel % kScaleGroup == 0);
-  constexpr int kStride = kItem * kPanel;
-  // An item's products stay in the second-level cache until they are integers.
+  const LinearWeights &gate = *call.weights, &up = *call.up;
+  const int n = gate.n;
   if (between != nullptr)
-    y = {GrownLines(&products_[thread], int64_t{y.rows} * kStride), y.rows, y.cols, kStride};
-  cpu::Int8TileGated(unit_, static_cast<const uint8_t*>(left) + cpu::Int8TiledSize(begin, x.cols), y.rows,
-                     panels(*call.weights), panels(*call.up), bias(*call.weights), bias(*call.up), y.data,
-                     y.stride);
-  for (int r = 0; r < y.rows && between != nullptr; r += cpu::kTileRows) {
-    uint8_t* to = between + cpu::Int8TiledSize(begin + r, call.weights->n) +
-                  int64_t{first} * kPanel / kScaleGroup * cpu::kInt8TileBytes;
-    cpu::QuantizeTiles(MatrixUnit::kAmxModel, y.row(r), y.stride, y.rows - r, y.cols, 0, to);
+    between += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
+  const cpu::TileOutput out{y.data, y.stride, between, cpu::TileSteps(n)};
+  const auto* a = static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms());
+  if (gate.dtype == DType::kI8) {
+    cpu::Int8TileGated(unit_, a, y.rows, Terms(), Int8PanelsOf(gate, first, y.cols),
+                       Int8PanelsOf(up, first, y.cols), BiasOf(gate, first), BiasOf(up, first), out);
+  } else {
+    const auto panels = [&](const LinearWeights& w) -> cpu::Panels {
+      return {PanelOf(Format::kTiles, w, first), w.dtype, y.cols, w.k};
+    };
+    cpu::TileGated(unit_, a, y.rows, Terms(), panels(gate), panels(up), BiasOf(gate, first),
+                   BiasOf(up, first), out);
   }
 }
 
 void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w,
                              int first, int last, Epilogue epilogue, int thread, Matrix y) {
-  const char* data = static_cast<const char*>(w.weight.data()) + first * PanelBytes(format, w);
-  const float* bias = w.bias.floats() == nullptr ? nullptr : w.bias.floats() + first * kPanel;
+  const char* data = PanelOf(format, w, first);
+  const float* bias = BiasOf(w, first);
   const int panels = last - first;
-  if (format == Format::kInt8Tiles) {
-    return cpu::Int8TileLinear(
-        unit_, static_cast<const uint8_t*>(left) + cpu::Int8TiledSize(begin, x.cols), x.rows, y.rows,
-        {reinterpret_cast<const int8_t*>(data),
-         static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k},
-        bias, epilogue, y.data, y.stride);
-  }
   if (format == Format::kTiles) {
-    return cpu::TileLinear(unit_, static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms()),
-                           cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias,
-                           epilogue, y.data, y.stride);
+    const auto* a = static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms());
+    const int left_tile = cpu::TileStride(x.rows);
+    if (w.dtype == DType::kI8) {
+      return cpu::Int8TileLinear(unit_, a, left_tile, y.rows, Terms(), Int8PanelsOf(w, first, y.cols), bias,
+                                 epilogue, y.data, y.stride);
+    }
+    return cpu::TileLinear(unit_, a, left_tile, y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, epilogue,
+                           y.data, y.stride);
   }
   Matrix products = y;
   if (epilogue != Epilogue::kNone && epilogue != Epilogue::kGelu) {
@@ -252,19 +227,16 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
     products = {Grown(&products_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
   }
   switch (format) {
-    case Format::kTiles:
-    case Format::kInt8Tiles: break;
+    case Format::kTiles: break;
     case Format::kPairs:
       cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k}, bias,
                         0, panels, products.data, products.stride,
                         Grown(&scratch_[thread], cpu::LinearScratch(x.rows, x.cols)));
       break;
     case Format::kInt8:
-      cpu::Int8LinearPanels(
-          static_cast<const uint32_t*>(left), x.rows,
-          {reinterpret_cast<const int8_t*>(data),
-           static_cast<const uint16_t*>(w.scale.data()) + first * cpu::Int8PanelScales(w.k), y.cols, w.k},
-          bias, 0, panels, products.data, products.stride, Grown(&scratch_[thread], cpu::Int8Scratch()));
+      cpu::Int8LinearPanels(static_cast<const uint32_t*>(left), x.rows, Int8PanelsOf(w, first, y.cols), bias,
+                            0, panels, products.data, products.stride,
+                            Grown(&scratch_[thread], cpu::Int8Scratch()));
       break;
     case Format::kFloat:
       cpu::LinearPanels(static_cast<const float*>(left), x.stride, x.rows, {data, w.dtype, y.cols, w.k}, bias,

@@ -25,12 +25,13 @@ class LinearLayers {
   void RunPair(Matrix x, const LinearCall& first, const LinearCall& second);
 
  private:
-  // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h, of int8_linear.h or of
-  // int8_tiles.h.
-  enum class Format { kFloat, kPairs, kTiles, kInt8, kInt8Tiles };
+  // Which kernels run: those of simd.h on floats or on bf16 pairs, of tiles.h and int8_tiles.h, or of
+  // int8_linear.h.
+  enum class Format { kFloat, kPairs, kTiles, kInt8 };
   Format FormatOf(DType dtype) const;
   int Terms() const { return cpu::TileTerms(bf16_activations_); }
   static int64_t PanelBytes(Format format, const LinearWeights& w);
+  static const char* PanelOf(Format format, const LinearWeights& w, int panel);
   // The left side as the format's kernels read it.
   const void* Prepare(Matrix x, Format format);
   // Rows of x that go at once; all but on a tile unit.
@@ -38,12 +39,10 @@ class LinearLayers {
   // What Run does, of a prepared left side. between: where the one call's products go as a left side, if not
   // null.
   void RunItems(Matrix x, Format format, const void* left, absl::Span<const LinearCall> calls,
-                uint8_t* between);
+                uint16_t* between);
   // Both products of a call with kSiluGate at once, on a tile unit. As RunPanels.
   void RunGated(Matrix x, int begin, const void* left, const LinearCall& call, int first, Matrix y,
-                uint8_t* between);
-  void RunInt8Gated(Matrix x, int begin, const void* left, const LinearCall& call, int first, int thread,
-                    Matrix y, uint8_t* between);
+                uint16_t* between);
   // y becomes what the epilogue makes of it and of the panels [first, last) for its rows, those of x from
   // `begin` on (0 but of tiles).
   void RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w, int first,
@@ -55,8 +54,7 @@ class LinearLayers {
   std::vector<float> packed_;
   std::vector<cpu::Bf16Pair> pairs_;
   std::vector<uint32_t> words_;
-  std::vector<uint16_t> tiles_;
-  std::vector<uint8_t> int8_tiles_, between_;
+  std::vector<uint16_t> tiles_, between_;
   std::vector<std::vector<float>> scratch_;   // [thread]
   std::vector<std::vector<float>> products_;  // [thread] of an item, to be added or gated
 };

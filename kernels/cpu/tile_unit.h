@@ -73,6 +73,10 @@ class FlushesDenormals {
  private:
   const unsigned saved_;
 };
+#else
+struct FlushesDenormals {
+  FlushesDenormals() {}  // what is declared for its lifetime is not unused
+};
 #endif
 
 struct TileModel {

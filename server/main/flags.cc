@@ -104,12 +104,12 @@ ABSL_FLAG(
     "auto, f32, bf16 or int8 (half of bf16's memory, on a CPU); auto: the weights', bf16 for int8 weights");
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; auto: bf16 "
-          "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), else f32");
+          "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), for int8 ones on "
+          "AMX, else f32");
 ABSL_FLAG(
     std::string, amx, "auto",
-    "auto or off: linears and reads of bf16 state run on AMX where the CPU has it: of int8 weights with "
-    "the same bits as without, of bf16 values and f32 activations as exactly (1e-5 of the largest value) "
-    "but with other bits");
+    "auto or off: linears of bf16 and int8 weights and reads of bf16 and int8 state run on AMX where the CPU "
+    "has it, with f32 activations as exactly as without (1e-5 of the largest value) but with other bits");
 ABSL_FLAG(int32_t, page_size, 64, "tokens in a page of state: 16, 32 or 64");
 ABSL_FLAG(
     sessa::ByteSize, state_cache_bytes, {0},
@@ -121,7 +121,7 @@ ABSL_FLAG(int32_t, max_model_len, 0,
 ABSL_FLAG(int32_t, max_num_seqs, 0,
           "sequences in one step; 0: 256, fewer where the slots of a recurrent state are scarce, so that a "
           "quarter of them is left for prefix caching");
-ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 512, cuda: 2048");
+ABSL_FLAG(int32_t, max_step_tokens, 0, "new tokens in one step; 0: 1024, cuda: 2048");
 ABSL_FLAG(
     sessa::FlagMilliseconds, target_step_ms, {100},
     "prompts are cut into chunks that keep steps within this, as predicted. A stream gets one token a step: "

@@ -215,22 +215,22 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
 }
 
 // The one model in memory: the next shape takes its place.
-ModelBench* Model(DType dtype, DType state_dtype, CpuOptions cpu, int D) {
+ModelBench* Model(DType dtype, DType state_dtype, CpuOptions cpu, const ModelConfig& config) {
   constexpr int kTokens = 40960;
   static std::tuple<DType, DType, bool, MatrixUnit, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (const std::tuple wanted(dtype, state_dtype, cpu.bf16_activations, cpu.matrix_unit, D);
+  if (const std::tuple wanted(dtype, state_dtype, cpu.bf16_activations, cpu.matrix_unit, config.hidden_size);
       shape != wanted) {
     model.reset();
-    model = std::make_unique<ModelBench>(dtype, state_dtype, cpu, D, kTokens);
+    model = std::make_unique<ModelBench>(dtype, state_dtype, cpu, config, kTokens);
     shape = wanted;
   }
   return model.get();
 }
 
-void BM_DecodeStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu, int D, int batch,
-                   int context) {
-  ModelBench* model = Model(dtype, state_dtype, cpu, D);
+void BM_DecodeStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu,
+                   const ModelConfig& config, int batch, int context) {
+  ModelBench* model = Model(dtype, state_dtype, cpu, config);
   model->Step(batch, 1, context);
   Measured measured(state);
   for (auto _ : state) model->Step(batch, 1, context);
@@ -238,14 +238,29 @@ void BM_DecodeStep(benchmark::State& state, DType dtype, DType state_dtype, CpuO
   state.counters["tokens"] = benchmark::Counter(batch, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void BM_PrefillStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu, int D, int rows,
-                    int context) {
-  ModelBench* model = Model(dtype, state_dtype, cpu, D);
+void BM_PrefillStep(benchmark::State& state, DType dtype, DType state_dtype, CpuOptions cpu,
+                    const ModelConfig& config, int rows, int context) {
+  ModelBench* model = Model(dtype, state_dtype, cpu, config);
   model->Step(1, rows, context);
   Measured measured(state);
   for (auto _ : state) model->Step(1, rows, context);
   measured.Report(0, model->PrefillFlops(rows, context), cpu);
   state.counters["tokens"] = benchmark::Counter(rows, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// A whole prompt, in chunks.
+void BM_Prompt(benchmark::State& state, DType dtype, CpuOptions cpu, const ModelConfig& config, int tokens,
+               int chunk) {
+  ModelBench* model = Model(dtype, DType::kBF16, cpu, config);
+  const auto run = [&] {
+    for (int begin = 0; begin < tokens; begin += chunk)
+      model->Step(1, std::min(chunk, tokens - begin), begin, begin + chunk >= tokens);
+  };
+  run();
+  Measured measured(state);
+  for (auto _ : state) run();
+  measured.Report(0, model->PrefillFlops(tokens, 0), cpu);
+  state.counters["tokens"] = benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // Registers `body(state, args...)` under "name/arg/arg".
@@ -312,19 +327,29 @@ void Register() {
       for (auto [batch, context] :
            {std::pair{1, 32}, {16, 32}, {1, 256}, {16, 256}, {1, 2048}, {16, 2048}, {1, 32768}}) {
         Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype,
-            DType::kBF16, cpu, D, batch, context);
+            DType::kBF16, cpu, SessaShape(D), batch, context);
       }
       for (int context : {2048, 32768}) {
         Add(StrCat("DecodeStep/", name, int8_state, "/D:", D, "/batch:1/context:", context), BM_DecodeStep,
-            dtype, DType::kI8, cpu, D, 1, context);
+            dtype, DType::kI8, cpu, SessaShape(D), 1, context);
       }
       for (auto [rows, context] : {std::pair{64, 0}, {512, 0}, {64, 2048}, {512, 2048}}) {
         Add(StrCat("PrefillStep", shape, "/rows:", rows, "/context:", context), BM_PrefillStep, dtype,
-            DType::kBF16, cpu, D, rows, context);
+            DType::kBF16, cpu, SessaShape(D), rows, context);
       }
       Add(StrCat("PrefillStep/", name, int8_state, "/D:", D, "/rows:512/context:2048"), BM_PrefillStep, dtype,
-          DType::kI8, cpu, D, 512, 2048);
+          DType::kI8, cpu, SessaShape(D), 512, 2048);
     }
+  }
+  for (const auto& [name, dtype, cpu] : formats) {
+    const std::string shape = StrCat("/", name, "/SmolLM2-135M");
+    for (auto [batch, context] : {std::pair{1, 256}, {16, 256}}) {
+      Add(StrCat("DecodeStep", shape, "/batch:", batch, "/context:", context), BM_DecodeStep, dtype,
+          DType::kBF16, cpu, SmolLm2Shape(), batch, context);
+    }
+    for (auto [tokens, chunk] : {std::pair{512, 512}, {2048, 512}, {2048, 1024}, {2048, 2048}})
+      Add(StrCat("Prompt", shape, "/tokens:", tokens, "/chunk:", chunk), BM_Prompt, dtype, cpu,
+          SmolLm2Shape(), tokens, chunk);
   }
 }
 

@@ -111,7 +111,7 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   defaults.state_cache_bytes = 0;
   defaults.num_threads = defaults.max_step_tokens = 0;
   auto engine = Make(defaults);
-  EXPECT_EQ(engine->options().max_step_tokens, 512);
+  EXPECT_EQ(engine->options().max_step_tokens, 1024);
   defaults.device = DeviceType::kCuda;
   EXPECT_EQ(CompleteOptions(defaults, config_)->max_step_tokens, 2048);
   EXPECT_GT(engine->options().state_cache_bytes, 0);
@@ -174,12 +174,15 @@ TEST(EngineOptionsTest, CoresOfAContainersQuota) {
 TEST_F(RefusalTest, ActivationsInBf16NeedBf16WeightsAndTheInstruction) {
   EngineOptions options = SmallOptions();
   options.activation_dtype = DType::kBF16;
+  options.amx = false;
   for (DType weights : {DType::kF32, DType::kI8}) {
     options.weight_dtype = weights;
     const auto engine = Engine::Create(options, config_, *weights_);
     EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(engine.status().message().find("activation_dtype"), std::string::npos) << engine.status();
   }
+  options.amx = true;
+  EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasAmx());  // of int8 weights
   options.weight_dtype = DType::kBF16;
   EXPECT_EQ(Engine::Create(options, config_, *weights_).ok(), CpuHasBf16Dot() || CpuHasAmx());
 }
@@ -191,9 +194,10 @@ TEST(OptionsTest, ActivationsAreInBf16ByDefaultWhereThatIsServedAndFaster) {
         EngineOptions options;
         options.device = device, options.weight_dtype = weights, options.amx = amx;
         options.activation_dtype = AutoActivationDType(options);
-        const bool faster = CpuHasBf16Dot() || (amx && CpuHasAmx());
-        EXPECT_EQ(options.activation_dtype == DType::kBF16,
-                  device == DeviceType::kCpu && weights == DType::kBF16 && faster);
+        const bool on_amx = amx && CpuHasAmx(), faster = weights == DType::kBF16
+                                                             ? on_amx || CpuHasBf16Dot()
+                                                             : weights == DType::kI8 && on_amx;
+        EXPECT_EQ(options.activation_dtype == DType::kBF16, device == DeviceType::kCpu && faster);
         ModelConfig config;
         EXPECT_TRUE(CompleteOptions(options, config).ok());
       }

@@ -139,6 +139,33 @@ INSTANTIATE_TEST_SUITE_P(Mixes, MixTest,
                                          Mix{"64K, D 512, 2 layers", kSmall, 65536,
                                              absl::Milliseconds(100)}));
 
+// Nobody streams: the first prompt may take three times the target, and max_step_tokens still bounds it. Who
+// joins it has the target alone, and a stream brings the target back.
+TEST_F(StallTest, APromptAlone) {
+  const absl::Duration target = absl::Milliseconds(200);
+  Make(kShapeA, target, 300);
+  const RequestId prompt = Add(2000, 1);
+  Step();
+  EXPECT_EQ(rows_[prompt], 300);
+  Make(kShapeA, target, 1024);
+  const RequestId whole = Add(2000, 1);
+  Step();
+  EXPECT_GT(took_, 0.8 * PrefillBudget::kAlone * target);
+  EXPECT_LE(took_, 1.05 * PrefillBudget::kAlone * target);
+  const RequestId shorter = Add(100, 1);
+  Step();
+  EXPECT_TRUE(Done(shorter));
+  EXPECT_LE(took_, 1.05 * target);
+  EXPECT_GT(rows_[whole], 0);
+  AddStreams(1);
+  const absl::Duration limit = 1.05 * PrefillBudget::kStretch * target;
+  for (Add(2000, 1); !Done(whole); Step()) {
+    if (decodes_.rows > 0) {
+      EXPECT_LE(took_, limit);
+    }
+  }
+}
+
 // Streams whose own step is longer than the target: it cannot be held, and prompts have their quarter.
 TEST_F(StallTest, ATargetBelowTheDecodesOwnTime) {
   Make(kShapeA, absl::Milliseconds(20));

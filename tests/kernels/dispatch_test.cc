@@ -18,7 +18,6 @@
 #include "hwy/targets.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
-#include "kernels/cpu/int8_tiles.h"
 #include "kernels/cpu/simd.h"
 #include "tests/engine/model_harness.h"
 #include "tests/reference/random_model.h"
@@ -197,14 +196,12 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     a[4 * k - 1] = std::nanf("");
     a[5 * k - 1] = -std::numeric_limits<float>::infinity();
     const int panels = CeilDiv(n, 16);
-    std::vector<int8_t> data(panels * cpu::Int8PanelSize(k)), quads(data.size());
+    std::vector<int8_t> data(panels * cpu::Int8PanelSize(k));
     std::vector<uint16_t> scales(panels * cpu::Int8PanelScales(k));
-    for (auto [together, to] : {std::pair{cpu::kPair, &data}, {cpu::kTileQuad, &quads}}) {
-      for (int p = 0; p < panels; ++p) {
-        cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k, together,
-                           to->data() + p * cpu::Int8PanelSize(k),
-                           scales.data() + p * cpu::Int8PanelScales(k));
-      }
+    for (int p = 0; p < panels; ++p) {
+      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k, cpu::kPair,
+                         data.data() + p * cpu::Int8PanelSize(k),
+                         scales.data() + p * cpu::Int8PanelScales(k));
     }
     const std::vector<int64_t> shape = {n, k};
     RoundToInt8("w", shape, &weights);
@@ -216,15 +213,6 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
       std::vector<float> c(m * n), scratch(cpu::Int8Scratch());
       cpu::Int8LinearPanels(packed.data(), m, {data.data(), scales.data(), n, k}, bias.data(), 0, panels,
                             c.data(), n, scratch.data());
-      return c;
-    };
-    const auto on_tiles = [&](MatrixUnit unit, int row, int m) {
-      std::vector<uint8_t> packed(cpu::Int8TiledSize(m, k));
-      for (int t = 0; t < cpu::TilesOf(m); ++t)
-        cpu::QuantizeTiles(unit, a.data() + row * k, k, m, k, t, packed.data());
-      std::vector<float> c(m * n);
-      cpu::Int8TileLinear(unit, packed.data(), m, m, {quads.data(), scales.data(), n, k}, bias.data(),
-                          Epilogue::kNone, c.data(), n);
       return c;
     };
     const auto bits = [](const std::vector<float>& c) {
@@ -244,16 +232,6 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
           const std::vector<float> part = product(row, m);
           EXPECT_EQ(bits(part), bits({all.begin() + row * n, all.begin() + (row + m) * n}))
               << "rows " << row << " + " << m;
-        }
-      }
-      for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
-        if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
-        for (int m : {1, 2, 16, 17, 41}) {
-          for (int row = 0; row + m <= kRows; row += m) {
-            EXPECT_EQ(bits(on_tiles(unit, row, m)),
-                      bits({all.begin() + row * n, all.begin() + (row + m) * n}))
-                << "tiles, rows " << row << " + " << m;
-          }
         }
       }
       for (int r = 0; r < kRows; ++r) {
@@ -364,6 +342,29 @@ TEST_F(DispatchTest, MatrixUnit) {
     }
   }
   std::printf("ran: %s\n", CpuHasAmx() ? "AMX and its model" : "the model of AMX");
+}
+
+// Int8 weights there: the model of the rounded weights.
+TEST_F(DispatchTest, MatrixUnitOfInt8Weights) {
+  ModelConfig config = Config(96, 3, 1);
+  config.tie_word_embeddings = false;
+  const auto weights = RandomModel(config, 4);
+  const AlteredWeights rounded(*weights, RoundToInt8);
+  const std::vector<int32_t> ids = Tokens(40);
+  const auto oracle = ReferenceModel(config, rounded).Forward(ids);
+  ASSERT_TRUE(oracle.ok()) << oracle.status();
+  for (bool bf16_activations : {false, true}) {
+    SCOPED_TRACE(testing::Message() << "bf16 activations " << bf16_activations);
+    ModelHarness::Options options{.weight_dtype = DType::kI8};
+    options.cpu = {
+        .num_threads = 2, .bf16_activations = bf16_activations, .matrix_unit = MatrixUnit::kAmxModel};
+    const std::vector<float> whole = Logits(config, *weights, options, ids, 40);
+    EXPECT_LE(Error(oracle->logits, whole), bf16_activations ? 1e-2 : 1e-5);
+    if (CpuHasAmx()) options.cpu.matrix_unit = MatrixUnit::kAmx;
+    for (int chunk : {1, 17, 40}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk));
+    options.ranks = 4;
+    EXPECT_EQ(whole, Logits(config, *weights, options, ids, 20));
+  }
 }
 
 TEST_F(DispatchTest, Int8RefusesWhatItCannotHold) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/convert.h"
+#include "kernels/cpu/int8_tiles.h"
 
 namespace sessa {
 namespace {
@@ -17,6 +18,23 @@ namespace {
 float ToBf16AndBack(float x) {
   const uint16_t rounded = RoundToBf16(x);
   return ToFloat(&rounded, 0, DType::kBF16);
+}
+
+// Values that are no numbers, or that the unit takes for 0.
+void Spoil(std::vector<float>* values, std::mt19937* random) {
+  for (uint32_t bits : {0x00000001u, 0x807fffffu, 0x00400000u, 0x7f7fffffu, 0x7f800000u, 0xffc00000u})
+    (*values)[(*random)() % values->size()] = std::bit_cast<float>(bits);
+}
+
+void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i])) {
+      ASSERT_TRUE(std::isnan(b[i])) << i;
+    } else {
+      ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i])) << i;
+    }
+  }
 }
 
 // Values that the tile unit treats in its own way (denormals are zero, NaN and infinities go on) and shapes
@@ -73,16 +91,109 @@ TEST(TilesTest, TheProcessorAndTheModelGiveTheSameBits) {
         }
         if (!CpuHasAmx()) continue;
         EXPECT_EQ(c, product(MatrixUnit::kAmx));
-        for (uint32_t bits : {0x00000001u, 0x807fffffu, 0x00400000u, 0x7f7fffffu, 0x7f800000u, 0xffc00000u})
-          a[random() % a.size()] = std::bit_cast<float>(bits);
+        Spoil(&a, &random);
         for (uint32_t bits : {0x00010000u, 0x80700000u}) w[random() % w.size()] = std::bit_cast<float>(bits);
-        const std::vector<float> odd[] = {product(MatrixUnit::kAmxModel), product(MatrixUnit::kAmx)};
-        for (int i = 0; i < m * n; ++i) {
-          if (std::isnan(odd[0][i])) {
-            EXPECT_TRUE(std::isnan(odd[1][i])) << i;
-          } else {
-            EXPECT_EQ(std::bit_cast<uint32_t>(odd[0][i]), std::bit_cast<uint32_t>(odd[1][i])) << i;
+        ExpectSameBits(product(MatrixUnit::kAmxModel), product(MatrixUnit::kAmx));
+      }
+    }
+  }
+}
+
+// Quantised weights and their panels.
+struct Int8Matrix {
+  Int8Matrix(int n, int k, std::mt19937* random) : n(n), k(k), values(n * k), bias(n) {
+    std::normal_distribution<float> normal;
+    for (auto* v : {&values, &bias}) {
+      for (float& x : *v) x = normal(*random);
+    }
+    values[values.size() / 2] = 1e-39f;  // a group of one may have a scale that counts as 0
+    const int panels = CeilDiv(n, cpu::kPanel);
+    data.resize(panels * cpu::Int8PanelSize(k));
+    scales.resize(panels * cpu::Int8PanelScales(k));
+    for (int p = 0; p < panels; ++p) {
+      cpu::QuantizePanel(&values[p * cpu::kPanel * k], k, std::min(cpu::kPanel, n - p * cpu::kPanel), k,
+                         cpu::kTileRow, &data[p * cpu::Int8PanelSize(k)],
+                         &scales[p * cpu::Int8PanelScales(k)]);
+    }
+  }
+  cpu::Int8Panels panels() const { return {data.data(), scales.data(), n, k}; }
+  double at(int j, int i) const {
+    const int64_t panel = j / cpu::kPanel, group = i / kScaleGroup;
+    return double{ToFloat(&scales[panel * cpu::Int8PanelScales(k) + group * cpu::kPanel + j % cpu::kPanel], 0,
+                          DType::kBF16)} *
+           data[panel * cpu::Int8PanelSize(k) + i * cpu::kPanel + j % cpu::kPanel];
+  }
+  const int n, k;
+  std::vector<float> values, bias;
+  std::vector<int8_t> data;
+  std::vector<uint16_t> scales;
+};
+
+// As above: the processor and the model, each row alone and among others, sums in double; and gated products,
+// as floats and as the next left side, those of two linears.
+TEST(TilesTest, Int8WeightsGiveTheSameBitsOnTheProcessorAndTheModel) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (int m : {1, 2, 16, 17, 33, 65, 530}) {  // the last: more than go at once
+    for (int k : {1, 33, 64, 97, 700}) {       // the last: of more groups than go at once
+      if (m == 530 && k != 97) continue;       // the model is slow
+      for (int terms : {1, 3}) {
+        const int n = std::array{64, 48, 80, 95, 4}[(m + k) % 5];
+        SCOPED_TRACE(testing::Message() << m << " rows, k " << k << ", terms " << terms << ", outputs " << n);
+        const Int8Matrix w(n, k, &random), up(n, k, &random);
+        std::vector<float> a(m * k);
+        for (float& x : a) x = normal(random);
+        const auto left_of = [&](int row, int rows) {
+          std::vector<uint16_t> left(cpu::TiledSize(rows, k, terms));
+          for (int t = 0; t < cpu::TilesOf(rows); ++t)
+            cpu::PackTiles(a.data() + row * k, k, rows, k, terms, t, left.data());
+          return left;
+        };
+        const auto product = [&](MatrixUnit unit, const Int8Matrix& b, int row, int rows,
+                                 Epilogue epilogue = Epilogue::kNone, std::vector<float> c = {}) {
+          c.resize(rows * n, -1.0f);
+          cpu::Int8TileLinear(unit, left_of(row, rows).data(), cpu::TileStride(rows), rows, terms, b.panels(),
+                              b.bias.data(), epilogue, c.data(), n);
+          return c;
+        };
+        const std::vector<float> c = product(MatrixUnit::kAmxModel, w, 0, m);
+        for (int r = 0; r < m; r += m == 530 ? 23 : 1) {
+          for (int j = 0; j < n; ++j) {
+            double sum = w.bias[j], size = std::abs(sum);
+            for (int i = 0; i < k; ++i) {
+              const double term = w.at(j, i) * (terms == 1 ? ToBf16AndBack(a[r * k + i]) : a[r * k + i]);
+              sum += term, size += std::abs(term);
+            }
+            EXPECT_NEAR(sum, c[r * n + j], size * 0x1p-17) << "row " << r << ", output " << j;
           }
+        }
+        const MatrixUnit unit = CpuHasAmx() ? MatrixUnit::kAmx : MatrixUnit::kAmxModel;
+        for (bool spoiled : {false, true}) {
+          if (spoiled) Spoil(&a, &random);
+          const std::vector<float> all = product(unit, w, 0, m);
+          ExpectSameBits(product(MatrixUnit::kAmxModel, w, 0, m), all);
+          for (int row : {0, m / 2, m - 1}) {
+            const auto first = all.begin() + row * n;
+            ExpectSameBits(product(unit, w, row, 1), {first, first + n});
+            const int rows = std::min(3, m - row);
+            ExpectSameBits(product(unit, w, row, rows), {first, first + rows * n});
+          }
+          if (m == 1) continue;
+          const std::vector<float> gated =
+              product(unit, w, 0, m, Epilogue::kSiluGate, product(unit, up, 0, m));
+          std::vector<float> at_once(m * n);
+          const auto gate = [&](const cpu::TileOutput& out) {
+            cpu::Int8TileGated(unit, left_of(0, m).data(), m, terms, w.panels(), up.panels(), w.bias.data(),
+                               up.bias.data(), out);
+          };
+          gate({at_once.data(), n});
+          ExpectSameBits(gated, at_once);
+          if (n % cpu::kTileDepth != 0 || spoiled) continue;
+          std::vector<uint16_t> tiles(cpu::TiledSize(m, n, 1)), expected(tiles.size());
+          gate({.tiles = tiles.data(), .steps = cpu::TileSteps(n)});
+          for (int t = 0; t < cpu::TilesOf(m); ++t)
+            cpu::PackTiles(gated.data(), n, m, n, 1, t, expected.data());
+          EXPECT_EQ(expected, tiles);
         }
       }
     }

@@ -56,10 +56,13 @@ int Run(const std::string& dir) {
   options.cpu.bf16_activations = activations == "bf16";
   if (activations != "f32" && !options.cpu.bf16_activations)
     return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
-  if (options.cpu.bf16_activations &&
-      (options.weight_dtype != DType::kBF16 || !(CpuHasBf16Dot() || CpuHasAmx()))) {
+  const bool served = options.weight_dtype == DType::kBF16
+                          ? CpuHasBf16Dot() || CpuHasAmx()
+                          : options.weight_dtype == DType::kI8 && CpuHasAmx();
+  if (options.cpu.bf16_activations && !served) {
     return Fail(absl::InvalidArgumentError(
-        "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product"));
+        "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product, or int8 weights "
+        "and AMX"));
   }
   if (CpuHasAmx()) options.cpu.matrix_unit = MatrixUnit::kAmx;
   options.page_size = absl::GetFlag(FLAGS_page_size);
@@ -86,9 +89,7 @@ int Run(const std::string& dir) {
   if (absl::GetFlag(FLAGS_chunk) < 0) return Fail(absl::InvalidArgumentError("--chunk must not be negative"));
   double tolerance = absl::GetFlag(FLAGS_tolerance);
   if (tolerance <= 0) {
-    tolerance = options.state_dtype == DType::kF32    ? 1e-5
-                : options.state_dtype == DType::kBF16 ? 5e-3
-                                                      : 2e-2;
+    tolerance = options.state_dtype == DType::kF32 ? 1e-5 : options.state_dtype == DType::kBF16 ? 5e-3 : 2e-2;
   }
 
   auto checkpoint = Checkpoint::Open(dir);
