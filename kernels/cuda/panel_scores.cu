@@ -22,8 +22,19 @@ __global__ void __launch_bounds__(kThreads) RoundPanelsKernel(const PanelRead re
           (block.first_head + i % block.num_heads) * dim;
   }
   Bf16* out = static_cast<Bf16*>(is_key ? read.scratch.keys : read.scratch.queries) + panel_row * stride;
-  for (int c = threadIdx.x; c < stride; c += kThreads)
-    out[c] = RoundToBf16(row != nullptr && c < dim ? row[c] : 0.0f);
+  // A warp takes a group of columns, two a lane. Keys are rounded as the cache rounds them.
+  static_assert(kPanelDepth == 2 * kWarpLanes);
+  for (int c = 2 * static_cast<int>(threadIdx.x); c < stride; c += 2 * kThreads) {
+    float x[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) x[e] = row != nullptr && c + e < dim ? row[c + e] : 0.0f;
+    if (is_key && read.keys.dtype == DType::kI8) {
+      const int exponent = ExponentOf(WarpLargest(max(MagnitudeBits(x[0]), MagnitudeBits(x[1]))));
+#pragma unroll
+      for (float& y : x) y = Dequantize(Quantize(y, exponent), exponent);
+    }
+    *reinterpret_cast<unsigned*>(out + c) = PackBf16(x[0], x[1]);
+  }
 }
 
 template <class T>
