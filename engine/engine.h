@@ -21,7 +21,7 @@ namespace sessa {
 
 struct EngineOptions : SchedulerOptions {
   DType weight_dtype = DType::kBF16;  // kF32, kBF16 or kI8 (quantised at load)
-  DType state_dtype = DType::kBF16;   // kF32 or kBF16; kI8 on a CPU, of models that keep pages
+  DType state_dtype = DType::kBF16;   // kF32 or kBF16; kI8 of models that keep pages
   DType activation_dtype =
       DType::kF32;  // what linears round their input to; kBF16: faster, where AutoActivationDType says so
   bool amx = true;  // what multiplies by bf16 or int8 weights or bf16 state runs on AMX where the CPU has it

@@ -68,8 +68,6 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
     return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype) && o.state_dtype != DType::kI8)
     return Bad("state_dtype", "must be f32, bf16 or int8");
-  if (o.state_dtype == DType::kI8 && o.device != DeviceType::kCpu)
-    return Bad("state_dtype", "int8 is for the CPU");
   if (o.state_dtype == DType::kI8 && config.mamba() != nullptr)
     return Bad("state_dtype", "this model keeps its state in float32 always, not by token");
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");

@@ -16,6 +16,7 @@
 #include "engine/step_sampler.h"
 #include "kernels/container.h"
 #include "kernels/device.h"
+#include "kernels/shared_reads.h"
 #include "kernels/short_slices.h"
 
 namespace sessa {
@@ -224,13 +225,27 @@ class Workers::Impl {
       most_pages = std::min({most_pages, longest * state_.num_slots, kMaxFreePages});
     }
     state_.num_pages = fit(page_bytes, most_pages) / ranks * ranks;
-    state_.shares_reads = options_.device == DeviceType::kCpu && page_bytes > 0;
+    state_.shares_reads = page_bytes > 0 && SharesReads();
     if (state_.num_pages == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",
                                                        options_.page_size, " tokens takes ", page_bytes));
     }
     return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(state_.num_pages);
+  }
+
+  // Of a model that keeps pages: whether most of what its rows read is read once for all that share it. The
+  // feedback, where there is one, is 80 % of the state, with one query a row.
+  bool SharesReads() const {
+    if (options_.device == DeviceType::kCpu) return true;
+    const ModelConfig& config = ranks_[0].model->config();
+    const auto is_feedback = [](const PagedShape& s) { return s.by_tile; };
+    if (std::ranges::any_of(ranks_[0].model->StateShapes()[0].paged, is_feedback))
+      return GpuSharesReads(1, config.hidden_size);
+    const auto* llama = std::get_if<LlamaConfig>(&config.family);
+    const bool has_windows =
+        llama != nullptr && std::ranges::any_of(llama->windows, [](int window) { return window > 0; });
+    return !has_windows && GpuSharesReads(config.num_heads / config.num_kv_heads, config.head_dim());
   }
 
   // For the ranks of this process.

@@ -17,6 +17,10 @@
 
 namespace sessa {
 
+// Whether a GPU reads together what sequences share: its kernels for few queries take eight at a time, of
+// wide vectors one, and two rows have to fit, each with `queries` heads of the same keys.
+constexpr bool GpuSharesReads(int queries, int dim) { return dim <= 4096 && 2 * queries <= 8; }
+
 // The tiles [first_tile, last_tile) of a page table, all of whose tokens its rows see.
 struct SharedRead {
   int first_tile, last_tile;

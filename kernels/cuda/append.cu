@@ -1,16 +1,14 @@
-// Rows into pages and, for tests, back. Grid of the way back: a block for each token.
-#include "kernels/cuda/device.cuh"
+// Rows into pages and, for tests, back. A warp takes a group of a head's columns (kStateGroup), two a lane:
+// what shares an exponent where state is int8. Grid of the way back: a block for each token.
+#include "kernels/cuda/state.cuh"
 
 namespace sessa::cuda {
 namespace {
 
-// The element offset of token `slot` of head `head` in page `page` (counted from the first page that is
-// here).
-__device__ int64_t Offset(const PagedVectors& v, int64_t page, int head, int slot) {
-  return ((page * v.num_heads + head) * v.page_size + slot) * Padded(v.dim);
-}
+static_assert(kStateGroup == 2 * kWarpLanes);
+constexpr int kWarps = kThreads / kWarpLanes;
 
-// Where the vectors of a batch row go: the page, from the first that is here, and its slot.
+// Where the vectors of a batch row go: the page, and its slot.
 struct Place {
   __device__ Place(const PagedVectors& to, const Span* spans, const int32_t* row_span, int row) {
     const Span span = spans[row_span[row]];
@@ -21,28 +19,52 @@ struct Place {
   int page, slot;
 };
 
-__device__ void StoreAt(const PagedVectors& to, const Place& place, int column, float x) {
-  const int page = place.page - to.first_page;
-  if (page < 0 || page >= to.num_pages) return;
-  const int64_t at = Offset(to, page, column / to.dim, place.slot) + column % to.dim;
-  if (to.dtype == DType::kF32) {
-    static_cast<float*>(to.data)[at] = x;
+// All lanes of a warp call it, of one group; this one has the columns `column` and, if there is one, the next
+// (else a zero).
+__device__ void StoreGroup(const PagedVectors& to, const Place& place, int head, int column, float2 y) {
+  if (place.page < to.first_page || place.page >= to.first_page + to.num_pages) return;
+  const bool exists = column < to.dim;
+  if (to.dtype == DType::kI8) {
+    const unsigned largest = WarpLargest(exists ? max(MagnitudeBits(y.x), MagnitudeBits(y.y)) : 0u);
+    const int exponent = ExponentOf(largest);
+    if (!exists) return;
+    Int8* vector = VectorInPage<Int8>(to, place.page, head, place.slot);
+    vector[column] = Quantize(y.x, exponent), vector[column + 1] = Quantize(y.y, exponent);
+    if (column % kStateGroup == 0) vector[ToExponent(to, place.slot, column)] = static_cast<Int8>(exponent);
+  } else if (!exists) {
+    return;
+  } else if (to.dtype == DType::kF32) {
+    float* vector = VectorInPage<float>(to, place.page, head, place.slot);
+    *reinterpret_cast<float2*>(vector + column) = y;
   } else {
-    static_cast<Bf16*>(to.data)[at] = RoundToBf16(x);
+    Bf16* vector = VectorInPage<Bf16>(to, place.page, head, place.slot);
+    vector[column] = RoundToBf16(y.x), vector[column + 1] = RoundToBf16(y.y);
   }
 }
 
-// A pair of neighbours, turned by the row's angle of that pair.
-__device__ float2 Rotated(const AppendArgs& args, int row, int pair, float a, float b) {
-  const int64_t i = static_cast<int64_t>(row) * args.half + pair % args.half;
+// A pair of neighbours of a head, turned by the row's angle of that pair.
+__device__ float2 Rotated(const AppendArgs& args, int row, int pair, float2 x) {
+  const int64_t i = static_cast<int64_t>(row) * args.half + pair;
   const float c = args.cos[i], s = args.sin[i];
-  return {fmaf(a, c, -(b * s)), fmaf(a, s, b * c)};
+  return {fmaf(x.x, c, -(x.y * s)), fmaf(x.x, s, x.y * c)};
+}
+__device__ __forceinline__ float2 LoadPair(const float* x, int column, int dim) {
+  return {column < dim ? x[column] : 0.0f, column + 1 < dim ? x[column + 1] : 0.0f};
+}
+__device__ __forceinline__ void StorePair(float2 y, int column, int dim, float* x) {
+  if (column < dim) x[column] = y.x;
+  if (column + 1 < dim) x[column + 1] = y.y;
 }
 
-// Grid: rows x (gamma, then the row's pairs of columns: of q, k, v and k_b one after another).
+// Groups of a matrix of heads.
+__host__ __device__ constexpr int NumGroups(int columns, int dim) {
+  return columns == 0 ? 0 : columns / dim * StateGroups(dim);
+}
+
+// Grid: rows x (gamma, then the row's groups, a warp each: of q, k, v and k_b one after another).
 __global__ void __launch_bounds__(kThreads) AppendRowsKernel(const int32_t* live, const AppendArgs args) {
   BeginKernel();
-  const int row = blockIdx.x;
+  const int row = blockIdx.x, lane = threadIdx.x % kWarpLanes;
   if (row >= LiveRows(live, gridDim.x)) return;
   if (blockIdx.y == 0) {
     if (args.u.cols == 0) return;
@@ -53,36 +75,33 @@ __global__ void __launch_bounds__(kThreads) AppendRowsKernel(const int32_t* live
     if (threadIdx.x == 0) args.gamma[row] = args.gamma_max * tanhf(*args.gamma_bias + dot);
     return;
   }
-  int column = 2 * static_cast<int>((blockIdx.y - 1) * kThreads + threadIdx.x);
-  // What x holds in the thread's columns, rotated in place if it has angles.
-  const auto pair = [&](const Matrix& x, bool rotates) -> float2 {
-    float* p = x.row(row) + column;
-    const float a = p[0], b = column + 1 < x.cols ? p[1] : 0.0f;
-    if (!rotates || args.half == 0) return {a, b};
-    const float2 y = Rotated(args, row, column / 2, a, b);
-    p[0] = y.x, p[1] = y.y;
-    return y;
-  };
-  const auto store = [&](const Matrix& x, bool rotates, const PagedVectors& to) {
-    const Place place(to, args.spans, args.row_span, row);
-    const float2 y = pair(x, rotates);
-    StoreAt(to, place, column, y.x);
-    if (column + 1 < x.cols) StoreAt(to, place, column + 1, y.y);
-  };
-  // Whether the columns are of x; else goes on to those of the next matrix.
-  const auto is_of = [&](const Matrix& x) {
-    if (column < x.cols) return true;
-    column -= RoundUp(x.cols, 2);
+  int group = static_cast<int>((blockIdx.y - 1) * kWarps + threadIdx.x / kWarpLanes);
+  // Whether the group is of x; else goes on to those of the next matrix.
+  const auto is_of = [&](const Matrix& x, int dim) {
+    const int count = NumGroups(x.cols, dim);
+    if (group < count) return true;
+    group -= count;
     return false;
   };
-  if (is_of(args.q)) {
-    pair(args.q, true);
-  } else if (is_of(args.k)) {
-    store(args.k, true, args.keys);
-  } else if (is_of(args.v)) {
-    store(args.v, false, args.values);
-  } else if (is_of(args.k_b)) {
-    store(args.k_b, false, args.feedback_keys);
+  const auto handle = [&](const Matrix& x, bool rotates, const PagedVectors& like, bool stores) {
+    const int groups = StateGroups(like.dim), head = group / groups,
+              column = group % groups * kStateGroup + 2 * lane;
+    float* of_head = x.row(row) + head * like.dim;
+    float2 y = LoadPair(of_head, column, like.dim);
+    if (rotates && args.half > 0 && column < like.dim) {  // in place
+      y = Rotated(args, row, column / 2, y);
+      StorePair(y, column, like.dim, of_head);
+    }
+    if (stores) StoreGroup(like, Place(like, args.spans, args.row_span, row), head, column, y);
+  };
+  if (is_of(args.q, args.keys.dim)) {
+    handle(args.q, true, args.keys, false);
+  } else if (is_of(args.k, args.keys.dim)) {
+    handle(args.k, true, args.keys, true);
+  } else if (is_of(args.v, args.values.dim)) {
+    handle(args.v, false, args.values, true);
+  } else if (is_of(args.k_b, args.feedback_keys.dim)) {
+    handle(args.k_b, false, args.feedback_keys, true);
   }
 }
 
@@ -90,15 +109,16 @@ __global__ void __launch_bounds__(kThreads) AppendRowsKernel(const int32_t* live
 __global__ void __launch_bounds__(kThreads) AppendHeadsKernel(const int32_t* live, const AppendArgs args) {
   BeginKernel();
   const int row = blockIdx.x, lane = threadIdx.x % kWarpLanes, dim = args.keys.dim;
-  int head = static_cast<int>(blockIdx.y * (kThreads / kWarpLanes) + threadIdx.x / kWarpLanes);
+  int head = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / kWarpLanes);
   if (row >= LiveRows(live, gridDim.x)) return;
   const int num_q = args.q.cols / dim, num_kv = args.k.cols / dim;
   if (head >= num_q + num_kv) {
     head -= num_q + num_kv;
     if (head >= num_kv) return;
     const Place place(args.values, args.spans, args.row_span, row);
-    for (int i = lane; i < dim; i += kWarpLanes)
-      StoreAt(args.values, place, head * dim + i, args.v.row(row)[head * dim + i]);
+    const float* v = args.v.row(row) + head * dim;
+    for (int first = 0; first < dim; first += kStateGroup)
+      StoreGroup(args.values, place, head, first + 2 * lane, LoadPair(v, first + 2 * lane, dim));
     return;
   }
   const bool is_q = head < num_q;
@@ -109,15 +129,13 @@ __global__ void __launch_bounds__(kThreads) AppendHeadsKernel(const int32_t* liv
   for (int i = lane; i < dim; i += kWarpLanes) squares = fmaf(x[i], x[i], squares);
   const float scale = 1.0f / sqrtf(WarpSum(squares) / dim + args.norm_eps);
   const Place place(args.keys, args.spans, args.row_span, row);
-  for (int i = 2 * lane; i < dim; i += 2 * kWarpLanes) {
-    const bool has_two = i + 1 < dim;
-    float2 y = {x[i] * scale * weight[i], has_two ? x[i + 1] * scale * weight[i + 1] : 0.0f};
-    if (args.half > 0) y = Rotated(args, row, i / 2, y.x, y.y);
-    x[i] = y.x;
-    if (has_two) x[i + 1] = y.y;
-    if (is_q) continue;
-    StoreAt(args.keys, place, head * dim + i, y.x);
-    if (has_two) StoreAt(args.keys, place, head * dim + i + 1, y.y);
+  for (int first = 0; first < dim; first += kStateGroup) {
+    const int column = first + 2 * lane;
+    const float2 from = LoadPair(x, column, dim), by = LoadPair(weight, column, dim);
+    float2 y = {from.x * scale * by.x, from.y * scale * by.y};
+    if (args.half > 0 && column < dim) y = Rotated(args, row, column / 2, y);
+    StorePair(y, column, dim, x);
+    if (!is_q) StoreGroup(args.keys, place, head, column, y);
   }
 }
 
@@ -127,19 +145,25 @@ __global__ void __launch_bounds__(kThreads)
                  const int32_t* row_span, PagedVectors to) {
   BeginKernel();
   if (static_cast<int>(blockIdx.x) >= LiveRows(live, gridDim.x)) return;
-  const int row = rows[blockIdx.x];
+  const int row = rows[blockIdx.x], groups = StateGroups(to.dim);
   const Place place(to, spans, row_span, row);
-  for (int i = threadIdx.x; i < x.cols; i += kThreads) StoreAt(to, place, i, x.row(row)[i]);
+  for (int group = threadIdx.x / kWarpLanes; group < NumGroups(x.cols, to.dim); group += kWarps) {
+    const int head = group / groups, column = group % groups * kStateGroup + 2 * (threadIdx.x % kWarpLanes);
+    StoreGroup(to, place, head, column, LoadPair(x.row(row) + head * to.dim, column, to.dim));
+  }
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     ReadBackKernel(PagedVectors from, const int32_t* pages, int columns, float* y) {
   BeginKernel();
-  const int position = blockIdx.x, page = pages[position / from.page_size] - from.first_page;
+  const int position = blockIdx.x;
   for (int i = threadIdx.x; i < columns; i += kThreads) {
-    y[static_cast<int64_t>(position) * columns + i] = ToFloat(static_cast<const T*>(
-        from.data)[Offset(from, page, i / from.dim, position % from.page_size) + i % from.dim]);
+    const int column = i % from.dim;
+    const T* vector = VectorAt<T>(from, pages, i / from.dim, position);
+    float x = ToFloat(vector[column]);
+    if constexpr (kIsInt8<T>) x *= ScaleOf(vector[ToExponent(from, position, column)]);
+    y[static_cast<int64_t>(position) * columns + i] = x;
   }
 }
 
@@ -150,14 +174,14 @@ void AppendRows(RowLaunch on, const AppendArgs& given) {
   if (args.rows == 0) return;
   if (args.q_norm != nullptr && args.q.cols + args.k.cols > 0) {
     const int heads = (args.q.cols + 2 * args.k.cols) / args.keys.dim;
-    Launch(on.stream, dim3(args.rows, CeilDiv(heads, kThreads / kWarpLanes)), kThreads, 0, AppendHeadsKernel,
-           on.live, args);
+    Launch(on.stream, dim3(args.rows, CeilDiv(heads, kWarps)), kThreads, 0, AppendHeadsKernel, on.live, args);
     args.q.cols = args.k.cols = args.v.cols = 0;
   }
-  int pairs = 0;
-  for (const Matrix& x : {args.q, args.k, args.v, args.k_b}) pairs += (x.cols + 1) / 2;
-  if (pairs == 0 && args.u.cols == 0) return;
-  Launch(on.stream, dim3(args.rows, 1 + CeilDiv(pairs, kThreads)), kThreads, 0, AppendRowsKernel, on.live,
+  const int groups = NumGroups(args.q.cols, args.keys.dim) + NumGroups(args.k.cols, args.keys.dim) +
+                     NumGroups(args.v.cols, args.values.dim) +
+                     NumGroups(args.k_b.cols, args.feedback_keys.dim);
+  if (groups == 0 && args.u.cols == 0) return;
+  Launch(on.stream, dim3(args.rows, 1 + CeilDiv(groups, kWarps)), kThreads, 0, AppendRowsKernel, on.live,
          args);
 }
 
@@ -169,7 +193,9 @@ void Append(RowLaunch on, Matrix x, const int32_t* rows, int num_rows, const Spa
 
 void ReadBack(cudaStream_t stream, PagedVectors from, const int32_t* pages, int n, float* y) {
   if (n == 0) return;
-  const auto kernel = from.dtype == DType::kF32 ? ReadBackKernel<float> : ReadBackKernel<Bf16>;
+  const auto kernel = from.dtype == DType::kF32  ? ReadBackKernel<float>
+                      : from.dtype == DType::kI8 ? ReadBackKernel<Int8>
+                                                 : ReadBackKernel<Bf16>;
   Launch(stream, dim3(n), kThreads, 0, kernel, from, pages, from.num_heads * from.dim, y);
 }
 

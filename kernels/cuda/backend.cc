@@ -73,7 +73,7 @@ class CudaBackend final : public Backend {
   }
 
   size_t BytesPerPage(const PagedShape& shape, int page_size) const override {
-    return SizeOf(shape.dtype) * page_size * shape.num_heads * cuda::Padded(shape.dim);
+    return SizeOf(shape.dtype) * page_size * shape.num_heads * cuda::StateElements(shape.dtype, shape.dim);
   }
   absl::StatusOr<PagedTensor> AllocatePages(const PagedShape& shape, int page_size, int first_page,
                                             int num_pages) override {

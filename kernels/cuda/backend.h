@@ -4,8 +4,9 @@
 // bits whatever rows run beside it and however its prompt is cut. The exceptions are those for many rows:
 // - a linear of 64 rows or more is left to cuBLASLt, which gets the rows rounded to bf16 where the weights
 //   are; one of more than kFewQueries rows and bf16 weights splits them in two bf16 (tensor_linear.cu);
-// - reads of bf16 state by more than kFewQueries queries round queries and probabilities for the tensor cores
-//   (fused_attention.cu, panel_read.cu);
+// - reads of bf16 or int8 state by more than kFewQueries queries round queries and probabilities for the
+// tensor cores
+//   (fused_attention.cu, panel_scores.cu);
 // - blocks of more than kFewQueries rows are solved by the inverse of their triangle (feedback_solve.cu,
 //   panel_solve.cu).
 // With `batch_invariant` the kernels for few rows take those too, at the price of speed.

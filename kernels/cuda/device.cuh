@@ -23,6 +23,7 @@ __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(Bf16 x) {
   return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
 }
+__device__ __forceinline__ float ToFloat(Int8 x) { return static_cast<float>(x); }
 
 // To nearest even; NaN stays NaN.
 __device__ __forceinline__ Bf16 RoundToBf16(float x) {
@@ -55,6 +56,18 @@ __device__ __forceinline__ void Load8(const Bf16* p, float4 (&x)[2]) {
           __uint_as_float(v.y & 0xffff0000u)};
   x[1] = {__uint_as_float(v.z << 16), __uint_as_float(v.z & 0xffff0000u), __uint_as_float(v.w << 16),
           __uint_as_float(v.w & 0xffff0000u)};
+}
+
+// Sixteen, aligned to 16 bytes.
+__device__ __forceinline__ void Load16(const Int8* p, float4 (&x)[4]) {
+  const uint4 v = *reinterpret_cast<const uint4*>(p);
+  const auto value = [](unsigned word, int i) {
+    return static_cast<float>(static_cast<Int8>(word >> 8 * i));
+  };
+  const unsigned words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    x[i] = {value(words[i], 0), value(words[i], 1), value(words[i], 2), value(words[i], 3)};
 }
 
 __device__ __forceinline__ float Silu(float x) { return x / (1.0f + expf(-x)); }

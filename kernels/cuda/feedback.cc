@@ -53,12 +53,13 @@ void Feedback::Solve(const FeedbackSolveCall& call) {
       .gated = gated,
       .states = states,
       .gamma = call.gamma,
-      .round_to_bf16 = call.states->shape.dtype == DType::kBF16,
+      .state_dtype = call.states->shape.dtype,
       .begin = call.begin,
       .end = call.end,
   };
   for (const ReadGroup& group : wave.plan.groups) {
-    const bool by_inverse = group.path != ReadPath::kFewQueries && !batch_invariant_;
+    const bool by_inverse =
+        group.path != ReadPath::kFewQueries && !batch_invariant_ && args.state_dtype != DType::kI8;
     queue_->Enqueue(&FeedbackSolve, context_->stream(), args, wave.plan.device_blocks + group.first,
                     group.count, by_inverse);
   }
@@ -69,13 +70,16 @@ void Feedback::Solve(const FeedbackSolveCall& call) {
   solve.f = f, solve.s = s, solve.g = g, solve.gated = gated;
   solve.gamma = call.gamma;
   solve.begin = call.begin, solve.end = call.end;
-  solve.states = states;
+  // A thread block of the triangle has 32 columns, which is half of what shares an exponent.
+  const bool is_int8 = call.states->shape.dtype == DType::kI8;
+  if (!is_int8) solve.states = states;
   solve.scratch = step_->panel_scratch();
   solve.panel_rows = wave.own.panel_rows;
   solve.blocks = wave.own.device_blocks;
   solve.num_blocks = static_cast<int>(wave.own.blocks.size());
   solve.max_rows = wave.max_panel_rows;
   queue_->Enqueue(&SolvePanels, context_->stream(), solve);
+  if (is_int8 && call.append) AppendStates(call.s, call.wave, call.states);
 }
 
 }  // namespace sessa::cuda

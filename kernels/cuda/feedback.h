@@ -20,7 +20,7 @@ class Feedback final : public FeedbackOps {
         batch_invariant_(batch_invariant) {}
 
   int MaxBlockRows(DType state_dtype) const override {
-    return state_dtype == DType::kBF16 && !batch_invariant_ ? kMaxPanelQueries : kTileTokens;
+    return state_dtype != DType::kF32 && !batch_invariant_ ? kMaxPanelQueries : kTileTokens;
   }
   void Append(const AppendCall& forward, const FeedbackRows& rows) override {
     attention_->Append(forward, &rows);

@@ -73,42 +73,67 @@ __device__ __forceinline__ Past ReadPast(const FeedbackSolveArgs& args, const Re
   return past;
 }
 
-// Row r of the block.
+// Row r of the block. exponent: of the column's group, where states are int8.
 __device__ __forceinline__ void StoreState(const FeedbackSolveArgs& args, const ReadBlock& block, int r,
-                                           int column, float s) {
+                                           int column, float s, int exponent = 0) {
   const int row = block.first_row + r, position = block.start + r;
   args.s.row(row)[column] = s;
   if (args.g.data != nullptr) args.gated.row(row)[column] = s * args.g.row(row)[column];
   const PagedVectors& states = args.states;
   if (states.data == nullptr) return;
-  if (states.dtype == DType::kBF16) {
+  if (states.dtype == DType::kI8) {
+    Int8* vector = VectorAt<Int8>(states, block.pages, 0, position);
+    vector[column] = Quantize(s, exponent);
+    if (column % kStateGroup == 0) vector[ToExponent(states, position, column)] = static_cast<Int8>(exponent);
+  } else if (states.dtype == DType::kBF16) {
     Store(s, VectorAt<Bf16>(states, block.pages, 0, position) + column);
   } else {
     Store(s, VectorAt<float>(states, block.pages, 0, position) + column);
   }
 }
 
+// The exponent of the thread block's columns of a row, of which each thread has one: a barrier a row, as the
+// rows take turns at two places.
+static_assert(kColumns == kStateGroup);
+struct GroupExponent {
+  unsigned largest[2][kColumns / kWarpLanes];
+  __device__ int Find(int row, float s) {
+    unsigned(&of_row)[kColumns / kWarpLanes] = largest[row % 2];
+    const unsigned of_warp = WarpLargest(MagnitudeBits(s));
+    if (threadIdx.x % kWarpLanes == 0) of_row[threadIdx.x / kWarpLanes] = of_warp;
+    __syncthreads();
+    return ExponentOf(max(of_row[0], of_row[1]));
+  }
+};
+
 __global__ void __launch_bounds__(kColumns)
     SolveKernel(const FeedbackSolveArgs args, const ReadBlock* blocks) {
   BeginKernel();
   __shared__ float s[kTile][kColumns];  // as the cache will hold it
   __shared__ Joined joined;
+  __shared__ GroupExponent group;
   const ReadBlock block = blocks[blockIdx.x];
   const int thread = threadIdx.x, column = args.begin + static_cast<int>(blockIdx.y) * kColumns + thread;
   const int own = OwnChain(block);
   JoinChains(args, block, thread, joined);
   __syncthreads();
-  if (column >= args.end) return;
+  const bool exists = column < args.end, is_int8 = args.state_dtype == DType::kI8;
   for (int r = 0; r < block.num_rows; ++r) {
-    const Past past = ReadPast(args, block, joined, r, column);
-    float x = past.own;
-    const float* p = OwnWeights(args, block, r);
+    float y = 0;
+    if (exists) {
+      const Past past = ReadPast(args, block, joined, r, column);
+      float x = past.own;
+      const float* p = OwnWeights(args, block, r);
 #pragma unroll 4
-    for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
-    const float y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
-                         args.f.row(block.first_row + r)[column]);
-    StoreState(args, block, r, column, y);
-    s[r][thread] = args.round_to_bf16 ? ToFloat(RoundToBf16(y)) : y;
+      for (int j = 0; j < r; ++j) x = fmaf(p[j], s[j][thread], x);
+      y = fmaf(joined.shares[r], fmaf(joined.weights[own][r], x, past.base),
+               args.f.row(block.first_row + r)[column]);
+    }
+    const int exponent = is_int8 ? group.Find(r, y) : 0;
+    if (exists) StoreState(args, block, r, column, y, exponent);
+    s[r][thread] = is_int8                            ? Dequantize(Quantize(y, exponent), exponent)
+                   : args.state_dtype == DType::kBF16 ? ToFloat(RoundToBf16(y))
+                                                      : y;
   }
 }
 

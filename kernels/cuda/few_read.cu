@@ -1,4 +1,5 @@
-// Attention over pages for few queries (decode): one or two reads (kernels.h, PagedRead) in two launches.
+// Attention over pages for few queries (decode): one or two reads (kernels.h, PagedRead) in two launches, of
+// which this is the first.
 //
 // FewTileKernel: of a tile of 64 tokens a thread block leaves the softmax (m, l) and the weighted values in
 // scratch: 1/16 of the 4 bytes that it reads for each token and dimension in bf16. Keys, in slices of 256
@@ -6,21 +7,19 @@
 // 64 KiB, are on their way to a block, and two blocks run on a multiprocessor. A lone block then gets what a
 // multiprocessor can take (about 64 KiB in a latency of 0.8 us), which is what a short context needs: 2048
 // tokens are 32 tiles of the feedback, for 132 multiprocessors. The tiles of forward attention are small,
-// 16 KiB: a block reads a run of neighbours without a pause. Grid: any number of blocks (BeginOfRun).
+// 16 KiB: a block reads a run of neighbours without a pause. Of int8 state a stage has 256 columns of all the
+// tile's keys or values, and their four exponents. Grid: any number of blocks (BeginOfRun).
 //
-// Sequences that begin with the same pages read them together (kernels/shared_reads.h): a tile of theirs is an
-// item of its own, with a row of each as its queries, and leaves its results where each row's fold finds those
-// of its own tiles. So a row has the same bits, whoever shares with it.
+// Sequences that begin with the same pages read them together (kernels/shared_reads.h): a tile of theirs is
+// an item of its own, with a row of each as its queries, and leaves its results where each row's fold finds
+// those of its own tiles. So a row has the same bits, whoever shares with it.
 //
-// FoldKernel: the tiles of a chain in their order, 32 at a time through two stages. The own tile of a
-// feedback block comes last: its cached tokens are added to the rescaled chain one by one, and FeedbackSolve
-// goes on with the tokens of the block itself. Grid: (read, block, query, chain, part of 128 columns). It is
-// a launch of its own because a long chain wants more blocks than the one that is last to leave its tile.
+// few_fold.cu then folds the tiles of a chain.
 //
 // All sums run as in paged_read.cu, so prefill by float32 and decode give the same bits. Method: split
 // softmax (Milakov and Gimelshein 2018; Flash-Decoding, Dao et al. 2023).
 #include "kernels/cuda/dot_tile.cuh"
-#include "kernels/cuda/paged_read.cuh"
+#include "kernels/cuda/few_read.cuh"
 
 namespace sessa::cuda {
 namespace {
@@ -31,20 +30,31 @@ constexpr int kStages = 5, kRowSets = 4;
 
 template <class T>
 struct TileShape {
-  static constexpr int kChunk = 16 / sizeof(T);     // elements of a copy
-  static constexpr int kDepth = 256 / sizeof(T);    // dimensions of a stage of keys
-  static constexpr int kTokens = kTile / 2;         // of a stage of values
-  static constexpr int kColumnBits = sizeof(T) == 2 ? 8 : 7;
-  static constexpr int kColumns = 1 << kColumnBits;  // of a stage of values: 512 bytes
+  static constexpr int kChunk = 16 / sizeof(T);   // elements of a copy
+  static constexpr int kDepth = 256 / sizeof(T);  // dimensions of a stage of keys
+  static constexpr int kColumnBits = sizeof(T) == 4 ? 7 : 8;
+  static constexpr int kColumns = 1 << kColumnBits;  // of a stage of values
+  static constexpr int kParts = kIsInt8<T> ? 1 : 2;  // of a tile's values
+  static constexpr int kTokens = kTile / kParts;     // of a stage of values
 };
 
+// Of int8, the exponents of a stage's groups of columns, as its keys or values have them.
+template <class T>
+struct StageExponents {};
+template <>
+struct StageExponents<Int8> {
+  alignas(16) Int8 exponents[TileShape<Int8>::kDepth / kStateGroup][kTile];
+};
+static_assert(TileShape<Int8>::kDepth == TileShape<Int8>::kColumns);
 // The queries follow: [QueryStride(dim) / 4][kQueries][4] floats.
 template <class T, int kQueries>
 struct TileShared {
   using Shape = TileShape<T>;
-  union Stage {
-    alignas(16) T keys[kTile][Shape::kDepth + Shape::kChunk];  // neighbours in different banks
-    alignas(16) T values[Shape::kTokens][Shape::kColumns];
+  struct Stage : StageExponents<T> {
+    union {
+      alignas(16) T keys[kTile][Shape::kDepth + Shape::kChunk];  // neighbours in different banks
+      alignas(16) T values[Shape::kTokens][Shape::kColumns];
+    };
   };
   Stage stages[kStages];
   alignas(16) float sums[2][kQueries][kTile];  // as DotTile::Join leaves them; then the probabilities
@@ -83,10 +93,17 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
   __syncthreads();
   const bool own = first_tile == g.own_tile;  // its values are the fold's
   const int key_stages = CeilDiv(dim, Shape::kDepth),
-            stages = key_stages + (own ? 0 : 2 * CeilDiv(padded, Shape::kColumns));
+            stages = key_stages + (own ? 0 : Shape::kParts * CeilDiv(padded, Shape::kColumns));
   struct {
     int tile, stage, slot;
   } loaded = {0, 0, 0};
+  const auto copy_exponents = [&](const PagedVectors& from, int part, auto& stage, const auto& vector_of) {
+    if constexpr (kIsInt8<T>) {
+      constexpr int kGroups = Shape::kDepth / kStateGroup;
+      CopyExponents<kGroups>(from, part * kGroups, g.horizon - (first_tile + loaded.tile) * kTile,
+                             stage.exponents, vector_of);
+    }
+  };
   const auto load = [&] {
     typename Shared::Stage& stage = shared.stages[loaded.slot];
     const int64_t* rows = shared.rows[loaded.tile % kRowSets];
@@ -100,16 +117,18 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
         const bool valid = rows[j] >= 0 && k < padded;
         CopyAsync(&stage.keys[j][chunk], keys + (valid ? rows[j] + k : 0), valid);
       }
+      copy_exponents(read.keys, loaded.stage, stage, [&](int j) { return keys + rows[j]; });
     } else {
       constexpr int kChunks = Shape::kColumns / Shape::kChunk;
       const int part = loaded.stage - key_stages, chunk = thread % kChunks * Shape::kChunk,
-                column = part / 2 * Shape::kColumns + chunk;
-      rows += part % 2 * Shape::kTokens;
+                column = part / Shape::kParts * Shape::kColumns + chunk;
+      rows += part % Shape::kParts * Shape::kTokens;
 #pragma unroll 1
       for (int j = thread / kChunks; j < Shape::kTokens; j += kThreads / kChunks) {
         if (rows[j] >= 0 && column < padded)
           CopyAsync(&stage.values[j][chunk], values + rows[j] + column, true);
       }
+      copy_exponents(read.values, part, stage, [&](int j) { return values + rows[j]; });
     }
     CommitCopies();
     if (++loaded.stage == stages) loaded.stage = 0, ++loaded.tile;
@@ -134,8 +153,7 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
         const int query = j / query_stride, k = j % query_stride;
         queries[(k / 4 * kQueries + query) * 4 + k % 4] =
             query < g.num_queries && k < dim
-                ? read.q.row(
-                      shared.places[query].row)[(block.first_head + query % block.num_heads) * dim + k]
+                ? read.q.row(shared.places[query].row)[(block.first_head + query % block.num_heads) * dim + k]
                 : 0.0f;
       }
     }
@@ -146,17 +164,24 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
       if (s == 0 && thread < kTile) later_row = row_of(n + kRowSets - 1);
       const int first = s * Shape::kDepth, depth = min(Shape::kDepth, query_stride - first);
       for (int k0 = group * 16; k0 < depth; k0 += 64) {
+        constexpr int kLoad = kIsInt8<T> ? 16 : 8;  // eight lanes reach all banks with 16 bytes each
 #pragma unroll(kQueries > 1 ? 1 : 2)
-        for (int k = k0; k < k0 + 16; k += 8) {
-          float4 b[2];  // eight lanes reach all banks with 16 bytes each
-          Load8(&stage.keys[key][k], b);
+        for (int k = k0; k < k0 + 16; k += kLoad) {
+          float4 b[kLoad / 4];
+          if constexpr (kIsInt8<T>) {
+            Load16(&stage.keys[key][k], b);
+            const float scale = ScaleOf(stage.exponents[k / kStateGroup][key]);
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
+            for (float4& y : b) y = Times(y, scale);
+          } else {
+            Load8(&stage.keys[key][k], b);
+          }
+#pragma unroll
+          for (int i = 0; i < kLoad / 4; ++i) {
 #pragma unroll
             for (int q = 0; q < kQueries; ++q) {
-              const float4 a = Load4(queries + (first + k + 4 * half) * kQueries + q * 4);
-              x[q][0] = fmaf(a.w, b[half].w,
-                             fmaf(a.z, b[half].z, fmaf(a.y, b[half].y, fmaf(a.x, b[half].x, x[q][0]))));
+              const float4 a = Load4(queries + (first + k + 4 * i) * kQueries + q * 4);
+              x[q][0] = fmaf(a.w, b[i].w, fmaf(a.z, b[i].z, fmaf(a.y, b[i].y, fmaf(a.x, b[i].x, x[q][0]))));
             }
           }
         }
@@ -174,16 +199,21 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
         for (int q = 0; q < kQueries; ++q) x[q][0] = 0;
       }
     } else {
-      const int part = s - key_stages, first = part % 2 * Shape::kTokens;
+      const int part = s - key_stages, first = part % Shape::kParts * Shape::kTokens;
       const int groups = kThreads >> column_bits, first_query = thread >> column_bits,
                 column = thread & ((1 << column_bits) - 1);
       const int num = min(Shape::kTokens, g.horizon - tile * kTile - first);
+      const auto value_at = [&](int j) {
+        float v = ToFloat(stage.values[j][column]);
+        if constexpr (kIsInt8<T>) v *= ScaleOf(stage.exponents[column / kStateGroup][j]);
+        return v;
+      };
       int j = 0;
 #pragma unroll(kQueries > 1 ? 1 : 2)
       for (; j + 4 <= num; j += 4) {
         float v[4];
 #pragma unroll
-        for (int t = 0; t < 4; ++t) v[t] = ToFloat(stage.values[j + t][column]);
+        for (int t = 0; t < 4; ++t) v[t] = value_at(j + t);
 #pragma unroll
         for (int q = 0; q < kQueries; ++q) {
           const int query = first_query + q * groups;
@@ -197,11 +227,11 @@ __device__ __forceinline__ void ReadRun(const PagedRead& read, int first_tile, i
         for (int q = 0; q < kQueries; ++q) {
           const int query = first_query + q * groups;
           if (query >= g.num_queries) break;
-          x[q][0] = fmaf(p[query][first + j], ToFloat(stage.values[j][column]), x[q][0]);
+          x[q][0] = fmaf(p[query][first + j], value_at(j), x[q][0]);
         }
       }
-      if (part % 2 != 0) {
-        const int at_column = (part / 2 << column_bits) + column;
+      if (part % Shape::kParts == Shape::kParts - 1) {
+        const int at_column = (part / Shape::kParts << column_bits) + column;
         float* out = read.work->tile_values + at_column;
 #pragma unroll
         for (int q = 0; q < kQueries; ++q) {
@@ -287,132 +317,15 @@ __global__ void __launch_bounds__(kThreads, 2) FewTileKernel(const FewReads read
   }
 }
 
-constexpr int kFoldColumns = 128, kFoldTiles = 32, kFoldStages = 2;
-template <class T>
-struct FoldShared {
-  alignas(16) float values[kFoldStages][kFoldTiles][kFoldColumns];
-  alignas(16) T own_values[kTile][kFoldColumns];
-  float tile_max[kFoldTiles], old_scale[kFoldTiles], tile_scale[kFoldTiles], scaled_sum[kFoldTiles],
-      own[kTile];
-};
-constexpr int FoldParts(const PagedRead& read) { return CeilDiv(read.values.dim, kFoldColumns); }
-constexpr int FoldBlocks(const PagedRead& read) {
-  return FoldParts(read) * (read.num_chains / read.num_ranks) * read.num_blocks * read.max_queries;
-}
-
-template <class T>
-__global__ void __launch_bounds__(kFoldColumns) FoldKernel(const FewReads reads) {
-  BeginKernel();
-  auto& shared = *static_cast<FoldShared<T>*>(DynamicShared());
-  int index = blockIdx.x;
-  const bool is_first = index < FoldBlocks(reads.read[0]);
-  if (!is_first) index -= FoldBlocks(reads.read[0]);
-  const PagedRead& read = reads.read[is_first ? 0 : 1];
-  const int parts = FoldParts(read), num_chains = read.num_chains, chains = num_chains / read.num_ranks;
-  const int first_column = index % parts * kFoldColumns,
-            chain = index / parts % chains * read.num_ranks + read.rank;
-  const int block_index = index / parts / chains / read.max_queries,
-            i = index / parts / chains % read.max_queries;
-  const ReadBlock block = read.blocks[block_index];
-  const Geometry g(read, block);
-  if (i >= g.num_queries) return;
-  const ReadWork work = *read.work;
-  const int thread = threadIdx.x, column = first_column + thread, dim = read.values.dim, padded = Padded(dim);
-  const int end = read.feedback ? g.own_tile : CeilDiv(g.horizon, kTile);
-  const int first_tile = block.first_tile + chain;  // a window has one chain
-  const int num_tiles = end > first_tile ? CeilDiv(end - first_tile, num_chains) : 0;
-  const auto at = [&](int t) {  // in scratch, of the chain's t-th tile
-    return block.tile_base + static_cast<int64_t>(first_tile + t * num_chains) * g.num_queries + i;
-  };
-  const bool is_own = read.feedback && g.own_tile % num_chains == chain;
-  const int first_own = g.own_tile * kTile, num_own = is_own ? block.start - first_own : 0;
-  constexpr int kChunk = 16 / sizeof(T), kOwnChunks = kFoldColumns / kChunk;
-  for (int k = thread; k < num_own * kOwnChunks; k += kFoldColumns) {
-    const int j = k / kOwnChunks, c = k % kOwnChunks * kChunk;
-    if (first_column + c < padded)
-      CopyAsync(&shared.own_values[j][c],
-                VectorAt<T>(read.values, block.pages, 0, first_own + j) + first_column + c, true);
-  }
-  float next_max = -INFINITY, next_sum = 0;  // of tile `thread` of the next stage
-  const auto load = [&](int first) {
-    const int n = min(kFoldTiles, num_tiles - first);
-    auto& stage = shared.values[first / kFoldTiles % kFoldStages];
-    for (int k = thread; k < n * kFoldColumns / 4; k += kFoldColumns) {
-      const int t = k / (kFoldColumns / 4), c = k % (kFoldColumns / 4) * 4;
-      if (first_column + c < padded)
-        CopyAsync(&stage[t][c], work.tile_values + at(first + t) * padded + first_column + c, true);
-    }
-    if (thread < kFoldTiles) {
-      next_max = thread < n ? work.tile_stats[2 * at(first + thread)] : -INFINITY;
-      next_sum = thread < n ? work.tile_stats[2 * at(first + thread) + 1] : 0.0f;
-    }
-    CommitCopies();
-  };
-  float max = -INFINITY, sum = 0, acc = 0;
-  load(0);
-  for (int first = 0; first < num_tiles; first += kFoldTiles) {
-    const int n = min(kFoldTiles, num_tiles - first);
-    if (thread < kFoldTiles) {  // a warp
-      float before = WarpMaxBefore(next_max);
-      before = fmaxf(before, max);
-      const Rescale r = Extend(before, next_max);
-      shared.tile_max[thread] = next_max;
-      shared.old_scale[thread] = r.old;
-      shared.tile_scale[thread] = r.tile;
-      shared.scaled_sum[thread] = next_sum * r.tile;
-    }
-    load(first + kFoldTiles);
-    WaitForCopies<1>();
-    __syncthreads();
-    const auto& stage = shared.values[first / kFoldTiles % kFoldStages];
-#pragma unroll 8
-    for (int t = 0; t < n; ++t) {
-      max = fmaxf(max, shared.tile_max[t]);
-      sum = fmaf(sum, shared.old_scale[t], shared.scaled_sum[t]);
-      acc = fmaf(acc, shared.old_scale[t], stage[t][thread] * shared.tile_scale[t]);
-    }
-    __syncthreads();  // the stage and the scales are free
-  }
-  if (!read.feedback) {
-    if (column < dim) WriteForward(read, block, i, column, acc, sum);
-    return;
-  }
-  const int64_t row = PartialRow(read, block, chain, i);
-  if (is_own) {
-    float* p_out = read.p + static_cast<int64_t>(block.wave_row + i) * kTile;
-    const bool seen = IsRead(read, g, g.own_tile);  // not by a lone row at the start of its tile
-    const int64_t own_at = block.tile_base + static_cast<int64_t>(g.own_tile) * g.num_queries + i;
-    const Rescale r = seen ? Extend(max, work.tile_stats[2 * own_at]) : Rescale{max, 1.0f, 0.0f};
-    if (seen) sum = fmaf(sum, r.old, work.tile_stats[2 * own_at + 1] * r.tile);
-    max = r.max;
-    if (thread < kTile) {
-      shared.own[thread] =
-          seen ? work.own_p[(static_cast<int64_t>(block_index) * kMaxQueries + i) * kTile + thread] * r.tile
-               : 0.0f;
-      if (first_column == 0) p_out[thread] = shared.own[thread];
-    }
-    WaitForCopies<0>();
-    __syncthreads();
-    acc *= r.old;
-#pragma unroll 8
-    for (int j = 0; j < num_own; ++j) acc = fmaf(shared.own[j], ToFloat(shared.own_values[j][thread]), acc);
-  }
-  if (column < dim) read.acc[row * read.width + column] = acc;
-  if (column == 0) {
-    read.max[row] = max;
-    read.sum[row] = sum;
-  }
-}
-
 template <class T, int kQueries>
 constexpr size_t TileBytes(int dim) {
   return sizeof(TileShared<T, kQueries>) + sizeof(float) * kQueries * QueryStride(dim);
 }
 constexpr size_t kMaxBytes = 227 << 10;  // of shared memory
 static_assert(MaxFewQueries(4096) == kFewQueries && MaxFewQueries(4097) == 1);
-static_assert(TileBytes<float, kFewQueries>(4096) <= kMaxBytes &&
-              TileBytes<Bf16, kFewQueries>(4096) <= kMaxBytes && TileBytes<float, 1>(kMaxDim) <= kMaxBytes &&
-              TileBytes<Bf16, 1>(kMaxDim) <= kMaxBytes);
+template <class T>
+constexpr bool kFits = TileBytes<T, kFewQueries>(4096) <= kMaxBytes&& TileBytes<T, 1>(kMaxDim) <= kMaxBytes;
+static_assert(kFits<float> && kFits<Bf16> && kFits<Int8>);
 
 template <class T, int kQueries>
 void LaunchTiles(cudaStream_t stream, const FewReads& reads, int num_ctas) {
@@ -428,28 +341,26 @@ void LaunchTiles(cudaStream_t stream, const FewReads& reads, int num_ctas) {
 
 template <class T>
 void LaunchReads(cudaStream_t stream, const FewReads& reads, int num_ctas) {
-  int queries = 0, fold_blocks = 0;
-  for (int i = 0; i < reads.count; ++i) {
+  int queries = 0;
+  for (int i = 0; i < reads.count; ++i)
     queries = reads.read[i].tile_queries > queries ? reads.read[i].tile_queries : queries;
-    fold_blocks += FoldBlocks(reads.read[i]);
-  }
   if (num_ctas > 0) {  // else nothing is cached yet
     const auto tiles = queries == 1   ? LaunchTiles<T, 1>
                        : queries <= 4 ? LaunchTiles<T, 4>
                                       : LaunchTiles<T, kFewQueries>;
     tiles(stream, reads, num_ctas);
   }
-  Launch(stream, dim3(fold_blocks), kFoldColumns, sizeof(FoldShared<T>), FoldKernel<T>, reads);
 }
 
 }  // namespace
 
 void ReadFewQueries(cudaStream_t stream, const FewReads& reads, int num_ctas) {
-  if (reads.read[0].keys.dtype == DType::kF32) {
-    LaunchReads<float>(stream, reads, num_ctas);
-  } else {
-    LaunchReads<Bf16>(stream, reads, num_ctas);
-  }
+  const DType dtype = reads.read[0].keys.dtype;
+  const auto launch = dtype == DType::kF32  ? LaunchReads<float>
+                      : dtype == DType::kI8 ? LaunchReads<Int8>
+                                            : LaunchReads<Bf16>;
+  launch(stream, reads, num_ctas);
+  FoldTiles(stream, reads);
 }
 
 }  // namespace sessa::cuda

@@ -1,8 +1,8 @@
 // Forward attention of many queries (prefill) in one kernel, on Hopper's tensor cores (wgmma.h): state in
-// bf16, heads of at most 128 dimensions. A thread block takes 128 queries and goes over the tiles of their
-// keys and values in order; scores, probabilities and the running softmax stay in registers. Queries and
-// probabilities are rounded to bf16, sums are float32, in an order that depends on the block's position
-// alone. Wider heads go by panel_read.cu.
+// bf16 or int8, heads of at most 128 dimensions. A thread block takes 128 queries and goes over the tiles of
+// their keys and values in order; scores, probabilities and the running softmax stay in registers. Queries
+// and probabilities are rounded to bf16, sums are float32, in an order that depends on the block's position
+// alone. Wider heads go by panel.h.
 //
 // Grid: blocks, the last first: those with the most tiles are at a prompt's end. 2 warpgroups of 64 queries.
 // Tiles are 128 tokens at 128 dimensions (165 KiB of shared memory, one block on a multiprocessor) and 64
@@ -11,8 +11,9 @@
 //
 // Method: FlashAttention-3 (Shah et al. 2024), its overlap within a warpgroup: the softmax of a tile runs
 // while the tensor cores weight the values of the tile before. Copies of the next tile's keys and of this
-// one's values are under way at the same time. Not yet measured; by design, a tile of 128 queries, 128 tokens
-// and 128 dimensions takes of a multiprocessor's cycles
+// one's values are under way at the same time; of int8 state they are then widened (widen.cuh), and those of
+// a tile later under way. Not yet measured; by design, a tile of 128 queries, 128 tokens and 128 dimensions
+// takes of a multiprocessor's cycles
 //   tensor cores   2048: 2 x 2 x 128^3 operations, 4096 a cycle
 //   shared memory  1792: 160 KiB of operands and 64 KiB of copies, 128 bytes a cycle
 //   instructions   1500: 740 of each warp, two warps a scheduler
@@ -23,6 +24,7 @@
 #include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/paged_read.cuh"
 #include "kernels/cuda/wgmma.h"
+#include "kernels/cuda/widen.cuh"
 
 namespace sessa::cuda {
 namespace {
@@ -31,21 +33,30 @@ constexpr int kBlockThreads = kMaxFusedQueries / kWarpgroupRows * kWarpgroup, kS
 constexpr int kRowBytes = 128, kColumns = kRowBytes / 2;  // of an operand's panel
 constexpr int kRowStages = 4;  // a tile's rows are found while those of the two before are copied
 
-// kDim: the head's dimensions, rounded up to 64 or 128; zero beyond.
+// Of int8 state: a tile's keys and values as they come.
+template <int kDim, class T>
+struct NarrowTile {};
 template <int kDim>
-struct AttentionShared {
+struct NarrowTile<kDim, Int8> {
+  static constexpr int kCopies = kDim * kDim / kNarrowChunk / kBlockThreads;
+  NarrowCopies<kCopies, kBlockThreads> narrow_keys, narrow_values;
+};
+
+// kDim: the head's dimensions, rounded up to 64 or 128; zero beyond. T: of the state.
+template <int kDim, class T>
+struct AttentionShared : NarrowTile<kDim, T> {
   static constexpr int kTokens = kDim, kPanels = kDim / kColumns;
   alignas(kOperandAlign) Bf16 queries[kPanels][kMaxFusedQueries * kColumns];
   alignas(kOperandAlign) Bf16 keys[kStages][kPanels][kTokens * kColumns];
   alignas(kOperandAlign) Bf16 values[kStages][kPanels][kTokens * kColumns];
   float held[kBlockThreads];
-  int64_t rows[kRowStages][kTokens];  // in which byte a token's key and its value begin
+  int64_t rows[kRowStages][kTokens];  // at which element a token's key and its value begin
 };
 
 // The block's queries, rounded, and zeros. kWhole: they can be read by four.
-template <bool kWhole, int kDim>
+template <bool kWhole, int kDim, class T>
 __device__ __forceinline__ void LoadQueries(const PagedRead& read, const ReadBlock& block,
-                                            AttentionShared<kDim>* shared) {
+                                            AttentionShared<kDim, T>* shared) {
   const int num_queries = block.num_rows * block.num_heads, dim = read.keys.dim;
 #pragma unroll kWhole ? 8 : 1
   for (int i = threadIdx.x; i < kMaxFusedQueries * kDim / 4; i += kBlockThreads) {
@@ -102,12 +113,13 @@ __device__ __forceinline__ void ExtendSoftmax(float (&scores)[kTiles][4], float 
   }
 }
 
-template <int kDim>
+template <int kDim, class T>
 __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     FusedAttentionKernel(const PagedRead read) {
   BeginKernel();
-  constexpr int kTokens = AttentionShared<kDim>::kTokens, kPanels = AttentionShared<kDim>::kPanels;
-  auto& shared = *static_cast<AttentionShared<kDim>*>(DynamicShared());
+  using Shared = AttentionShared<kDim, T>;
+  constexpr int kTokens = Shared::kTokens, kPanels = Shared::kPanels;
+  auto& shared = *static_cast<Shared*>(DynamicShared());
   const ReadBlock block = read.blocks[read.num_blocks - 1 - blockIdx.x];
   const int num_queries = block.num_rows * block.num_heads;
   if (num_queries == 0) return;
@@ -125,28 +137,51 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   const auto store_row = [&](int tile, int page) {
     const int position = tile * kTokens + thread;
     if (thread >= kTokens) return;
-    shared.rows[tile % kRowStages][thread] = position < horizon
-                                                 ? (VectorInPage<Bf16>(read.keys, page, block.kv, position) -
-                                                    static_cast<const Bf16*>(read.keys.data)) *
-                                                       int64_t{sizeof(Bf16)}
-                                                 : 0;
+    shared.rows[tile % kRowStages][thread] =
+        position < horizon
+            ? VectorInPage<T>(read.keys, page, block.kv, position) - static_cast<const T*>(read.keys.data)
+            : 0;
   };
   // Requires the tile's rows to be stored, and a barrier since. A thread copies the same chunk of every row
-  // it has.
-  constexpr int kChunks = kDim / kChunk, kCopyRows = kBlockThreads / kChunks;
+  // it has. to(i): where the i-th goes.
+  constexpr int kCopyChunk = 16 / sizeof(T), kChunks = kDim / kCopyChunk, kCopyRows = kBlockThreads / kChunks,
+                kCopies = kTokens / kCopyRows;
   static_assert(kCopyRows % 8 == 0);  // the swizzle's period
-  const int chunk = thread % kChunks * kChunk, copy_row = thread / kChunks;
-  const auto copy = [&](const PagedVectors& from, int tile, Bf16(&to)[kPanels][kTokens * kColumns]) {
-    Bf16* at = &to[chunk / kColumns][SwizzledOffset<kRowBytes>(copy_row, chunk % kColumns)];
-    const char* data = reinterpret_cast<const char*>(static_cast<const Bf16*>(from.data) + chunk);
+  const int chunk = thread % kChunks * kCopyChunk, copy_row = thread / kChunks;
+  const auto copy_rows = [&](const PagedVectors& from, int tile, const auto& to) {
+    const T* data = static_cast<const T*>(from.data) + chunk;
     const int num_tokens = chunk < Padded(dim) ? horizon - tile * kTokens : 0;  // beyond: zeros
-    int64_t rows[kTokens / kCopyRows];  // read together: the compiler moves no read before a copy
+    int64_t rows[kCopies];  // read together: the compiler moves no read before a copy
 #pragma unroll
-    for (int i = 0; i < kTokens / kCopyRows; ++i)
-      rows[i] = shared.rows[tile % kRowStages][copy_row + i * kCopyRows];
+    for (int i = 0; i < kCopies; ++i) rows[i] = shared.rows[tile % kRowStages][copy_row + i * kCopyRows];
 #pragma unroll
-    for (int i = 0; i < kTokens / kCopyRows; ++i)
-      CopyAsync(at + i * kCopyRows * kColumns, data + rows[i], copy_row + i * kCopyRows < num_tokens);
+    for (int i = 0; i < kCopies; ++i) CopyAsync(to(i), data + rows[i], copy_row + i * kCopyRows < num_tokens);
+  };
+  using Operand = Bf16[kPanels][kTokens * kColumns];
+  const auto place_in = [&](Operand& to, int i, int column) {
+    return &to[column / kColumns][SwizzledOffset<kRowBytes>(copy_row, column % kColumns)] +
+           i * kCopyRows * kColumns;
+  };
+  const auto copy = [&](const PagedVectors& from, int tile, Operand& to) {
+    copy_rows(from, tile, [&](int i) { return place_in(to, i, chunk); });
+  };
+  // Of int8: copies to the thread's own place, and the exponents to registers; and from there.
+  int key_exponents[kCopies] = {}, value_exponents[kCopies] = {};
+  const auto narrow = [&](const PagedVectors& from, int tile, auto& to, auto& exponents) {
+    copy_rows(from, tile, [&](int i) { return &to[i][thread]; });
+    const Int8* data = static_cast<const Int8*>(from.data);
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int token = copy_row + i * kCopyRows;
+      exponents[i] = chunk < dim && token < horizon - tile * kTokens
+                         ? data[shared.rows[tile % kRowStages][token] + ToExponent(from, token, chunk)]
+                         : 0;
+    }
+  };
+  const auto widen = [&](const auto& from, const auto& exponents, Operand& to) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i)
+      Widen(from[i][thread], exponents[i], place_in(to, i, chunk), place_in(to, i, chunk + kChunk));
   };
   // What was copied is there for everyone's products, and everyone is done with the products before.
   const auto hand_over = [&] {
@@ -181,14 +216,28 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
     CommitProducts();
   };
-  int next_page = page_of(first_tile + 2);
+  constexpr int kRowsAhead = kIsInt8<T> ? 3 : 2;
+  int next_page = page_of(first_tile + kRowsAhead);
+  const auto narrow_next = [&](int tile) {
+    if constexpr (kIsInt8<T>) {
+      narrow(read.values, tile, shared.narrow_values, value_exponents);
+      narrow(read.keys, tile + 1, shared.narrow_keys, key_exponents);
+      CommitCopies();
+    }
+  };
   // While products run: this tile's values and the next one's keys come, to where nothing is read any more.
   const auto prepare = [&](int tile) {
-    copy(read.values, tile, shared.values[tile % kStages]);
-    if (tile + 1 < num_tiles) copy(read.keys, tile + 1, shared.keys[(tile + 1) % kStages]);
-    CommitCopies();
-    store_row(tile + 2, next_page);
-    next_page = page_of(tile + 3);
+    if constexpr (kIsInt8<T>) {
+      widen(shared.narrow_values, value_exponents, shared.values[tile % kStages]);
+      widen(shared.narrow_keys, key_exponents, shared.keys[(tile + 1) % kStages]);
+      if (tile + 1 < num_tiles) narrow_next(tile + 1);
+    } else {
+      copy(read.values, tile, shared.values[tile % kStages]);
+      if (tile + 1 < num_tiles) copy(read.keys, tile + 1, shared.keys[(tile + 1) % kStages]);
+      CommitCopies();
+    }
+    store_row(tile + kRowsAhead, next_page);
+    next_page = page_of(tile + kRowsAhead + 1);
   };
   constexpr float kLog2E = 1.44269504f;
   const float scale = read.scale * kLog2E;
@@ -221,15 +270,23 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
     }
   };
 
-  store_row(first_tile, page_of(first_tile));
-  store_row(first_tile + 1, page_of(first_tile + 1));
+  for (int tile = first_tile; tile < first_tile + kRowsAhead; ++tile) store_row(tile, page_of(tile));
   __syncthreads();
-  copy(read.keys, first_tile, shared.keys[first_tile % kStages]);
+  if constexpr (kIsInt8<T>) {
+    narrow(read.keys, first_tile, shared.narrow_keys, key_exponents);
+  } else {
+    copy(read.keys, first_tile, shared.keys[first_tile % kStages]);
+  }
   CommitCopies();
   if (dim % 4 == 0 && read.q.stride % 4 == 0 && reinterpret_cast<uintptr_t>(read.q.data) % 16 == 0) {
     LoadQueries<true>(read, block, &shared);
   } else {
     LoadQueries<false>(read, block, &shared);
+  }
+  if constexpr (kIsInt8<T>) {
+    WaitForCopies<0>();
+    widen(shared.narrow_keys, key_exponents, shared.keys[first_tile % kStages]);
+    narrow_next(first_tile);
   }
   hand_over();
   BeginProducts();
@@ -277,21 +334,22 @@ __global__ void __launch_bounds__(kBlockThreads, kDim == 64 ? 2 : 1)
   }
 }
 
-template <int kDim>
+template <int kDim, class T>
 void LaunchAttention(cudaStream_t stream, const PagedRead& read) {
-  Launch(stream, dim3(read.num_blocks), kBlockThreads, sizeof(AttentionShared<kDim>),
-         FusedAttentionKernel<kDim>, read);
+  Launch(stream, dim3(read.num_blocks), kBlockThreads, sizeof(AttentionShared<kDim, T>),
+         FusedAttentionKernel<kDim, T>, read);
 }
 
 }  // namespace
 
 void FusedAttention(cudaStream_t stream, const PagedRead& read, int) {
   if (read.num_blocks == 0) return;
-  if (read.keys.dim <= 64) {
-    LaunchAttention<64>(stream, read);
-  } else {
-    LaunchAttention<kMaxFusedDim>(stream, read);
-  }
+  const bool is_int8 = read.keys.dtype == DType::kI8;
+  const auto launch =
+      read.keys.dim <= 64
+          ? (is_int8 ? LaunchAttention<64, Int8> : LaunchAttention<64, Bf16>)
+          : (is_int8 ? LaunchAttention<kMaxFusedDim, Int8> : LaunchAttention<kMaxFusedDim, Bf16>);
+  launch(stream, read);
 }
 
 }  // namespace sessa::cuda

@@ -9,6 +9,7 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/round.h"
 #include "kernels/sample.h"
+#include "kernels/state.h"
 #include "kernels/tensor.h"
 #include "kernels/tile.h"
 
@@ -100,7 +101,17 @@ struct Span {
   const int32_t* pages;
 };
 // Vectors of one kind in the pages of a layer: page p, head h, slot i at ((p * num_heads + h) * page_size +
-// i) * Padded(dim).
+// i) * Padded(dim). Of int8 (kernels/cpu/int8_state.h says what the values are) a page's vectors of a head,
+// each of StateWidth bytes, are followed by their exponents: for each group of 64 columns those of the page's
+// slots, side by side, so that 16 tokens' are one copy.
+constexpr int StateWidth(DType dtype, int dim) {
+  return dtype == DType::kI8 ? RoundUp(dim, 16) : Padded(dim);
+}
+constexpr int StateGroups(int dim) { return CeilDiv(dim, kStateGroup); }
+// What a token takes of a head, in elements.
+constexpr int StateElements(DType dtype, int dim) {
+  return StateWidth(dtype, dim) + (dtype == DType::kI8 ? StateGroups(dim) : 0);
+}
 struct PagedVectors {
   void* data;
   DType dtype;
@@ -223,8 +234,8 @@ constexpr int BeginOfRun(int index, int num_blocks, int num_large, float large, 
 }
 
 // ---- fused_attention.cu ----
-// As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16, heads of at most
-// kMaxFusedDim dimensions. Needs no scratch and has no work items.
+// As ReadManyQueries, on the tensor cores, of forward attention alone; state in bf16 or int8, heads of at
+// most kMaxFusedDim dimensions. Needs no scratch and has no work items.
 inline constexpr int kMaxFusedDim = 128;
 inline constexpr int kMaxFusedQueries = 128;  // of a block
 void FusedAttention(cudaStream_t stream, const PagedRead& read, int num_ctas);
@@ -238,11 +249,12 @@ struct FeedbackSolveArgs {
   Matrix g, gated;      // gated = s g; null: not wanted
   PagedVectors states;  // s goes there too; null: not wanted
   const float* gamma;   // [rows]
-  bool round_to_bf16;   // the states that later rows read, as the cache will round them
+  DType state_dtype;    // the states that later rows read are rounded as the cache will round them
   int begin, end;       // columns
   bool operator==(const FeedbackSolveArgs&) const = default;
 };
-// by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded.
+// by_inverse: for blocks of many rows, of which later ones then read the states before they are rounded; not
+// of int8. Of int8, begin is a multiple of kStateGroup, and so is end or it is the last column's.
 void FeedbackSolve(cudaStream_t stream, const FeedbackSolveArgs& args, const ReadBlock* blocks,
                    int num_blocks, bool by_inverse);
 

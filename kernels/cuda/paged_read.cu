@@ -35,7 +35,13 @@ __global__ void __launch_bounds__(kThreads) TileKernel(const PagedRead read) {
       const int position = tile * kTile + j;
       return position < g.horizon ? VectorAt<T>(read.keys, block.pages, block.kv, position) : nullptr;
     };
-    Tile::Run(shared, 0, dim, dim, query, key);
+    if constexpr (kIsInt8<T>) {
+      Tile::Run(shared, 0, dim, dim, query, key, [&](int j, int group) {
+        return ScaleOf(key(j)[ToExponent(read.keys, j, group * kStateGroup)]);
+      });
+    } else {
+      Tile::Run(shared, 0, dim, dim, query, key);
+    }
     auto& p = shared.sums[0];
     const int64_t at = block.tile_base + static_cast<int64_t>(tile) * kMaxQueries;
     TileSoftmax(read, block, g, tile, p, [&](int i) { return read.work->tile_stats + 2 * (at + i); });
@@ -90,7 +96,8 @@ __global__ void __launch_bounds__(kThreads) ValueKernel(const PagedRead read) {
       const int j = i / (kValueColumns / 4), c = i % (kValueColumns / 4) * 4;
       float4 v = {0, 0, 0, 0};
       if (j < num_tokens && first_column + c < Padded(dim)) {
-        v = Load4(VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + j) + first_column + c);
+        v = LoadState4(read.values, VectorAt<T>(read.values, block.pages, block.kv, tile * kTile + j), j,
+                       first_column + c);
       }
       *reinterpret_cast<float4*>(&shared.v[j][c]) = v;
     }
@@ -167,11 +174,11 @@ void ManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
 
 void ReadManyQueries(cudaStream_t stream, const PagedRead& read, int num_ctas) {
   if (read.num_blocks == 0) return;
-  if (read.keys.dtype == DType::kF32) {
-    ManyQueries<float>(stream, read, num_ctas);
-  } else {
-    ManyQueries<Bf16>(stream, read, num_ctas);
-  }
+  const DType dtype = read.keys.dtype;
+  const auto launch = dtype == DType::kF32  ? ManyQueries<float>
+                      : dtype == DType::kI8 ? ManyQueries<Int8>
+                                            : ManyQueries<Bf16>;
+  launch(stream, read, num_ctas);
 }
 
 }  // namespace sessa::cuda

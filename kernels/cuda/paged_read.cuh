@@ -2,7 +2,7 @@
 // results go.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/state.cuh"
 
 namespace sessa::cuda {
 
@@ -19,21 +19,6 @@ struct Geometry {
 
 __device__ inline bool IsRead(const PagedRead& read, const Geometry& g, int tile) {
   return tile * kTile < g.horizon && tile % read.num_chains % read.num_ranks == read.rank;
-}
-
-template <class T>
-__device__ T* VectorInPage(const PagedVectors& v, int page, int head, int position) {
-  const int slot = position & (v.page_size - 1);  // pages divide a tile of 64
-  return static_cast<T*>(v.data) +
-         ((int64_t{page - v.first_page} * v.num_heads + head) * v.page_size + slot) * Padded(v.dim);
-}
-// A division and a wait for memory: who has other work begins with PageOf.
-__device__ inline int PageOf(const PagedVectors& v, const int32_t* pages, int position) {
-  return pages[position / v.page_size];
-}
-template <class T>
-__device__ T* VectorAt(const PagedVectors& v, const int32_t* pages, int head, int position) {
-  return VectorInPage<T>(v, PageOf(v, pages, position), head, position);
 }
 
 // The block that a work item belongs to: the last one whose first item is not behind it. All lanes of a warp

@@ -1,7 +1,7 @@
-// The feedback of many rows at once (prefill, bf16 state), and forward attention of heads too wide for
-// fused_attention.cu, on the tensor cores: scores and weighted values as two products over a panel of keys
-// that stays in the L2 cache, and the triangle inside the block solved by columns. What the kernels of
-// panel_read.cu and panel_solve.cu are told; the plan is host bookkeeping alone.
+// The feedback of many rows at once (prefill, state in bf16 or int8), and forward attention of heads too wide
+// for fused_attention.cu, on the tensor cores: scores and weighted values as two products over a panel of
+// keys that stays in the L2 cache, and the triangle inside the block solved by columns. What the kernels of
+// panel_scores.cu, panel_values.cu and panel_solve.cu are told; the plan is host bookkeeping alone.
 //
 // A block is up to kMaxPanelQueries queries (rows x heads) of one sequence. Its keys are read in passes of
 // several key tiles, so that a pass's weights take at most 32 MiB. Everything that decides the order of a sum
@@ -114,6 +114,8 @@ PanelRead OfPass(PanelRead read, const PanelPlan& plan, const PanelPass& pass);
 // ReadOwnPanels was before it.
 void ReadOwnPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass);
 void ReadPanels(cudaStream_t stream, const PanelRead& read, const PanelPass& pass, bool round);
+// The last part of ReadPanels.
+void WeighPanelValues(cudaStream_t stream, const PanelRead& read, const PanelPass& pass);
 
 // As FeedbackSolveCall, of what these left in the partials and in the scratch.
 struct PanelSolve {

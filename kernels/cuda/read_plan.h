@@ -59,7 +59,7 @@ int DecodeBucket(int n);
 std::vector<ReadBlock> AttentionBlocks(absl::Span<const RowSpan> spans,
                                        absl::Span<const int32_t* const> pages, absl::Span<const int> q_to_kv,
                                        int max_queries, int window);
-// Of forward attention over state in bf16 (tensor_cores) or other: what fused_attention.cu, the panels (wider
+// Of forward attention on the tensor cores or not: what fused_attention.cu, the panels (wider
 // heads) or paged_read.cu take.
 int MaxAttentionQueries(bool tensor_cores, int dim);
 

@@ -87,7 +87,8 @@ void ShareTiles(const ReadPlanOptions& options, ReadGroup* group, ReadPlan* plan
     return end;
   };
   const auto sees_all = [](const ReadBlock& b) { return b.first_tile == 0; };
-  if (!std::ranges::all_of(blocks, sees_all) || blocks[0].num_heads * 2 > max_queries) return;
+  static_assert(MaxFewQueries(4096) == 8 && MaxFewQueries(4097) == 1);
+  if (!std::ranges::all_of(blocks, sees_all) || !GpuSharesReads(blocks[0].num_heads, options.dim)) return;
   HeadBlocks heads(options);
   int num_items = 0;
   for (size_t begin = 0, end; begin < blocks.size(); begin = end) {

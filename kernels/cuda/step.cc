@@ -85,7 +85,7 @@ ReadPlan DeviceStep::MakePlan(std::vector<ReadBlock> blocks, bool feedback, int 
                               int min_blocks, int page_size) {
   ReadPlan plan =
       MakeReadPlan(std::move(blocks), {.feedback = feedback,
-                                       .tensor_cores = use_tensor_cores_ && state_dtype == DType::kBF16,
+                                       .tensor_cores = use_tensor_cores_ && state_dtype != DType::kF32,
                                        .dim = dim,
                                        .max_floats = is_decode() ? kDecodeScratchFloats : kScratchFloats,
                                        .min_blocks = min_blocks,
@@ -186,7 +186,7 @@ const DeviceStep::Attention& DeviceStep::AttentionOf(const AttentionKey& key) {
     return *found;
   Attention& a = attentions_.emplace_back();
   a.key = key;
-  const bool tensor_cores = use_tensor_cores_ && key.dtype == DType::kBF16;
+  const bool tensor_cores = use_tensor_cores_ && key.dtype != DType::kF32;
   // Panels know of no window: wide heads with one are read in float32.
   const bool panels = tensor_cores && key.head_dim > kMaxFusedDim && key.window == 0;
   std::vector<ReadBlock> blocks = AttentionBlocks(
@@ -214,7 +214,7 @@ const DeviceStep::Wave& DeviceStep::WaveOf(const WaveKey& key) {
   std::vector<ReadBlock> blocks;
   std::vector<int32_t> rows;
   for (const RowSpan& b : rows_->waves[key.wave]) {
-    const bool is_panel = use_tensor_cores_ && key.dtype == DType::kBF16 &&
+    const bool is_panel = use_tensor_cores_ && key.dtype != DType::kF32 &&
                           (b.num_rows > MaxFewQueries(key.width) || b.start % kTile + b.num_rows > kTile);
     (is_panel ? w.panel_blocks : blocks)
         .push_back({b.first_row, b.num_rows, b.start, 0, 1, 0, static_cast<int>(rows.size()),

@@ -21,7 +21,7 @@ namespace sessa::cuda {
 
 class DeviceStep {
  public:
-  // use_tensor_cores: for reads of many queries of bf16 state.
+  // use_tensor_cores: for reads of many queries of bf16 or int8 state.
   DeviceStep(Context* context, bool use_tensor_cores);
 
   // `rows` stays until the next Begin. Requires that nothing of the step before is under way.
@@ -63,7 +63,7 @@ class DeviceStep {
     int page_size;
     bool operator==(const AttentionKey&) const = default;
   };
-  // A wave's blocks, and its rows in their order. Blocks of many rows whose state is bf16 are read as panels,
+  // A wave's blocks, and its rows in their order. Blocks of many rows are read as panels unless state is f32,
   // the others by `plan`.
   struct Wave {
     WaveKey key;

@@ -99,9 +99,8 @@ ABSL_FLAG(sessa::FlagSeconds, group_start_seconds, {600},
 ABSL_FLAG(int32_t, threads, 0, "CPU threads of a rank; 0: cores / ranks, of a rank with a process all cores");
 ABSL_FLAG(std::string, weight_dtype, "auto",
           "auto, f32, bf16 or int8 (quantised at load); auto: the checkpoint's, f32 for f16");
-ABSL_FLAG(
-    std::string, state_dtype, "auto",
-    "auto, f32, bf16 or int8 (half of bf16's memory, on a CPU); auto: the weights', bf16 for int8 weights");
+ABSL_FLAG(std::string, state_dtype, "auto",
+          "auto, f32, bf16 or int8 (half of bf16's memory); auto: the weights', bf16 for int8 weights");
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; auto: bf16 "
           "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), for int8 ones on "

@@ -17,8 +17,8 @@ import tempfile
 LIMITS = [
     (r"FewTileKernel", 128),             # decode: two blocks
     (r"TileKernel", 255),                # prefill scores, 8 x 8 results a thread: one block
-    (r"panel_read.*ScoreKernel", 255),   # prefill, 64 x 256 results a warpgroup: one block of 256 threads
-    (r"panel_read.*ValueKernel", 255),
+    (r"panel_scores.*ScoreKernel", 255),  # prefill, 64 x 256 results a warpgroup: one block of 256 threads
+    (r"panel_values.*ValueKernel", 255),
     (r"TriangleKernel", 255),            # one block, for its shared memory
     (r"JoinKernel", 128),
     (r"ValueKernel", 128),

@@ -90,6 +90,18 @@ TEST_P(EmulatedModelTest, Int8Weights) {
     EXPECT_EQ(whole->logits(0), Run(options, true, chunk)->logits(0)) << "chunk " << chunk;
 }
 
+TEST_P(EmulatedModelTest, Int8State) {
+  if (folder_.checkpoint->config().mamba() != nullptr) return;  // its state is float32 always
+  ModelHarness::Options options{.state_dtype = DType::kI8};
+  const auto whole = Run(options, true, folder_.T);
+  ExpectAgreement(whole.get(), 2e-2 * Steep());
+  EXPECT_EQ(whole->logits(0), Run(options, true, 33)->logits(0));
+  ExpectAgreement(Run(options, false, folder_.T).get(), 2e-2 * Steep());
+  options.ranks = 2;
+  EXPECT_EQ(whole->logits(0), Run(options, true, 50)->logits(0)) << "2 ranks";
+  ExpectAgreement(Run(options, false, 70).get(), 2e-2 * Steep(), /*cache=*/false);
+}
+
 // The engine keeps off device memory, which a CPU could not show otherwise.
 TEST_P(EmulatedModelTest, NothingElseTouchesDeviceMemory) {
   emulator::GuardDeviceMemory(true);

@@ -22,6 +22,7 @@ TEST_F(OperationsTest, LayersOfDifferentShapesInOneStep) {
     list.push_back({4, 2, 8, 24, 12, DType::kBF16, {}, {}, {}, {}, {}, {}});
     list.push_back({4, 1, 16, 40, 0, DType::kBF16, {}, {}, {}, {}, {}, {}});
     list.push_back({4, 1, 144, 40, 0, DType::kBF16, {}, {}, {}, {}, {}, {}});
+    list.push_back({4, 2, 8, 24, 0, DType::kI8, {}, {}, {}, {}, {}, {}});
     return list;
   }();
   // The results of the layers, of steps that run all of them.
@@ -101,7 +102,7 @@ TEST_F(OperationsTest, LayersOfDifferentShapesInOneStep) {
     }
     return layers;
   };
-  const auto together = run({0, 1, 2, 3, 4, 0});
+  const auto together = run({0, 1, 2, 3, 4, 5, 0});
   for (size_t i = 0; i < together.size(); ++i) {
     const int which = i < shapes.size() ? static_cast<int>(i) : 0;
     EXPECT_EQ(together[i].results, run({which})[0].results) << "layer " << i;

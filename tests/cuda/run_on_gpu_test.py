@@ -90,7 +90,7 @@ class RunTest(unittest.TestCase):
         self.assertRegex(text, r"(?m)^ok +reference")
         tested = [call for call in self.calls() if "gtest_filter" in call]
         self.assertEqual(len(tested), 18)  # fixtures x devices, the long tests apart
-        self.assertEqual(sum("check-reference" in call for call in self.calls()), 55)
+        self.assertEqual(sum("check-reference" in call for call in self.calls()), 66)
 
     def test_a_failure_is_named_and_tried_in_other_ways(self):
         plan = {"cuda_conformance_test": [["trace", "launch: FewTileKernel<3>, grid 2 x 1 x 1\nlaunch: FoldKernel, grid 1 x 1 x 1\n" + FAILED.format("0000abcd"), 1, 0],

@@ -81,8 +81,6 @@ TEST_F(RefusalTest, BadOptionsAreNamed) {
   const Case cases[] = {
       {"weight_dtype", [](EngineOptions* o) { o->weight_dtype = DType::kF16; }},
       {"state_dtype", [](EngineOptions* o) { o->state_dtype = DType::kF16; }},
-      {"state_dtype: int8 is for the CPU",
-       [](EngineOptions* o) { o->state_dtype = DType::kI8, o->device = DeviceType::kCuda; }},
       {"page_size", [](EngineOptions* o) { o->page_size = 48; }},
       {"tensor_parallel_size", [](EngineOptions* o) { o->tensor_parallel_size = 3; }},
       {"num_threads", [](EngineOptions* o) { o->num_threads = -1; }},

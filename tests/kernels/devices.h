@@ -20,7 +20,6 @@ struct TestDevice {
   int impulse_tokens = 100000;  // of the power law
   bool batch_invariant = true;  // also where many rows share a linear
   bool rounds = false;          // activations to bf16, where they meet bf16 weights or state
-  bool int8_state = false;
 };
 inline void PrintTo(const TestDevice& device, std::ostream* out) { *out << device.name; }
 
@@ -36,8 +35,7 @@ inline TestDevice CpuTiles(const std::string& name, bool bf16_activations) {
           .make = [options] { return MakeCpuBackend(options); },
           .large = has_unit,
           .impulse_tokens = has_unit ? 20000 : 1500,
-          .rounds = bf16_activations,
-          .int8_state = true};
+          .rounds = bf16_activations};
 }
 
 }  // namespace sessa

@@ -7,8 +7,7 @@ std::vector<TestDevice> TestDevices() {
   constexpr int kTokens = 1500;
   return {{.name = "Cpu",
            .make = [] { return MakeCpuBackend({.num_threads = 2}); },
-           .impulse_tokens = 20000,  // impulse_test has more
-           .int8_state = true},
+           .impulse_tokens = 20000},  // impulse_test has more
           CpuTiles("CpuTiles", false),
           {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
            /*batch_invariant=*/false},

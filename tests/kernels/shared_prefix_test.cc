@@ -65,7 +65,8 @@ class SharedPrefixTest : public StateTest {
 // Groups of 1, 2, 3 or 17 sequences in one step, beside two strangers of whom one brings many rows: decode,
 // a few rows at once, and a prompt.
 TEST_P(SharedPrefixTest, EveryEdge) {
-  for (auto [dtype, page_size] : {std::pair{DType::kBF16, 16}, {DType::kF32, 64}, {DType::kBF16, 64}}) {
+  for (auto [dtype, page_size] :
+       {std::pair{DType::kBF16, 16}, {DType::kF32, 64}, {DType::kBF16, 64}, {DType::kI8, 32}}) {
     for (int prefix : {page_size - 1, page_size, page_size + 1, 2 * page_size, 64, 65, 127, 130}) {
       if (!GetParam().large && (prefix != 65 || dtype == DType::kF32 || page_size == 64)) continue;
       SCOPED_TRACE(absl::StrCat(Name(dtype), " page ", page_size, " prefix ", prefix));
@@ -98,7 +99,7 @@ TEST_P(SharedPrefixTest, EveryEdge) {
 
 // Prefixes within prefixes, long enough that tiles of a chain share maxima.
 TEST_P(SharedPrefixTest, ATreeOfPrefixes) {
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (DType dtype : kStateDTypes) {
     if (!GetParam().large && dtype == DType::kF32) continue;
     const int tiles = GetParam().large ? 9 : 1, trunk = 64 * tiles, branch = 64 * 2 * tiles + 16,
               twig = 64 * 3 * tiles, n = twig + 60;

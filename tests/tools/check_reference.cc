@@ -24,7 +24,7 @@
 #endif
 
 ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
-ABSL_FLAG(std::string, state_dtype, "f32", "f32, bf16, or int8 on a CPU");
+ABSL_FLAG(std::string, state_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, activation_dtype, "f32",
           "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product or AMX");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
@@ -76,8 +76,6 @@ int Run(const std::string& dir) {
   const std::string device = absl::GetFlag(FLAGS_device);
   if (device != "cpu" && device != "cuda")
     return Fail(absl::InvalidArgumentError("--device must be cpu or cuda"));
-  if (device == "cuda" && options.state_dtype == DType::kI8)
-    return Fail(absl::InvalidArgumentError("--state_dtype int8 is for the CPU"));
   if (device == "cuda") {
     options.make_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
       auto ranks =

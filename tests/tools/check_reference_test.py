@@ -85,7 +85,6 @@ class CheckReferenceTest(unittest.TestCase):
             ([self.folder, self.folder], "usage"),
             ([self.folder / "nowhere"], "nowhere"),
             ([self.folder, "--state_dtype=f16"], "dtypes are f32, bf16"),
-            ([self.folder, "--state_dtype=int8", "--device=cuda"], "int8 is for the CPU"),
             ([self.folder, "--activation_dtype=int8"], "--activation_dtype must be"),
             ([self.folder, "--activation_dtype=bf16"], "needs bf16 weights"),
             ([self.folder, "--chunk=-1"], "--chunk"),

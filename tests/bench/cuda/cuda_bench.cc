@@ -139,12 +139,18 @@ void Kernels(Bench* bench, const KernelCases& cases) {
         });
       }
     }
+    bench->Add(name("StateRead", shape), [&] {
+      const auto [batch, context] = cases.state_reads.back();
+      return MeasureStateRead(device, ConfigOf(shape), Read::kBoth, batch, context, DType::kI8);
+    });
   }
   for (Shape shape : cases.shapes) {
     for (int context : cases.attend_contexts) {
       bench->Add(name("Attend", shape),
                  [&] { return MeasureAttend(device, ConfigOf(shape), kChunk, context); });
     }
+    bench->Add(name("Attend", shape),
+               [&] { return MeasureAttend(device, ConfigOf(shape), kChunk, kPrompt - kChunk, DType::kI8); });
   }
   for (Shape shape : cases.shapes) {
     for (auto [batch, rows] : {std::pair{1, kChunk}, {16, 64}}) {
@@ -152,6 +158,9 @@ void Kernels(Bench* bench, const KernelCases& cases) {
         return MeasureFeedbackRead(device, ConfigOf(shape), batch, rows, kPrompt - kChunk);
       });
     }
+    bench->Add(name("FeedbackRead", shape), [&] {
+      return MeasureFeedbackRead(device, ConfigOf(shape), 1, kChunk, kPrompt - kChunk, DType::kI8);
+    });
   }
   for (Shape shape : cases.shapes) {
     const ModelConfig config = ConfigOf(shape);

@@ -205,6 +205,18 @@ TEST_F(CasesTest, Kernels) {
   Expect(MeasureAttend(device_.get(), c, 70, 64), "Attend/D:64/rows:70/context:64", AttendWork(c, 1, 70, 64));
   Expect(MeasureFeedbackRead(device_.get(), c, 2, 64, 128), "FeedbackRead/D:64/rows:64/batch:2/context:128",
          FeedbackReadWork(c, 2, 64, 128));
+  constexpr double kSaved = 1 - 1.0 / 64;  // bytes of a value
+  Work narrow = AttendWork(c, 1, 1, 64) + FeedbackReadWork(c, 1, 1, 64);
+  narrow.bytes -= kSaved * 2 * 64 * (c.hidden_size + c.kv_size());
+  Expect(MeasureStateRead(device_.get(), c, Read::kBoth, 1, 64, DType::kI8),
+         "StateRead/both/D:64/batch:1/context:64/int8", narrow);
+  narrow = FeedbackReadWork(c, 2, 64, 128);
+  narrow.bytes -= kSaved * 2 * 2 * 128 * c.hidden_size;
+  Expect(MeasureFeedbackRead(device_.get(), c, 2, 64, 128, DType::kI8),
+         "FeedbackRead/D:64/rows:64/batch:2/context:128/int8", narrow);
+  narrow = AttendWork(c, 1, 70, 64);
+  narrow.bytes -= kSaved * 2 * (64 + 70) * c.kv_size();
+  Expect(MeasureAttend(device_.get(), c, 70, 64, DType::kI8), "Attend/D:64/rows:70/context:64/int8", narrow);
   Work two = StrsmWork(64, 64) + StrsmWork(64, 64);
   Expect(MeasureSolve(device_.get(), c, 2, 64), "Solve/D:64/rows:64/batch:2", two);
   Expect(MeasureSolve(device_.get(), c, 1, 130), "Solve/D:64/rows:130/batch:1", StrsmWork(130, 64));

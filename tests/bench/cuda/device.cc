@@ -28,11 +28,16 @@ void BenchDevice::FillRandom(void* device, size_t bytes, DType dtype, float scal
     pattern = *std::move(memory);
     const std::vector<uint16_t> rounded = RandomBf16(kValues, scale);
     std::vector<float> full;
+    std::vector<int8_t> narrow;
     if (dtype == DType::kF32) {
       for (uint16_t v : rounded) full.push_back(ToFloat(&v, 0, DType::kBF16));
+    } else if (dtype == DType::kI8) {
+      for (uint16_t v : rounded) narrow.push_back(static_cast<int8_t>(v % 8 - 8));
     }
-    backend()->CopyIn(full.empty() ? static_cast<const void*>(rounded.data()) : full.data(), pattern.size(),
-                      pattern.data());
+    backend()->CopyIn(dtype == DType::kF32  ? static_cast<const void*>(full.data())
+                      : dtype == DType::kI8 ? static_cast<const void*>(narrow.data())
+                                            : rounded.data(),
+                      pattern.size(), pattern.data());
     (void)backend()->Synchronize();  // the host's copy goes; an error stays with the backend
   }
   for (size_t done = 0; done < bytes;) {

@@ -26,6 +26,7 @@ class BenchDevice {
   virtual absl::StatusOr<std::vector<double>> Time(absl::FunctionRef<void()> body) = 0;
 
   // Values of mean 0 and this standard deviation: products of zeros are faster than what they stand for.
+  // Of int8: -8 to -1, which will do as a column and as an exponent.
   void FillRandom(void* device, size_t bytes, DType dtype, float scale = 1);
   absl::StatusOr<Buffer> Random(size_t values, DType dtype, float scale = 1);
 

@@ -54,7 +54,7 @@ struct PagedLayer {
 // pages lie anywhere, as they do in a server after a while.
 struct PagedLayers {
   PagedLayers(BenchDevice* device, const ModelConfig& config, int batch, int rows, int context,
-              double bytes_of_layer)
+              double bytes_of_layer, DType dtype = DType::kBF16)
       : setup(device), layers(Copies(bytes_of_layer, rows == 1 ? 128 : config.num_layers)) {
     const int of_sequence = CeilDiv(context + rows, kPage), num_pages = of_sequence * batch;
     pages.resize(num_pages);
@@ -62,8 +62,8 @@ struct PagedLayers {
     std::shuffle(pages.begin(), pages.end(), std::mt19937(1));
     const auto pages_of = [&](PagedShape::Use use, int heads, int dim) {
       PagedTensor t =
-          setup.Take(device->backend()->AllocatePages({use, heads, dim, DType::kBF16}, kPage, 0, num_pages));
-      device->FillRandom(t.data.data(), t.data.size(), DType::kBF16);
+          setup.Take(device->backend()->AllocatePages({use, heads, dim, dtype}, kPage, 0, num_pages));
+      device->FillRandom(t.data.data(), t.data.size(), dtype);
       return t;
     };
     for (PagedLayer& l : layers) {
@@ -83,7 +83,7 @@ struct PagedLayers {
         step.positions.push_back(context + r);
       }
     }
-    CutIntoWaves(&step, device->backend()->feedback()->MaxBlockRows(DType::kBF16));
+    CutIntoWaves(&step, device->backend()->feedback()->MaxBlockRows(dtype));
     if (setup.status.ok()) device->backend()->BeginStep(step);
     setup.status.Update(device->backend()->Synchronize());  // what follows is not kept for a graph
     const int D = config.hidden_size, n = batch * rows;
@@ -120,8 +120,15 @@ absl::StatusOr<Measurement> Timed(BenchDevice* device, Measurement m, absl::Func
   return m;
 }
 
-double StateBytes(const ModelConfig& c, Read read, double tokens) {
-  return 4 * tokens * ((read != Read::kForward) * c.hidden_size + (read != Read::kFeedback) * c.kv_size());
+double StateBytes(const ModelConfig& c, Read read, double tokens, DType dtype = DType::kBF16) {
+  const double of_value = dtype == DType::kI8 ? 1 + 1.0 / kStateGroup : 2;
+  return of_value * 2 * tokens *
+         ((read != Read::kForward) * c.hidden_size + (read != Read::kFeedback) * c.kv_size());
+}
+// The same work, and its name, with state of `dtype`.
+void ReadState(const ModelConfig& c, Read read, double tokens, DType dtype, Measurement* m) {
+  m->work.bytes += StateBytes(c, read, tokens, dtype) - StateBytes(c, read, tokens);
+  if (dtype == DType::kI8) m->name += "/int8";
 }
 
 }  // namespace
@@ -145,9 +152,9 @@ absl::StatusOr<Measurement> MeasureLinear(BenchDevice* device, int rows, int D) 
 }
 
 absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelConfig& c, Read read, int batch,
-                                             int context) {
-  const double bytes = StateBytes(c, read, static_cast<double>(batch) * context);
-  PagedLayers layers(device, c, batch, 1, context, bytes);
+                                             int context, DType dtype) {
+  const double tokens = static_cast<double>(batch) * context, bytes = StateBytes(c, read, tokens, dtype);
+  PagedLayers layers(device, c, batch, 1, context, bytes, dtype);
   if (!layers.setup.status.ok()) return layers.setup.status;
   const char* what = read == Read::kForward ? "forward" : read == Read::kFeedback ? "feedback" : "both";
   Measurement m{
@@ -157,6 +164,7 @@ absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelCon
       {}};
   if (read != Read::kFeedback) m.work = m.work + AttendWork(c, batch, 1, context);
   if (read != Read::kForward) m.work = m.work + FeedbackReadWork(c, batch, 1, context);
+  ReadState(c, read, tokens, dtype, &m);
   if (bytes >= 64e6) m.target = {Target::kShareOfCopy, 0.85};
   if (read == Read::kBoth && batch == 1 && context <= 2048 && c.hidden_size <= 1024)
     m.target = {Target::kMicroseconds, 8};
@@ -171,27 +179,31 @@ absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelCon
   });
 }
 
-absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig& c, int rows, int context) {
-  PagedLayers layers(device, c, 1, rows, context, StateBytes(c, Read::kForward, context + rows));
+absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig& c, int rows, int context,
+                                          DType dtype) {
+  PagedLayers layers(device, c, 1, rows, context, StateBytes(c, Read::kForward, context + rows, dtype),
+                     dtype);
   if (!layers.setup.status.ok()) return layers.setup.status;
   Measurement m{absl::StrCat("Attend/D:", c.hidden_size, "/rows:", rows, "/context:", context),
                 {},
                 AttendWork(c, 1, rows, context),
                 {}};
+  ReadState(c, Read::kForward, context + rows, dtype, &m);
   if (c.head_dim() == 128) m.target = {Target::kTflops, 550};
   return Timed(device, std::move(m), [&] { device->backend()->Attend(layers.Attend(*layers.Next())); });
 }
 
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& c, int batch,
-                                                int rows, int context) {
-  PagedLayers layers(device, c, batch, rows, context,
-                     StateBytes(c, Read::kFeedback, static_cast<double>(batch) * context));
+                                                int rows, int context, DType dtype) {
+  const double tokens = static_cast<double>(batch) * context;
+  PagedLayers layers(device, c, batch, rows, context, StateBytes(c, Read::kFeedback, tokens, dtype), dtype);
   if (!layers.setup.status.ok()) return layers.setup.status;
   Measurement m{
       absl::StrCat("FeedbackRead/D:", c.hidden_size, "/rows:", rows, "/batch:", batch, "/context:", context),
       {},
       FeedbackReadWork(c, batch, rows, context),
       {}};
+  ReadState(c, Read::kFeedback, tokens, dtype, &m);
   if (rows >= 2048) m.target = {Target::kTflops, 600};
   return Timed(device, std::move(m),
                [&] { device->backend()->feedback()->Read(layers.Read(*layers.Next())); });

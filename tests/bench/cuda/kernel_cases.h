@@ -13,15 +13,15 @@ namespace sessa {
 absl::StatusOr<Measurement> MeasureLinear(BenchDevice* device, int rows, int D);
 
 enum class Read { kForward, kFeedback, kBoth };
-// What one layer reads of its state for one new token of each sequence.
+// What one layer reads of its state, which is in `dtype`, for one new token of each sequence.
 absl::StatusOr<Measurement> MeasureStateRead(BenchDevice* device, const ModelConfig& config, Read read,
-                                             int batch, int context);
+                                             int batch, int context, DType dtype = DType::kBF16);
 // Forward attention of a chunk of one prompt.
 absl::StatusOr<Measurement> MeasureAttend(BenchDevice* device, const ModelConfig& config, int rows,
-                                          int context);
+                                          int context, DType dtype = DType::kBF16);
 // Scores and P s of the feedback for one block of `rows` rows of each sequence.
 absl::StatusOr<Measurement> MeasureFeedbackRead(BenchDevice* device, const ModelConfig& config, int batch,
-                                                int rows, int context);
+                                                int rows, int context, DType dtype = DType::kBF16);
 // The triangle of such a block, its scores and the past being read already.
 absl::StatusOr<Measurement> MeasureSolve(BenchDevice* device, const ModelConfig& config, int batch, int rows);
 

@@ -155,6 +155,7 @@ SETTINGS = {
     "chunks": ["--chunk", "33", "--page_size", "16"],
     "bf16": ["--weight_dtype", "bf16", "--state_dtype", "bf16", "--tolerance", "{0}"],
     "bf16 batch-invariant": ["--weight_dtype", "bf16", "--state_dtype", "bf16", "--batch_invariant", "--tolerance", "{1}"],
+    "int8 state": ["--state_dtype", "int8", "--tolerance", "{0}"],
     "two ranks": ["--tensor_parallel_size", "2", "--chunk", "50"],  # on one GPU
 }
 
