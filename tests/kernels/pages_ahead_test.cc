@@ -9,77 +9,88 @@
 #include <chrono>
 #include <cstdint>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/cpu/memory.h"
 
 namespace sessa {
 namespace {
 
-constexpr int64_t kPageBytes = 64 << 10, kPages = 512;  // 32 MiB each
-constexpr int64_t kBlockPages = 128;
-constexpr size_t kBlockBytes = 2 * kBlockPages * kPageBytes;  // of two tensors
+constexpr int64_t kPages = 64, kBlockPages = 16;  // four blocks
 
+int64_t PageBytes() { return 2 * sysconf(_SC_PAGESIZE); }
+size_t BlockBytes(int num_tensors) { return num_tensors * kBlockPages * PageBytes(); }
+
+// Without huge pages, so that what is in memory ends where a block does.
 PagedTensor Tensor() {
+  const size_t bytes = kPages * PageBytes();
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(data, MAP_FAILED);
+  madvise(data, bytes, MADV_NOHUGEPAGE);
   PagedTensor tensor;
   tensor.num_pages = kPages;
-  auto memory = AllocateMemory(kPages * kPageBytes);
-  EXPECT_TRUE(memory.ok()) << memory.status();
-  tensor.data = *std::move(memory);
+  tensor.data = Buffer(data, bytes, [](void* p, size_t size) { munmap(p, size); });
   return tensor;
 }
 
 char* At(const PagedTensor& tensor, int64_t page) {
-  return static_cast<char*>(tensor.data.data()) + page * kPageBytes;
+  return static_cast<char*>(tensor.data.data()) + page * PageBytes();
 }
 
-// How many of the system's pages of [from, to) are in memory.
-int64_t InMemory(const PagedTensor& tensor, int64_t from, int64_t to) {
-  std::vector<unsigned char> there((to - from) * kPageBytes / sysconf(_SC_PAGESIZE));
-  EXPECT_EQ(mincore(At(tensor, from), (to - from) * kPageBytes, there.data()), 0);
-  return std::count_if(there.begin(), there.end(), [](unsigned char page) { return (page & 1) != 0; });
+// How many pages of [from, to) are in memory, by their halves.
+int64_t HalvesInMemory(const PagedTensor& tensor, int64_t from, int64_t to) {
+  std::vector<unsigned char> there(2 * (to - from));
+  EXPECT_EQ(mincore(At(tensor, from), (to - from) * PageBytes(), there.data()), 0);
+  return std::count_if(there.begin(), there.end(), [](unsigned char half) { return (half & 1) != 0; });
 }
 
 void AwaitAll(const PagedTensor& tensor, int64_t from, int64_t to) {
-  while (InMemory(tensor, from, to) < (to - from) * kPageBytes / sysconf(_SC_PAGESIZE))
+  while (HalvesInMemory(tensor, from, to) < 2 * (to - from))
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-TEST(PagesAheadTest, TheNextBlockComesBeforeItsRowsAndNoFurtherOne) {
+class PagesAheadTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const PagedTensor tensor = Tensor();
+    if (madvise(At(tensor, 0), PageBytes(), 23) != 0) GTEST_SKIP() << "this Linux has no MADV_POPULATE_WRITE";
+  }
+};
+
+TEST_F(PagesAheadTest, TheNextBlockComesBeforeItsRowsAndNoFurtherOne) {
   const PagedTensor keys = Tensor(), values = Tensor();
-  if (madvise(At(keys, 0), kPageBytes, 23) != 0) GTEST_SKIP() << "this Linux has no MADV_POPULATE_WRITE";
   At(keys, kBlockPages + 1)[7] = 'x';
-  PagesAhead ahead(kBlockBytes);
+  PagesAhead ahead(BlockBytes(2));
   ahead.Add(keys);
   ahead.Add(values);
-  ahead.Write(0);
+  ahead.Write(kBlockPages - 1);
   for (const PagedTensor* tensor : {&keys, &values}) AwaitAll(*tensor, 0, 2 * kBlockPages);
-  ahead.Write(kBlockPages - 1);  // the same block
-  // A huge page may reach over a border, by less than a block.
-  for (const PagedTensor* tensor : {&keys, &values}) EXPECT_EQ(InMemory(*tensor, 3 * kBlockPages, kPages), 0);
-  ahead.Write(kBlockPages + 5);
+  ahead.Write(0);  // the same block
+  for (const PagedTensor* tensor : {&keys, &values})
+    EXPECT_EQ(HalvesInMemory(*tensor, 2 * kBlockPages, kPages), 0);
+  ahead.Write(kBlockPages);
   for (const PagedTensor* tensor : {&keys, &values}) AwaitAll(*tensor, 2 * kBlockPages, 3 * kBlockPages);
-  ahead.Write(kPages - 1);  // the last one has none after it
+  for (const PagedTensor* tensor : {&keys, &values})
+    EXPECT_EQ(HalvesInMemory(*tensor, 3 * kBlockPages, kPages), 0);
+  ahead.Write(kPages - 1);  // the last block has none after it
   for (const PagedTensor* tensor : {&keys, &values}) AwaitAll(*tensor, 3 * kBlockPages, kPages);
   EXPECT_EQ(At(keys, kBlockPages + 1)[7], 'x');
 }
 
-TEST(PagesAheadTest, ATensorOfSomeOfThePages) {
+TEST_F(PagesAheadTest, ATensorOfSomeOfThePages) {
   PagedTensor own = Tensor();
-  own.first_page = 1000;
-  if (madvise(At(own, 0), kPageBytes, 23) != 0) GTEST_SKIP() << "this Linux has no MADV_POPULATE_WRITE";
-  PagesAhead ahead(kBlockPages * kPageBytes);
+  own.first_page = 1000;  // which is in the middle of a block
+  PagesAhead ahead(BlockBytes(1));
   ahead.Add(own);
   ahead.Write(3);  // another rank's
   ahead.Write(1000 + kPages - 1);
-  AwaitAll(own, kPages - 1, kPages);
-  EXPECT_EQ(InMemory(own, kBlockPages, kPages / 2), 0);
+  const int64_t last_block = (1000 + kPages - 1) / kBlockPages * kBlockPages - 1000;
+  AwaitAll(own, last_block, kPages);
+  EXPECT_EQ(HalvesInMemory(own, 0, last_block), 0);
 }
 
-TEST(PagesAheadTest, TensorsMayGoFirstAndMayNotBeThere) {
-  PagesAhead ahead(kBlockBytes);
+TEST_F(PagesAheadTest, TensorsMayGoFirstAndMayNotBeThere) {
+  PagesAhead ahead(BlockBytes(1));
   ahead.Write(5);  // of a model that keeps none
   {
     const PagedTensor keys = Tensor();
