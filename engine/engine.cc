@@ -18,6 +18,7 @@
 #include "engine/scheduler.h"
 #include "engine/warm_up.h"
 #include "engine/worker.h"
+#include "kernels/own_core.h"
 #include "kernels/round.h"
 #include "kernels/short_slices.h"
 
@@ -186,6 +187,7 @@ class EngineImpl final : public Engine {
 
   void Run() {
     AskForShortSlices();
+    if (options_.device == DeviceType::kCpu) AskForOwnCore(0, options_.num_threads);
     std::vector<Command> commands;
     std::vector<SchedulerEvent> events;
     for (bool stop = false; !stop;) {

@@ -10,6 +10,7 @@
 #include "kernels/cpu/feedback.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/cpu/pages_ahead.h"
 #include "kernels/cpu/sample.h"
 #include "kernels/cpu/scan.h"
 #include "kernels/cpu/step.h"
@@ -67,10 +68,20 @@ class CpuBackend final : public Backend {
                                             int num_pages) override {
     auto memory = AllocateMemory(BytesPerPage(shape, page_size) * num_pages);
     if (!memory.ok()) return memory.status();
-    return PagedTensor{shape, page_size, first_page, num_pages, *std::move(memory)};
+    PagedTensor tensor{shape, page_size, first_page, num_pages, *std::move(memory)};
+    page_size_ = page_size;
+    ahead_.Add(tensor);
+    return tensor;
   }
 
-  void BeginStep(const StepRows& rows) override { step_.Begin(rows); }
+  void BeginStep(const StepRows& rows) override {
+    for (const RowSpan& span : rows.spans) {
+      if (page_size_ == 0 || span.num_rows == 0 || span.pages.empty()) continue;
+      const size_t last = (span.start + span.num_rows - 1) / page_size_;
+      ahead_.Write(span.pages[std::min(last, span.pages.size() - 1)]);
+    }
+    step_.Begin(rows);
+  }
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
     for (int r = 0; r < x.rows; ++r) {
@@ -136,6 +147,8 @@ class CpuBackend final : public Backend {
   CpuScan scan_;
   std::vector<cpu::RowSampler> samplers_;  // [thread]
   std::vector<float> normed_;              // of Linear
+  int page_size_ = 0;                      // of the tensors in pages, if there are any
+  PagesAhead ahead_;
 };
 
 }  // namespace

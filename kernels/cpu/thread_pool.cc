@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/own_core.h"
 #include "kernels/short_slices.h"
 
 namespace sessa {
@@ -18,7 +19,8 @@ inline void Pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) : ranges_(std::min(num_threads, kMaxRanges)) {
+ThreadPool::ThreadPool(int num_threads)
+    : num_threads_(num_threads), ranges_(std::min(num_threads, kMaxRanges)) {
   for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
 
@@ -62,6 +64,7 @@ void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
 
 void ThreadPool::Work(int thread) {
   AskForShortSlices();
+  AskForOwnCore(thread, num_threads_);
   for (uint32_t seen = 0;;) {
     for (int spins = 0; generation_.load(std::memory_order_acquire) == seen;) {
       if (++spins < kSpins) {

@@ -23,7 +23,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int num_threads() const { return num_threads_; }
 
   // Calls body(item, thread) for each item in [0, n), thread in [0, num_threads()). Returns when all are
   // done.
@@ -38,6 +38,7 @@ class ThreadPool {
   void Work(int thread);
   void RunItems(int thread);
 
+  const int num_threads_;
   std::atomic<uint32_t> generation_{0};  // odd or even does not matter; a change wakes the workers
   std::atomic<int> busy_{0};             // workers that have not finished this generation
   std::atomic<bool> stop_{false};
