@@ -155,14 +155,15 @@ SETTINGS = {
     "chunks": ["--chunk", "33", "--page_size", "16"],
     "bf16": ["--weight_dtype", "bf16", "--state_dtype", "bf16", "--tolerance", "{0}"],
     "bf16 batch-invariant": ["--weight_dtype", "bf16", "--state_dtype", "bf16", "--batch_invariant", "--tolerance", "{1}"],
-    "int8 state": ["--state_dtype", "int8", "--tolerance", "{0}"],
+    "int8 state": ["--state_dtype", "int8", "--tolerance", "{2}"],
     "two ranks": ["--tensor_parallel_size", "2", "--chunk", "50"],  # on one GPU
 }
 
 
-# Each with the tolerances of bf16: 64 rows or more round their inputs, and the scores of some families are steep.
-FOLDERS = {folder: ("2e-2", "5e-3") for folder in ("mha", "gqa", "one_head", "no_rope", "long")} | {
-    folder: ("8e-2", "2e-2") for folder in ("llama", "mistral", "qwen3", "mamba2", "matched_attention", "matched_mamba2")}
+# Each with the tolerances of bf16 (64 rows or more round their inputs, and the scores of some families are steep) and of int8 state, where
+# the CPU errs by up to 2.2e-2 and 9.7e-2.
+FOLDERS = {folder: ("2e-2", "5e-3", "4e-2") for folder in ("mha", "gqa", "one_head", "no_rope", "long")} | {
+    folder: ("8e-2", "2e-2", "1.5e-1") for folder in ("llama", "mistral", "qwen3", "mamba2", "matched_attention", "matched_mamba2")}
 
 
 def reference(run):
