@@ -1,8 +1,10 @@
-// The loop: drain the inbox, schedule, execute, commit, deliver (docs/architecture.md, "One step").
+// The loop: drain the inbox, schedule, execute, commit, deliver (docs/architecture.md, "One step"). Beside a
+// device the last two, and the next step's first two, are done while it computes.
 #include "engine/engine.h"
 
 #include <algorithm>
 #include <condition_variable>
+#include <deque>
 #include <limits>
 #include <thread>
 #include <utility>
@@ -104,7 +106,8 @@ class EngineImpl final : public Engine {
     bool first = true;  // the first step is one row at position 0, which reads nothing that was not written
     const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
       const absl::Time begin = MonotonicNow();
-      if (absl::Status done = workers_->Execute(plan, &results_); !done.ok()) return done;
+      workers_->Start(plan);
+      if (absl::Status done = workers_->Finish(plan, &results_); !done.ok()) return done;
       if (std::exchange(first, false) && results_[0].tokens[0].token < 0)
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
       return MonotonicNow() - begin;
@@ -194,20 +197,29 @@ class EngineImpl final : public Engine {
       bool abort = false;
       {
         MutexLock lock(&mutex_);
-        while (inbox_.empty() && !stop_ && !abort_ && !scheduler_.has_work()) wake_.wait(mutex_);
+        while (inbox_.empty() && !stop_ && !abort_ && !scheduler_.has_work() && under_way_.empty() &&
+               events.empty())
+          wake_.wait(mutex_);
         commands.swap(inbox_);
         stop = stop_;
         abort = std::exchange(abort_, false);
       }
+      while ((abort || stop) && !under_way_.empty()) FinishStep(&events);
       const absl::Time now = MonotonicNow();
       for (Command& command : commands) Apply(std::move(command), now, &events);
       scheduler_.Expire(now, &events);
       if (abort) scheduler_.AbortAll(absl::UnavailableError("the server is shutting down"), now, &events);
       if (stop) scheduler_.AbortAll(absl::CancelledError("the engine is closed"), now, &events);
-      const EngineSupply supply = Step(&events);
-      Publish(commands, supply, events);
+      const bool started = StartStep();
+      // A device works on while its host says what the steps before gave; on a CPU the step is computed by
+      // now.
+      const bool beside_device = workers_->is_asynchronous();
+      if (!beside_device) FinishStep(&events);
+      Publish(commands, events);
       commands.clear();
       Deliver(&events);
+      const bool another = started && MayStartStep();
+      if (beside_device && !another) FinishStep(&events);
     }
   }
 
@@ -230,32 +242,50 @@ class EngineImpl final : public Engine {
     events->push_back({command.id, std::move(sink), std::move(end)});
   }
 
-  EngineSupply Step(std::vector<SchedulerEvent>* events) {
-    EngineSupply supply;
-    supply.costs = &scheduler_.cost_model();
-    supply.lengths = &scheduler_.answer_lengths();
+  bool MayStartStep() {
+    if (under_way_.empty()) return true;
+    return static_cast<int>(under_way_.size()) < workers_->max_under_way() && scheduler_.CanScheduleAhead();
+  }
+
+  // False: there was nothing to start.
+  bool StartStep() {
+    if (!MayStartStep()) return false;
     const absl::Time begin = MonotonicNow();
     const StepPlan& plan = scheduler_.Schedule(begin);
-    if (plan.num_rows() == 0) return supply;
-    const absl::Duration predicted = scheduler_.PredictStep(plan);
-    health_ = workers_->Execute(plan, &results_);
+    if (plan.num_rows() == 0) return false;
+    under_way_.push_back({&plan, begin, scheduler_.PredictStep(plan)});
+    workers_->Start(plan);
+    return true;
+  }
+
+  // The oldest one under way, if there is any.
+  void FinishStep(std::vector<SchedulerEvent>* events) {
+    if (under_way_.empty()) return;
+    const StepUnderWay step = under_way_.front();
+    under_way_.pop_front();
+    const StepPlan& plan = *step.plan;
+    health_ = workers_->Finish(plan, &results_);
     const absl::Time end = MonotonicNow();
     if (!health_.ok()) {
+      under_way_.clear();
       scheduler_.AbortAll(health_, end, events);
-      return supply;
+      return;
     }
-    supply.step = end - begin;
-    supply.prefill = PrefillPart(plan, scheduler_.cost_model());
-    scheduler_.ObserveStep(plan, end - begin);
-    if (observer_ != nullptr) observer_(context_, {end - begin, predicted, plan.num_rows()});
+    // One that was started behind another has begun when that ended.
+    const absl::Duration duration = end - std::max(step.begin, std::exchange(last_end_, end));
+    supply_.step += duration;
+    supply_.prefill += PrefillPart(plan, scheduler_.cost_model());
+    scheduler_.ObserveStep(plan, duration);
+    if (observer_ != nullptr) observer_(context_, {duration, step.predicted, plan.num_rows()});
     scheduler_.Commit(plan, results_, end, events);
-    return supply;
   }
 
   // Before the events are delivered: who sees an end sees it counted.
-  void Publish(const std::vector<Command>& commands, EngineSupply supply,
-               const std::vector<SchedulerEvent>& events) {
+  void Publish(const std::vector<Command>& commands, const std::vector<SchedulerEvent>& events) {
     const SchedulerStats s = scheduler_.Stats();
+    EngineSupply supply = std::exchange(supply_, {});
+    supply.costs = &scheduler_.cost_model();
+    supply.lengths = &scheduler_.answer_lengths();
     supply.num_running = s.num_running_sequences;
     supply.num_startable = s.num_startable;
     MutexLock lock(&mutex_);
@@ -301,6 +331,14 @@ class EngineImpl final : public Engine {
   const StepObserver observer_;
   void* const context_;
   Scheduler scheduler_;  // the engine thread's, but for CheckFits
+  struct StepUnderWay {
+    const StepPlan* plan;
+    absl::Time begin;
+    absl::Duration predicted;
+  };
+  std::deque<StepUnderWay> under_way_;
+  absl::Time last_end_ = absl::InfinitePast();
+  EngineSupply supply_;  // of the steps since the last Publish
   std::vector<SequenceResult> results_;
   absl::Status health_;
   int64_t seen_tokens_ = 0;  // prompt tokens taken from the inbox since the last Publish

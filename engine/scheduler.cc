@@ -73,6 +73,7 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
     s->priority = r.priority;
     s->tenant = state->tenant;
     s->sampling = &r.sampling;
+    s->needs_its_tokens = NeedsItsTokens(r.sampling);
     s->seed = r.sampling.seed + static_cast<uint64_t>(i);
     s->arrival = now;
     s->prompt_size = state->prompt.num_tokens;
@@ -95,7 +96,8 @@ absl::Status Scheduler::Add(RequestId id, Request request, absl::Time now) {
 }
 
 const StepPlan& Scheduler::Schedule(absl::Time now) {
-  ABSL_HARDENING_ASSERT(!in_flight_);
+  ABSL_HARDENING_ASSERT(num_under_way_ <= 1);
+  if (num_under_way_ == 1 && !std::exchange(assumed_, true)) AssumeDone(plans_[oldest_]);
   planned_.clear();
   planned_features_ = {};
   planned_rows_ = 0;
@@ -107,9 +109,10 @@ const StepPlan& Scheduler::Schedule(absl::Time now) {
   PlanPrefills(now);
   PlanDrafts();
   budget_.EndStep(planned_features_);
-  EmitPlan();
-  in_flight_ = plan_.num_rows() > 0;
-  return plan_;
+  StepPlan& plan = NextPlan();
+  EmitPlan(&plan);
+  num_under_way_ += plan.num_rows() > 0 ? 1 : 0;
+  return plan;
 }
 
 void Scheduler::OrderRunning() {
@@ -141,8 +144,9 @@ void Scheduler::OrderRunning() {
 void Scheduler::PlanDecodes() {
   const std::vector<Sequence*> running = running_;  // preemption takes from running_
   for (Sequence* s : running) {
-    if (s->status == SequenceStatus::kRunning && s->num_remaining() == 1 && GrowPages(s, 1) == 1)
-      PlanRows(s, 1);
+    // With its last token under way it has no more to compute.
+    const bool decodes = s->num_remaining() == 1 && s->num_tokens() < s->max_size;
+    if (s->status == SequenceStatus::kRunning && decodes && GrowPages(s, 1) == 1) PlanRows(s, 1);
   }
 }
 
@@ -344,27 +348,28 @@ void Scheduler::PlanRows(Sequence* s, int num_rows) {
 }
 
 void Scheduler::FindSharedReads() {
-  plan_.num_shared_reads = 0;
+  num_shared_reads_ = 0;
   if (!shares_reads_) return;
   decodes_.clear();
   for (const Sequence* s : planned_) {
     if (s->planned_rows > 0) decodes_.push_back({0, 1, s->held.num_computed(), s->held.pages()});
   }
   shared_reads_.Find(decodes_, ledger_.geometry().page_size());
-  plan_.num_shared_reads = shared_reads_.num_saved_tokens();
-  planned_features_.reads -= plan_.num_shared_reads;
+  num_shared_reads_ = shared_reads_.num_saved_tokens();
+  planned_features_.reads -= num_shared_reads_;
 }
 
-void Scheduler::EmitPlan() {
-  plan_.token_ids.clear();
-  plan_.positions.clear();
+void Scheduler::EmitPlan(StepPlan* plan) {
+  plan->num_shared_reads = num_shared_reads_;
+  plan->token_ids.clear();
+  plan->positions.clear();
   std::erase_if(planned_, [](const Sequence* s) { return s->planned_rows == 0; });
-  plan_.sequences.resize(planned_.size());
+  plan->sequences.resize(planned_.size());
   for (size_t i = 0; i < planned_.size(); ++i) {
     Sequence* s = planned_[i];
-    PlanSequence& p = plan_.sequences[i];
+    PlanSequence& p = plan->sequences[i];
     p.sequence_id = s->id;
-    p.first_row = plan_.num_rows();
+    p.first_row = plan->num_rows();
     p.num_rows = std::exchange(s->planned_rows, 0);
     ledger_.Plan(s, p.num_rows, &p);
     p.sample = p.start + p.num_rows == s->num_tokens();
@@ -381,8 +386,8 @@ void Scheduler::EmitPlan() {
         p.first_logprob_row = std::max(0, first - p.start);
     }
     for (int position = p.start; position < p.start + p.num_rows; ++position) {
-      plan_.token_ids.push_back(s->tokens[position]);
-      plan_.positions.push_back(position);
+      plan->token_ids.push_back(s->tokens[position]);
+      plan->positions.push_back(position);
     }
   }
 }

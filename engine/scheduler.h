@@ -1,8 +1,9 @@
 // Decides what each step computes and what its results mean: owns every Sequence, the waiting queue and the
 // StateLedger. Continuous batching in three calls: Schedule builds a StepPlan, the engine executes it, Commit
-// books the results and says what happened as events. It reads no clock, calls no sink and is deterministic
-// in its calls, but for chunk sizes when ObserveStep is fed with measured times; results do not depend on
-// chunking (the kernels give the same bits).
+// books the results and says what happened as events. A step may be planned while the one before it is under
+// way (scheduler_ahead.cc). It reads no clock, calls no sink and is deterministic in its calls, but for chunk
+// sizes when ObserveStep is fed with measured times; results do not depend on chunking (the kernels give the
+// same bits).
 #pragma once
 
 #include <cstdint>
@@ -96,13 +97,19 @@ class Scheduler {
   // Engine::Submit should have refused, as it does when the queue is full.
   absl::Status Add(RequestId id, Request request, absl::Time now);
 
-  // The next step; without rows when there is nothing to run. Valid until the next call of Commit or
-  // AbortAll. Requires: the last plan with rows was committed or aborted.
+  // The next step; without rows when there is nothing to run. A plan with rows is under way until its Commit
+  // or AbortAll, and valid so long; one without until the next call. Requires: none is under way, or
+  // CanScheduleAhead().
   const StepPlan& Schedule(absl::Time now);
+  // Whether the step behind the one under way can be planned before its tokens are known, and is worth it.
+  // Its inputs that are not known are then named by their place among what the other samples (SampledId).
+  // What is planned for a sequence that turns out to have ended is computed in vain: Commit drops it.
+  // Requires: whoever executes plans does so in the order in which they were scheduled.
+  bool CanScheduleAhead();
 
-  // Books the results of the plan that Schedule returned last. Appends to `events` (not null, as everywhere
-  // below). A missing token where one was to be sampled ends the request with INTERNAL. Requires: one result
-  // for each sequence.
+  // Books the results of the oldest plan under way. Appends to `events` (not null, as everywhere below). A
+  // missing token where one was to be sampled ends the request with INTERNAL. Requires: one result for each
+  // sequence.
   void Commit(const StepPlan& plan, absl::Span<const SequenceResult> results, absl::Time now,
               std::vector<SchedulerEvent>* events);
 
@@ -113,8 +120,8 @@ class Scheduler {
     cost_model_.Observe(FeaturesOf(plan), duration);
   }
 
-  // The three below must not be called between a Schedule that gave rows and its Commit. Pages are free at
-  // once. Unknown and ended ids and choices are ignored.
+  // At any time. Pages are free at once, for steps scheduled from then on. Unknown and ended ids and choices
+  // are ignored.
   void Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events,
               absl::Status status = absl::CancelledError("the request was cancelled"));
   void StopChoice(RequestId id, int choice, absl::Time now,
@@ -122,11 +129,11 @@ class Scheduler {
   // Ends what has reached its deadline with DEADLINE_EXCEEDED.
   void Expire(absl::Time now, std::vector<SchedulerEvent>* events);
 
-  // Ends all requests with `status`, in the order of their ids; drops a plan that was not committed. At any
-  // time.
+  // Ends all requests with `status`, in the order of their ids; drops the plans under way: they are not to
+  // be committed. At any time.
   void AbortAll(const absl::Status& status, absl::Time now, std::vector<SchedulerEvent>* events);
 
-  bool has_work() const { return !requests_.empty(); }  // then Schedule gives rows
+  bool has_work() const { return !requests_.empty(); }  // then Schedule gives rows, where none is under way
   absl::Time NextDeadline() const;                      // InfiniteFuture when none
   SchedulerStats Stats() const;
   PagePool* mutable_pool_for_testing() { return ledger_.mutable_pool_for_testing(); }
@@ -170,12 +177,18 @@ class Scheduler {
   Sequence* Victim(const Sequence& for_whom) const;  // null: nobody gives way
   void Preempt(Sequence* s);
   void PlanRows(Sequence* s, int num_rows);
-  void EmitPlan();
+  void EmitPlan(StepPlan* plan);
 
   // scheduler_drafts.cc
   void PlanDrafts();
+  bool MayDraft(Sequence* s);
   int DraftsThatPay(const Sequence& s, int most) const;
   int PagesForDrafts(Sequence* s, int num);
+
+  // scheduler_ahead.cc
+  StepPlan& NextPlan() { return plans_[(oldest_ + num_under_way_) % 2]; }
+  static bool NeedsItsTokens(const SamplingParams& sampling);
+  void AssumeDone(const StepPlan& plan);
 
   // scheduler_commit.cc: what results mean
   RequestState* FindRequest(RequestId id) const;
@@ -208,15 +221,18 @@ class Scheduler {
   std::set<std::pair<absl::Time, RequestId>> deadlines_;  // finite ones
   uint64_t next_sequence_id_ = 1;
 
-  StepPlan plan_;
+  StepPlan plans_[2];  // of up to two steps: under way, or being built
+  int oldest_ = 0;     // of those under way
+  int num_under_way_ = 0;
+  bool assumed_ = false;            // the oldest's sequences stand where they will once it is done
   std::vector<Sequence*> planned_;  // in plan order; those preempted since have planned_rows 0
-  StepFeatures planned_features_;
+  StepFeatures planned_features_;   // of the plan scheduled last
   SharedReads shared_reads_;
+  int64_t num_shared_reads_ = 0;
   std::vector<RowSpan> decodes_;  // scratch of FindSharedReads
   std::vector<int32_t> drafts_;   // scratch of PlanDrafts
   int planned_rows_ = 0;
   bool preempted_ = false;  // in this Schedule: what gave its pages away must not take them back at once
-  bool in_flight_ = false;  // plan_ has rows that wait for Commit
   bool full_ = false;       // the last one that was to start did not fit
 
   SchedulerStats stats_;  // the gauges of pages are filled in by Stats()

@@ -10,8 +10,10 @@ namespace sessa {
 
 void Scheduler::Commit(const StepPlan& plan, absl::Span<const SequenceResult> results, absl::Time now,
                        std::vector<SchedulerEvent>* events) {
-  ABSL_HARDENING_ASSERT(in_flight_ && &plan == &plan_ && results.size() == plan.sequences.size());
-  in_flight_ = false;
+  ABSL_HARDENING_ASSERT(num_under_way_ > 0 && &plan == &plans_[oldest_] &&
+                        results.size() == plan.sequences.size());
+  if (--num_under_way_ > 0) oldest_ = 1 - oldest_;
+  assumed_ = false;
   ++stats_.num_steps;
   stats_.num_shared_reads += plan.num_shared_reads;
   for (size_t i = 0; i < results.size(); ++i) CommitSequence(plan.sequences[i], results[i], now, events);
@@ -20,10 +22,11 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const SequenceResult> re
 void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult& result, absl::Time now,
                                std::vector<SchedulerEvent>* events) {
   const auto found = sequences_.find(planned.sequence_id);
-  if (found == sequences_.end()) return;  // its request ended by a sibling's error just now
+  if (found == sequences_.end()) return;  // it ended while this was under way
   Sequence* s = found->second;
   RequestState* request = FindRequest(s->request_id);
-  s->tokens.resize(s->tokens.size() - planned.num_drafts);
+  // Without what was guessed, or stands for what was not known yet.
+  if (planned.sample) s->tokens.resize(planned.start + planned.num_rows - planned.num_drafts);
   const int num_new = AppendSampled(result, s);
   // Rows of wrong drafts, and what stands behind the last token, were for nothing: their state is no prefix
   // of the text, is published to nobody and is overwritten by the next step.
@@ -37,7 +40,8 @@ void Scheduler::CommitSequence(const PlanSequence& planned, const SequenceResult
   stats_.num_recomputed_tokens += recomputed;
   tenants_.Charge(request->tenant, num_rows - recomputed);  // a preemption is not the tenant's doing
   s->max_computed = std::max(s->max_computed, end);
-  ledger_.Publish(s, s->tenant->name, end);
+  if (s->status == SequenceStatus::kRunning)
+    ledger_.Publish(s, s->tenant->name, end);  // else preempted since
   if (planned.first_logprob_row >= 0) {
     std::vector<TokenLogprobs>& all = request->prompt.logprobs;
     all.insert(all.end(), result.prompt_logprobs.begin(), result.prompt_logprobs.end());
@@ -157,12 +161,10 @@ Scheduler::RequestState* Scheduler::FindRequest(RequestId id) const {
 
 void Scheduler::Cancel(RequestId id, absl::Time now, std::vector<SchedulerEvent>* events,
                        absl::Status status) {
-  ABSL_HARDENING_ASSERT(!in_flight_);
   if (RequestState* request = FindRequest(id)) EndRequest(request, std::move(status), now, events);
 }
 
 void Scheduler::StopChoice(RequestId id, int choice, absl::Time now, std::vector<SchedulerEvent>* events) {
-  ABSL_HARDENING_ASSERT(!in_flight_);
   RequestState* request = FindRequest(id);
   if (request == nullptr || choice < 0 || choice >= static_cast<int>(request->choices.size())) return;
   if (request->choices[choice] == nullptr) return;
@@ -188,7 +190,8 @@ void Scheduler::Expire(absl::Time now, std::vector<SchedulerEvent>* events) {
 }
 
 void Scheduler::AbortAll(const absl::Status& status, absl::Time now, std::vector<SchedulerEvent>* events) {
-  in_flight_ = false;
+  num_under_way_ = 0;
+  assumed_ = false;
   while (!requests_.empty()) EndRequest(requests_.begin()->second.get(), status, now, events);
 }
 

@@ -15,7 +15,8 @@ constexpr double kLeastCost = 0.04;
 
 void Scheduler::PlanDrafts() {
   for (Sequence* s : planned_) {
-    if (s->max_drafts == 0 || s->planned_rows != 1 || s->num_remaining() != 1) continue;
+    if (s->max_drafts == 0 || s->planned_rows != 1 || s->num_remaining() != 1 || s->tokens.back() < 0)
+      continue;  // not its turn, or its newest token is not known yet
     s->drafter.Observe(s->tokens, s->prompt_size);
     const int most = std::min(
         {s->max_drafts, s->max_size - s->num_tokens() - 1, options_.max_step_tokens - planned_rows_});
@@ -29,6 +30,15 @@ void Scheduler::PlanDrafts() {
     planned_rows_ += num;
     planned_features_.LengthenDecode(s->held.num_computed(), num);
   }
+}
+
+// Whether, as its text stands, drafts are likely to pay in the next step, if its newest token is known then.
+bool Scheduler::MayDraft(Sequence* s) {
+  if (s->max_drafts == 0 || s->num_tokens() <= s->prompt_size) return false;
+  s->drafter.Observe(s->tokens, s->prompt_size);
+  drafts_.clear();
+  s->drafter.Draft(s->tokens, s->max_drafts, &drafts_);
+  return DraftsThatPay(*s, static_cast<int>(drafts_.size())) > 0;
 }
 
 // So many as give the most tokens a second: each draft makes the step longer, for all that are in it.

@@ -47,7 +47,7 @@ class HeldState {
   int32_t state_from_ = -1;  // has the state of num_computed tokens, if that is above 0: its own, or the
                              // snapshot that it starts from, which it pins
   int branch_ = 0;           // tokens: here its prompt leaves what is indexed, and no snapshot is there yet
-  std::vector<SnapshotAt> taken_;  // by the step in flight
+  std::vector<SnapshotAt> taken_;  // by the steps under way, in their order
   SnapshotAt rolling_;             // the last such one; slot -1: there is none
 };
 
@@ -62,11 +62,16 @@ struct Sequence {
   absl::Time arrival;
 
   SequenceStatus status = SequenceStatus::kBlocked;
-  std::vector<int32_t> tokens;  // prompt and generated so far; while a step is in flight also its drafts
+  // Prompt and generated so far; while a step is under way also its drafts or, once the step behind it is
+  // planned, what stands for the token that it will sample (SampledId).
+  std::vector<int32_t> tokens;
   int prompt_size = 0;
   int max_size = 0;      // tokens.size() never grows beyond: prompt + max_tokens, max_model_len
   int max_computed = 0;  // the most that num_computed ever was: rows below it are recomputed
   HeldState held;
+  // Its next row cannot be planned before its newest token is known, or its results are too large to come
+  // beside the next step.
+  bool needs_its_tokens = false;
   int max_drafts = 0;  // a step; 0: no speculation
   NgramDrafter drafter;
 

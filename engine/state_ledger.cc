@@ -115,10 +115,14 @@ int32_t StateLedger::SlotForSnapshot(HeldState* held, bool rolling) {
   return last.slot;
 }
 
+void StateLedger::Advance(Sequence* s, int num_computed) {
+  LetGoOfStart(&s->held);
+  s->held.num_computed_ = num_computed;
+}
+
 void StateLedger::Publish(Sequence* s, std::string_view salt, int num_computed) {
   HeldState& held = s->held;
-  LetGoOfStart(&held);
-  held.num_computed_ = num_computed;
+  Advance(s, num_computed);
   if (!enable_prefix_caching_) return;
   for (const int size = geometry().page_size(); (held.num_registered_ + 1) * size <= num_computed;
        ++held.num_registered_) {
@@ -126,15 +130,18 @@ void StateLedger::Publish(Sequence* s, std::string_view salt, int num_computed) 
     const auto tokens = absl::MakeConstSpan(s->tokens).subspan(static_cast<size_t>(i) * size, size);
     held.pages_[i] = pool_.Register(held.pages_[i], i == 0 ? -1 : held.pages_[i - 1], tokens, salt);
   }
-  PublishSnapshots(&held);
+  PublishSnapshots(&held, num_computed);
 }
 
-void StateLedger::PublishSnapshots(HeldState* held) {
+void StateLedger::PublishSnapshots(HeldState* held, int num_computed) {
+  size_t num_published = 0;  // the others are of the step behind this one
   for (const HeldState::SnapshotAt& taken : held->taken_) {
+    if (taken.num_tokens > num_computed) break;
+    ++num_published;
     const bool kept = slots_.Attach(taken.slot, held->pages_[taken.num_tokens / geometry().page_size() - 1]);
     if (kept && taken.rolling) held->rolling_ = taken;
   }
-  held->taken_.clear();
+  held->taken_.erase(held->taken_.begin(), held->taken_.begin() + num_published);
 }
 
 // The state is in its own slot from now on, or nowhere.

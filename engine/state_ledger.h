@@ -63,8 +63,10 @@ class StateLedger {
 
   // Where the step finds and leaves the state of its next num_rows tokens. Requires: RoomFor them.
   void Plan(Sequence* s, int num_rows, PlanSequence* planned);
-  // The rows of the plan are computed: the state of its tokens [0, num_computed) is final, and others may
-  // find its full pages and the snapshots taken.
+  // The rows of the plan will be computed before those of any plan that is made from here on: as if the state
+  // of its tokens [0, num_computed) were there, but nobody else finds it.
+  void Advance(Sequence* s, int num_computed);
+  // They are computed: that state is final, and others may find its full pages and the snapshots taken.
   void Publish(Sequence* s, std::string_view salt, int num_computed);
 
   // It holds nothing any more, and has nothing computed.
@@ -77,7 +79,7 @@ class StateLedger {
  private:
   void PlanSnapshots(Sequence* s, int num_rows, PlanSequence* planned);
   int32_t SlotForSnapshot(HeldState* held, bool rolling);  // -1: none is left
-  void PublishSnapshots(HeldState* held);
+  void PublishSnapshots(HeldState* held, int num_computed);
   void LetGoOfStart(HeldState* held);
   absl::Status CheckSlots(absl::Span<const Sequence* const> holders) const;
 

@@ -28,15 +28,19 @@ struct PlanSequence {
   int num_drafts = 0;               // the last rows are guesses of what the rows before them will give
   int first_logprob_row = -1;  // >= 0: rows from this one (within the sequence) want the log-probability of
                                // the prompt token that follows them (prompt_logprobs)
-  // Valid until Scheduler::Commit of this plan. tokens: prompt, generated so far, drafts.
+  // Valid until the next call of the Scheduler that is not const: who executes the plan reads them before.
+  // tokens: prompt, generated so far, drafts; SampledId where the plan has it.
   const SamplingParams* sampling = nullptr;
   const std::vector<int32_t>* tokens = nullptr;
   int prompt_size = 0;
   uint64_t seed = 0;  // of this choice
 };
 
+// Stands for a token that is not known yet: the index-th of those that the step before samples.
+constexpr int32_t SampledId(int index) { return -1 - index; }
+
 struct StepPlan {
-  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> token_ids;  // [num_rows]; below 0: SampledId
   std::vector<int32_t> positions;  // [num_rows]
   std::vector<PlanSequence> sequences;
   // Tokens of state that need not be read, as decodes begin with the same pages and one read serves them all.

@@ -1,5 +1,7 @@
 // From a step's logits to the results of its sequences: which rows want logits, the draw on the device, and
-// the log-probabilities that somebody asked for. Owned by Workers; rank 0's thread enqueues.
+// the log-probabilities that somebody asked for. Of up to two steps that are under way, each is collected in
+// its turn, by what was noted when it was enqueued: requests may have ended since. Owned by Workers; rank 0's
+// thread enqueues.
 #pragma once
 
 #include <cstdint>
@@ -20,23 +22,32 @@ class StepSampler {
   absl::Status Allocate(int max_rows, Backend* backend);
   // Before the forward pass: which of the plan's rows want logits.
   void Begin(const StepPlan& plan);
-  const std::vector<int32_t>& logit_rows() const { return logit_rows_; }
+  const std::vector<int32_t>& logit_rows() const { return steps_[now_].logit_rows; }
   // After it: logits [logit_rows().size(), V], in device memory.
   void Enqueue(const StepPlan& plan, Matrix logits, Backend* backend);
-  // After the backend's Synchronize: one result for each sequence. Drafts are judged here: what was sampled
-  // behind a wrong one is dropped.
+  // Of the oldest step that was not collected, after the backend has waited for it: one result for each
+  // sequence. Drafts are judged here: what was sampled behind a wrong one is dropped.
   void Collect(const StepPlan& plan, std::vector<SequenceResult>* results);
 
  private:
+  struct Score {
+    int num_top = -1;    // -1: nobody wants the row's logits
+    int32_t token = -1;  // of a prompt's row: the one that follows
+  };
+  struct Step {
+    std::vector<int32_t> logit_rows;
+    std::vector<Score> scores;    // [logit_rows.size()]
+    std::vector<float> logits;    // [.., V], of those that somebody wants
+    std::vector<int32_t> tokens;  // of the rows that are sampled
+  };
+
   const int vocab_size_;
   Sampler sampler_;
-  std::vector<int32_t> logit_rows_;     // of the plan in execution, as all below
-  std::vector<SampleRow> sample_rows_;  // of the rows that are sampled
+  Step steps_[2];  // by turns
+  int now_ = 0, next_collected_ = 0;
+  std::vector<SampleRow> sample_rows_;  // scratch of Enqueue, as edits_
   std::vector<SampleEdit> edits_;
-  std::vector<int32_t> tokens_;     // [sample_rows_.size()]
-  std::vector<bool> wants_logits_;  // [logit_rows_.size()]
-  std::vector<float> logits_;       // [.., V], of those that somebody wants
-  Buffer device_tokens_;            // [max_rows]
+  Buffer device_tokens_;  // [max_rows], of the last step
 };
 
 }  // namespace sessa

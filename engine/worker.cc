@@ -124,12 +124,12 @@ class Workers::Impl {
     return absl::OkStatus();
   }
 
-  absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
-    if (!health_.ok()) return health_;
+  void Start(const StepPlan& plan) {
+    if (!health_.ok()) return;
     sampler_.Begin(plan);
     if (group_ != nullptr) {
       health_ = group_->SendStep(plan, sampler_.logit_rows());
-      if (!health_.ok()) return health_;
+      if (!health_.ok()) return;
     }
     if (!threads_.empty()) {
       MutexLock lock(&mutex_);
@@ -138,7 +138,12 @@ class Workers::Impl {
       ++generation_;
     }
     wake_.notify_all();
-    Forward(&ranks_[0], plan, sampler_.logit_rows());
+    Enqueue(&ranks_[0], plan, sampler_.logit_rows());
+  }
+
+  absl::Status Finish(const StepPlan& plan, std::vector<SequenceResult>* results) {
+    if (!health_.ok()) return health_;
+    Await(&ranks_[0]);
     if (!threads_.empty()) {
       MutexLock lock(&mutex_);
       while (busy_ > 0) done_.wait(mutex_);
@@ -162,12 +167,16 @@ class Workers::Impl {
     while (true) {
       const absl::StatusOr<bool> more = group_->ReceiveStep(bounds, &step);
       if (!more.ok() || !*more) return more.status();
-      Forward(&ranks_[0], step.plan, step.logit_rows);
+      Enqueue(&ranks_[0], step.plan, step.logit_rows);
+      Await(&ranks_[0]);
       if (!ranks_[0].status.ok()) group_->Lose(ranks_[0].status);
       if (absl::Status lost = group_->status(); !lost.ok()) return lost;
     }
   }
 
+  bool is_asynchronous() const { return ranks_[0].backend->is_asynchronous(); }
+  // Of several ranks the first alone samples.
+  int max_under_way() const { return is_asynchronous() && options_.tensor_parallel_size == 1 ? 2 : 1; }
   const StateSize& state() const { return state_; }
   int64_t state_cache_bytes() const { return state_cache_bytes_; }
 
@@ -271,7 +280,8 @@ class Workers::Impl {
         seen = generation_;
         plan = plan_;
       }
-      Forward(&ranks_[rank], *plan, sampler_.logit_rows());
+      Enqueue(&ranks_[rank], *plan, sampler_.logit_rows());
+      Await(&ranks_[rank]);
       bool last = false;
       {
         MutexLock lock(&mutex_);
@@ -281,11 +291,14 @@ class Workers::Impl {
     }
   }
 
-  void Forward(Rank* rank, const StepPlan& plan, const std::vector<int32_t>& logit_rows) {
+  void Enqueue(Rank* rank, const StepPlan& plan, const std::vector<int32_t>& logit_rows) {
     const Matrix logits = rank->model->Forward(plan, logit_rows, rank->cache.get());
     // Every rank has all logits.
     if (rank->communicator->rank() == 0) sampler_.Enqueue(plan, logits, rank->backend.get());
-    rank->status = rank->backend->Synchronize();
+    rank->backend->EndStep();
+  }
+  void Await(Rank* rank) {
+    rank->status = rank->backend->WaitForStep();
     rank->status.Update(rank->communicator->status());
   }
 
@@ -321,9 +334,12 @@ absl::StatusOr<std::unique_ptr<Workers>> Workers::Create(const EngineOptions& op
   return std::unique_ptr<Workers>(new Workers(std::move(impl)));
 }
 
-absl::Status Workers::Execute(const StepPlan& plan, std::vector<SequenceResult>* results) {
-  return impl_->Execute(plan, results);
+void Workers::Start(const StepPlan& plan) { impl_->Start(plan); }
+absl::Status Workers::Finish(const StepPlan& plan, std::vector<SequenceResult>* results) {
+  return impl_->Finish(plan, results);
 }
+bool Workers::is_asynchronous() const { return impl_->is_asynchronous(); }
+int Workers::max_under_way() const { return impl_->max_under_way(); }
 absl::Status Workers::Obey() { return impl_->Obey(); }
 const StateSize& Workers::state() const { return impl_->state(); }
 int64_t Workers::state_cache_bytes() const { return impl_->state_cache_bytes(); }

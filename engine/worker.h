@@ -1,6 +1,6 @@
 // The tensor-parallel ranks: each a Backend, a Communicator, a Model and a StateCache on a thread of its own
 // (rank 0 uses the caller's), or the one rank that this process has of a group of processes (RankGroup).
-// Executes one plan at a time on all of them.
+// Executes plans on all of them, one after the other; a device may have the next while it computes one.
 #pragma once
 
 #include <cstdint>
@@ -42,9 +42,17 @@ class Workers {
                                                          std::shared_ptr<RankGroup> group = nullptr);
   ~Workers();
 
-  // Forward on all ranks, then samples. A device error is sticky: every later call returns it.
-  // Not thread-safe: the engine thread calls it.
-  absl::Status Execute(const StepPlan& plan, std::vector<SequenceResult>* results);
+  // Starts a step: forward on all ranks, then samples. Where !is_asynchronous() it is computed when the call
+  // returns. `plan` stays until its Finish. Not thread-safe, as all below: the engine thread calls it.
+  void Start(const StepPlan& plan);
+  // Waits for the oldest step that was started and not finished, which is this. A device error is sticky:
+  // every later call returns it.
+  absl::Status Finish(const StepPlan& plan, std::vector<SequenceResult>* results);
+  // Whether devices compute beside the host.
+  bool is_asynchronous() const;
+  // How many steps may be started before the first is finished: 2 where the tokens that one samples are on
+  // the device by which the next one reads them (SampledId), else 1.
+  int max_under_way() const;
 
   // Of a rank other than 0 of a group: executes rank 0's plans until it ends the group, which is OK, or is
   // lost.

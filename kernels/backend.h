@@ -77,11 +77,14 @@ class Backend {
 
   // Makes the step's rows known to the device; the operations below work on them. `rows` and its page tables
   // must stay as they are until the next BeginStep. The operations may be kept until the next CopyIn,
-  // CopyOut, BeginStep or Synchronize, so that all of a step's are enqueued as one: the device memory that
-  // they name stays until then.
+  // CopyOut, BeginStep, EndStep or Synchronize, so that all of a step's are enqueued as one: the device
+  // memory that they name stays until then. Waits for the step before, unless EndStep closed it, and for the
+  // one before that.
   virtual void BeginStep(const StepRows& rows) = 0;
 
-  virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;  // of the step's tokens; table [V, D]
+  // Of the step's tokens; table [V, D]. A token id below 0, -1 - i, is the i-th token that the last Sample
+  // has drawn, which the host need not know yet; where that drew none, it is any token.
+  virtual void Embed(const Buffer& table, DType dtype, Matrix x) = 0;
   virtual void Linear(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) = 0;  // calls share x
   // Linear of `first` and then of `second`, which reads first.y, as nobody else does: what is in it after is
   // not defined, so that a device may keep it in a form of its own.
@@ -94,7 +97,7 @@ class Backend {
   // weighed by exp(score / temperature), the fewest best that reach top_p of the sum; of these, those that
   // weigh at least min_p of the best. At temperature 0 the best. Of equals the lowest id is best; NaN and
   // -infinity are never drawn, -1 when there is nothing else. rows, edits: host memory, read during the call;
-  // tokens [rows.size()]: device memory.
+  // tokens [rows.size()]: device memory, which stays.
   virtual void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
                       int32_t* tokens) = 0;
 
@@ -110,6 +113,14 @@ class Backend {
   virtual void ReadState(const PagedTensor& state, const int32_t* pages, int n, float* out) = 0;
 
   virtual absl::Status Synchronize() = 0;
+
+  // Closes a step, so that the host may prepare the next one while the device computes it.
+  virtual void EndStep() {}
+  // Waits for the oldest step that EndStep closed and nobody has waited for: its CopyOuts are there. Errors
+  // as Synchronize's.
+  virtual absl::Status WaitForStep() { return Synchronize(); }
+  // Whether operations are computed beside the host. Else they are when their calls return.
+  virtual bool is_asynchronous() const { return false; }
 };
 
 // What multiplies by bf16 weights and state: the vector unit, as everything else; Intel's AMX; or a model of

@@ -85,8 +85,9 @@ class CpuBackend final : public Backend {
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
     for (int r = 0; r < x.rows; ++r) {
-      cpu::Load(ElementAt(table, static_cast<int64_t>(step_.rows().token_ids[r]) * x.cols, dtype), x.cols,
-                dtype, x.row(r));
+      int64_t id = step_.rows().token_ids[r];
+      if (id < 0) id = std::max(0, sampled_[-1 - id]);
+      cpu::Load(ElementAt(table, id * x.cols, dtype), x.cols, dtype, x.row(r));
     }
   }
 
@@ -104,6 +105,7 @@ class CpuBackend final : public Backend {
 
   void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
               int32_t* tokens) override {
+    sampled_ = tokens;
     step_.pool()->ParallelFor(static_cast<int>(rows.size()), [&](int i, int thread) {
       const SampleRow& row = rows[i];
       tokens[i] = samplers_[thread].Sample({logits.row(row.row), static_cast<size_t>(logits.cols)}, row,
@@ -146,6 +148,7 @@ class CpuBackend final : public Backend {
   CpuFeedback feedback_;
   CpuScan scan_;
   std::vector<cpu::RowSampler> samplers_;  // [thread]
+  const int32_t* sampled_ = nullptr;       // the tokens of the last Sample
   std::vector<float> normed_;              // of Linear
   int page_size_ = 0;                      // of the tensors in pages, if there are any
   PagesAhead ahead_;

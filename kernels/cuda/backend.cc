@@ -90,8 +90,7 @@ class CudaBackend final : public Backend {
   void BeginStep(const StepRows& rows) override {
     queue_.Flush();
     context_.Use();
-    context_.Wait("waiting for the last step");
-    context_.FreeOutgrown();
+    context_.BeginStep();
     step_.Begin(rows);
     if (options_.graphs && cuda::launch_switches().graphs && step_.may_replay()) graphs_.Defer();
     attention_.BeginStep();
@@ -99,7 +98,7 @@ class CudaBackend final : public Backend {
 
   void Embed(const Buffer& table, DType dtype, Matrix x) override {
     const RowLaunch on = queue_.Pad(&x);
-    queue_.Enqueue(&cuda::Embed, on, step_.token_ids(), table.data(), dtype, x);
+    queue_.Enqueue(&cuda::Embed, on, step_.token_ids(), sampled_, table.data(), dtype, x);
   }
   void Linear(Matrix x, const Norm& norm, absl::Span<const LinearCall> calls) override {
     linears_.Run(x, norm, calls);
@@ -110,6 +109,7 @@ class CudaBackend final : public Backend {
   }
   void Sample(Matrix logits, absl::Span<const SampleRow> rows, absl::Span<const SampleEdit> edits,
               int32_t* tokens) override {
+    sampled_ = tokens;
     const cuda::SampleTask* tasks = step_.SampleTasks(rows, edits, logits.cols);
     if (tasks == nullptr) return;  // no rows, or no memory
     int num_rows = static_cast<int>(rows.size());
@@ -137,14 +137,29 @@ class CudaBackend final : public Backend {
 
   absl::Status Synchronize() override {
     queue_.Flush();
-    if (const std::string failure = cuda::TakeLaunchFailure(); !failure.empty())
-      context_.Fail(absl::InternalError(absl::StrCat("GPU ", options_.device, ", starting ", failure)));
+    TakeLaunchFailure();
     context_.Wait("running kernels");
     context_.Note(cudaGetLastError(), "starting kernels");
     return context_.status();
   }
+  void EndStep() override {
+    queue_.Flush();
+    context_.EndStep();
+  }
+  absl::Status WaitForStep() override {
+    TakeLaunchFailure();
+    context_.WaitForStep();
+    context_.Note(cudaGetLastError(), "starting kernels");
+    return context_.status();
+  }
+  bool is_asynchronous() const override { return true; }
 
  private:
+  void TakeLaunchFailure() {
+    if (const std::string failure = cuda::TakeLaunchFailure(); !failure.empty())
+      context_.Fail(absl::InternalError(absl::StrCat("GPU ", options_.device, ", starting ", failure)));
+  }
+
   const CudaOptions options_;
   cuda::Context context_;
   cuda::DeviceStep step_;
@@ -154,6 +169,7 @@ class CudaBackend final : public Backend {
   cuda::Attention attention_;
   cuda::Feedback feedback_;
   cuda::StateScan scan_;
+  const int32_t* sampled_ = nullptr;  // the tokens of the last Sample
 };
 
 }  // namespace

@@ -29,18 +29,23 @@ Context::Context(int device, cudaStream_t stream) : device_(device), stream_(str
   uint64_t keep = std::numeric_limits<uint64_t>::max();
   if (status_.ok())
     Note(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "setting up a memory pool");
-  if (cudaMallocHost(reinterpret_cast<void**>(&pinned_), kPinnedBytes) != cudaSuccess) {
+  for (HostStep& step : steps_) {
+    Note(cudaEventCreateWithFlags(&step.done, cudaEventDisableTiming), "making an event");
+    if (cudaMallocHost(reinterpret_cast<void**>(&step.pinned), kPinnedBytes) == cudaSuccess) continue;
     (void)cudaGetLastError();  // copies are slower then
-    pinned_ = nullptr;
+    step.pinned = nullptr;
   }
 }
 
 Context::~Context() {
   (void)cudaSetDevice(device_);
   (void)cudaStreamSynchronize(stream_);
-  outgrown_.clear();
+  for (HostStep& step : steps_) {
+    step.outgrown.clear();
+    if (step.done != nullptr) (void)cudaEventDestroy(step.done);
+    if (step.pinned != nullptr) (void)cudaFreeHost(step.pinned);
+  }
   if (pool_ != nullptr) (void)cudaMemPoolDestroy(pool_);
-  if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
   (void)cudaStreamDestroy(stream_);
 }
 
@@ -51,21 +56,49 @@ void Context::Note(cudaError_t error, const char* what) {
 
 void Context::Wait(const char* what) {
   Note(cudaStreamSynchronize(stream_), what);
-  for (const Copy& copy : pinned_copies_) {
+  for (HostStep& step : steps_) FinishCopies(&step);
+}
+
+void Context::FinishCopies(HostStep* step) {
+  for (const Copy& copy : step->copies) {
     if (status_.ok()) std::memcpy(copy.to, copy.from, copy.bytes);
   }
-  pinned_copies_.clear();
-  pinned_used_ = 0;
+  step->copies.clear();
+  step->pinned_used = 0;
+  step->is_closed = false;
+}
+
+void Context::WaitFor(HostStep* step) {
+  Note(cudaEventSynchronize(step->done), "running a step");
+  FinishCopies(step);
+}
+
+void Context::BeginStep() {
+  if (!now().is_closed) Wait("waiting for the last step");
+  now_ = 1 - now_;
+  if (now().is_closed) WaitFor(&now());
+  now().outgrown.clear();
+}
+
+void Context::EndStep() {
+  Note(cudaEventRecord(now().done, stream_), "closing a step");
+  now().is_closed = true;
+}
+
+void Context::WaitForStep() {
+  HostStep& before = steps_[1 - now_];
+  WaitFor(before.is_closed ? &before : &now());
 }
 
 // The runtime copies to pageable memory by way of its own, with the host waiting: 5 to 10 us of each step.
 void Context::CopyOut(const void* device, size_t bytes, void* host) {
   if (bytes == 0) return;
   void* to = host;
-  if (pinned_ != nullptr && bytes <= kPinnedBytes - pinned_used_) {
-    to = pinned_ + pinned_used_;
-    pinned_used_ += std::min(kPinnedBytes - pinned_used_, RoundUp(bytes, size_t{64}));
-    pinned_copies_.push_back({to, host, bytes});
+  HostStep& step = now();
+  if (step.pinned != nullptr && bytes <= kPinnedBytes - step.pinned_used) {
+    to = step.pinned + step.pinned_used;
+    step.pinned_used += std::min(kPinnedBytes - step.pinned_used, RoundUp(bytes, size_t{64}));
+    step.copies.push_back({to, host, bytes});
   }
   Note(cudaMemcpyAsync(to, device, bytes, cudaMemcpyDeviceToHost, stream_), "copying from the GPU");
 }
@@ -146,7 +179,7 @@ bool Context::Reserve(size_t bytes, Buffer* buffer) {
     Fail(memory.status());
     return false;
   }
-  outgrown_.push_back(std::exchange(*buffer, *std::move(memory)));
+  now().outgrown.push_back(std::exchange(*buffer, *std::move(memory)));
   return true;
 }
 

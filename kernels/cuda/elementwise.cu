@@ -24,10 +24,13 @@ void LaunchElements(RowLaunch on, int rows, int columns, void (*kernel)(P...), c
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    EmbedKernel(const int32_t* live, const int32_t* ids, const T* table, Matrix x) {
+    EmbedKernel(const int32_t* live, const int32_t* ids, const int32_t* sampled, const T* table, Matrix x) {
   BeginKernel();
   const Element e(live, x.cols);
-  if (e.exists) x.row(e.row)[e.column] = ToFloat(table[static_cast<int64_t>(ids[e.row]) * x.cols + e.column]);
+  if (!e.exists) return;
+  int64_t id = ids[e.row];
+  if (id < 0) id = max(0, sampled[-1 - id]);
+  x.row(e.row)[e.column] = ToFloat(table[id * x.cols + e.column]);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -108,9 +111,10 @@ void ByType(DType dtype, const Run& run) {
 
 }  // namespace
 
-void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x) {
+void Embed(RowLaunch on, const int32_t* ids, const int32_t* sampled, const void* table, DType dtype,
+           Matrix x) {
   ByType(dtype, [&]<class T>() {
-    LaunchElements(on, x.rows, x.cols, EmbedKernel<T>, ids, static_cast<const T*>(table), x);
+    LaunchElements(on, x.rows, x.cols, EmbedKernel<T>, ids, sampled, static_cast<const T*>(table), x);
   });
 }
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y) {

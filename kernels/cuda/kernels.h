@@ -34,7 +34,9 @@ struct RowLaunch {
 };
 
 // ---- elementwise.cu ----
-void Embed(RowLaunch on, const int32_t* ids, const void* table, DType dtype, Matrix x);
+// Ids below 0 stand for `sampled` (Backend::Embed).
+void Embed(RowLaunch on, const int32_t* ids, const int32_t* sampled, const void* table, DType dtype,
+           Matrix x);
 void GatherRows(RowLaunch on, Matrix x, const int32_t* rows, Matrix y);
 // cos, sin [num_rows, half] of position * inv_freq[i], the product in float32; both times `scale`.
 void RopeAngles(RowLaunch on, const int32_t* positions, const float* inv_freq, float scale, int num_rows,

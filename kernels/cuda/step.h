@@ -24,7 +24,8 @@ class DeviceStep {
   // use_tensor_cores: for reads of many queries of bf16 or int8 state.
   DeviceStep(Context* context, bool use_tensor_cores);
 
-  // `rows` stays until the next Begin. Requires that nothing of the step before is under way.
+  // `rows` stays until the next Begin. Requires that nothing of the step before the last is
+  // under way.
   void Begin(const StepRows& rows);
   // Enqueues the copies that what is enqueued next relies on.
   void Send();

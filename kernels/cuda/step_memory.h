@@ -1,8 +1,9 @@
 // What a step's host data costs on the device: small arrays, gathered in pinned memory and sent in one copy,
 // in order with the kernels. Arrays of the same sizes in the same order have the same addresses in every
 // step, which is what lets a captured graph be launched again. Most steps fit the first megabyte, which is
-// made before any step; the rest is as slow to send as pageable memory is, as steps must not pin any
-// (context.h). Not thread-safe; owned by a CudaBackend.
+// made before any step, twice on the host: one may be on its way while the next step's is filled. The rest is
+// as slow to send as pageable memory is, as steps must not pin any (context.h), and its host memory is free
+// once it is sent. Not thread-safe; owned by a CudaBackend.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +24,7 @@ class StepMemory {
  public:
   explicit StepMemory(Context* context) : context_(context) {
     void* pinned = nullptr;
-    if (cudaMallocHost(&pinned, kChunkBytes) == cudaSuccess) {
+    if (cudaMallocHost(&pinned, 2 * kChunkBytes) == cudaSuccess) {
       pinned_ = static_cast<char*>(pinned);
     } else {
       (void)cudaGetLastError();
@@ -36,8 +37,14 @@ class StepMemory {
   StepMemory(const StepMemory&) = delete;
   StepMemory& operator=(const StepMemory&) = delete;
 
-  // Forgets everything. Requires that no kernel or copy that uses it is under way.
-  void Reset() { chunk_ = used_ = sent_chunk_ = sent_ = 0; }
+  // Forgets everything. Requires that no copy of the step before the last is under way; what is sent from now
+  // on comes behind the kernels that use it now.
+  void Reset() {
+    chunk_ = used_ = sent_chunk_ = sent_ = 0;
+    if (pinned_ == nullptr || chunks_.empty()) return;
+    Chunk& first = chunks_.front();
+    first.host = first.host == pinned_ ? pinned_ + kChunkBytes : pinned_;
+  }
 
   // Where the values will be on the device after Send, until Reset; null when there is no memory, which the
   // context is told, or no value.
@@ -106,7 +113,7 @@ class StepMemory {
   }
 
   Context* const context_;
-  char* pinned_ = nullptr;  // of the first chunk, unless there was none to have
+  char* pinned_ = nullptr;  // of the first chunk, twice, unless there was none to have
   std::vector<Chunk> chunks_;
   size_t chunk_ = 0, used_ = 0;       // the chunk in use, and how much of it
   size_t sent_chunk_ = 0, sent_ = 0;  // what comes before is on its way

@@ -1,6 +1,7 @@
-// Streams and graphs of the emulated device: a graph is the list of what was enqueued while its stream
-// captured.
+// Streams, events and graphs of the emulated device: a graph is the list of what was enqueued while its
+// stream captured.
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <utility>
 
@@ -11,9 +12,27 @@ namespace {
 
 thread_local int num_capturing = 0;  // streams, of this thread
 thread_local cudaError_t last_error = cudaSuccess;
-std::atomic<int> num_captures{0}, num_graph_launches{0};
+std::atomic<int> num_captures{0}, num_graph_launches{0}, num_events_ahead{0};
 std::atomic<CaptureFault> capture_fault{CaptureFault::kNone};
-std::atomic<bool> refuse_launches{false}, skip_graphs{false};
+std::atomic<bool> refuse_launches{false}, skip_graphs{false}, delay_work{false};
+std::atomic<double> skipped_graph_seconds{0};
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Does what was enqueued until then, and waits as a host does.
+void Await(EmulatedStream* stream, uint64_t num_enqueued, double busy_until) {
+  if (stream != nullptr) {
+    while (stream->num_enqueued - stream->delayed.size() < num_enqueued) {
+      const std::function<void()> work = std::move(stream->delayed.front());
+      stream->delayed.pop_front();
+      work();
+    }
+  }
+  while (Seconds() < busy_until) {
+  }
+}
 
 }  // namespace
 
@@ -33,7 +52,13 @@ bool BeginLaunch(cudaStream_t stream) {
   cuda::NoteLaunchFailure("a refused kernel: out of memory");
   return false;
 }
-void SkipGraphs(bool on) { skip_graphs = on; }
+void SkipGraphs(bool on, double microseconds) {
+  skipped_graph_seconds = microseconds * 1e-6;
+  skip_graphs = on;
+}
+void DelayWork(bool on) { delay_work = on; }
+bool delays_work() { return delay_work; }
+int num_steps_ahead() { return num_events_ahead; }
 
 Counts counts() {
   return {num_captures, num_graph_launches, num_kernels(), num_pageable_copies_out(), num_waiting_calls()};
@@ -71,15 +96,31 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   RequireNoCapture("cudaGraphLaunch");
   ++num_graph_launches;
-  if (skip_graphs) return cudaSuccess;
-  for (const auto& work : graph->work) work();
+  if (skip_graphs) {
+    stream->busy_until = std::max(stream->busy_until, Seconds()) + skipped_graph_seconds;
+    return cudaSuccess;
+  }
+  for (const auto& work : graph->work) Enqueue(stream, work);
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   RequireNoCapture("cudaStreamSynchronize");
+  if (stream != nullptr) Await(stream, stream->num_enqueued, stream->busy_until);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  RequireNoCapture("cudaEventRecord");
+  if (stream->num_enqueued - stream->delayed.size() < stream->last_event) ++num_events_ahead;
+  *event = {stream, stream->last_event = stream->num_enqueued, stream->busy_until};
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  RequireNoCapture("cudaEventSynchronize");
+  Await(event->stream, event->num_enqueued, event->busy_until);
   return cudaSuccess;
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <vector>
 
 #include "tests/cuda/device_guard.h"
 #include "tests/cuda/emulator.h"
@@ -163,11 +164,25 @@ cudaError_t cudaFreeHost(void* p) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
-  if (kind == cudaMemcpyDeviceToHost && !IsPinned(to)) ++pinned().num_copies_past;
-  Enqueue(stream, [=] {
+  const auto copy = [=] {
     const DeviceAccess access;
     std::memcpy(to, from, bytes);
-  });
+  };
+  if (kind == cudaMemcpyDeviceToHost && !IsPinned(to)) {  // the call waits for it
+    ++pinned().num_copies_past;
+    if (stream != nullptr && stream->capture == nullptr) (void)cudaStreamSynchronize(stream);
+    Enqueue(stream, copy);
+    if (stream != nullptr && stream->capture == nullptr) (void)cudaStreamSynchronize(stream);
+  } else if (kind == cudaMemcpyHostToDevice && !IsPinned(from) &&
+             delays_work()) {  // it takes the bytes at once
+    const char* bytes_of = static_cast<const char*>(from);
+    Enqueue(stream, [to, taken = std::vector<char>(bytes_of, bytes_of + bytes)] {
+      const DeviceAccess access;
+      std::memcpy(to, taken.data(), taken.size());
+    });
+  } else {
+    Enqueue(stream, copy);
+  }
   return cudaSuccess;
 }
 

@@ -29,7 +29,8 @@ absl::StatusOr<std::vector<DeviceRank>> MakeRanks(const DeviceOptions& options) 
     rank.backend = *std::move(backend);
     backends.push_back(rank.backend.get());
   }
-  auto communicators = MakeHostCommunicators(backends);
+  // One has nobody to talk to, and must not be waited for.
+  auto communicators = options.num_ranks == 1 ? MakeThreadCommunicators(1) : MakeHostCommunicators(backends);
   for (int i = 0; i < options.num_ranks; ++i) ranks[i].communicator = std::move(communicators[i]);
   return ranks;
 }

@@ -15,11 +15,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
+#include "tests/cuda/delayed_work.h"
 
 #define SESSA_CUDA_EMULATED 1
 #define __global__
@@ -113,8 +115,9 @@ void FailCaptures(CaptureFault fault);
 void RefuseLaunches(bool on);
 // The library's products (plain_gemm.cc) are refused while it is on.
 void RefuseProducts(bool on);
-// Launches of graphs do nothing while it is on: what is left of a step is the host's work.
-void SkipGraphs(bool on);
+// Launches of graphs do nothing while it is on, but take the device that long: what is left of a step is the
+// host's work.
+void SkipGraphs(bool on, double microseconds = 0);
 
 }  // namespace sessa::emulator
 
@@ -160,15 +163,26 @@ inline unsigned __float_as_uint(float x) {
 using std::max;
 using std::min;
 
-// The part of the CUDA runtime that the backend calls. Streams are in order, so each call is done when it
-// returns; unless its stream captures, then it is kept in the graph. A null stream never captures.
+// The part of the CUDA runtime that the backend calls. Streams are in order, so each call may be done when it
+// returns, and is but for DelayWork; unless its stream captures, then it is kept in the graph. A null stream
+// never captures and delays nothing.
 struct EmulatedGraph {
   std::vector<std::function<void()>> work;
   bool overlaps = false;  // one of its launches
 };
 struct EmulatedStream {
   EmulatedGraph* capture = nullptr;
+  std::deque<std::function<void()>> delayed;
+  uint64_t num_enqueued = 0;  // of the delayed ones, since the stream was made
+  uint64_t last_event = 0;    // how many were when the last event was recorded
+  double busy_until = 0;      // with graphs that are skipped: seconds of a steady clock
 };
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;
+  uint64_t num_enqueued = 0;
+  double busy_until = 0;
+};
+using cudaEvent_t = EmulatedEvent*;
 using cudaStream_t = EmulatedStream*;
 using cudaGraph_t = EmulatedGraph*;
 using cudaGraphExec_t = const EmulatedGraph*;
@@ -212,7 +226,18 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { ret
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return *stream = new EmulatedStream, cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t);
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  (void)cudaStreamSynchronize(stream);
+  return delete stream, cudaSuccess;
+}
+inline constexpr unsigned cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = new EmulatedEvent, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
@@ -222,7 +247,6 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete g
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return *free = *total = size_t{1} << 30, cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t);
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 inline const char* cudaGetErrorString(cudaError_t e) {
@@ -236,10 +260,15 @@ namespace sessa::emulator {
 // Every launch begins with it. False: it is refused, of which cudaGetLastError and TakeLaunchFailure tell.
 bool BeginLaunch(cudaStream_t stream);
 
+bool delays_work();
+
 template <class Work>
 void Enqueue(cudaStream_t stream, const Work& work) {
   if (stream != nullptr && stream->capture != nullptr) {
     stream->capture->work.push_back(work);
+  } else if (stream != nullptr && delays_work()) {
+    stream->delayed.push_back(work);
+    ++stream->num_enqueued;
   } else {
     work();
   }

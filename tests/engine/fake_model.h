@@ -50,9 +50,12 @@ class FakeModel {
     return out;
   }
 
+  // Steps run in the order of the calls, each with the tokens that the one before sampled.
   std::vector<SequenceResult> Execute(const StepPlan& plan) {
     std::vector<SequenceResult> results;
     CheckSlots(plan);
+    const std::vector<int32_t> before = std::exchange(sampled_, {});
+    const auto known = [&](int32_t token) { return token < 0 ? before.at(-1 - token) : token; };
     int rows = 0;
     for (const PlanSequence& s : plan.sequences) {
       EXPECT_EQ(s.first_row, rows);
@@ -63,7 +66,8 @@ class FakeModel {
       bool right = true;  // all drafts so far
       std::vector<SampledToken> sampled;
       for (int i = 0; i < s.start + s.num_rows; ++i) {
-        prefix = Extend(prefix, (*s.tokens)[i]);
+        const int32_t token = known((*s.tokens)[i]);
+        prefix = Extend(prefix, token);
         uint64_t& paged = state_[s.pages[i / page_size_] * page_size_ + i % page_size_];
         if (i < s.start) {
           EXPECT_EQ(paged, prefix) << "sequence " << s.sequence_id << " position " << i;
@@ -73,12 +77,12 @@ class FakeModel {
         EXPECT_EQ(plan.token_ids[s.first_row + row], (*s.tokens)[i]);
         EXPECT_EQ(plan.positions[s.first_row + row], i);
         paged = prefix;
-        recurrent = Extend(recurrent, (*s.tokens)[i]);
+        recurrent = Extend(recurrent, token);
         if (snapshot != s.snapshots.end() && snapshot->row == row) slots_.at((snapshot++)->slot) = recurrent;
         if (!s.sample || row + 1 + s.num_drafts < s.num_rows || !right) continue;
         sampled.push_back(
-            {Next(s.slot >= 0 ? recurrent : prefix, (*s.tokens)[i], s.seed, s.sampling->temperature == 0),
-             {}});
+            {Next(s.slot >= 0 ? recurrent : prefix, token, s.seed, s.sampling->temperature == 0), {}});
+        sampled_.push_back(sampled.back().token);
         right = row + 1 < s.num_rows && sampled.back().token == (*s.tokens)[i + 1];
       }
       EXPECT_TRUE(snapshot == s.snapshots.end());
@@ -113,7 +117,8 @@ class FakeModel {
   }
 
   const int page_size_;
-  std::vector<uint64_t> state_;  // [num_pages, page_size]
+  std::vector<int32_t> sampled_;  // by the last step
+  std::vector<uint64_t> state_;   // [num_pages, page_size]
   std::vector<uint64_t> slots_;
 };
 

@@ -34,6 +34,14 @@ class FaultyBackend final : public Backend {
     if (absl::Status fault = Faults::Get().OnAllocation(0); !fault.ok()) return fault;
     return good_->AllocatePages(shape, page_size, first_page, num_pages);
   }
+  void EndStep() override {
+    if (++num_under_way_ > 1) Faults::Get().OnStepAhead();
+  }
+  absl::Status WaitForStep() override {
+    --num_under_way_;
+    return Synchronize();
+  }
+  bool is_asynchronous() const override { return asynchronous_; }
   absl::Status Synchronize() override {
     status_.Update(good_->Synchronize());
     status_.Update(Faults::Get().OnSync(rank_));
@@ -67,6 +75,8 @@ class FaultyBackend final : public Backend {
 
  private:
   const int rank_;
+  const bool asynchronous_ = Faults::Get().is_asynchronous();
+  int num_under_way_ = 0;
   const std::unique_ptr<Backend> good_;
   absl::Status status_;
 };
@@ -95,6 +105,28 @@ void Faults::Clear() {
   num_allocations_ = 0;
   at_sync_ = nullptr;
   at_sample_ = nullptr;
+  asynchronous_ = false;
+  num_steps_ahead_ = 0;
+}
+
+void Faults::SetAsynchronous(bool on) {
+  MutexLock lock(&mutex_);
+  asynchronous_ = on;
+}
+
+bool Faults::is_asynchronous() const {
+  MutexLock lock(&mutex_);
+  return asynchronous_;
+}
+
+int Faults::num_steps_ahead() const {
+  MutexLock lock(&mutex_);
+  return num_steps_ahead_;
+}
+
+void Faults::OnStepAhead() {
+  MutexLock lock(&mutex_);
+  ++num_steps_ahead_;
 }
 
 void Faults::FailAllocation(int64_t count) {

@@ -1,6 +1,6 @@
-// Ranks whose devices fail when a test says so. A program that links fault_injection.cc gets these from
-// MakeRanks, which takes the place of kernels/device.cc: the engine above is the real one, and so are the
-// kernels below.
+// Ranks whose devices fail, or seem to work beside their host, when a test says so. A program that links
+// fault_injection.cc gets these from MakeRanks, which takes the place of kernels/device.cc: the engine above
+// is the real one, and so are the kernels below.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,14 @@ class Faults {
   // `at_sample()`: true when the first row drawn in that step has logits that are not numbers.
   void SetAtSample(std::function<bool()> at_sample);
 
-  absl::Status OnAllocation(size_t bytes);  // called by the devices
+  // Devices that are made from here on say that they compute beside the host, though each call does its work.
+  void SetAsynchronous(bool on);
+  bool is_asynchronous() const;
+  // Steps that ended (Backend::EndStep) before the one before was waited for, since Clear.
+  int num_steps_ahead() const;
+
+  void OnStepAhead();  // called by the devices, as all below
+  absl::Status OnAllocation(size_t bytes);
   absl::Status OnSync(int rank);
   bool OnSample();
 
@@ -38,6 +45,8 @@ class Faults {
   int64_t num_allocations_ ABSL_GUARDED_BY(mutex_) = 0;
   std::function<absl::Status(int)> at_sync_ ABSL_GUARDED_BY(mutex_);
   std::function<bool()> at_sample_ ABSL_GUARDED_BY(mutex_);
+  bool asynchronous_ ABSL_GUARDED_BY(mutex_) = false;
+  int num_steps_ahead_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sessa

@@ -42,6 +42,7 @@ class Game {
   Game(FuzzInput* in, const StateSize& state, const SchedulerOptions& options)
       : in_(*in), h_(state, options) {
     if (in_.Chance(64)) h_.scheduler_.mutable_pool_for_testing()->SetHashMaskForTesting(in_.Byte());
+    h_.plans_ahead_ = in_.Chance(128);
   }
 
   void Play() {
@@ -77,9 +78,8 @@ class Game {
       case 6:
         if (!in_.Chance(16)) return Step();
         for (auto& [id, record] : h_.records_) disturbed_[id] |= !record.ended;
-        if (in_.Chance(128)) h_.scheduler_.Schedule(h_.now_);  // amid a step
-        h_.scheduler_.AbortAll(absl::InternalError("the device failed"), h_.now_, &h_.events_);
-        h_.Collect();
+        if (in_.Chance(128) && h_.under_way_.empty()) h_.scheduler_.Schedule(h_.now_);  // amid a step
+        h_.Abort(absl::InternalError("the device failed"));
         return Check(!h_.scheduler_.has_work());
       case 7:
         for (int n = in_.Between(1, 20); n > 0; --n) Step();
@@ -119,6 +119,7 @@ class Game {
     if ((kind & 0x80) != 0) request.deadline = h_.now_ + absl::Milliseconds(in_.Between(0, 1000));
     request.sampling.seed = in_.Byte();
     request.sampling.temperature = in_.Chance(128) ? 0 : 1;
+    request.sampling.presence_penalty = in_.Chance(16) ? 1 : 0;
     if (in_.Chance(64)) request.num_speculative_tokens = in_.Between(0, kMaxDrafts);
     const bool timed = request.deadline != absl::InfiniteFuture();
     const int num_tokens = in_.Between(1, 60), num_prompt = static_cast<int>(prompt.size()), n = request.n;
@@ -131,7 +132,7 @@ class Game {
 
   // Everything that is left ends, and no row was computed more often than preemptions allow.
   void Finish() {
-    while (h_.scheduler_.has_work()) {
+    while (h_.scheduler_.has_work() || !h_.under_way_.empty()) {
       Check(num_rows_ <= max_rows_);
       Step();
     }

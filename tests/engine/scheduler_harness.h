@@ -1,6 +1,7 @@
 // Drives a Scheduler step by step, for tests of what it plans.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <random>
 #include <utility>
@@ -54,24 +55,41 @@ class SchedulerHarness {
     return status;
   }
 
-  // One step; the plan stays valid for a look until the next.
+  // One step; the plan stays valid for a look until the next. With plans_ahead_ what is committed is the step
+  // before, where the scheduler lets it be.
   void Step() {
     now_ += absl::Milliseconds(10);
     scheduler_.Expire(now_, &events_);
-    const bool work = scheduler_.has_work();
-    const StepPlan& plan = scheduler_.Schedule(now_);
-    EXPECT_EQ(plan.num_rows() > 0, work);
-    EXPECT_LE(plan.num_rows(), options_.max_step_tokens);
-    EXPECT_LE(static_cast<int>(plan.sequences.size()), options_.max_num_seqs);
-    last_ = plan;
-    if (plan.num_rows() > 0) {
-      scheduler_.ObserveStep(plan, absl::Milliseconds(10));  // any step: rows cost nothing, and drafts pay
-      scheduler_.Commit(plan, model_.Execute(plan), now_, &events_);
+    const bool idle = under_way_.empty();
+    last_ = {};
+    if (idle || scheduler_.CanScheduleAhead()) {
+      const bool work = scheduler_.has_work();
+      const StepPlan& plan = scheduler_.Schedule(now_);
+      if (idle) {
+        EXPECT_EQ(plan.num_rows() > 0, work);
+      }
+      EXPECT_LE(plan.num_rows(), options_.max_step_tokens);
+      EXPECT_LE(static_cast<int>(plan.sequences.size()), options_.max_num_seqs);
+      last_ = plan;
+      if (plan.num_rows() > 0) under_way_.emplace_back(&plan, model_.Execute(plan));
+      num_planned_ahead_ += under_way_.size() == 2;
+    }
+    const bool waits = !plans_ahead_ || !idle || !scheduler_.CanScheduleAhead();
+    if (waits && !under_way_.empty()) {
+      const auto [plan, results] = std::move(under_way_.front());
+      under_way_.pop_front();
+      scheduler_.ObserveStep(*plan, absl::Milliseconds(10));  // any step: rows cost nothing, and drafts pay
+      scheduler_.Commit(*plan, results, now_, &events_);
     }
     Collect();
   }
+  void Abort(const absl::Status& status) {
+    under_way_.clear();
+    scheduler_.AbortAll(status, now_, &events_);
+    Collect();
+  }
   void Run() {
-    for (int i = 0; scheduler_.has_work(); ++i) {
+    for (int i = 0; scheduler_.has_work() || !under_way_.empty(); ++i) {
       ASSERT_LT(i, 100000);
       Step();
     }
@@ -122,6 +140,9 @@ class SchedulerHarness {
   std::map<RequestId, Record> records_;
   std::vector<SchedulerEvent> events_;
   StepPlan last_;
+  bool plans_ahead_ = false;
+  std::deque<std::pair<const StepPlan*, std::vector<SequenceResult>>> under_way_;
+  int num_planned_ahead_ = 0;
 };
 
 inline std::vector<int32_t> RandomPrompt(int n, int seed = 0) {

@@ -15,10 +15,12 @@ struct Simulation {
   bool prefix_caching;
   uint64_t hash_mask;
   int num_slots = 0;
+  bool ahead = false;
 };
 void PrintTo(const Simulation& s, std::ostream* os) {
   *os << s.classes << " classes, pages of " << s.page_size << ", " << s.max_preemptions
-      << " preemptions, caching " << s.prefix_caching << ", " << s.num_slots << " slots";
+      << " preemptions, caching " << s.prefix_caching << ", " << s.num_slots << " slots"
+      << (s.ahead ? ", ahead" : "");
 }
 
 class SimulationTest : public ::testing::TestWithParam<Simulation> {};
@@ -36,13 +38,14 @@ TEST_P(SimulationTest, TenThousandArrivals) {
                       .max_preemptions = p.max_preemptions,
                       .num_speculative_tokens = 7});
   h.scheduler_.mutable_pool_for_testing()->SetHashMaskForTesting(p.hash_mask);
+  h.plans_ahead_ = p.ahead;
   std::mt19937 rng(p.classes * 100 + p.page_size);
   const auto chance = [&rng](double probability) { return rng() % 1000 < probability * 1000; };
   RequestId next = 1;
   int refused = 0;
   std::vector<RequestId> undisturbed;
   std::map<RequestId, bool> disturbed;
-  for (int step = 0; next <= 10000 || h.scheduler_.has_work(); ++step) {
+  for (int step = 0; next <= 10000 || h.scheduler_.has_work() || !h.under_way_.empty(); ++step) {
     ASSERT_LT(step, 400000);
     const bool burst = step / 200 % 2 == 0;
     while (next <= 10000 && chance(burst ? 0.3 : 0.05)) {
@@ -56,6 +59,7 @@ TEST_P(SimulationTest, TenThousandArrivals) {
       request.sampling.ignore_eos = chance(0.3);
       request.sampling.temperature = chance(0.3) ? 0 : 1;
       if (chance(0.2)) request.num_speculative_tokens = static_cast<int>(rng() % (kMaxDrafts + 1));
+      if (p.ahead && chance(0.02)) request.sampling.presence_penalty = 1;  // such steps are not planned ahead
       request.tenant = chance(0.3) ? "b" : "a";
       request.priority = chance(0.1) ? -1 : 0;
       if (chance(0.05)) request.deadline = h.now_ + absl::Milliseconds(rng() % 1000);
@@ -100,6 +104,7 @@ TEST_P(SimulationTest, TenThousandArrivals) {
   EXPECT_GT(whole, 4000);
   EXPECT_EQ(stats.accepted_draft_tokens > 1000, p.num_slots == 0);
   EXPECT_EQ(stats.draft_tokens > stats.accepted_draft_tokens, p.num_slots == 0);
+  EXPECT_EQ(h.num_planned_ahead_ > 10000, p.ahead) << h.num_planned_ahead_;
   EXPECT_GT(refused, 0);  // the queue's limit was reached
   EXPECT_EQ(stats.num_preemptions > 0, p.max_preemptions > 0);
   EXPECT_EQ(stats.prefix_cache_hits > 0, p.prefix_caching);
@@ -113,7 +118,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Simulation{4, 32, 6, 2, true, ~0ull}, Simulation{1, 64, 6, 4, true, 7},
                     Simulation{1, 16, 24, 4, false, ~0ull}, Simulation{2, 16, 14, 0, true, ~0ull},
                     Simulation{1, 16, 24, 4, true, ~0ull, 12}, Simulation{2, 16, 14, 4, true, ~0ull, 30},
-                    Simulation{1, 16, 24, 4, true, 7, 3}, Simulation{1, 16, 24, 4, false, ~0ull, 14}));
+                    Simulation{1, 16, 24, 4, true, 7, 3}, Simulation{1, 16, 24, 4, false, ~0ull, 14},
+                    Simulation{1, 16, 24, 4, true, ~0ull, 0, true},
+                    Simulation{4, 32, 6, 2, true, ~0ull, 0, true}, Simulation{2, 16, 14, 0, true, 7, 0, true},
+                    Simulation{1, 16, 24, 4, true, ~0ull, 12, true},
+                    Simulation{1, 16, 24, 4, false, ~0ull, 14, true}));
 
 }  // namespace
 }  // namespace sessa
