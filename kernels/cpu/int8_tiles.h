@@ -4,8 +4,8 @@
 // unit sums their products from 0, in its order, and the vector unit adds the sum times the group's scale to
 // the output's, in one chain of fused multiply-adds from the bias on. Denormals are zero all the way.
 //
-// A product of int8 with the bytes of 16-bit activations (tdpbssd) needs as many instructions as this, four
-// sums to be joined where this has two, and prompts took 1.5 times as long.
+// Products with the bytes of 16-bit activations (tdpbssd) need as many instructions as this and leave two sums
+// to be joined for one; prompts took 1.5 times as long as with bf16 weights, this way 1.2 to 1.4 times.
 #pragma once
 
 #include <cstdint>
