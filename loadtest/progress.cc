@@ -22,7 +22,7 @@ std::string Short(double value) {
   if (value >= 1e6) return absl::StrFormat("%.1fM", value / 1e6);
   if (value >= 1e4) return absl::StrFormat("%.0fk", value / 1e3);
   if (value >= 1e3) return absl::StrFormat("%.1fk", value / 1e3);
-  return absl::StrFormat(value < 10 ? "%.1f" : "%.0f", value);
+  return absl::StrFormat("%.*f", value < 10 ? 1 : 0, value);
 }
 
 // "[####......]" of the share that is done.

@@ -27,7 +27,7 @@ std::string Grouped(double value) {
 
 std::string ThreeDigits(double value) {
   if (value >= 1000) return Grouped(value);
-  return absl::StrFormat(value >= 100 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value);
+  return absl::StrFormat("%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
 }
 
 }  // namespace
@@ -43,8 +43,7 @@ std::string FigureText(double value, Unit unit) {
     case Unit::kRequests:
     case Unit::kTokens:
     case Unit::kCount: return value == std::round(value) ? Grouped(value) : ThreeDigits(value);
-    case Unit::kShare:
-      return absl::StrFormat(value > 0 && value < 0.001 ? "%.3f %%" : "%.1f %%", value * 100);
+    case Unit::kShare: return absl::StrFormat("%.*f %%", value > 0 && value < 0.001 ? 3 : 1, value * 100);
   }
   return "";
 }

@@ -40,16 +40,17 @@ inline std::vector<std::pair<std::string, ModelConfig>> SmallConfigs() {
   llama.qkv_bias = llama.qk_norm = true;
   llama.windows = {0, 37};
   std::vector<std::pair<std::string, ModelConfig>> configs = {{"sessa", SmallConfig()}};
-  const auto add = [&](const char* name, auto family) -> ModelConfig& {
-    ModelConfig& c = configs.emplace_back(name, SmallConfig()).second;
+  const auto add = [&](const char* name, auto family, ModelConfig c = SmallConfig()) {
     c.family = std::move(family);
-    return c;
+    configs.emplace_back(name, std::move(c));
   };
-  add("attention", attention);
-  ModelConfig& grouped = add("llama", llama);
+  ModelConfig grouped = SmallConfig(), headless = SmallConfig();
   grouped.num_kv_heads = 2, grouped.attention_head_dim = 10, grouped.tie_word_embeddings = false;
-  for (ModelConfig* c : {&add("gated_mamba", gated_mamba), &add("mamba2", Mamba2Config{mamba})})
-    c->num_heads = c->num_kv_heads = 0;
+  headless.num_heads = headless.num_kv_heads = 0;
+  add("attention", attention);
+  add("llama", llama, grouped);
+  add("gated_mamba", gated_mamba, headless);
+  add("mamba2", Mamba2Config{mamba}, headless);
   return configs;
 }
 

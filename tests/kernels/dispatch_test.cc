@@ -90,8 +90,9 @@ class DispatchTest : public testing::Test {
 };
 
 TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
-  for (auto [D, H, K] : {std::array{192, 6, 2}, std::array{130, 1, 1}, std::array{64, 8, 1}}) {
-    const ModelConfig config = Config(D, H, K);
+  for (const auto& shape : {std::array{192, 6, 2}, std::array{130, 1, 1}, std::array{64, 8, 1}}) {
+    const int D = shape[0];
+    const ModelConfig config = Config(D, shape[1], shape[2]);
     const auto weights = RandomModel(config, D);
     const std::vector<int32_t> ids = Tokens(200);
     const auto oracle = ReferenceModel(config, *weights).Forward(ids);
