@@ -170,16 +170,28 @@ TEST_F(EmulatedEngineTest, BatchInvariantAnswersAreTheSameAlone) {
 
 // What a prompt left in pages is found again, in tensor-core prefill as well.
 TEST_F(EmulatedEngineTest, PrefixHits) {
-  EngineOptions options = Cuda();
-  options.weight_dtype = options.state_dtype = DType::kBF16;
-  const auto engine = Make(options);
-  Request request = MakeRequest(RandomPrompt(150), 4, 0);
-  request.sampling.num_logprobs = 3;
-  const auto first = RunAll(engine.get(), {request})[0], again = RunAll(engine.get(), {request})[0];
-  EXPECT_EQ(first.prompt.num_cached_tokens, 0);
-  EXPECT_EQ(again.prompt.num_cached_tokens, 144);
-  EXPECT_EQ(first.tokens, again.tokens);
-  ExpectNear(first.logprobs[0], again.logprobs[0], 2e-2f);  // other kernels compute the last rows
+  for (DType state : {DType::kBF16, DType::kI8}) {
+    EngineOptions options = Cuda();
+    options.weight_dtype = DType::kBF16, options.state_dtype = state;
+    const auto engine = Make(options);
+    Request request = MakeRequest(RandomPrompt(150), 4, 0);
+    request.sampling.num_logprobs = 3;
+    const auto first = RunAll(engine.get(), {request})[0], again = RunAll(engine.get(), {request})[0];
+    EXPECT_EQ(first.prompt.num_cached_tokens, 0);
+    EXPECT_EQ(again.prompt.num_cached_tokens, 144);
+    EXPECT_EQ(first.tokens, again.tokens);
+    ExpectNear(first.logprobs[0], again.logprobs[0], 2e-2f);  // other kernels compute the last rows
+  }
+}
+
+// Choices of a prompt read what they share once, and the cost of a step counts it once, on either device.
+TEST_F(EmulatedEngineTest, SharedReadsAreCounted) {
+  for (bool cuda : {false, true}) {
+    const auto engine = Make(cuda ? Cuda() : SmallOptions());
+    const auto result = RunAll(engine.get(), {MakeRequest(RandomPrompt(150), 8, 1, 3, 3)})[0];
+    ASSERT_TRUE(result.end.status.ok()) << result.end.status;
+    EXPECT_GT(engine->Stats().num_shared_reads, 0) << (cuda ? "cuda" : "cpu");
+  }
 }
 
 }  // namespace
