@@ -134,7 +134,10 @@ class Bench {
     for (int r = 0; r < rows; ++r) plan.token_ids.push_back(r % 1000), plan.positions.push_back(start + r);
     return plan;
   }
-  void Execute(const StepPlan& plan) { Check(workers_->Execute(plan, &results_)); }
+  void Execute(const StepPlan& plan) {
+    workers_->Start(plan);
+    Check(workers_->Finish(plan, &results_));
+  }
 
   const ModelConfig config_;
   std::unique_ptr<Workers> workers_;

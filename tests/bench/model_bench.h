@@ -100,7 +100,8 @@ class ModelBench {
       for (int r = 0; r < rows; ++r)
         plan.token_ids.push_back((b + r) % 1000), plan.positions.push_back(context + r);
     }
-    if (!workers_->Execute(plan, &results_).ok()) std::abort();
+    workers_->Start(plan);
+    if (!workers_->Finish(plan, &results_).ok()) std::abort();
   }
   double LinearWeights() const {
     const double D = config_.hidden_size, kv = config_.kv_size();
