@@ -1,7 +1,7 @@
 #include "kernels/cpu/pages_ahead.h"
 
-#include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +15,9 @@ namespace {
 constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE of Linux 5.14, which older headers do not have
 // A call holds off what maps and unmaps memory in this process until it returns: a huge page at a time.
 constexpr uintptr_t kPiece = uintptr_t{2} << 20;
+// Nice enough to leave the cores to steps, and no more: a thread that gets no time at all while it holds the
+// system's lock on the process's memory would hold up all that need it.
+constexpr int kNice = 5;
 
 }  // namespace
 
@@ -60,8 +63,7 @@ void PagesAhead::Start() {
 }
 
 void PagesAhead::Run() {
-  const sched_param none = {};
-  sched_setscheduler(0, SCHED_IDLE, &none);
+  setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + kNice);  // Linux: of this thread alone
   std::vector<bool> taken(num_blocks_);
   for (uint32_t seen = 0;;) {
     news_.wait(seen, std::memory_order_acquire);

@@ -1,7 +1,7 @@
 // Memory for the pages that rows will come to next, before they do. Linux gives memory at its first touch, a
 // huge page at a time, and the tensors of a state cache come to their next one in the same step: on a virtual
 // machine whose free memory was back with its host 8 layers took 6 ms each, a gap of 50 ms between tokens
-// whose steps take 2. So a thread that runs when nobody else wants a core touches them first; where it comes
+// whose steps take 2. So a thread that is nicer than the steps' touches them first; where it comes
 // too late, or Linux is older than 5.14, the step does, as before. No byte is changed, and what was never
 // near is never taken: a large cache that is hardly used stays small.
 #pragma once

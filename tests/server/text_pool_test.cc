@@ -3,7 +3,6 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -40,23 +39,13 @@ TEST(TextPoolTest, WaitingBytesAreBounded) {
   EXPECT_EQ(held.use_count(), 1);
 }
 
-constexpr size_t kHugeBytes = 256 << 10;
-
-TEST(TextPoolTest, ShorterTextsDoNotWaitForLongerOnes) {
-  absl::Notification begun[2], go_on, done[2];
-  TextPool pool(1, 4 << 20);
-  const auto hold = [&go_on](absl::Notification* begun) {
-    return [&go_on, begun] { begun->Notify(), go_on.WaitForNotification(); };
-  };
-  ASSERT_TRUE(pool.Post(kHugeBytes + 1, hold(&begun[0])));
-  begun[0].WaitForNotification();
-  ASSERT_TRUE(pool.Post(kHugeBytes + 1, [] {}));  // waits, before the next one in the same queue
-  ASSERT_TRUE(pool.Post(kHugeBytes, [&done] { done[0].Notify(); }));
-  done[0].WaitForNotification();
-  ASSERT_TRUE(pool.Post(TextPool::kLongBytes + 1, hold(&begun[1])));
-  begun[1].WaitForNotification();
-  ASSERT_TRUE(pool.Post(TextPool::kLongBytes, [&done] { done[1].Notify(); }));
-  done[1].WaitForNotification();
+TEST(TextPoolTest, ShortTextsDoNotWaitForLongOnes) {
+  absl::Notification begun, go_on, done;
+  TextPool pool(1, 1 << 20);
+  ASSERT_TRUE(pool.Post(TextPool::kLongBytes + 1, [&] { begun.Notify(), go_on.WaitForNotification(); }));
+  begun.WaitForNotification();
+  ASSERT_TRUE(pool.Post(TextPool::kLongBytes, [&done] { done.Notify(); }));
+  done.WaitForNotification();
   go_on.Notify();
 }
 
@@ -80,24 +69,6 @@ TEST(TextPoolTest, LongTextsYieldToShortOnesAndBothToTheEngine) {
   const int own = getpriority(PRIO_PROCESS, 0);
   EXPECT_EQ(NiceValues(), std::pair(std::min(own + 5, 19), std::min(own + 10, 19)));
   EXPECT_EQ(getpriority(PRIO_PROCESS, 0), own);
-}
-
-// What keeps a wake-up of the engine from waiting for the end of a text's slice.
-TEST(TextPoolTest, HugeTextsRunOnWhatNobodyElseWants) {
-  int long_policy = -1, huge_policy = -1;
-  absl::Notification done[2];
-  TextPool pool(1, 1 << 20);
-  ASSERT_TRUE(pool.Post(kHugeBytes, [&] {
-    long_policy = sched_getscheduler(0);
-    done[0].Notify();
-  }));
-  ASSERT_TRUE(pool.Post(kHugeBytes + 1, [&] {
-    huge_policy = sched_getscheduler(0);
-    done[1].Notify();
-  }));
-  for (absl::Notification& each : done) each.WaitForNotification();
-  EXPECT_EQ(long_policy, sched_getscheduler(0));
-  EXPECT_EQ(huge_policy, SCHED_IDLE);
 }
 
 TEST(TextPoolTest, TextsAreServedWhereASandboxForbidsPriorities) {
