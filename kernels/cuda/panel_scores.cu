@@ -231,18 +231,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ScoreKernel(const PanelRead 
     CommitCopies();
   };
   float scores[kFragments][4] = {};
-  if constexpr (kIsInt8<T>) {
-    narrow(0);
-    CommitCopies();
-    find_exponents(0);
-  }
-  load(0);
-  if constexpr (kIsInt8<T>) {
-    WaitForCopies<1>();
-    widen(0);
-  }
-  static_assert(kAhead == 2);
-  load(1);
+  StartStages<T>(narrow, find_exponents, load, widen);
   for (int s = 0; s < num_stages; ++s) {
     WaitForCopies<kAhead - 1>();
     FenceOperands();

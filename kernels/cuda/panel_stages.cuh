@@ -26,6 +26,25 @@ struct NarrowStages<Int8> {
   NarrowCopies<kNarrowCopies, kBlockThreads> narrow[2];
 };
 
+// The first stages on their way, and the first of int8 widened. narrow, load: start a stage's copies (load's
+// with the next one's of narrow); find_exponents, widen: of a stage that is there.
+template <class T, class Narrow, class FindExponents, class Load, class Widen>
+__device__ __forceinline__ void StartStages(const Narrow& narrow, const FindExponents& find_exponents,
+                                            const Load& load, const Widen& widen) {
+  if constexpr (kIsInt8<T>) {
+    narrow(0);
+    CommitCopies();
+    find_exponents(0);
+  }
+  load(0);
+  if constexpr (kIsInt8<T>) {
+    WaitForCopies<1>();
+    widen(0);
+  }
+  static_assert(kAhead == 2);
+  load(1);
+}
+
 // The first position of a softmax tile of this rank, of its own tiles the n-th.
 __device__ __forceinline__ int TilePosition(const PanelRead& read, int n) {
   const int share = kChains / read.num_ranks;

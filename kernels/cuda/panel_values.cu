@@ -165,18 +165,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) ValueKernel(const PanelRead 
   for (int s = 0; s < kRowsAhead; ++s) store_row(s, key_of(s));
   Key next_key = key_of(kRowsAhead);
   __syncthreads();
-  if constexpr (kIsInt8<T>) {
-    narrow(0);
-    CommitCopies();
-    find_exponents(0);
-  }
-  load(0);
-  if constexpr (kIsInt8<T>) {
-    WaitForCopies<1>();
-    widen(0);
-  }
-  static_assert(kAhead == 2);
-  load(1);
+  StartStages<T>(narrow, find_exponents, load, widen);
   ExtendSplit(read, block, query_tile, begin, end, shared);
   __syncthreads();
   const int warp_row = warp * kWarpRows;
