@@ -60,9 +60,9 @@ void FitMaxNumSeqs(bool asked_for, int num_slots, EngineOptions* o) {
   o->max_num_seqs = std::min(o->max_num_seqs, std::max(1, num_slots - for_snapshots));
 }
 
-// A small share of a start, most of which reads weights; a model of D 1024 and 24 layers on two cores has
-// time for all shapes.
-constexpr absl::Duration kWarmUpTime = absl::Seconds(1);
+// What the first steps may take in all, and before requests are taken; those after it run until one comes. A
+// model of D 1024 and 24 layers on two cores has time for all.
+constexpr absl::Duration kWarmUpTime = absl::Seconds(1), kStartTime = absl::Milliseconds(50);
 
 // What ending every request may take: the step that runs, which is a fraction of a second long unless a rank
 // hangs.
@@ -87,6 +87,7 @@ class EngineImpl final : public Engine {
         observer_(observer),
         context_(context),
         scheduler_(options, workers_->state(), config.eos_token_ids),
+        warm_up_(options, workers_->state(), kWarmUpTime),
         admission_({options.max_queued_requests, options.max_queued_tokens, options.max_queue_time}) {
     stats_.page_size = options.page_size;
     static_cast<SchedulerStats&>(stats_) = scheduler_.Stats();
@@ -102,17 +103,18 @@ class EngineImpl final : public Engine {
     if (thread_.joinable()) thread_.join();
   }
 
-  absl::Status WarmUp() {
-    bool first = true;  // the first step is one row at position 0, which reads nothing that was not written
-    const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
-      const absl::Time begin = MonotonicNow();
-      workers_->Start(plan);
-      if (absl::Status done = workers_->Finish(plan, &results_); !done.ok()) return done;
-      if (std::exchange(first, false) && results_[0].tokens[0].token < 0)
+  // What has to be known before requests are taken.
+  absl::Status TryWeights() {
+    while (warm_up_.spent() < kStartTime) {
+      const bool is_first = warm_up_.spent() == absl::ZeroDuration();
+      const absl::StatusOr<bool> ran = RunWarmUpStep();
+      if (!ran.ok()) return ran.status();
+      if (!*ran) break;
+      // One row at position 0, which reads nothing that was not written.
+      if (is_first && results_[0].tokens[0].token < 0)
         return absl::InvalidArgumentError("the weights give logits that are not numbers");
-      return MonotonicNow() - begin;
-    };
-    return sessa::WarmUp(options_, workers_->state(), kWarmUpTime, run, scheduler_.mutable_cost_model());
+    }
+    return absl::OkStatus();
   }
 
   void Start() {
@@ -188,9 +190,34 @@ class EngineImpl final : public Engine {
                             stats_.waiting_tokens + unseen_tokens_, now);
   }
 
+  absl::StatusOr<bool> RunWarmUpStep() {
+    const auto run = [&](const StepPlan& plan) -> absl::StatusOr<absl::Duration> {
+      const absl::Time begin = MonotonicNow();
+      workers_->Start(plan);
+      if (absl::Status done = workers_->Finish(plan, &results_); !done.ok()) return done;
+      return MonotonicNow() - begin;
+    };
+    return warm_up_.Next(run, scheduler_.mutable_cost_model());
+  }
+
+  // Until something comes, and never after.
+  void WarmUpWhileIdle() {
+    const auto is_idle = [this] {
+      MutexLock lock(&mutex_);
+      return inbox_.empty() && !stop_ && !abort_;
+    };
+    while (is_idle()) {
+      const absl::StatusOr<bool> ran = RunWarmUpStep();
+      health_ = ran.status();
+      if (!ran.ok()) return Publish({}, {});
+      if (!*ran) return;
+    }
+  }
+
   void Run() {
     AskForShortSlices();
     if (options_.device == DeviceType::kCpu) AskForOwnCore(0, options_.num_threads);
+    WarmUpWhileIdle();
     std::vector<Command> commands;
     std::vector<SchedulerEvent> events;
     for (bool stop = false; !stop;) {
@@ -331,6 +358,7 @@ class EngineImpl final : public Engine {
   const StepObserver observer_;
   void* const context_;
   Scheduler scheduler_;  // the engine thread's, but for CheckFits
+  WarmUp warm_up_;
   struct StepUnderWay {
     const StepPlan* plan;
     absl::Time begin;
@@ -378,7 +406,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateGroupEngine(const EngineOptions& g
   options->state_cache_bytes = (*workers)->state_cache_bytes();
   FitMaxNumSeqs(given.max_num_seqs > 0, (*workers)->state().num_slots, &*options);
   auto impl = std::make_unique<EngineImpl>(*options, config, *std::move(workers), observer, context);
-  if (absl::Status warm = impl->WarmUp(); !warm.ok()) return warm;
+  if (absl::Status tried = impl->TryWeights(); !tried.ok()) return tried;
   impl->Start();
   return std::unique_ptr<Engine>(std::move(impl));
 }

@@ -71,16 +71,23 @@ SchedulerOptions Roomy() {
   return o;
 }
 
+// All of its steps.
+absl::Status RunWarmUp(const SchedulerOptions& options, const StateSize& state, StepRunner run,
+                       CostModel* model) {
+  WarmUp warm_up(options, state, absl::Seconds(1));
+  while (true) {
+    const absl::StatusOr<bool> ran = warm_up.Next(run, model);
+    if (!ran.ok() || !*ran) return ran.status();
+  }
+}
+
 TEST(WarmUpTest, FitsALineWithinAFewSteps) {
   CostModel model;
   int steps = 0;
-  ASSERT_TRUE(WarmUp(
-                  Roomy(), kRoomy, absl::Seconds(1),
-                  [&](const StepPlan& plan) {
-                    return Truth(FeaturesOf(plan)) * (steps++ == 0 ? 30 : 1);  // the first one is cold
-                  },
-                  &model)
-                  .ok());
+  const auto run = [&](const StepPlan& plan) {
+    return Truth(FeaturesOf(plan)) * (steps++ == 0 ? 30 : 1);  // the first one is cold
+  };
+  ASSERT_TRUE(RunWarmUp(Roomy(), kRoomy, run, &model).ok());
   EXPECT_GT(steps, 10);
   for (auto f : {Step(1, 500, 0, 0), Step(16, 500, 0, 0), Step(16, 500, 8000, 64), Step(0, 0, 30000, 16)}) {
     EXPECT_NEAR(absl::FDivDuration(model.Predict(f), Truth(f)), 1, 0.1);
@@ -91,12 +98,10 @@ TEST(WarmUpTest, KeepsToItsTimeOnAnyMachine) {
   for (double slower : {1.0, 10.0, 100.0, 1000.0, 1e5}) {
     CostModel model;
     std::vector<absl::Duration> steps;
-    ASSERT_TRUE(
-        WarmUp(
-            Roomy(), kRoomy, absl::Seconds(1),
-            [&](const StepPlan& plan) { return steps.emplace_back(Truth(FeaturesOf(plan)) * slower); },
-            &model)
-            .ok());
+    const auto run = [&](const StepPlan& plan) {
+      return steps.emplace_back(Truth(FeaturesOf(plan)) * slower);
+    };
+    ASSERT_TRUE(RunWarmUp(Roomy(), kRoomy, run, &model).ok());
     absl::Duration after_first;
     for (size_t i = 1; i < steps.size(); ++i) after_first += steps[i];
     // What is not known yet may be taken for cheaper than it is: by a step at most.
@@ -120,11 +125,11 @@ TEST(WarmUpTest, RunsWhatTheOptionsAllow) {
     }
     return absl::StatusOr<absl::Duration>(absl::Milliseconds(1));
   };
-  EXPECT_TRUE(WarmUp(o, state, absl::Seconds(1), check, &model).ok());
+  EXPECT_TRUE(RunWarmUp(o, state, check, &model).ok());
   const auto fail = [](const StepPlan&) {
     return absl::StatusOr<absl::Duration>(absl::InternalError("gone"));
   };
-  EXPECT_EQ(WarmUp(o, state, absl::Seconds(1), fail, &model).message(), "gone");
+  EXPECT_EQ(RunWarmUp(o, state, fail, &model).message(), "gone");
 }
 
 }  // namespace

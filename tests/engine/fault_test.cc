@@ -3,6 +3,7 @@
 #include <atomic>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "engine/monotonic.h"
 #include "tests/engine/engine_fixture.h"
@@ -21,6 +22,12 @@ class FaultTest : public EngineFixture {
     o.tensor_parallel_size = num_ranks;
     o.max_num_seqs = 4;
     return o;
+  }
+  // Its warm-up has ended.
+  std::unique_ptr<Engine> MakeUsed(const EngineOptions& options) {
+    auto engine = Make(options);
+    EXPECT_TRUE(Submit(engine.get(), MakeRequest(RandomPrompt(1), 1))->WaitForEnd().end.status.ok());
+    return engine;
   }
   static void ExpectNothingLeft(const Engine& engine) {
     const EngineStats stats = engine.Stats();
@@ -92,7 +99,7 @@ TEST_F(FaultTest, ADeviceErrorInAStep) {
 
 // Logits that are not numbers end the request they belong to and no other.
 TEST_F(FaultTest, LogitsThatAreNotNumbers) {
-  auto engine = Make(Options(2));
+  auto engine = MakeUsed(Options(2));
   std::atomic<int> step{0};
   Faults::Get().SetAtSample([&] { return ++step == 5; });
   std::vector<std::shared_ptr<CollectingSink>> sinks;
@@ -118,7 +125,7 @@ TEST_F(FaultTest, LogitsThatAreNotNumbers) {
 TEST_F(FaultTest, ARankThatHangs) {
   for (int bad_rank : {0, 1}) {
     Faults::Get().Clear();
-    auto engine = Make(Options(2));
+    auto engine = MakeUsed(Options(2));
     Mutex mutex;
     std::condition_variable_any news;
     bool hangs = false, released = false;
@@ -154,6 +161,47 @@ TEST_F(FaultTest, ARankThatHangs) {
     EXPECT_EQ(cancelled->WaitForEnd().end.status.code(), absl::StatusCode::kCancelled);
     ExpectNothingLeft(*engine);
   }
+}
+
+// After a first step that is slow the others of the warm-up run beside what comes, until a request does.
+TEST_F(FaultTest, WarmsUpUntilTheFirstRequest) {
+  Mutex mutex;
+  std::condition_variable_any news;
+  int step = 0;
+  bool released = false;
+  Faults::Get().SetAtSync([&](int) {
+    MutexLock lock(&mutex);
+    if (++step == 1) absl::SleepFor(absl::Milliseconds(60));
+    news.notify_all();
+    while (step == 3 && !released) news.wait(mutex);
+    return absl::OkStatus();
+  });
+  auto engine = Make(Options(1));
+  {
+    MutexLock lock(&mutex);
+    while (step < 3) news.wait(mutex);
+  }
+  auto first = Submit(engine.get(), MakeRequest(RandomPrompt(5), 4));
+  {
+    MutexLock lock(&mutex);
+    released = true;
+    news.notify_all();
+  }
+  EXPECT_TRUE(first->WaitForEnd().end.status.ok());
+  ExpectNothingLeft(*engine);
+  engine.reset();
+  EXPECT_EQ(step, 3 + 4);
+}
+
+TEST_F(FaultTest, ADeviceErrorWhileWarmingUp) {
+  std::atomic<int> step{0};
+  Faults::Get().SetAtSync([&](int) {
+    if (++step == 1) absl::SleepFor(absl::Milliseconds(60));
+    return step == 3 ? absl::InternalError("injected") : absl::OkStatus();
+  });
+  auto engine = Make(Options(1));
+  while (engine->Stats().health.ok()) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(5), 1)).code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

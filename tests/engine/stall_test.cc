@@ -40,7 +40,9 @@ class StallTest : public testing::Test {
     const auto run = [&](const StepPlan& plan) {
       return absl::StatusOr<absl::Duration>(cost.Of(FeaturesOf(plan)));
     };
-    ASSERT_TRUE(WarmUp(o, state, absl::Seconds(1), run, scheduler_->mutable_cost_model()).ok());
+    WarmUp warm_up(o, state, absl::Seconds(1));
+    while (*warm_up.Next(run, scheduler_->mutable_cost_model())) {
+    }
   }
 
   RequestId Add(int prompt, int max_tokens) {
