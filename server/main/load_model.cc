@@ -79,7 +79,7 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
 // Routers are told of pages, where pages alone are found again.
 absl::Status PublishCache(const MainOptions& options, const ModelConfig& config, EngineOptions* engine) {
   if (options.cache_events.endpoint.empty()) return absl::OkStatus();
-  if (!engine->enable_prefix_caching || config.mamba() != nullptr) {
+  if (!engine->enable_prefix_caching || config.is_recurrent()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--cache_events: ", engine->enable_prefix_caching
                                 ? "prefixes of this model are found by recurrent states, not pages"
