@@ -54,7 +54,7 @@ absl::Status CheckRequest(const Request& request, const ModelConfig& config) {
   for (int32_t id : request.prompt) check.Id("prompt", id);
   check.Range("n", request.n, 1, kMaxChoices);
   check.Range("num_speculative_tokens", request.num_speculative_tokens, -1, kMaxDrafts);
-  check.That(request.num_speculative_tokens <= 0 || config.mamba() == nullptr, "num_speculative_tokens",
+  check.That(request.num_speculative_tokens <= 0 || !config.is_recurrent(), "num_speculative_tokens",
              kNoWayBack);
   check.That(request.tenant_weight >= 1, "tenant_weight", "must be at least 1");
   check.That(s.max_tokens >= 1, "max_tokens", "must be at least 1");

@@ -90,6 +90,8 @@ struct ModelConfig {
   const Mamba2Mixer* mamba() const;
   // Whether layers attend to a cache of keys and values.
   bool has_attention() const { return mamba() == nullptr; }
+  // Whether what they keep of a sequence is one state, which cannot go back, and not something of each token.
+  bool is_recurrent() const { return mamba() != nullptr; }
 
   // INVALID_ARGUMENT, naming the key of config.json, when a value is out of range or two do not fit together.
   absl::Status Validate() const;

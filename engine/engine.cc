@@ -77,6 +77,12 @@ struct Command {
   absl::Time arrival = absl::InfinitePast();  // of a request: before it waits for the step that runs
 };
 
+struct StepUnderWay {
+  const StepPlan* plan;
+  absl::Time begin;
+  absl::Duration predicted;
+};
+
 class EngineImpl final : public Engine {
  public:
   EngineImpl(const EngineOptions& options, const ModelConfig& config, std::unique_ptr<Workers> workers,
@@ -359,11 +365,6 @@ class EngineImpl final : public Engine {
   void* const context_;
   Scheduler scheduler_;  // the engine thread's, but for CheckFits
   WarmUp warm_up_;
-  struct StepUnderWay {
-    const StepPlan* plan;
-    absl::Time begin;
-    absl::Duration predicted;
-  };
   std::deque<StepUnderWay> under_way_;
   absl::Time last_end_ = absl::InfinitePast();
   EngineSupply supply_;  // of the steps since the last Publish

@@ -68,7 +68,7 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
     return Bad("weight_dtype", "must be f32, bf16 or int8");
   if (!is_float(o.state_dtype) && o.state_dtype != DType::kI8)
     return Bad("state_dtype", "must be f32, bf16 or int8");
-  if (o.state_dtype == DType::kI8 && config.mamba() != nullptr)
+  if (o.state_dtype == DType::kI8 && config.is_recurrent())
     return Bad("state_dtype", "this model keeps its state in float32 always, not by token");
   if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
   if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu)
@@ -109,11 +109,10 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (o.max_preemptions < 0) return Bad("max_preemptions", "must be at least 0");
   if (o.num_speculative_tokens < -1 || o.num_speculative_tokens > kMaxDrafts)
     return Bad("speculation", absl::StrCat("at most ", kMaxDrafts, " tokens"));
-  const bool is_recurrent = config.mamba() != nullptr;
-  if (o.num_speculative_tokens > 0 && is_recurrent) return Bad("speculation", kNoWayBack);
+  if (o.num_speculative_tokens > 0 && config.is_recurrent()) return Bad("speculation", kNoWayBack);
   if (o.num_speculative_tokens < 0) {
     const bool same_bits = o.device == DeviceType::kCpu || o.batch_invariant;
-    o.num_speculative_tokens = is_recurrent || !same_bits ? 0 : kUsefulDrafts;
+    o.num_speculative_tokens = config.is_recurrent() || !same_bits ? 0 : kUsefulDrafts;
   }
   if (o.state_cache_bytes < 0) return Bad("state_cache_bytes", "must be at least 0");
   return o;

@@ -68,51 +68,16 @@ class Workers::Impl {
                                   options_.batch_invariant};
     if (absl::Status made = group_ == nullptr ? TakeRanks(device) : TakeProcessRank(device); !made.ok())
       return made;
-    int64_t page_bytes = 0, slot_bytes = 0;
-    for (Rank& rank : ranks_) {
-      auto model =
-          Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_step_tokens},
-                        rank.backend.get(), rank.communicator.get());
-      if (!model.ok()) return model.status();
-      rank.model = *std::move(model);
-      const std::vector<StateShape> shapes = rank.model->StateShapes();
-      page_bytes +=
-          StateCache::BytesPerPage(shapes, options_.page_size, rank.communicator->rank(), *rank.backend);
-      slot_bytes += StateCache::BytesPerSlot(shapes);
-    }
-    auto bytes = Share({page_bytes, slot_bytes});
-    if (!bytes.ok()) return bytes.status();
-    page_bytes = slot_bytes = 0;
-    for (const Numbers& process : *bytes) page_bytes += process[0], slot_bytes += process[1];
+    if (absl::Status made = MakeModels(config); !made.ok()) return made;
     // A budget that was named is judged before minutes are spent on reading weights.
     state_cache_bytes_ = options_.state_cache_bytes;
     if (state_cache_bytes_ > 0 && leads()) {
-      if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
+      if (absl::Status fits = Divide(); !fits.ok()) return fits;
     }
     for (Rank& rank : ranks_) {
-      absl::Status loaded = rank.model->LoadWeights(weights);
-      if (!loaded.ok()) return loaded;
+      if (absl::Status loaded = rank.model->LoadWeights(weights); !loaded.ok()) return loaded;
     }
-    auto budgets = Share({DefaultCacheBytes(), 0});
-    if (!budgets.ok()) return budgets.status();
-    if (state_cache_bytes_ == 0) {
-      state_cache_bytes_ = (*budgets)[0][0];
-      for (const Numbers& process : *budgets) state_cache_bytes_ = std::min(state_cache_bytes_, process[0]);
-      state_cache_bytes_ *= static_cast<int64_t>(budgets->size());
-      if (leads()) {
-        if (absl::Status fits = Divide(page_bytes, slot_bytes); !fits.ok()) return fits;
-      }
-    }
-    auto sizes = Share({state_.num_pages, state_.num_slots});
-    if (!sizes.ok()) return sizes.status();
-    state_.num_pages = static_cast<int>((*sizes)[0][0]);
-    state_.num_slots = static_cast<int>((*sizes)[0][1]);
-    for (Rank& rank : ranks_) {
-      auto cache = StateCache::Create(rank.model->StateShapes(), state_, rank.communicator->rank(),
-                                      rank.backend.get());
-      if (!cache.ok()) return cache.status();
-      rank.cache = std::make_unique<StateCache>(*std::move(cache));
-    }
+    if (absl::Status made = MakeCaches(); !made.ok()) return made;
     if (leads()) {
       absl::Status allocated = sampler_.Allocate(options_.max_step_tokens, ranks_[0].backend.get());
       if (!allocated.ok()) return allocated;
@@ -201,6 +166,49 @@ class Workers::Impl {
     return absl::OkStatus();
   }
 
+  // And what a page and a slot take of all processes together.
+  absl::Status MakeModels(const ModelConfig& config) {
+    Numbers own = {};
+    for (Rank& rank : ranks_) {
+      auto model =
+          Model::Create(config, {options_.weight_dtype, options_.state_dtype, options_.max_step_tokens},
+                        rank.backend.get(), rank.communicator.get());
+      if (!model.ok()) return model.status();
+      rank.model = *std::move(model);
+      const std::vector<StateShape> shapes = rank.model->StateShapes();
+      own[0] +=
+          StateCache::BytesPerPage(shapes, options_.page_size, rank.communicator->rank(), *rank.backend);
+      own[1] += StateCache::BytesPerSlot(shapes);
+    }
+    auto bytes = Share(own);
+    if (!bytes.ok()) return bytes.status();
+    for (const Numbers& process : *bytes) page_bytes_ += process[0], slot_bytes_ += process[1];
+    return absl::OkStatus();
+  }
+
+  // Where no budget was named, each process has as much as the one that has least.
+  absl::Status MakeCaches() {
+    auto budgets = Share({DefaultCacheBytes(), 0});
+    if (!budgets.ok()) return budgets.status();
+    if (state_cache_bytes_ == 0) {
+      state_cache_bytes_ = std::ranges::min(*budgets)[0] * static_cast<int64_t>(budgets->size());
+      if (leads()) {
+        if (absl::Status fits = Divide(); !fits.ok()) return fits;
+      }
+    }
+    auto sizes = Share({state_.num_pages, state_.num_slots});
+    if (!sizes.ok()) return sizes.status();
+    state_.num_pages = static_cast<int>((*sizes)[0][0]);
+    state_.num_slots = static_cast<int>((*sizes)[0][1]);
+    for (Rank& rank : ranks_) {
+      auto cache = StateCache::Create(rank.model->StateShapes(), state_, rank.communicator->rank(),
+                                      rank.backend.get());
+      if (!cache.ok()) return cache.status();
+      rank.cache = std::make_unique<StateCache>(*std::move(cache));
+    }
+    return absl::OkStatus();
+  }
+
   bool leads() const { return group_ == nullptr || group_->rank() == 0; }
 
   // What each process of the group says, in the order of ranks; one that is alone hears itself.
@@ -217,28 +225,28 @@ class Workers::Impl {
   }
 
   // The budget into pages or slots. No family keeps both yet; one that does would have to share them out.
-  absl::Status Divide(int64_t page_bytes, int64_t slot_bytes) {
+  absl::Status Divide() {
     const auto fit = [&](int64_t bytes, int64_t most) {
       return static_cast<int>(bytes > 0 ? std::min(state_cache_bytes_ / bytes, most) : most);
     };
     const int ranks = options_.tensor_parallel_size;
     int64_t most_pages = limits_.max_pages;
-    if (slot_bytes > 0) state_.num_slots = fit(slot_bytes, limits_.max_slots);
-    if (slot_bytes > 0 && state_.num_slots == 0) {
+    if (slot_bytes_ > 0) state_.num_slots = fit(slot_bytes_, limits_.max_slots);
+    if (slot_bytes_ > 0 && state_.num_slots == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold the state of no sequence, which takes ",
-                                                       slot_bytes));
+                                                       slot_bytes_));
     }
-    if (page_bytes == 0) {
+    if (page_bytes_ == 0) {
       const int64_t longest = PageGeometry::PagesToHold(options_.max_model_len, options_.page_size, ranks);
       most_pages = std::min({most_pages, longest * state_.num_slots, kMaxFreePages});
     }
-    state_.num_pages = fit(page_bytes, most_pages) / ranks * ranks;
-    state_.shares_reads = page_bytes > 0 && SharesReads();
+    state_.num_pages = fit(page_bytes_, most_pages) / ranks * ranks;
+    state_.shares_reads = page_bytes_ > 0 && SharesReads();
     if (state_.num_pages == 0) {
       return absl::ResourceExhaustedError(absl::StrCat("state_cache_bytes: ", state_cache_bytes_,
                                                        " bytes hold no page for each rank; a page of ",
-                                                       options_.page_size, " tokens takes ", page_bytes));
+                                                       options_.page_size, " tokens takes ", page_bytes_));
     }
     return limits_.judge_pages == nullptr ? absl::OkStatus() : limits_.judge_pages(state_.num_pages);
   }
@@ -309,6 +317,7 @@ class Workers::Impl {
   StateSize state_;
   const int vocab_size_;
   StepSampler sampler_;  // rank 0's
+  int64_t page_bytes_ = 0, slot_bytes_ = 0;
   int64_t state_cache_bytes_ = 0;
   absl::Status health_;
   bool loaded_ = false;

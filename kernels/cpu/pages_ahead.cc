@@ -1,12 +1,12 @@
 #include "kernels/cpu/pages_ahead.h"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "kernels/be_nicer.h"
 #include "kernels/round.h"
 
 namespace sessa {
@@ -63,7 +63,7 @@ void PagesAhead::Start() {
 }
 
 void PagesAhead::Run() {
-  setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + kNice);  // Linux: of this thread alone
+  BeNicer(kNice);
   std::vector<bool> taken(num_blocks_);
   for (uint32_t seen = 0;;) {
     news_.wait(seen, std::memory_order_acquire);

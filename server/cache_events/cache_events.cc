@@ -68,6 +68,7 @@ void CacheEvents::Push(PageEvent event) {
   {
     MutexLock lock(&mutex_);
     if (queue_.size() >= options_.max_queued) {
+      options_.on_dropped(static_cast<int64_t>(queue_.size()));
       queue_.clear();
       lost_ = true;
     }

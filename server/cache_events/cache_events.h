@@ -7,6 +7,8 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -24,6 +26,8 @@ struct CacheEventsOptions {
   std::string topic;
   std::string medium = "CPU";   // where pages lie, or "GPU"
   size_t max_queued = 1 << 14;  // page events; some 5 MB of pages of 64 tokens
+  // Told how many were dropped, on the engine's thread; must not block.
+  std::function<void(int64_t num)> on_dropped = [](int64_t) {};
 };
 
 class CacheEvents final : public CacheObserver {

@@ -62,7 +62,7 @@ struct Metrics::Families {
   prometheus::Histogram *ttft, *itl, *e2e, *queue, *prefill, *decode, *inference, *time_per_token;
   prometheus::Histogram *request_prompt, *prefill_computed, *request_generation, *longest_choice;
   prometheus::Histogram *params_n, *params_max_tokens, *iteration_tokens, *step_duration, *prediction_error;
-  prometheus::Counter* predicted_seconds = nullptr;
+  prometheus::Counter *predicted_seconds = nullptr, *cache_events_dropped = nullptr;
   std::string model_name, version;
 
   prometheus::Histogram* AddHistogram(const char* name, const char* help,
@@ -127,6 +127,11 @@ Metrics::Metrics(std::string model_name, std::string version) : families_(std::m
                                  "sessa_step_duration_seconds_sum.")
                              .Register(f.registry)
                              .Add({});
+  f.cache_events_dropped = &prometheus::BuildCounter()
+                                .Name("sessa_cache_events_dropped_total")
+                                .Help("Events of the prefix cache that came faster than they could be sent.")
+                                .Register(f.registry)
+                                .Add({});
   f.prediction_error = f.AddHistogram("sessa_step_prediction_error_ratio",
                                       "Error of a step's predicted duration, over its duration.",
                                       {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
@@ -182,6 +187,10 @@ void Metrics::OnStep(const StepObservation& step) {
     const double ratio = absl::FDivDuration(step.predicted, step.duration);
     families_->prediction_error->Observe(std::abs(ratio - 1));
   }
+}
+
+void Metrics::OnCacheEventsDropped(int64_t num) {
+  families_->cache_events_dropped->Increment(static_cast<double>(num));
 }
 
 void Metrics::StepObserver(void* context, const StepObservation& step) {

@@ -66,6 +66,7 @@ class Metrics {
   // Times of one engine request; those that it did not come to are InfinitePast and are left out.
   void OnEnd(const RequestEnd& end, const RequestShape& shape);
   void OnStep(const StepObservation& step);
+  void OnCacheEventsDropped(int64_t num);
   // Matches Engine::StepObserver; context is a Metrics*.
   static void StepObserver(void* context, const StepObservation& step);
 

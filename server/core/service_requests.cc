@@ -24,7 +24,7 @@ ModelFacts FactsOf(const ServedModel& model) {
           model.engine->options().max_model_len,
           model.tokenizer != nullptr,
           model.defaults,
-          model.engine->config().mamba() == nullptr};
+          !model.engine->config().is_recurrent()};
 }
 
 // A whole answer is gathered by this server, which reads as fast as it can: only its size bounds it

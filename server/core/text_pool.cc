@@ -1,8 +1,8 @@
 #include "server/core/text_pool.h"
 
-#include <sys/resource.h>
-
 #include <utility>
+
+#include "kernels/be_nicer.h"
 
 namespace sessa {
 namespace {
@@ -46,9 +46,7 @@ bool TextPool::Post(size_t num_bytes, std::function<void()> work) {
 }
 
 void TextPool::Run(Queue* queue, int nice) {
-  // Linux: of this thread alone. Where a sandbox forbids even this, texts are served at the engine's
-  // priority.
-  setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + nice);
+  BeNicer(nice);
   const auto news = [this, queue]()
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !queue->items.empty(); };
   while (true) {

@@ -77,9 +77,10 @@ absl::StatusOr<SamplingDefaults> DefaultsOf(const GenerationConfig& generation, 
 }
 
 // Routers are told of pages, where pages alone are found again.
-absl::Status PublishCache(const MainOptions& options, const ModelConfig& config, EngineOptions* engine) {
+absl::Status PublishCache(const MainOptions& options, const ModelConfig& config, Metrics* metrics,
+                          EngineOptions* engine) {
   if (options.cache_events.endpoint.empty()) return absl::OkStatus();
-  if (!engine->enable_prefix_caching || config.mamba() != nullptr) {
+  if (!engine->enable_prefix_caching || config.is_recurrent()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--cache_events: ", engine->enable_prefix_caching
                                 ? "prefixes of this model are found by recurrent states, not pages"
@@ -87,6 +88,7 @@ absl::Status PublishCache(const MainOptions& options, const ModelConfig& config,
   }
   CacheEventsOptions events = options.cache_events;
   events.medium = engine->device == DeviceType::kCuda ? "GPU" : "CPU";
+  events.on_dropped = [metrics](int64_t num) { metrics->OnCacheEventsDropped(num); };
   auto started = CacheEvents::Start(std::move(events));
   if (!started.ok())
     return absl::UnavailableError(absl::StrCat("--cache_events: ", started.status().message()));
@@ -100,7 +102,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const MainOptions& options, c
                                                    const Checkpoint& checkpoint, Metrics* metrics,
                                                    GroupEvents events) {
   EngineOptions engine_options = WithFormats(options, checkpoint);
-  if (absl::Status published = PublishCache(options, config, &engine_options); !published.ok())
+  if (absl::Status published = PublishCache(options, config, metrics, &engine_options); !published.ok())
     return published;
   std::shared_ptr<ProcessGroup> group;
   if (options.group.has_value()) {

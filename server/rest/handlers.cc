@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <exception>
 #include <iterator>
+#include <memory>
+#include <new>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -69,6 +71,17 @@ AnswerOptions OptionsOf(const Exchange& x, const ParsedGeneration& parsed) {
   return answer;
 }
 
+// Whether a short coded body is a short text as well. Decodes no more of it than that.
+bool StaysShort(ContentCoding coding, const std::string& body) {
+  const auto charge = [](int64_t) { return true; };
+  try {
+    std::string decoded;
+    return DecodeBody(coding, body, TextPool::kLongBytes, charge, &decoded) != DecodeResult::kTooLarge;
+  } catch (const std::bad_alloc&) {
+    return true;  // who decodes it in earnest says so
+  }
+}
+
 }  // namespace
 
 Reply Handlers::Refuse(Exchange* x, const absl::Status& why) {
@@ -83,13 +96,21 @@ Reply Handlers::OutOfBytes(Exchange* x) const {
 void Handlers::HandleText(Exchange* x, std::string body, const std::atomic<bool>& gone,
                           std::function<void(Result)> done) const {
   if (!x->route.is_post) return done(Handle(x, body));
-  // A coded body may become a long one.
-  const size_t num_bytes =
-      x->coding == ContentCoding::kIdentity ? body.size() : std::max(body.size(), TextPool::kLongBytes + 1);
   x->gone = &gone;
-  auto work = [this, x, body = std::move(body), &gone, done] { done(gone ? Reply() : Handle(x, body)); };
-  if (service_->text_pool().Post(num_bytes, std::move(work))) return;
-  done(Refuse(x, absl::ResourceExhaustedError("too many bodies wait to be read")));
+  const auto post = [this, x, done](size_t num_bytes, std::function<void()> work) {
+    if (service_->text_pool().Post(num_bytes, std::move(work))) return;
+    done(Refuse(x, absl::ResourceExhaustedError("too many bodies wait to be read")));
+  };
+  const size_t num_bytes = body.size();
+  const auto shared = std::make_shared<const std::string>(std::move(body));
+  auto handle = [this, x, shared, &gone, done] { done(gone ? Reply() : Handle(x, *shared)); };
+  if (x->coding == ContentCoding::kIdentity || num_bytes > TextPool::kLongBytes)
+    return post(num_bytes, std::move(handle));
+  // It may become a long one; who sends a short one does not wait behind books for it.
+  post(num_bytes, [x, shared, post, &gone, handle = std::move(handle)] {
+    if (gone || StaysShort(x->coding, *shared)) return handle();
+    post(TextPool::kLongBytes + 1, handle);
+  });
 }
 
 void Handlers::LogAccess(const Exchange& x, const Call* call) const {

@@ -3,10 +3,13 @@
 
     SESSA_ROOT=. SESSA_SERVER_BINARY=build/release/sessa-server build/venv/bin/python tests/attacks/listen.py [NAME...]
 
-Names: descriptors, idle, text, long, resets; none: all. Each attack starts a server of its own. A figure stands beside the
+Names: descriptors, idle, text, long, longer_steps, coded, resets; none: all. Each attack starts a server of its own. A figure stands beside the
 limit that the server states for it.
 """
 import asyncio
+import contextlib
+import ctypes
+import gzip
 import json
 import multiprocessing
 import os
@@ -17,10 +20,12 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "models"))
 import convert  # noqa: E402
+from core_watch import CoreWatch  # noqa: E402
 import grpc_client  # noqa: E402
 from server_process import PROMPT, ROOT, ServerProcess, wait_until  # noqa: E402
 
@@ -135,8 +140,8 @@ def idle():
         server.stop()
 
 
-async def keep_posting(where, path, body, until, statuses):
-    request = (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+async def keep_posting(where, path, body, until, statuses, coding="identity"):
+    request = (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: {coding}\r\n"
                f"Content-Length: {len(body)}\r\n\r\n").encode() + body
     while time.monotonic() < until:
         writer = None
@@ -190,12 +195,8 @@ def text(seconds=20):
         server.stop()
 
 
-def long(seconds=10):
-    """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take some 10 ms."""
-    folder = tempfile.TemporaryDirectory()
-    model = pathlib.Path(folder.name)
-    convert.run(["random", model, "--tokenizer", ROOT / "models" / "demo", "--hidden_size", 512, "--num_hidden_layers", 8,
-                 "--bos_token_id", 0, "--eos_token_id", 0, "--max_position_embeddings", 32768])
+def long(seconds=10, hidden_size=512, num_layers=8):
+    """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take 1 to 3 ms."""
     size = (4 << 20) - 1000
     digits, words = "7" * size, (PROMPT * 30000)[:size]
     cut = {"max_tokens": 1, "truncate_prompt_tokens": 64}
@@ -205,44 +206,134 @@ def long(seconds=10):
               "prompts that are cut": ("/v1/completions", {"prompt": words, **cut}), "prompts that cannot fit": ("/v1/completions", {"prompt": digits}),
               "token ids": ("/v1/completions", {"prompt": ids, **cut}), "JSON": ("/v1/completions", nested),
               "chats": ("/v1/chat/completions", {"messages": [{"role": "user", "content": words}], **cut})}
-    server = ServerProcess("--max_queue_seconds=0", "--speculation=off", model=model)  # a token a step
-    try:
-        with Streams(server) as streams:
-            yield "4 gRPC streams alone, between tokens", "", streams.summary(seconds)
-            for name, (path, body) in bodies.items():
-                payload = (body if isinstance(body, str) else json.dumps(body)).encode()[: 4 << 20]
-                # A process of its own, and at low priority: what sending costs is not the server's doing.
-                with multiprocessing.Pool(1, os.nice, (19,)) as pool:
-                    pool.apply(os.getpid)  # it has started
-                    prober = Prober(server)
-                    streams.clear()
-                    before = long_ones(server)
-                    statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds))
-                long_steps, steps, long_gaps, gaps = (after - was for after, was in zip(long_ones(server), before))
-                yield (f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step",
-                       f"{streams.summary()}; by the server's own clock {long_steps} of {steps} steps and {long_gaps} of {gaps} gaps between "
-                       f"a stream's tokens took more than 20 ms; answers {statuses}")
-                yield from prober.rows()
-    finally:
-        server.stop()
-        folder.cleanup()
+    with random_model(hidden_size, num_layers) as (server, streams):
+        with Beside(server, streams) as alone:
+            time.sleep(seconds)
+        yield "4 gRPC streams alone, between tokens", "", alone
+        for name, (path, body) in bodies.items():
+            payload = (body if isinstance(body, str) else json.dumps(body)).encode()[: 4 << 20]
+            yield from four_clients(server, streams, name, path, payload, seconds)
 
 
-def long_ones(server):
-    """(Steps of the engine that took more than 20 ms, all of them; the same of gaps between the tokens of a stream): what the gaps that
-    clients see, on cores that they share with the server, have of the server itself."""
-    metrics, counts = server.metrics(), []
-    for name in ("sessa_step_duration_seconds", "sessa_inter_token_latency_seconds"):
-        count = int(metrics[f"{name}_count"])
-        counts += [count - int(metrics[f'{name}_bucket{{le="0.02"}}']), count]
-    return counts
+def longer_steps(seconds=10):
+    """The same with a model whose steps take some 10 ms."""
+    yield from long(seconds, hidden_size=768, num_layers=12)
 
 
-def post_from_four(where, path, payload, seconds):
+def coded(seconds=10):
+    """Four clients at once with bodies that inflate to nearly 4 MB, or to nothing after much work; a short coded one meanwhile."""
+    text = json.dumps({"prompt": (PROMPT * 30000)[:(4 << 20) - 1000], "max_tokens": 1, "truncate_prompt_tokens": 64}).encode()
+    assert zlib.decompress(EMPTY_BLOCKS + b"\3\0", wbits=-15) == b""
+    nothing = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + EMPTY_BLOCKS * ((4 << 20) // len(EMPTY_BLOCKS) - 1) + b"\3\0" + bytes(8)
+    bodies = {"gzip of a prompt": ("gzip", gzip.compress(text)), "zstd of a prompt": ("zstd", zstd(text)), "gzip of nothing": ("gzip", nothing),
+              "zstd of nothing": ("zstd", zstd(b"") * ((4 << 20) // len(zstd(b""))))}
+    with random_model(hidden_size=512, num_layers=8) as (server, streams):
+        for name, (coding, payload) in bodies.items():
+            with Repeated(server, gzip.compress(json.dumps({"prompt": PROMPT, "max_tokens": 1}).encode()), "gzip") as short:
+                yield from four_clients(server, streams, name, "/v1/completions", payload, seconds, coding)
+            yield "a short gzip request meanwhile, one after the other", "", short
+
+
+# Of deflate: eight blocks with Huffman codes of their own for the end of the block and nothing else.
+EMPTY_BLOCKS = int("".join(
+    ["0", "01", "00000", "00000", "0111", *["000"] * 2, "100", *["000"] * 14, "100", "1", "1111111", "1", "1101011", "0", "0", "0"] * 8)[::-1],
+    2).to_bytes(90, "little")
+
+
+def zstd(text):
+    library = ctypes.CDLL("libzstd.so.1")
+    library.ZSTD_compressBound.restype = library.ZSTD_compress.restype = ctypes.c_size_t
+    out = ctypes.create_string_buffer(library.ZSTD_compressBound(ctypes.c_size_t(len(text))))
+    return out.raw[:library.ZSTD_compress(out, ctypes.c_size_t(len(out)), text, ctypes.c_size_t(len(text)), 3)]
+
+
+class Repeated:
+    """A request to /v1/completions again and again while it is entered, and how long each took."""
+
+    def __init__(self, server, body, coding):
+        self.server, self.body, self.headers = server, body, {"Content-Type": "application/json", "Content-Encoding": coding}
+        self.times, self.failed, self.done = [], 0, threading.Event()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def run(self):
+        while not self.done.wait(0.1):
+            begin = time.monotonic()
+            self.failed += self.server.request("POST", "/v1/completions", self.body, self.headers)[0] != 200
+            self.times.append(time.monotonic() - begin)
+
+    def __str__(self):
+        ordered = sorted(self.times)
+        return f"{len(ordered)} asked, {self.failed} failed, p50 {1e3 * ordered[len(ordered) // 2]:.0f} ms, longest {1e3 * ordered[-1]:.0f} ms"
+
+
+@contextlib.contextmanager
+def random_model(hidden_size, num_layers):
+    """A server with random weights, and four streams that it sends a token a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        convert.run(["random", folder, "--tokenizer", ROOT / "models" / "demo", "--hidden_size", hidden_size, "--num_hidden_layers", num_layers,
+                     "--bos_token_id", 0, "--eos_token_id", 0, "--max_position_embeddings", 32768])
+        server = ServerProcess("--max_queue_seconds=0", "--speculation=off", model=folder)
+        try:
+            with Streams(server) as streams:
+                yield server, streams
+        finally:
+            server.stop()
+
+
+def four_clients(server, streams, name, path, payload, seconds, coding="identity"):
+    # A process of its own, and at low priority: what sending costs is not the server's doing.
+    with multiprocessing.Pool(1, os.nice, (19,)) as pool:
+        pool.apply(os.getpid)  # it has started
+        prober = Prober(server)
+        with Beside(server, streams) as beside:
+            statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds, coding))
+    yield (f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step", f"{beside}; answers {statuses}")
+    yield from prober.rows()
+
+
+class Beside:
+    """Of the time that it is entered: the gaps that the streams saw, those of the server's own clock, and whether the machine was there:
+    what clients see, on cores that they share with the server, is not the server's alone."""
+
+    NAMES = {"steps": "sessa_step_duration_seconds", "gaps between a stream's tokens": "sessa_inter_token_latency_seconds"}
+
+    def __init__(self, server, streams):
+        self.server, self.streams, self.watch = server, streams, CoreWatch()
+
+    def __enter__(self):
+        self.watch.__enter__()
+        self.before = self.server.metrics()
+        self.streams.clear()
+        return self
+
+    def __exit__(self, *_):
+        self.seen = self.streams.summary()
+        after = self.server.metrics()
+        self.watch.__exit__()
+        self.counts = {name: after[name] - self.before[name] for name in after if name in self.before}
+
+    def __str__(self):
+        own = [f"{n(f'{metric}_count') - n(bucket):.0f} of {n(f'{metric}_count'):.0f} {what}" for what, metric in self.NAMES.items()
+               for n, bucket in [(self.counts.__getitem__, f'{metric}_bucket{{le="0.02"}}')]]
+        steps = self.NAMES["steps"]
+        mean = 1e3 * self.counts[f"{steps}_sum"] / self.counts[f"{steps}_count"]
+        return (f"{self.seen}; by the server's own clock, steps of {mean:.1f} ms on average, {' and '.join(own)} took more than 20 ms; "
+                f"{self.watch}")
+
+
+def post_from_four(where, path, payload, seconds, coding):
     statuses, until = {}, time.monotonic() + seconds
 
     async def attack():
-        await asyncio.gather(*(keep_posting(where, path, payload, until, statuses) for _ in range(4)))
+        await asyncio.gather(*(keep_posting(where, path, payload, until, statuses, coding) for _ in range(4)))
 
     asyncio.run(attack())
     return statuses
@@ -290,8 +381,9 @@ class Streams:
             time.sleep(seconds)
         ordered = sorted(self.gaps)
         self.clear()
-        return (f"p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms, "
-                f"longest {1e3 * ordered[-1]:.1f} ms")
+        median = ordered[len(ordered) // 2]
+        return (f"p50 {1e3 * median:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms, longest {1e3 * ordered[-1]:.1f} ms, "
+                f"{sum(gap > 2 * median for gap in ordered)} of {len(ordered)} over twice the p50")
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -346,7 +438,8 @@ def resets(count=100_000):
         server.stop()
 
 
-ATTACKS = {"descriptors": descriptors, "idle": idle, "text": text, "long": long, "resets": resets}
+ATTACKS = {"descriptors": descriptors, "idle": idle, "text": text, "long": long, "longer_steps": longer_steps, "coded": coded,
+           "resets": resets}
 
 
 def main():

@@ -109,34 +109,9 @@ void Faults::Clear() {
   num_steps_ahead_ = 0;
 }
 
-void Faults::SetAsynchronous(bool on) {
-  MutexLock lock(&mutex_);
-  asynchronous_ = on;
-}
-
-bool Faults::is_asynchronous() const {
-  MutexLock lock(&mutex_);
-  return asynchronous_;
-}
-
-int Faults::num_steps_ahead() const {
-  MutexLock lock(&mutex_);
-  return num_steps_ahead_;
-}
-
-void Faults::OnStepAhead() {
-  MutexLock lock(&mutex_);
-  ++num_steps_ahead_;
-}
-
 void Faults::FailAllocation(int64_t count) {
   MutexLock lock(&mutex_);
   allocations_left_ = count;
-}
-
-int64_t Faults::num_allocations() const {
-  MutexLock lock(&mutex_);
-  return num_allocations_;
 }
 
 void Faults::SetAtSync(std::function<absl::Status(int)> at_sync) {

@@ -3,6 +3,7 @@
 // is the real one, and so are the kernels below.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -20,7 +21,7 @@ class Faults {
 
   // The allocation after `count` more fails; -1: none.
   void FailAllocation(int64_t count);
-  int64_t num_allocations() const;  // since Clear
+  int64_t num_allocations() const { return num_allocations_; }  // since Clear
 
   // `at_sync(rank)` runs in each rank's Synchronize, once a step and rank; it may block. An error is sticky,
   // as the devices' own are.
@@ -29,24 +30,24 @@ class Faults {
   void SetAtSample(std::function<bool()> at_sample);
 
   // Devices that are made from here on say that they compute beside the host, though each call does its work.
-  void SetAsynchronous(bool on);
-  bool is_asynchronous() const;
+  void SetAsynchronous(bool on) { asynchronous_ = on; }
+  bool is_asynchronous() const { return asynchronous_; }
   // Steps that ended (Backend::EndStep) before the one before was waited for, since Clear.
-  int num_steps_ahead() const;
+  int num_steps_ahead() const { return num_steps_ahead_; }
 
-  void OnStepAhead();  // called by the devices, as all below
+  void OnStepAhead() { ++num_steps_ahead_; }  // called by the devices, as all below
   absl::Status OnAllocation(size_t bytes);
   absl::Status OnSync(int rank);
   bool OnSample();
 
  private:
-  mutable Mutex mutex_;
+  Mutex mutex_;
   int64_t allocations_left_ ABSL_GUARDED_BY(mutex_) = -1;
-  int64_t num_allocations_ ABSL_GUARDED_BY(mutex_) = 0;
   std::function<absl::Status(int)> at_sync_ ABSL_GUARDED_BY(mutex_);
   std::function<bool()> at_sample_ ABSL_GUARDED_BY(mutex_);
-  bool asynchronous_ ABSL_GUARDED_BY(mutex_) = false;
-  int num_steps_ahead_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<int64_t> num_allocations_{0};
+  std::atomic<bool> asynchronous_{false};
+  std::atomic<int> num_steps_ahead_{0};
 };
 
 }  // namespace sessa

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "server/rest/body_decoder.h"
 #include "tests/server/rest_fixture.h"
@@ -176,6 +177,30 @@ TEST_F(RestHttpTest, CompressedBodiesAreServed) {
   }
   EXPECT_EQ(Coded("gzip", Gzip(R"({"prompt": "x"})"), "/tokenize").status, 200);
   EXPECT_EQ(Coded("gzip", Gzip("{"), "/tokenize").Error("code"), "invalid_json");
+}
+
+TEST_F(RestHttpTest, ShortCompressedBodiesDoNotWaitForLongOnes) {
+  ServiceOptions options;
+  options.num_text_threads = 1;
+  Start(options);
+  Load();
+  absl::Notification begun, go_on;
+  ASSERT_TRUE(service_->text_pool().Post(TextPool::kLongBytes + 1,
+                                         [&] { begun.Notify(), go_on.WaitForNotification(); }));
+  begun.WaitForNotification();
+  // One that becomes long: it waits, and after it is read another is served.
+  const std::string zeros =
+      absl::StrCat(R"({"prompt": "x", "max_tokens": 1, "x": ")", std::string(9000, '0'), "\"}");
+  HttpClient becomes_long(server_->port());
+  becomes_long.Send(RequestBytes("POST", kCompletions, Gzip(zeros), {{"Content-Encoding", "gzip"}}));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Coded("gzip", Gzip(R"({"prompt": "x", "max_tokens": 1})")).status, 200);
+    EXPECT_EQ(Coded("zstd", Zstd(R"({"prompt": "x", "max_tokens": 1})")).status, 200);
+    EXPECT_EQ(Coded("gzip", "{}").status, 400);
+  }
+  EXPECT_FALSE(becomes_long.HasAnswer());
+  go_on.Notify();
+  EXPECT_EQ(becomes_long.Read().status, 200);
 }
 
 TEST_F(RestHttpTest, WhatIsNotOfItsCodingIsRefused) {
