@@ -295,7 +295,7 @@ def four_clients(server, streams, name, path, payload, seconds, coding="identity
         prober = Prober(server)
         with Beside(server, streams) as beside:
             statuses = pool.apply(post_from_four, (server.http_address, path, payload, seconds, coding))
-    yield (f"4 clients at once, {len(payload) / 2**20:.1f} MiB each: {name}; between tokens", "twice a step", f"{beside}; answers {statuses}")
+    yield (f"4 clients at once, {len(payload) / 1024:.0f} KiB each: {name}; between tokens", "twice a step", f"{beside}; answers {statuses}")
     yield from prober.rows()
 
 
