@@ -63,8 +63,8 @@ class Background {
   float* sums(int pair) { return sums_[pair]; }
   // Some of them are still on their way to the output.
   bool IsHandingOn(const float* sums) const { return row_ < rows_ && sums == ready_; }
-  // HandOn's, from when the last steps of k begin: lines of the output that others wrote, or no one lately,
-  // take hundreds of cycles to come, and stores that wait for them hold up the tiles'.
+  // As HandOn, a product earlier: lines of the output that others wrote, or no one lately, take hundreds of
+  // cycles to come, and stores that wait for them hold up the tiles'.
   void WriteSoon(int first_row, int rows, int column, int columns) {
     if (out_.c == nullptr) return;
     to_write_ = out_.c + first_row * out_.ldc + column;
@@ -156,7 +156,7 @@ class Background {
   int lines_ = 0, row_ = 0, rows_ = 0, first_row_ = 0, column_ = 0, columns_ = 0;
 };
 
-// Where sums begin: the bias, or what they were, tiles as they were stored.
+// Where sums begin: the bias, or zeros.
 struct SumsSoFar {
   const float* first;
   int64_t stride, panel, row_tile;  // bytes between rows; floats between tiles
