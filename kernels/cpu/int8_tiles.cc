@@ -172,7 +172,9 @@ HWY_INLINE void CopyBias(const float* bias, int n, int panel, float* to) {
 }
 
 // At most kTileRows rows: kPanels panels at once, a group of which becomes tiles while the unit works on the
-// last but one (it waits for what was just stored).
+// last but one (it waits for what was just stored): a tile with each product, as the processor looks ahead no
+// further than half a group. The lines of the panels that come next are asked for as long before: the hardware
+// loses a stream at the end of each page.
 template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const Int8Panels& w, int panel,
                                   const float* zeros, float* sums) {
@@ -184,15 +186,16 @@ HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const
   alignas(64) uint16_t tiles[3][kPanels * kGroupTiles];
   alignas(64) float parts[3][kTileRows * kStride];
   const auto steps_of = [&](int g) { return std::min(kGroupSteps, steps - g * kGroupSteps); };
-  const auto widen = [&](int g) HWY_ATTR {
-    for (int p = 0; p < kPanels; ++p) {
-      const int8_t* from = data + p * Int8PanelSize(w.k) + g * kGroupBytes;
-      uint16_t* to = tiles[g % 3] + p * kGroupTiles;
-      for (int i = 0; i < steps_of(g) * kTileDepth / 2; ++i) {
-        if (i % 2 == 0) __builtin_prefetch(from + (2 * i + kScaleGroup * 2) * kPanel);
-        WidenPair(from + 2 * i * kPanel, to + 2 * i * kPanel);
-      }
+  const auto widen = [&](int g, int step, int p) HWY_ATTR {
+    const int8_t* from = data + p * Int8PanelSize(w.k) + g * kGroupBytes + step * kTileValues;
+    uint16_t* to = tiles[g % 3] + p * kGroupTiles + step * kTileValues;
+    for (int i = 0; i < kTileValues; i += 2 * kPanel) {
+      if (i % 64 == 0) __builtin_prefetch(from + kPanels * Int8PanelSize(w.k) + i, 0, 2);
+      WidenPair(from + i, to + i);
     }
+  };
+  const auto widen_all = [&](int g) HWY_ATTR {
+    for (int i = 0; g < groups && i < steps_of(g) * kPanels; ++i) widen(g, i / kPanels, i % kPanels);
   };
   const auto join = [&](int g) HWY_ATTR {
     for (int v = 0; v < kStride; v += static_cast<int>(kLanes)) {
@@ -204,12 +207,15 @@ HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const
       }
     }
   };
-  widen(0);
-  if (groups > 1) widen(1);
+  widen_all(0);
+  widen_all(1);
   for (int g = 0; g < groups; ++g, a += kGroupSteps * kTerms * left_tile) {
-    FewRowsProduct<Unit, kPanels, kTerms>(a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]),
-                                          kGroupTiles * 2, steps_of(g), zeros, parts[g % 3], kStride);
-    if (g + 2 < groups) widen(g + 2);
+    const int next = g + 2, next_steps = next < groups ? steps_of(next) : 0;
+    FewRowsProduct<Unit, kPanels, kTerms>(
+        a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]), kGroupTiles * 2, steps_of(g), zeros,
+        parts[g % 3], kStride, [&](int step, int p) HWY_ATTR {
+          if (step < next_steps) widen(next, step, p);
+        });
     if (g > 1) join(g - 2);
   }
   if (groups > 1) join(groups - 2);
@@ -219,7 +225,7 @@ HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const
 template <class Unit, int kTerms>
 void FewInt8Rows(const uint16_t* a, int left_tile, int m, const Int8Panels& w, const float* bias,
                  Epilogue epilogue, float* c, int64_t ldc) {
-  constexpr int kMost = 4;  // panels at once
+  constexpr int kMost = 2;  // panels at once: the tiles of four would leave the first-level cache
   alignas(64) static constexpr float kZeros[kMost * kPanel] = {};
   const int num_panels = CeilDiv(w.n, kPanel);
   alignas(64) float sums[kTileRows * kMost * kPanel];
@@ -304,8 +310,10 @@ HWY_NOINLINE void OneRowProduct(const uint16_t* a, int left_tile, const Int8Pane
       StepSums<1, kTerms, kPanels> step;
       for (int j = 0; j < kPairs; ++j, b += 2 * kPanel) {
         SESSA_UNROLL
-        for (int p = 0; p < kPanels; ++p)
+        for (int p = 0; p < kPanels; ++p) {
+          if (j % 2 == 0) __builtin_prefetch(b + (kPanels + p) * panel_bytes, 0, 2);  // the next panels
           step.Add(left, j, p, LoadInt8(b + p * panel_bytes), LoadInt8(b + p * panel_bytes + kPanel));
+        }
       }
       step.Join([](int, VF x, VF to) { return to + x; }, part);
     }

@@ -212,10 +212,11 @@ HWY_INLINE void AddProducts(const char* b) {
 }
 
 // A single row tile and kPanels panels: as many chains of products, each of which waits 52 cycles for the one
-// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long.
-template <class Unit, int kPanels, int kTerms>
+// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step, panel)
+// is what the thread does while the unit works.
+template <class Unit, int kPanels, int kTerms, class Meanwhile>
 HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, int64_t panel, int steps,
-                               const float* bias, float* c, int64_t ldc) {
+                               const float* bias, float* c, int64_t ldc, const Meanwhile& meanwhile) {
   Unit::template Load<0>(bias, 0);
   if constexpr (kPanels > 1) Unit::template Load<1>(bias + kPanel, 0);
   if constexpr (kPanels > 2) Unit::template Load<2>(bias + 2 * kPanel, 0);
@@ -224,10 +225,10 @@ HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, 
     Unit::template Load<4>(a, 64);
     if constexpr (kTerms == 3) Unit::template Load<5>(a + left_tile, 64);
     if constexpr (kTerms == 3) Unit::template Load<6>(a + 2 * left_tile, 64);
-    AddProducts<Unit, kTerms, 0>(b);
-    if constexpr (kPanels > 1) AddProducts<Unit, kTerms, 1>(b + panel);
-    if constexpr (kPanels > 2) AddProducts<Unit, kTerms, 2>(b + 2 * panel);
-    if constexpr (kPanels > 3) AddProducts<Unit, kTerms, 3>(b + 3 * panel);
+    AddProducts<Unit, kTerms, 0>(b), meanwhile(i, 0);
+    if constexpr (kPanels > 1) AddProducts<Unit, kTerms, 1>(b + panel), meanwhile(i, 1);
+    if constexpr (kPanels > 2) AddProducts<Unit, kTerms, 2>(b + 2 * panel), meanwhile(i, 2);
+    if constexpr (kPanels > 3) AddProducts<Unit, kTerms, 3>(b + 3 * panel), meanwhile(i, 3);
   }
   const int64_t stride = ldc * sizeof(float);
   Unit::template Store<0>(c, stride);

@@ -88,11 +88,16 @@ void FewRows(const uint16_t* a, int left_tile, int m, const Panels& w, const flo
     if (bias != nullptr) std::copy_n(bias + p * kPanel, columns, start);
     const char* b = static_cast<const char*>(w.data) + p * panel;
     constexpr int kStride = kMost * kPanel;
+    // The panels that come next, as long ahead: the hardware loses a stream at the end of each page.
+    const auto ask = [&](int step, int i) {
+      const char* next = b + (panels + i) * panel + int64_t{step} * kTileValues * 2;
+      for (int line = 0; line < kTileValues * 2; line += 64) __builtin_prefetch(next + line, 0, 2);
+    };
     switch (panels) {
-      case 1: FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
-      case 2: FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
-      case 3: FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
-      default: FewRowsProduct<Unit, 4, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
+      case 1: FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
+      case 2: FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
+      case 3: FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
+      default: FewRowsProduct<Unit, 4, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
     }
     Apply(epilogue, sums, kStride, m, columns, c + p * kPanel, ldc);
   }
@@ -166,6 +171,7 @@ HWY_NOINLINE void OneRowProduct(const uint16_t* a, int left_tile, const char* b,
     for (int j = 0; j < kPairs; ++j) {  // not unrolled: gcc would take `left` out of registers with shuffles
       SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) {
+        __builtin_prefetch(b + (kPanels + p) * panel + j * 4 * kPanel, 0, 2);  // the next panels
         LoadStep(reinterpret_cast<const hwy::bfloat16_t*>(b + p * panel) + j * 2 * kPanel, row);
         SESSA_UNROLL
         for (int t = 0; t < kTerms; ++t) {
