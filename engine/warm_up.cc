@@ -16,8 +16,8 @@ struct Shape {
 
 // From cheap to dear. What tells the terms apart: batches beside single rows, chunks of few rows beside whole
 // tiles, both near the start of a prompt and far from it, and a step of both kinds as the Scheduler makes
-// them. None has more state than 33 pages of 64 tokens: the system zeroes it at the first touch, which took as
-// long as the steps.
+// them. None has more state than 33 pages of 64 tokens: the system zeroes it at the first touch, which took
+// as long as the steps.
 constexpr Shape kShapes[] = {
     {1, 0, 0, 0},    {4, 64, 0, 0},    {0, 0, 16, 0},    {16, 64, 0, 0},  {0, 0, 64, 0},
     {16, 64, 32, 0}, {0, 0, 16, 1024}, {0, 0, 64, 1024}, {1, 2048, 0, 0},

@@ -173,8 +173,8 @@ HWY_INLINE void CopyBias(const float* bias, int n, int panel, float* to) {
 
 // At most kTileRows rows: kPanels panels at once, a group of which becomes tiles while the unit works on the
 // last but one (it waits for what was just stored): a tile with each product, as the processor looks ahead no
-// further than half a group. The lines of the panels that come next are asked for as long before: the hardware
-// loses a stream at the end of each page.
+// further than half a group. The lines of the panels that come next are asked for as long before: the
+// hardware loses a stream at the end of each page.
 template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const Int8Panels& w, int panel,
                                   const float* zeros, float* sums) {
@@ -211,11 +211,11 @@ HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const
   widen_all(1);
   for (int g = 0; g < groups; ++g, a += kGroupSteps * kTerms * left_tile) {
     const int next = g + 2, next_steps = next < groups ? steps_of(next) : 0;
-    FewRowsProduct<Unit, kPanels, kTerms>(
-        a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]), kGroupTiles * 2, steps_of(g), zeros,
-        parts[g % 3], kStride, [&](int step, int p) HWY_ATTR {
-          if (step < next_steps) widen(next, step, p);
-        });
+    FewRowsProduct<Unit, kPanels, kTerms>(a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]),
+                                          kGroupTiles * 2, steps_of(g), zeros, parts[g % 3], kStride,
+                                          [&](int step, int p) HWY_ATTR {
+                                            if (step < next_steps) widen(next, step, p);
+                                          });
     if (g > 1) join(g - 2);
   }
   if (groups > 1) join(groups - 2);

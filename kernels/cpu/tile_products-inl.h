@@ -212,8 +212,8 @@ HWY_INLINE void AddProducts(const char* b) {
 }
 
 // A single row tile and kPanels panels: as many chains of products, each of which waits 52 cycles for the one
-// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step, panel)
-// is what the thread does while the unit works.
+// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step,
+// panel) is what the thread does while the unit works.
 template <class Unit, int kPanels, int kTerms, class Meanwhile>
 HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, int64_t panel, int steps,
                                const float* bias, float* c, int64_t ldc, const Meanwhile& meanwhile) {

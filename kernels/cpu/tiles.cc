@@ -94,9 +94,15 @@ void FewRows(const uint16_t* a, int left_tile, int m, const Panels& w, const flo
       for (int line = 0; line < kTileValues * 2; line += 64) __builtin_prefetch(next + line, 0, 2);
     };
     switch (panels) {
-      case 1: FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
-      case 2: FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
-      case 3: FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask); break;
+      case 1:
+        FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
+        break;
+      case 2:
+        FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
+        break;
+      case 3:
+        FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
+        break;
       default: FewRowsProduct<Unit, 4, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
     }
     Apply(epilogue, sums, kStride, m, columns, c + p * kPanel, ldc);

@@ -201,7 +201,8 @@ TEST_F(FaultTest, ADeviceErrorWhileWarmingUp) {
   });
   auto engine = Make(Options(1));
   while (engine->Stats().health.ok()) absl::SleepFor(absl::Milliseconds(1));
-  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(5), 1)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(SubmitError(engine.get(), MakeRequest(RandomPrompt(5), 1)).code(),
+            absl::StatusCode::kUnavailable);
 }
 
 }  // namespace
