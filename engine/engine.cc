@@ -10,55 +10,19 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "engine/check_request.h"
 #include "engine/engine_options.h"
 #include "engine/group_engine.h"
 #include "engine/monotonic.h"
 #include "engine/mutex.h"
-#include "engine/page_geometry.h"
 #include "engine/scheduler.h"
 #include "engine/warm_up.h"
 #include "engine/worker.h"
 #include "kernels/own_core.h"
-#include "kernels/round.h"
 #include "kernels/short_slices.h"
 
 namespace sessa {
 namespace {
-
-// Without prefix caching more pages than these could never be used: all sequences at their longest.
-int MaxUsefulPages(const EngineOptions& o) {
-  int64_t pages = std::numeric_limits<int64_t>::max();
-  if (!o.enable_prefix_caching) {
-    pages = PageGeometry::PagesToHold(o.max_model_len, o.page_size, o.tensor_parallel_size) * o.max_num_seqs;
-  }
-  return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
-}
-
-// The context must fit the cache, or a request within it could wait for ever: one that was asked for is
-// refused, the model's own is cut.
-absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
-  const int pages = PageGeometry(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
-  const int64_t longest = int64_t{pages} * o->page_size + 1;  // the last token's state is never needed
-  if (o->max_model_len <= longest) return absl::OkStatus();
-  if (asked_for) {
-    return absl::InvalidArgumentError(absl::StrCat("max_model_len: ", o->max_model_len,
-                                                   " tokens do not fit the state cache, whose ", num_pages,
-                                                   " pages hold ", longest, "; raise state_cache_bytes"));
-  }
-  o->max_model_len = static_cast<int>(longest);
-  return absl::OkStatus();
-}
-
-// No more sequences run than there are slots. By default a quarter of the slots is left for snapshots: each
-// sequence keeps up to two, and one alone is what the next turn of its conversation starts from; more slots
-// for them would take sequences from the step, which decoding pays for.
-void FitMaxNumSeqs(bool asked_for, int num_slots, EngineOptions* o) {
-  if (num_slots == 0) return;
-  const int for_snapshots = asked_for || !o->enable_prefix_caching ? 0 : CeilDiv(num_slots, 4);
-  o->max_num_seqs = std::min(o->max_num_seqs, std::max(1, num_slots - for_snapshots));
-}
 
 // What the first steps may take in all, and before requests are taken; those after it run until one comes. A
 // model of D 1024 and 24 layers on two cores has time for all.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -11,8 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/check_request.h"
+#include "engine/page_geometry.h"
 #include "kernels/backend.h"
 #include "kernels/container.h"
+#include "kernels/round.h"
 
 namespace sessa {
 namespace {
@@ -37,6 +40,33 @@ absl::Status Bad(const char* option, const std::string& message) {
 }
 
 }  // namespace
+
+int MaxUsefulPages(const EngineOptions& o) {
+  int64_t pages = std::numeric_limits<int64_t>::max();
+  if (!o.enable_prefix_caching) {
+    pages = PageGeometry::PagesToHold(o.max_model_len, o.page_size, o.tensor_parallel_size) * o.max_num_seqs;
+  }
+  return static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max() / o.page_size));
+}
+
+absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* o) {
+  const int pages = PageGeometry(num_pages, o->page_size, o->tensor_parallel_size).MaxPagesOfOneSequence();
+  const int64_t longest = int64_t{pages} * o->page_size + 1;  // the last token's state is never needed
+  if (o->max_model_len <= longest) return absl::OkStatus();
+  if (asked_for) {
+    return absl::InvalidArgumentError(absl::StrCat("max_model_len: ", o->max_model_len,
+                                                   " tokens do not fit the state cache, whose ", num_pages,
+                                                   " pages hold ", longest, "; raise state_cache_bytes"));
+  }
+  o->max_model_len = static_cast<int>(longest);
+  return absl::OkStatus();
+}
+
+void FitMaxNumSeqs(bool asked_for, int num_slots, EngineOptions* o) {
+  if (num_slots == 0) return;
+  const int for_snapshots = asked_for || !o->enable_prefix_caching ? 0 : CeilDiv(num_slots, 4);
+  o->max_num_seqs = std::min(o->max_num_seqs, std::max(1, num_slots - for_snapshots));
+}
 
 std::string PrefixCacheWarning(const EngineOptions& o, int num_slots) {
   if (!o.enable_prefix_caching || num_slots == 0 || num_slots > o.max_num_seqs) return "";

@@ -22,6 +22,18 @@ DType AutoActivationDType(const EngineOptions& options);
 // are the engine's, num_slots its EngineStats'.
 std::string PrefixCacheWarning(const EngineOptions& options, int num_slots);
 
+// Without prefix caching more pages than these could never be used: all sequences at their longest.
+int MaxUsefulPages(const EngineOptions& options);
+
+// The context must fit the cache, or a request within it could wait for ever: one that was asked for is
+// refused (INVALID_ARGUMENT), the model's own is cut.
+absl::Status FitMaxModelLen(bool asked_for, int num_pages, EngineOptions* options);
+
+// No more sequences run than there are slots. By default a quarter of the slots is left for snapshots: each
+// sequence keeps up to two, and one alone is what the next turn of its conversation starts from; more slots
+// for them would take sequences from the step, which decoding pays for.
+void FitMaxNumSeqs(bool asked_for, int num_slots, EngineOptions* options);
+
 // The cores that a line of cgroup v2's cpu.max ("QUOTA PERIOD") pays for, rounded up; 0: no limit, or not
 // such a line.
 int CoresOfQuota(absl::string_view cpu_max);
