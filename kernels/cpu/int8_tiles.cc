@@ -113,7 +113,7 @@ void ManyInt8Rows(const uint16_t* a, int m, int k, int num_panels, const PanelsA
                   Background* background) {
   constexpr int kRows = kMostPairs * 2 * kTileRows;
   constexpr int64_t kPanelTiles = kMostGroups * kGroupSteps * kTileValues;
-  alignas(64) static constexpr float kZeros[kPanel] = {};
+  alignas(64) static constexpr float kZeros[2 * kPanel] = {};
   const int steps = TileSteps(k), groups = ScaleGroups(k),
             at_once = CeilDiv(groups, CeilDiv(groups, kMostGroups)), blocks = CeilDiv(groups, at_once),
             row_blocks = CeilDiv(m, kRows), total = num_panels * row_blocks * blocks;
@@ -150,10 +150,9 @@ void ManyInt8Rows(const uint16_t* a, int m, int k, int num_panels, const PanelsA
       for (int g = 0; g < count; ++g, left += kGroupSteps * kTileValues * kTerms) {
         const auto* right = reinterpret_cast<const char*>(tiles[i % 2] + g * kGroupSteps * kTileValues);
         const int now = std::min(kGroupSteps, steps - (group + g) * kGroupSteps);
-        const SumsSoFar zeros{kZeros, 0, 0, 0};
-        two ? TileProduct<Unit, 2, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
+        two ? TileProduct<Unit, 2, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, kZeros,
                                               joins.parts(), background)
-            : TileProduct<Unit, 1, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
+            : TileProduct<Unit, 1, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, kZeros,
                                               joins.parts(), background);
         joins.Add({&values[i % 4], g, group + g == 0, group + g + 1 == groups,
                    (row - first_row) / (2 * kTileRows), row, std::min(m - row, 2 * kTileRows), two ? 2 : 1,

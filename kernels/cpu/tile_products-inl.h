@@ -156,24 +156,16 @@ class Background {
   int lines_ = 0, row_ = 0, rows_ = 0, first_row_ = 0, column_ = 0, columns_ = 0;
 };
 
-// Where sums begin: the bias, or zeros.
-struct SumsSoFar {
-  const float* first;
-  int64_t stride, panel, row_tile;  // bytes between rows; floats between tiles
-};
-
 // Some steps of kRowTiles x kPanels tiles of C: tiles 0 to 3 are sums [2 row tiles][2 panels], 4 and 5 the
 // left side, 6 and 7 the weights. `row_tile` values are between tiles of the left side, `panel` bytes between
-// panels (of two matrices, where they are gated).
+// panels (of two matrices, where they are gated). Each row's sums begin as `start` [kPanels][kPanel].
 template <class Unit, int kRowTiles, int kPanels, int kTerms>
 HWY_INLINE void TileProduct(const uint16_t* a, int64_t row_tile, const char* b, int64_t panel, int steps,
-                            const SumsSoFar& so_far, float* sums, Background* background) {
-  const float* from = so_far.first;
-  const int64_t stride = so_far.stride, right = so_far.panel, below = so_far.row_tile;
-  Unit::template Load<0>(from, stride);
-  if constexpr (kPanels == 2) Unit::template Load<1>(from + right, stride);
-  if constexpr (kRowTiles == 2) Unit::template Load<2>(from + below, stride);
-  if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template Load<3>(from + below + right, stride);
+                            const float* start, float* sums, Background* background) {
+  Unit::template Load<0>(start, 0);
+  if constexpr (kPanels == 2) Unit::template Load<1>(start + kPanel, 0);
+  if constexpr (kRowTiles == 2) Unit::template Load<2>(start, 0);
+  if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template Load<3>(start + kPanel, 0);
   for (int i = 0; i < steps; ++i, b += kTileValues * 2) {
     background->Step();
     SESSA_UNROLL

@@ -57,15 +57,14 @@ template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void TileProducts(const uint16_t* a, int m, const char* b, int64_t panel, int steps, int column,
                                int columns, const float* bias, Background* background) {
   const int64_t row_tile = static_cast<int64_t>(steps) * kTileValues * kTerms;
-  const SumsSoFar so_far{bias, 0, kPanel, 0};
   for (int row = 0, pair = 0; row < m; row += 2 * kTileRows, pair ^= 1, a += 2 * row_tile) {
     const int rows = std::min(m - row, 2 * kTileRows);
     background->WriteSoon(row, rows, column, columns);
     if (rows > kTileRows) {
-      TileProduct<Unit, 2, kPanels, kTerms>(a, row_tile, b, panel, steps, so_far, background->sums(pair),
+      TileProduct<Unit, 2, kPanels, kTerms>(a, row_tile, b, panel, steps, bias, background->sums(pair),
                                             background);
     } else {
-      TileProduct<Unit, 1, kPanels, kTerms>(a, row_tile, b, panel, steps, so_far, background->sums(pair),
+      TileProduct<Unit, 1, kPanels, kTerms>(a, row_tile, b, panel, steps, bias, background->sums(pair),
                                             background);
     }
     background->HandOn(pair, row, rows, column, columns);
