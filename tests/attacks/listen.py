@@ -196,7 +196,7 @@ def text(seconds=20):
 
 
 def long(seconds=10, hidden_size=512, num_layers=8):
-    """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take 1 to 3 ms."""
+    """Four clients at once with texts and JSON of nearly 4 MB, beside 4 streams of a model whose steps take a few ms."""
     size = (4 << 20) - 1000
     digits, words = "7" * size, (PROMPT * 30000)[:size]
     cut = {"max_tokens": 1, "truncate_prompt_tokens": 64}

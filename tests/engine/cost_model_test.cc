@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "engine/warm_up.h"
 #include "gtest/gtest.h"
+#include "tests/engine/run_warm_up.h"
 
 namespace sessa {
 namespace {
@@ -69,16 +69,6 @@ SchedulerOptions Roomy() {
   o.max_step_tokens = 512;
   o.max_model_len = 10000;
   return o;
-}
-
-// All of its steps.
-absl::Status RunWarmUp(const SchedulerOptions& options, const StateSize& state, StepRunner run,
-                       CostModel* model) {
-  WarmUp warm_up(options, state, absl::Seconds(1));
-  while (true) {
-    const absl::StatusOr<bool> ran = warm_up.Next(run, model);
-    if (!ran.ok() || !*ran) return ran.status();
-  }
 }
 
 TEST(WarmUpTest, FitsALineWithinAFewSteps) {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "engine/scheduler.h"
-#include "engine/warm_up.h"
 #include "gtest/gtest.h"
+#include "tests/engine/run_warm_up.h"
 
 namespace sessa {
 namespace {
@@ -40,9 +40,7 @@ class StallTest : public testing::Test {
     const auto run = [&](const StepPlan& plan) {
       return absl::StatusOr<absl::Duration>(cost.Of(FeaturesOf(plan)));
     };
-    WarmUp warm_up(o, state, absl::Seconds(1));
-    while (*warm_up.Next(run, scheduler_->mutable_cost_model())) {
-    }
+    ASSERT_TRUE(RunWarmUp(o, state, run, scheduler_->mutable_cost_model()).ok());
   }
 
   RequestId Add(int prompt, int max_tokens) {
