@@ -88,6 +88,27 @@ class DispatchTest : public testing::Test {
   }
 };
 
+TEST_F(DispatchTest, GeluIsThatOfTheErrorFunction) {
+  std::vector<float> x = {-1e30f, -100, 100, 1e30f, std::numeric_limits<float>::quiet_NaN()};
+  for (int i = -8 * 512; i <= 8 * 512; ++i) x.push_back(static_cast<float>(i) / 512);
+  const int n = static_cast<int>(x.size());
+  ForEachTarget([&] {
+    std::vector<float> y(n);
+    cpu::ApplyEpilogue(Epilogue::kGelu, x.data(), n, 1, n, y.data(), n);
+    for (int i = 0; i < n; ++i) {
+      if (std::isnan(x[i])) {
+        EXPECT_TRUE(std::isnan(y[i]));
+        continue;
+      }
+      const double exact = x[i] / 2.0 * (1 + std::erf(x[i] / std::sqrt(2.0)));
+      EXPECT_NEAR(y[i], exact, 5e-7 * std::max(1.0f, std::abs(x[i]))) << x[i];
+      if (x[i] < -5.5f) {
+        EXPECT_EQ(y[i], 0) << x[i];
+      }
+    }
+  });
+}
+
 TEST_F(DispatchTest, EveryInstructionSetAgreesWithTheOracle) {
   for (const auto& shape : {std::array{192, 6, 2}, std::array{130, 1, 1}, std::array{64, 8, 1}}) {
     const int D = shape[0];
