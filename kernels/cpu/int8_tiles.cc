@@ -114,6 +114,7 @@ void ManyInt8Rows(const uint16_t* a, int m, int k, int num_panels, const PanelsA
   constexpr int kRows = kMostPairs * 2 * kTileRows;
   constexpr int64_t kPanelTiles = kMostGroups * kGroupSteps * kTileValues;
   alignas(64) static constexpr float kZeros[2 * kPanel] = {};
+  const StartOfSums zeros{kZeros, true};
   const int steps = TileSteps(k), groups = ScaleGroups(k),
             at_once = CeilDiv(groups, CeilDiv(groups, kMostGroups)), blocks = CeilDiv(groups, at_once),
             row_blocks = CeilDiv(m, kRows), total = num_panels * row_blocks * blocks;
@@ -150,9 +151,9 @@ void ManyInt8Rows(const uint16_t* a, int m, int k, int num_panels, const PanelsA
       for (int g = 0; g < count; ++g, left += kGroupSteps * kTileValues * kTerms) {
         const auto* right = reinterpret_cast<const char*>(tiles[i % 2] + g * kGroupSteps * kTileValues);
         const int now = std::min(kGroupSteps, steps - (group + g) * kGroupSteps);
-        two ? TileProduct<Unit, 2, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, kZeros,
+        two ? TileProduct<Unit, 2, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
                                               joins.parts(), background)
-            : TileProduct<Unit, 1, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, kZeros,
+            : TileProduct<Unit, 1, 2, kTerms>(left, row_tile, right, kPanelTiles * 2, now, zeros,
                                               joins.parts(), background);
         joins.Add({&values[i % 4], g, group + g == 0, group + g + 1 == groups,
                    (row - first_row) / (2 * kTileRows), row, std::min(m - row, 2 * kTileRows), two ? 2 : 1,

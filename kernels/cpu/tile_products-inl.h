@@ -61,6 +61,8 @@ class Background {
   // Where the tiles of a pair's product are summed, [2 row tiles][2 panels], one whole tile after the other:
   // rows of C, often a power of two apart, would fall into the same cache sets.
   float* sums(int pair) { return sums_[pair]; }
+  // The pair for a single one: while its sums are handed on the next ones need a place of their own.
+  int OtherPair() { return other_pair_ ^= 1; }
   // Some of them are still on their way to the output.
   bool IsHandingOn(const float* sums) const { return row_ < rows_ && sums == ready_; }
   // As HandOn, a product earlier: lines of the output that others wrote, or no one lately, take hundreds of
@@ -140,6 +142,7 @@ class Background {
   }
 
   alignas(64) float sums_[kMostPairs][4 * kTileSums];
+  int other_pair_ = 0;
   float* ready_ = nullptr;
   const Epilogue epilogue_;
   const bool gated_;
@@ -156,27 +159,39 @@ class Background {
   int lines_ = 0, row_ = 0, rows_ = 0, first_row_ = 0, column_ = 0, columns_ = 0;
 };
 
+// What sums begin as: a row for each panel, of all their rows; or what they were [2 row tiles][2 panels].
+struct StartOfSums {
+  const float* data;
+  bool rows;
+  template <class Unit, int kSum>
+  HWY_INLINE void Load() const {
+    rows ? Unit::template Load<kSum>(data + kSum % 2 * kPanel, 0)
+         : Unit::template Load<kSum>(data + kSum * kTileSums, kPanel * sizeof(float));
+  }
+};
+
 // Some steps of kRowTiles x kPanels tiles of C: tiles 0 to 3 are sums [2 row tiles][2 panels], 4 and 5 the
 // left side, 6 and 7 the weights. `row_tile` values are between tiles of the left side, `panel` bytes between
-// panels (of two matrices, where they are gated). Each row's sums begin as `start` [kPanels][kPanel].
+// panels (of two matrices, where they are gated). The weights serve many rows, and stay in the first-level
+// cache as the left side goes past it.
 template <class Unit, int kRowTiles, int kPanels, int kTerms>
 HWY_INLINE void TileProduct(const uint16_t* a, int64_t row_tile, const char* b, int64_t panel, int steps,
-                            const float* start, float* sums, Background* background) {
-  Unit::template Load<0>(start, 0);
-  if constexpr (kPanels == 2) Unit::template Load<1>(start + kPanel, 0);
-  if constexpr (kRowTiles == 2) Unit::template Load<2>(start, 0);
-  if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template Load<3>(start + kPanel, 0);
+                            const StartOfSums& start, float* sums, Background* background) {
+  start.Load<Unit, 0>();
+  if constexpr (kPanels == 2) start.Load<Unit, 1>();
+  if constexpr (kRowTiles == 2) start.Load<Unit, 2>();
+  if constexpr (kRowTiles == 2 && kPanels == 2) start.Load<Unit, 3>();
   for (int i = 0; i < steps; ++i, b += kTileValues * 2) {
     background->Step();
     SESSA_UNROLL
     for (int t = 0; t < kTerms; ++t, a += kTileValues) {
       if (t == 0) Unit::template Load<6>(b, 64);
-      Unit::template Load<4>(a, 64);
+      Unit::template LoadPast<4>(a, 64);
       if constexpr (kPanels == 2) {
         if (t == 0) Unit::template Load<7>(b + panel, 64);
       }
       Unit::template DotBf16<0, 4, 6>();
-      if constexpr (kRowTiles == 2) Unit::template Load<5>(a + row_tile, 64);
+      if constexpr (kRowTiles == 2) Unit::template LoadPast<5>(a + row_tile, 64);
       if constexpr (kPanels == 2) Unit::template DotBf16<1, 4, 7>();
       if constexpr (kRowTiles == 2) Unit::template DotBf16<2, 5, 6>();
       if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template DotBf16<3, 5, 7>();

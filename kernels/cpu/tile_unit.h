@@ -44,6 +44,11 @@ struct Amx {
   static void Load(const void* rows, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(kTile) : "memory");
   }
+  // The same, which leaves the first-level cache to what is read again sooner.
+  template <int kTile>
+  static void LoadPast(const void* rows, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(kTile) : "memory");
+  }
   template <int kTile>
   static void Store(void* rows, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(stride), "i"(kTile) : "memory");
@@ -90,6 +95,10 @@ struct TileModel {
   static void Load(const void* rows, int64_t stride) {
     for (int r = 0; r < 16; ++r)
       std::memcpy(tiles[kTile][r], static_cast<const char*>(rows) + r * stride, 64);
+  }
+  template <int kTile>
+  static void LoadPast(const void* rows, int64_t stride) {
+    Load<kTile>(rows, stride);
   }
   template <int kTile>
   static void Store(void* rows, int64_t stride) {

@@ -51,23 +51,38 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
   }
 }
 
-// kPanels panels for all row tiles, all of k at once: with sums stored and taken up again every few steps
-// what a pair and two panels read would stay in the first-level cache, but took no less time.
+// Steps of k at once: the weights of two panels are 36 KiB of the first-level cache's 48, and serve up to
+// kMostPairs pairs of row tiles there.
+constexpr int kMostSteps = 18;
+
+// kPanels panels for all row tiles.
 template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void TileProducts(const uint16_t* a, int m, const char* b, int64_t panel, int steps, int column,
                                int columns, const float* bias, Background* background) {
+  constexpr int kRows = kMostPairs * 2 * kTileRows;
   const int64_t row_tile = static_cast<int64_t>(steps) * kTileValues * kTerms;
-  for (int row = 0, pair = 0; row < m; row += 2 * kTileRows, pair ^= 1, a += 2 * row_tile) {
-    const int rows = std::min(m - row, 2 * kTileRows);
-    background->WriteSoon(row, rows, column, columns);
-    if (rows > kTileRows) {
-      TileProduct<Unit, 2, kPanels, kTerms>(a, row_tile, b, panel, steps, bias, background->sums(pair),
-                                            background);
-    } else {
-      TileProduct<Unit, 1, kPanels, kTerms>(a, row_tile, b, panel, steps, bias, background->sums(pair),
-                                            background);
+  const int at_once = CeilDiv(steps, CeilDiv(steps, kMostSteps));
+  for (int first_row = 0; first_row < m; first_row += kRows, a += kRows / kTileRows * row_tile) {
+    const int end = std::min(m, first_row + kRows);
+    const int first_pair = m <= 2 * kTileRows ? background->OtherPair() : 0;
+    for (int step = 0; step < steps; step += at_once) {
+      const int now = std::min(at_once, steps - step);
+      const bool is_first = step == 0, is_last = step + now == steps;
+      const uint16_t* left = a + int64_t{step} * kTileValues * kTerms;
+      const char* right = b + int64_t{step} * kTileValues * 2;
+      for (int row = first_row, pair = first_pair; row < end;
+           row += 2 * kTileRows, ++pair, left += 2 * row_tile) {
+        const int rows = std::min(end - row, 2 * kTileRows);
+        float* sums = background->sums(pair);
+        const StartOfSums start{is_first ? bias : sums, is_first};
+        if (is_last) background->WriteSoon(row, rows, column, columns);
+        rows > kTileRows ? TileProduct<Unit, 2, kPanels, kTerms>(left, row_tile, right, panel, now, start,
+                                                                 sums, background)
+                         : TileProduct<Unit, 1, kPanels, kTerms>(left, row_tile, right, panel, now, start,
+                                                                 sums, background);
+        if (is_last) background->HandOn(pair, row, rows, column, columns);
+      }
     }
-    background->HandOn(pair, row, rows, column, columns);
   }
 }
 
@@ -116,7 +131,7 @@ void TileLinearOn(const uint16_t* a, int left_tile, int m, const Panels& w, cons
   if (tiles == 1) return FewRows<Unit, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* data = static_cast<const char*>(w.data);
-  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, steps);
+  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, std::min(steps, kMostSteps));
   Unit::Begin(kTileRows);
   for (int p = 0, panels; p < num_panels; p += panels) {
     panels = std::min(2, num_panels - p);
@@ -124,8 +139,7 @@ void TileLinearOn(const uint16_t* a, int left_tile, int m, const Panels& w, cons
     alignas(64) float start[2 * kPanel] = {};
     if (bias != nullptr) std::copy_n(bias + column, columns, start);
     const char *b = data + p * panel, *next = b + panels * panel;
-    const int ahead = std::min(2, num_panels - p - panels);
-    background.Ask(next, next + (ahead - 1) * panel, ahead > 0 ? panel : 0, LinesToAsk(tiles));
+    background.Ask(next, next + panel, panel, LinesToAsk(tiles));
     panels == 2 ? TileProducts<Unit, 2, kTerms>(a, m, b, panel, steps, column, columns, start, &background)
                 : TileProducts<Unit, 1, kTerms>(a, m, b, panel, steps, column, columns, start, &background);
   }
@@ -140,14 +154,14 @@ void TileGatedOn(const uint16_t* a, int m, const Panels& gate, const Panels& up,
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* b = static_cast<const char*>(gate.data);
   const int64_t second = static_cast<const char*>(up.data) - b;
-  Background background(Epilogue::kSiluGate, /*gated=*/true, out, steps);
+  Background background(Epilogue::kSiluGate, /*gated=*/true, out, std::min(steps, kMostSteps));
   Unit::Begin(kTileRows);
   for (int column = 0; column < gate.n; column += kPanel, b += panel) {
     const int columns = std::min(gate.n - column, kPanel);
     alignas(64) float start[2 * kPanel] = {};
     if (gate_bias != nullptr) std::copy_n(gate_bias + column, columns, start);
     if (up_bias != nullptr) std::copy_n(up_bias + column, columns, start + kPanel);
-    background.Ask(b + panel, b + panel + second, column + kPanel < gate.n ? panel : 0, LinesToAsk(tiles));
+    background.Ask(b + panel, b + panel + second, panel, LinesToAsk(tiles));
     TileProducts<Unit, 2, kTerms>(a, m, b, second, steps, column, columns, start, &background);
   }
   Unit::End();

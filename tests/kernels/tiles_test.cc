@@ -99,6 +99,38 @@ TEST(TilesTest, TheProcessorAndTheModelGiveTheSameBits) {
   }
 }
 
+// Rows whose sums are kept from one block of k to the next, and those behind them.
+TEST(TilesTest, MoreRowsThanSumsAreKeptFor) {
+  constexpr int kM = 16 * 2 * cpu::kTileRows + 17, kK = 700, kN = 20;
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> a(kM * kK), w(kK), bias(kN);
+  for (auto* values : {&a, &bias}) {
+    for (float& x : *values) x = normal(random);
+  }
+  const int64_t panel = int64_t{cpu::TilePanelRows(kK)} * cpu::kPanel;
+  std::vector<uint16_t> weights(CeilDiv(kN, cpu::kPanel) * panel), left(cpu::TiledSize(kM, kK, 1));
+  for (int j = 0; j < kN; ++j) {
+    for (float& x : w) x = normal(random);
+    cpu::StoreColumn(w.data(), kK, DType::kBF16, weights.data() + j / cpu::kPanel * panel, j % cpu::kPanel);
+  }
+  for (int t = 0; t < cpu::TilesOf(kM); ++t) cpu::PackTiles(a.data(), kK, kM, kK, 1, t, left.data());
+  for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
+    if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
+    const auto product = [&](int first, int rows) {
+      std::vector<float> c(rows * kN);
+      cpu::TileLinear(unit, left.data() + cpu::TiledSize(first, kK, 1), cpu::TileStride(kM), rows, 1,
+                      {weights.data(), DType::kBF16, kN, kK}, bias.data(), Epilogue::kNone, c.data(), kN);
+      return c;
+    };
+    const std::vector<float> all = product(0, kM);
+    for (int r = 0; r < kM; r += cpu::kTileRows) {
+      const std::vector<float> some = product(r, std::min(cpu::kTileRows, kM - r));
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + r * kN)) << "from row " << r << " on";
+    }
+  }
+}
+
 // Quantised weights and their panels.
 struct Int8Matrix {
   Int8Matrix(int n, int k, std::mt19937* random) : n(n), k(k), values(n * k), bias(n) {
