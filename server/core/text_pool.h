@@ -1,8 +1,8 @@
 // A few threads for work on texts: parsing, templates, tokenising. A body of megabytes takes a second, and a
 // short one may be slow too, where a template loops: threads that accept, answer probes or write do none of
 // it. Short and long texts have threads of their own, so that a chat does not wait behind a book. They run
-// below the engine's priority. What waits is bounded, so that what is refused is refused at once.
-// Thread-safe.
+// below the engine's priority, in short turns. What waits is bounded, so that what is refused is refused at
+// once. Thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +19,7 @@ namespace sessa {
 class TextPool {
  public:
   static constexpr size_t kLongBytes = 8 << 10;  // more than so many are long
+  static constexpr int kLongNice = 9;            // threads for long ones are nicer by so much
 
   // So many threads for short texts, and as many for long ones. 0: who posts does the work, so that a fuzz
   // target does the same each time.

@@ -3,7 +3,6 @@
 // few KB of later ones are there, so that a client that sends them ahead waits in its own socket.
 #include "server/rest/connection.h"
 
-#include <algorithm>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -22,6 +21,7 @@
 #include "server/rest/http_read.h"
 #include "server/rest/reply_writer.h"
 #include "server/rest/request_input.h"
+#include "server/rest/yielding_executor.h"
 
 namespace sessa {
 namespace {
@@ -44,7 +44,7 @@ class ConnectionImpl final : public Connection, public std::enable_shared_from_t
         stream_(std::move(stream)),
         read_timer_(stream_.get_executor()),
         writer_(&stream_, context_->options.write_timeout),
-        input_(context_->handlers.byte_budget()) {}
+        input_(context_->handlers.byte_budget(), YieldingExecutor::Of(stream_.get_executor()).yields()) {}
   ~ConnectionImpl() override { context_->registry->Remove(this); }
 
   void Start() override {

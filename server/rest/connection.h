@@ -82,7 +82,8 @@ struct ConnectionContext {
   const std::shared_ptr<ConnectionRegistry> registry;
 };
 
-// `io` is what `socket` runs on; its executor is a strand of the connection's own. `tls` null: plain.
+// `io` is what `socket` runs on; its executor is a strand of the connection's own, of a YieldingExecutor.
+// `tls` null: plain.
 std::shared_ptr<Connection> MakeConnection(std::shared_ptr<boost::asio::io_context> io,
                                            boost::asio::ip::tcp::socket socket,
                                            boost::asio::ssl::context* tls,

@@ -11,7 +11,7 @@ namespace {
 
 namespace http = boost::beast::http;
 
-constexpr size_t kMinReadBytes = 4 << 10, kMaxReadBytes = 64 << 10;
+constexpr size_t kMinReadBytes = 4 << 10, kMaxReadBytes = 64 << 10, kLongBodyBytes = 64 << 10;
 
 }  // namespace
 
@@ -21,9 +21,14 @@ void RequestInput::Append(absl::string_view bytes) {
   buffer_.commit(bytes.size());
 }
 
-void RequestInput::Clear() {
+void RequestInput::LeaveBody() {
   parser_.reset();
   in_body_ = false;
+  *in_long_body_ = false;
+}
+
+void RequestInput::Clear() {
+  LeaveBody();
   buffer_.clear();
   buffer_.shrink_to_fit();
 }
@@ -52,6 +57,7 @@ RequestInput::State RequestInput::Parse(boost::system::error_code* error) {
     if (used == 0) break;
   }
   *error = {};
+  *in_long_body_ = in_body_ && parser_->get().body().size() >= kLongBodyBytes;
   return State::kMore;
 }
 
@@ -63,8 +69,7 @@ void RequestInput::BeginBody(const Limits& limits) {
 
 std::string RequestInput::TakeBody() {
   std::string body = std::move(parser_->get().body());
-  parser_.reset();
-  in_body_ = false;
+  LeaveBody();
   buffer_.shrink_to_fit();
   return body;
 }

@@ -2,9 +2,12 @@
 // come, and what they hold of the budget. Apart from sockets. Not thread-safe.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -17,8 +20,9 @@ namespace sessa {
 
 class RequestInput {
  public:
-  // `budget` outlives this.
-  explicit RequestInput(ByteBudget* budget) : lease_(budget, ByteBudget::Kind::kInput) {}
+  // `budget` outlives this. `in_long_body` is set while a body of which 64 KiB are there goes on.
+  RequestInput(ByteBudget* budget, std::shared_ptr<std::atomic<bool>> in_long_body)
+      : lease_(budget, ByteBudget::Kind::kInput), in_long_body_(std::move(in_long_body)) {}
 
   void Append(absl::string_view bytes);
   size_t size() const { return buffer_.size(); }  // not parsed yet
@@ -47,7 +51,10 @@ class RequestInput {
   absl::Duration BodyTimeLeft(absl::Duration beginning, double min_rate) const;
 
  private:
+  void LeaveBody();
+
   ByteBudget::Lease lease_;
+  const std::shared_ptr<std::atomic<bool>> in_long_body_;
   boost::beast::flat_buffer buffer_;
   std::optional<RequestParser> parser_;
   bool in_body_ = false;

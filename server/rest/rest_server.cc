@@ -17,10 +17,12 @@
 #include "boost/asio/post.hpp"
 #include "boost/asio/strand.hpp"
 #include "engine/monotonic.h"
+#include "kernels/be_nicer.h"
 #include "server/core/log.h"
 #include "server/net/acceptor.h"
 #include "server/net/descriptors.h"
 #include "server/rest/connection.h"
+#include "server/rest/yielding_executor.h"
 
 namespace sessa {
 namespace {
@@ -50,8 +52,8 @@ void TurnAway(const ScopedFd& socket, bool tls) {
 class RestServer::Impl {
  public:
   Impl(const RestServerOptions& options, Service* service)
-      : io_(std::make_shared<net::io_context>()),
-        work_(net::make_work_guard(*io_)),
+      : contexts_(std::make_shared<Contexts>()),
+        io_(contexts_, &contexts_->usual),
         options_(options),
         listener_(options.admin ? Listener::kAdmin : Listener::kHttp),
         stats_(&service->metrics().connections()),
@@ -68,7 +70,11 @@ class RestServer::Impl {
     if (!acceptor.ok()) return acceptor.status();
     acceptor_ = *std::move(acceptor);
     acceptor_->Start([this](ScopedFd socket, bool is_own) { OnAccepted(std::move(socket), is_own); });
-    for (int i = 0; i < options_.num_threads; ++i) threads_.emplace_back([this] { Run(); });
+    for (int i = 0; i < options_.num_threads; ++i) threads_.emplace_back([this] { Run(&contexts_->usual); });
+    threads_.emplace_back([this] {
+      BeNicer(TextPool::kLongNice);
+      Run(&contexts_->nicer);
+    });
     return absl::OkStatus();
   }
 
@@ -91,12 +97,17 @@ class RestServer::Impl {
       for (const auto& connection : registry_->All()) connection->ForceClose();
       registry_->WaitUntilEmpty(MonotonicNow() + kForceTime);
     }
-    work_.reset();
-    io_->stop();
+    contexts_->usual.stop();
+    contexts_->nicer.stop();
     for (std::thread& thread : threads_) thread.join();
   }
 
  private:
+  // What waits in `nicer` may hold sockets of `usual`.
+  struct Contexts {
+    net::io_context usual, nicer;
+  };
+
   // On the acceptor's thread.
   void OnAccepted(ScopedFd fd, bool is_own) {
     const int num_open = registry_->size();
@@ -108,7 +119,8 @@ class RestServer::Impl {
       stats_->OnRefused(listener_, Refusal::kLimit);
       return TurnAway(fd, tls);
     }
-    Tcp::socket socket(net::make_strand(*io_));
+    Tcp::socket socket(
+        net::make_strand(YieldingExecutor(contexts_->usual.get_executor(), contexts_->nicer.get_executor())));
     socket.assign(Tcp::v4(), fd.get());  // throws when it cannot; the family matters to nothing that is used
     fd.Release();
     const TlsContext::Context tls_context = tls ? options_.tls->For(listener_) : nullptr;
@@ -117,10 +129,11 @@ class RestServer::Impl {
     if (connection != nullptr) connection->Start();
   }
 
-  void Run() {
+  static void Run(net::io_context* io) {
+    const auto work = net::make_work_guard(*io);
     while (true) {
       try {
-        io_->run();
+        io->run();
         return;
       } catch (const std::exception&
                    e) {  // memory, mostly: the connection it came from is dropped, the rest goes on
@@ -129,8 +142,8 @@ class RestServer::Impl {
     }
   }
 
-  const std::shared_ptr<net::io_context> io_;
-  net::executor_work_guard<net::io_context::executor_type> work_;
+  const std::shared_ptr<Contexts> contexts_;
+  const std::shared_ptr<net::io_context> io_;  // the usual one of them, and keeps both
   const RestServerOptions options_;
   const Listener listener_;
   ConnectionStats* const stats_;

@@ -20,6 +20,7 @@
 #include "boost/beast/http/parser.hpp"
 #include "boost/beast/http/string_body.hpp"
 #include "server/rest/connection.h"
+#include "server/rest/yielding_executor.h"
 #include "tests/fuzz_check.h"
 #include "tests/server/fuzz_service.h"
 #include "tests/server/http_model.h"
@@ -43,7 +44,8 @@ std::string Talk(sessa::Service* service, std::string_view input) {
   auto io = std::make_shared<net::io_context>(1);
   int ends[2];
   Check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
-  net::ip::tcp::socket socket(net::make_strand(*io));
+  net::ip::tcp::socket socket(
+      net::make_strand(sessa::YieldingExecutor(io->get_executor(), io->get_executor())));
   socket.assign(net::ip::tcp::v4(), ends[0]);  // any stream socket's descriptor does
   std::weak_ptr<sessa::Connection> connection;
   {

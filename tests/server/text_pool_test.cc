@@ -67,7 +67,7 @@ std::pair<int, int> NiceValues() {
 
 TEST(TextPoolTest, LongTextsYieldToShortOnesAndBothToTheEngine) {
   const int own = getpriority(PRIO_PROCESS, 0);
-  EXPECT_EQ(NiceValues(), std::pair(std::min(own + 5, 19), std::min(own + 10, 19)));
+  EXPECT_EQ(NiceValues(), std::pair(std::min(own + 5, 19), std::min(own + TextPool::kLongNice, 19)));
   EXPECT_EQ(getpriority(PRIO_PROCESS, 0), own);
 }
 
