@@ -90,16 +90,14 @@ class DispatchTest : public testing::Test {
 
 TEST_F(DispatchTest, GeluIsThatOfTheErrorFunction) {
   std::vector<float> x = {-1e30f, -100, 100, 1e30f};
-  for (int i = -8 * 512; i <= 8 * 512; ++i) x.push_back(static_cast<float>(i) / 512);
+  for (int i = -4096; i <= 4096; ++i) x.push_back(static_cast<float>(i) / 512);
   const int n = static_cast<int>(x.size());
   ForEachTarget([&] {
     std::vector<float> y(n);
     cpu::ApplyEpilogue(Epilogue::kGelu, x.data(), n, 1, n, y.data(), n);
     for (int i = 0; i < n; ++i) {
-      EXPECT_NEAR(y[i], x[i] / 2.0 * (1 + std::erf(x[i] / std::sqrt(2.0))),
-                  5e-7 * std::max(1.0f, std::abs(x[i])))
-          << x[i];
-      EXPECT_TRUE(x[i] >= -5.5f || y[i] == 0) << x[i];
+      const double exact = x[i] < -5.5f ? 0 : x[i] / 2.0 * (1 + std::erf(x[i] / std::sqrt(2.0)));
+      EXPECT_NEAR(y[i], exact, exact == 0 ? 0 : 5e-7 * std::max(1.0, std::abs(exact))) << x[i];
     }
   });
 }
