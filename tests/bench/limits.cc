@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <random>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kernels/convert.h"
 #include "kernels/cpu/tile_unit.h"
 #include "kernels/cpu/tiles.h"
 
@@ -87,6 +89,9 @@ double MedianRate(int passes, double work, Body body) {
 
 #if defined(__x86_64__)
 constexpr int kAmxPanels = 32, kAmxPanel = 1024 * 16;  // bf16 values of a panel: 1 MiB in all
+// Of a thread: two row tiles, the panels, and a tile of sums.
+constexpr int kAmxRows = 2 * 16 * 1024, kAmxSums = 512,
+              kAmxShare = kAmxRows + kAmxPanels * kAmxPanel + kAmxSums;
 
 // Two by two tiles of sums, all of k in registers, as the best of kernels would. Returns the FLOPs.
 double RunAmx(int64_t iterations, const uint16_t* a, const uint16_t* b, float* sums) {
@@ -122,6 +127,14 @@ LimitMeter::LimitMeter(int num_threads)
       y_(kRows * kWidth) {
   std::fill_n(data_.floats(), kFloats, 1.0f);  // pages that nobody wrote would all be the same one
   weights_ = *backend_->MakeLinear({DType::kF32, {kWidth, kWidth}, data_.data()}, nullptr, DType::kBF16);
+#if defined(__x86_64__)
+  // Values such as weights have: zeros take less power, and were seen to go by 1.2 times as fast.
+  if (!CpuHasAmx()) return;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  tiles_.resize(num_threads * kAmxShare + 32);
+  for (uint16_t& x : tiles_) x = RoundToBf16(normal(random));
+#endif
 }
 
 MachineLimits LimitMeter::Measure() {
@@ -146,13 +159,10 @@ MachineLimits LimitMeter::Measure() {
   });
 #if defined(__x86_64__)
   if (CpuHasAmx()) {
-    // Zeros: the rate does not depend on the values.
-    constexpr int kShare = kAmxPanels * kAmxPanel + 32 * 1024 + 512;
-    std::vector<uint16_t> tiles(num_threads_ * kShare + 32);
-    uint16_t* first = tiles.data() + (64 - reinterpret_cast<uintptr_t>(tiles.data()) % 64) / 2;
+    uint16_t* first = tiles_.data() + (64 - reinterpret_cast<uintptr_t>(tiles_.data()) % 64) / 2;
     const auto run = [&](int item) {
-      uint16_t* a = first + item * kShare;
-      return RunAmx(8, a, a + 32 * 1024, reinterpret_cast<float*>(a + kShare - 512));
+      uint16_t* a = first + item * kAmxShare;
+      return RunAmx(8, a, a + kAmxRows, reinterpret_cast<float*>(a + kAmxShare - kAmxSums));
     };
     const double work = run(0) * num_threads_;
     limits.amx_flops =

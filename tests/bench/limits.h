@@ -3,6 +3,7 @@
 // after.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -14,7 +15,8 @@ struct MachineLimits {
   double read_bytes = 0;  // a second, reading 256 MiB on huge pages with all threads
   double fma_flops = 0;   // a second, float32 fused multiply-adds with all threads, two FLOPs each
   double gemm_flops = 0;  // a second, [512, 1024] x [1024, 1024], bf16 weights, our own Linear
-  double amx_flops = 0;   // a second, bf16 tile products with k = 1024 of 32 rows by 1 MiB in L2; 0: no AMX
+  double amx_flops =
+      0;  // a second, bf16 tile products with k = 1024 of 32 rows by 1 MiB in L2, of random values; 0: no AMX
 };
 
 class LimitMeter {
@@ -31,6 +33,7 @@ class LimitMeter {
   Buffer data_;
   LinearWeights weights_;
   std::vector<float> x_, y_;
+  std::vector<uint16_t> tiles_;  // of all threads
 };
 
 }  // namespace sessa

@@ -69,16 +69,17 @@ void BM_Linear(benchmark::State& state, DType dtype, CpuOptions cpu, int m, int 
   auto backend = MakeCpuBackend(cpu);
   const double bytes = BytesOfWeights(dtype, 1.0 * D * D);
   const int count = static_cast<int>(256e6 / bytes) + 1;
-  const auto w = Values(static_cast<size_t>(D) * D, 0.03f), x = Values(static_cast<size_t>(m) * D);
+  const auto w = Values(static_cast<size_t>(D) * D, 0.03f), values = Values(static_cast<size_t>(m) * D);
   std::vector<LinearWeights> weights;
   for (int i = 0; i < count; ++i)
     weights.push_back(*backend->MakeLinear({DType::kF32, {D, D}, w.data()}, nullptr, dtype));
-  std::vector<float> y(static_cast<size_t>(m) * D);
+  Buffer x = *backend->Allocate(values.size() * sizeof(float)), y = *backend->Allocate(x.size());
+  backend->CopyIn(values.data(), x.size(), x.data());
   int i = 0;
   Measured measured(state);
   for (auto _ : state) {
-    const LinearCall call{&weights[i++ % count], {y.data(), m, D, D}};
-    backend->Linear({const_cast<float*>(x.data()), m, D, D}, {}, {&call, 1});
+    const LinearCall call{&weights[i++ % count], {y.floats(), m, D, D}};
+    backend->Linear({x.floats(), m, D, D}, {}, {&call, 1});
   }
   measured.Report(m <= 4 ? bytes : 0, 2.0 * m * D * D, cpu);
 }
@@ -290,7 +291,7 @@ void Register() {
   if (CpuHasAmx()) formats.push_back({"amx_int8", DType::kI8, amx_bf16});
   formats.push_back({"int8", DType::kI8, f32});
   for (const auto& [name, dtype, cpu] : formats) {
-    for (int m : {1, 4, 16, 64, 512}) {
+    for (int m : {1, 4, 16, 64, 256, 512}) {
       for (int D : {1024, 2048})
         Add(StrCat("Linear/", name, "/m:", m, "/D:", D), BM_Linear, dtype, cpu, m, D);
     }
