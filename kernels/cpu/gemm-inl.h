@@ -66,27 +66,29 @@ HWY_INLINE VF AddDot(VF sum, VF a, VF b) {
 HWY_INLINE VF LoadPairs(const Bf16Pair* p) { return hn::LoadU(kF, reinterpret_cast<const float*>(p)); }
 HWY_INLINE VF SetPair(Bf16Pair pair) { return hn::Set(kF, std::bit_cast<float>(pair.bits)); }
 
-// x as the cache rounds it: to nearest even; NaN stays NaN.
-HWY_INLINE VF RoundAs(DType dtype, VF x) {
-  if (dtype == DType::kF32) return x;
+// Bits whose upper halves are x as the cache rounds it: to nearest even; NaN stays NaN.
+HWY_INLINE auto RoundedBits(VF x) {
   const hn::RebindToUnsigned<decltype(kF)> u;
   const auto bits = hn::BitCast(u, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
-  const auto rounded = hn::And(bits + hn::Set(u, 0x7fff) + odd, hn::Set(u, 0xffff0000));
   const auto quiet = hn::Or(bits, hn::Set(u, 0x400000));  // its upper half alone must not become an infinity
-  return hn::BitCast(kF, hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), quiet, rounded));
+  return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), quiet, bits + hn::Set(u, 0x7fff) + odd);
+}
+
+HWY_INLINE VF RoundAs(DType dtype, VF x) {
+  if (dtype == DType::kF32) return x;
+  const hn::RebindToUnsigned<decltype(kF)> u;
+  return hn::BitCast(kF, hn::And(RoundedBits(x), hn::Set(u, 0xffff0000)));
 }
 
 // y[i] = x[2 i] and x[2 i + 1] rounded; n floats, a multiple of 32.
 HWY_INLINE void RoundToPairs(const float* x, int n, Bf16Pair* y) {
 #if HWY_TARGET == HWY_AVX3
-  const hn::RebindToUnsigned<decltype(kF)> u;
+  const hn::Repartition<uint16_t, decltype(kF)> halves;
   for (int i = 0; i < n; i += 2 * kLanes) {
-    const auto low = hn::BitCast(u, RoundAs(DType::kBF16, hn::LoadU(kF, x + i)));
-    const auto high = hn::BitCast(u, RoundAs(DType::kBF16, hn::LoadU(kF, x + i + kLanes)));
-    const auto pairs = hn::Or(hn::ShiftRight<16>(hn::ConcatEven(u, high, low)),
-                              hn::And(hn::ConcatOdd(u, high, low), hn::Set(u, 0xffff0000)));
-    hn::StoreU(hn::BitCast(kF, pairs), kF, reinterpret_cast<float*>(y + i / 2));
+    const auto low = hn::BitCast(halves, RoundedBits(hn::LoadU(kF, x + i)));
+    const auto high = hn::BitCast(halves, RoundedBits(hn::LoadU(kF, x + i + kLanes)));
+    hn::StoreU(hn::ConcatOdd(halves, high, low), halves, reinterpret_cast<uint16_t*>(y + i / 2));
   }
 #else
   for (int i = 0; i < n / 2; ++i)

@@ -44,10 +44,18 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
   const int first = tile * kTileRows, rows = std::min(m - first, kTileRows), steps = TileSteps(k);
   const int stride = TileStride(m);
   packed += static_cast<int64_t>(tile) * steps * terms * stride;
-  for (int i = 0; i < steps; ++i, packed += terms * stride) {
-    const int count = std::min(kTileDepth, k - i * kTileDepth);
-    for (int r = 0; r < rows; ++r)
-      PackRow(a + (first + r) * lda + i * kTileDepth, count, terms, stride, packed + r * kTileDepth);
+  // Row by row: those of a tile, often a power of two apart, fall into the same cache sets.
+  for (int r = 0; r < rows; ++r, packed += kTileDepth) {
+    const float* x = a + (first + r) * lda;
+    for (int i = 0; i < steps; ++i, x += kTileDepth) {
+      const int count = std::min(kTileDepth, k - i * kTileDepth);
+      uint16_t* to = packed + i * terms * stride;
+      if (terms == 1 && count == kTileDepth) {
+        RoundToPairs(x, kTileDepth, reinterpret_cast<Bf16Pair*>(to));
+      } else {
+        PackRow(x, count, terms, stride, to);
+      }
+    }
   }
 }
 

@@ -97,7 +97,7 @@ TEST_F(DispatchTest, GeluIsThatOfTheErrorFunction) {
     cpu::ApplyEpilogue(Epilogue::kGelu, x.data(), n, 1, n, y.data(), n);
     for (int i = 0; i < n; ++i) {
       const double exact = x[i] < -5.5f ? 0 : x[i] / 2.0 * (1 + std::erf(x[i] / std::sqrt(2.0)));
-      EXPECT_NEAR(y[i], exact, exact == 0 ? 0 : 5e-7 * std::max(1.0, std::abs(exact))) << x[i];
+      EXPECT_NEAR(y[i], exact, exact == 0 ? 0 : 5e-7 * std::max(1.0f, std::abs(x[i]))) << x[i];
     }
   });
 }
