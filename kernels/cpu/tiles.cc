@@ -59,9 +59,9 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
   }
 }
 
-// Steps of k at once: the weights of two panels are 36 KiB of the first-level cache's 48, and serve up to
-// kMostPairs pairs of row tiles there.
-constexpr int kMostSteps = 18;
+// Steps of k at once, at most 18: the weights of two panels are 36 KiB of the first-level cache's 48, and
+// serve up to kMostPairs pairs of row tiles there.
+constexpr int StepsAtOnce(int steps) { return CeilDiv(steps, CeilDiv(steps, 18)); }
 
 // kPanels panels for all row tiles.
 template <class Unit, int kPanels, int kTerms>
@@ -69,7 +69,7 @@ HWY_NOINLINE void TileProducts(const uint16_t* a, int m, const char* b, int64_t 
                                int columns, const float* bias, Background* background) {
   constexpr int kRows = kMostPairs * 2 * kTileRows;
   const int64_t row_tile = static_cast<int64_t>(steps) * kTileValues * kTerms;
-  const int at_once = CeilDiv(steps, CeilDiv(steps, kMostSteps));
+  const int at_once = StepsAtOnce(steps);
   for (int first_row = 0; first_row < m; first_row += kRows, a += kRows / kTileRows * row_tile) {
     const int end = std::min(m, first_row + kRows);
     const int first_pair = m <= 2 * kTileRows ? background->OtherPair() : 0;
@@ -139,7 +139,7 @@ void TileLinearOn(const uint16_t* a, int left_tile, int m, const Panels& w, cons
   if (tiles == 1) return FewRows<Unit, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* data = static_cast<const char*>(w.data);
-  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, std::min(steps, kMostSteps));
+  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, StepsAtOnce(steps));
   Unit::Begin(kTileRows);
   for (int p = 0, panels; p < num_panels; p += panels) {
     panels = std::min(2, num_panels - p);
@@ -162,7 +162,7 @@ void TileGatedOn(const uint16_t* a, int m, const Panels& gate, const Panels& up,
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* b = static_cast<const char*>(gate.data);
   const int64_t second = static_cast<const char*>(up.data) - b;
-  Background background(Epilogue::kSiluGate, /*gated=*/true, out, std::min(steps, kMostSteps));
+  Background background(Epilogue::kSiluGate, /*gated=*/true, out, StepsAtOnce(steps));
   Unit::Begin(kTileRows);
   for (int column = 0; column < gate.n; column += kPanel, b += panel) {
     const int columns = std::min(gate.n - column, kPanel);
