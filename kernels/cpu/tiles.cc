@@ -26,6 +26,7 @@ namespace sessa::cpu::HWY_NAMESPACE {
 
 // `count` values from x, at most a tile's depth, as `terms` rows of bf16, `stride` apart.
 HWY_INLINE void PackRow(const float* x, int count, int terms, int stride, uint16_t* to) {
+  if (terms == 1 && count == kTileDepth) return RoundToPairs(x, count, reinterpret_cast<Bf16Pair*>(to));
   alignas(64) float rest[kTileDepth] = {};
   if (count < kTileDepth) x = std::copy_n(x, count, rest) - count;
   for (int t = 0; t < terms; ++t, to += stride) {
@@ -47,15 +48,8 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
   // Row by row: those of a tile, often a power of two apart, fall into the same cache sets.
   for (int r = 0; r < rows; ++r, packed += kTileDepth) {
     const float* x = a + (first + r) * lda;
-    for (int i = 0; i < steps; ++i, x += kTileDepth) {
-      const int count = std::min(kTileDepth, k - i * kTileDepth);
-      uint16_t* to = packed + i * terms * stride;
-      if (terms == 1 && count == kTileDepth) {
-        RoundToPairs(x, kTileDepth, reinterpret_cast<Bf16Pair*>(to));
-      } else {
-        PackRow(x, count, terms, stride, to);
-      }
-    }
+    for (int i = 0; i < steps; ++i, x += kTileDepth)
+      PackRow(x, std::min(kTileDepth, k - i * kTileDepth), terms, stride, packed + i * terms * stride);
   }
 }
 

@@ -2,21 +2,18 @@
 // forbids timers it works on.
 #include "server/core/short_turns.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <cerrno>
 #include <csignal>
 #include <ctime>
-#include <iterator>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
 #include "server/core/text_pool.h"
+#include "tests/server/forbid_system_call.h"
 
 namespace sessa {
 namespace {
@@ -103,21 +100,13 @@ TEST(ShortTurnsTest, TextsAreWorkedOnInThem) {
 
 TEST(ShortTurnsTest, WhereASandboxForbidsTimers) {
   bool forbidden = false;
-  std::thread([&forbidden] {                                       // the filter is this thread's
-    sock_filter rules[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),  // the system call's number
-                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_timer_create, 0, 1),
-                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    const sock_fprog program = {std::size(rules), rules};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return;
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return;
-    forbidden = true;
+  std::thread([&forbidden] {
+    if (!(forbidden = ForbidSystemCall(SYS_timer_create))) return;
     ShortTurns turns;
     turns.Begin();
     EXPECT_FALSE(LeavesItsCore(1, kShort));
     turns.End();
-  })
-      .join();
+  }).join();
   if (!forbidden) GTEST_SKIP() << "this machine lets nobody set a filter";
 }
 

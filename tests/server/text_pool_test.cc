@@ -1,20 +1,17 @@
 // The bound on long texts that wait, at its edge; what waits when the pool goes is dropped; priorities.
 #include "server/core/text_pool.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <memory>
 #include <thread>
 #include <utility>
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
+#include "tests/server/forbid_system_call.h"
 
 namespace sessa {
 namespace {
@@ -73,19 +70,11 @@ TEST(TextPoolTest, LongTextsYieldToShortOnesAndBothToTheEngine) {
 
 TEST(TextPoolTest, TextsAreServedWhereASandboxForbidsPriorities) {
   bool forbidden = false;
-  std::thread([&forbidden] {  // the filter is this thread's, and of those that it starts
-    sock_filter rules[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),  // the system call's number
-                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setpriority, 0, 1),
-                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    const sock_fprog program = {std::size(rules), rules};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return;
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return;
-    forbidden = true;
+  std::thread([&forbidden] {
+    if (!(forbidden = ForbidSystemCall(SYS_setpriority))) return;
     const int own = getpriority(PRIO_PROCESS, 0);
     EXPECT_EQ(NiceValues(), std::pair(own, own));
-  })
-      .join();
+  }).join();
   if (!forbidden) GTEST_SKIP() << "this machine lets nobody set a filter";
 }
 
