@@ -19,7 +19,7 @@
 #include "engine/warm_up.h"
 #include "engine/worker.h"
 #include "kernels/own_core.h"
-#include "kernels/short_slices.h"
+#include "kernels/slices.h"
 
 namespace sessa {
 namespace {
@@ -185,7 +185,7 @@ class EngineImpl final : public Engine {
   }
 
   void Run() {
-    AskForShortSlices();
+    AskForSlices(kEngineSlice);
     if (options_.device == DeviceType::kCpu) AskForOwnCore(0, options_.num_threads);
     WarmUpWhileIdle();
     std::vector<Command> commands;

@@ -4,7 +4,7 @@
 #include "engine/engine_options.h"
 #include "engine/group_engine.h"
 #include "engine/worker.h"
-#include "kernels/short_slices.h"
+#include "kernels/slices.h"
 
 namespace sessa {
 
@@ -17,7 +17,7 @@ absl::Status ServeRank(const EngineOptions& options, std::shared_ptr<RankGroup> 
   const auto workers = Workers::Create(*complete, /*limits=*/{}, config, weights, std::move(group));
   if (!workers.ok()) return workers.status();
   on_ready();
-  AskForShortSlices();
+  AskForSlices(kEngineSlice);
   return (*workers)->Obey();
 }
 

@@ -17,7 +17,7 @@
 #include "kernels/container.h"
 #include "kernels/device.h"
 #include "kernels/shared_reads.h"
-#include "kernels/short_slices.h"
+#include "kernels/slices.h"
 
 namespace sessa {
 namespace {
@@ -278,7 +278,7 @@ class Workers::Impl {
   }
 
   void Work(int rank) {
-    AskForShortSlices();
+    AskForSlices(kEngineSlice);
     for (uint64_t seen = 0;;) {
       const StepPlan* plan = nullptr;
       {

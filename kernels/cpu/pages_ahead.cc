@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "kernels/be_nicer.h"
 #include "kernels/round.h"
+#include "kernels/slices.h"
 
 namespace sessa {
 namespace {

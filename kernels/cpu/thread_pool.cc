@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/own_core.h"
-#include "kernels/short_slices.h"
+#include "kernels/slices.h"
 
 namespace sessa {
 namespace {
@@ -63,7 +63,7 @@ void ThreadPool::ParallelFor(int n, absl::FunctionRef<void(int, int)> body) {
 }
 
 void ThreadPool::Work(int thread) {
-  AskForShortSlices();
+  AskForSlices(kEngineSlice);
   AskForOwnCore(thread, num_threads_);
   for (uint32_t seen = 0;;) {
     for (int spins = 0; generation_.load(std::memory_order_acquire) == seen;) {

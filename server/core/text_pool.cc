@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "kernels/be_nicer.h"
+#include "kernels/slices.h"
 #include "server/core/short_turns.h"
 
 namespace sessa {

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/monotonic.h"
 #include "kernels/notice.h"
+#include "kernels/slices.h"
 #include "server/core/listener_watch.h"
 #include "server/core/log.h"
 #include "server/core/service.h"
@@ -299,6 +300,7 @@ int main(int argc, char** argv) {
   // 300 bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
+  sessa::AskForSlices(sessa::kShortestSlice);
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = options.ok() ? sessa::Do(*options) : options.status();
   // Before the options are read nothing is known of the log's format: a line for people.

@@ -17,7 +17,7 @@
 #include "boost/asio/post.hpp"
 #include "boost/asio/strand.hpp"
 #include "engine/monotonic.h"
-#include "kernels/be_nicer.h"
+#include "kernels/slices.h"
 #include "server/core/log.h"
 #include "server/net/acceptor.h"
 #include "server/net/descriptors.h"

@@ -27,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "models"))
 import convert  # noqa: E402
 from core_watch import CoreWatch  # noqa: E402
 import grpc_client  # noqa: E402
+from token_reader import TokenReader  # noqa: E402
 from server_process import PROMPT, ROOT, ServerProcess, wait_until  # noqa: E402
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -188,7 +189,7 @@ def text(seconds=20):
             prober = Prober(server)
             asyncio.run(attack("/tokenize", json.dumps({"prompt": (PROMPT * 2000)[:200 << 10]}).encode(), 8, statuses))
             beside = streams.summary()
-        yield "4 gRPC streams alone, between tokens", "", alone
+        yield "4 streams alone, between tokens", "", alone
         yield "beside 8 clients of `/tokenize`, 200 KB each", "", f"{beside}; answers {statuses}"
         yield from prober.rows()
     finally:
@@ -210,7 +211,7 @@ def long(seconds=10, hidden_size=512, num_layers=8):
     with random_model(hidden_size, num_layers) as (server, streams):
         with Beside(server, streams) as alone:
             time.sleep(seconds)
-        yield "4 gRPC streams alone, between tokens", "", alone
+        yield "4 streams alone, between tokens", "", alone
         for name, (path, body) in bodies.items():
             payload = (body if isinstance(body, str) else json.dumps(body)).encode()[: 4 << 20]
             yield from four_clients(server, streams, name, path, payload, seconds)
@@ -223,7 +224,7 @@ def longer_steps(seconds=10):
 
 def coded(seconds=10):
     """Four clients at once with bodies that inflate to nearly 4 MB, or to nothing after much work; a short coded one meanwhile."""
-    text = json.dumps({"prompt": (PROMPT * 30000)[:(4 << 20) - 1000], "max_tokens": 1, "truncate_prompt_tokens": 64}).encode()
+    text = json.dumps({"prompt": (PROMPT * 30000)[:(4 << 20) - 1000], "max_tokens": 1, "truncate_prompt_tokens": 1}).encode()
     assert zlib.decompress(EMPTY_BLOCKS + b"\3\0", wbits=-15) == b""
     nothing = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + EMPTY_BLOCKS * ((4 << 20) // len(EMPTY_BLOCKS) - 1) + b"\3\0" + bytes(8)
     bodies = {"gzip of a prompt": ("gzip", gzip.compress(text)), "zstd of a prompt": ("zstd", zstd(text)), "gzip of nothing": ("gzip", nothing),
@@ -245,7 +246,8 @@ def zstd(text):
     library = ctypes.CDLL("libzstd.so.1")
     library.ZSTD_compressBound.restype = library.ZSTD_compress.restype = ctypes.c_size_t
     out = ctypes.create_string_buffer(library.ZSTD_compressBound(ctypes.c_size_t(len(text))))
-    return out.raw[:library.ZSTD_compress(out, ctypes.c_size_t(len(out)), text, ctypes.c_size_t(len(text)), 3)]
+    size = library.ZSTD_compress(out, ctypes.c_size_t(len(out)), text, ctypes.c_size_t(len(text)), 3)
+    return out.raw[:size]
 
 
 class Repeated:
@@ -340,48 +342,18 @@ def post_from_four(where, path, payload, seconds, coding):
     return statuses
 
 
-class Streams:
-    """Four gRPC streams without end, and the gaps between their tokens."""
+class Streams(TokenReader):
+    """Four streams without end, and the gaps between their tokens."""
 
     def __init__(self, server):
-        self.server, self.gaps, self.done = server, [], threading.Event()
-        self.threads = [threading.Thread(target=self.run) for _ in range(4)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self):
-        channel, stub = grpc_client.connect(self.server)
-        pb = grpc_client.pb
-        with channel:
-            while not self.done.is_set():
-                last = None
-                for reply in stub.Generate(pb.GenerateRequest(token_ids=pb.TokenIds(ids=[1, 2, 3]),
-                                                              sampling=pb.Sampling(max_tokens=500, ignore_eos=True))):
-                    now = time.monotonic()
-                    if last and reply.WhichOneof("event") == "delta":
-                        self.gaps.append(now - last)
-                    last = now
-                    if self.done.is_set():
-                        break
-
-    def clear(self):
-        self.gaps.clear()
+        super().__init__(server.http_address, 4)
 
     def summary(self, seconds=0):
         """Of so many seconds from now on, or since the last summary."""
         if seconds:
             self.clear()
             time.sleep(seconds)
-        ordered = sorted(self.gaps)
-        self.clear()
+        ordered = sorted(self.gaps())
         median = ordered[len(ordered) // 2]
         return (f"p50 {1e3 * median:.1f} ms, p99 {1e3 * ordered[int(len(ordered) * .99)]:.1f} ms, longest {1e3 * ordered[-1]:.1f} ms, "
                 f"{sum(gap > 2 * median for gap in ordered)} of {len(ordered)} over twice the p50")

@@ -1,6 +1,7 @@
-#include "kernels/short_slices.h"
+#include "kernels/slices.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,13 +19,20 @@ struct Attributes {
   uint64_t runtime, deadline, period;  // ns; runtime: of SCHED_OTHER, the slice
 };
 
+constexpr std::chrono::milliseconds kNicerSlice{10};
+
 }  // namespace
 
-void AskForShortSlices() {
+void AskForSlices(std::chrono::microseconds length) {
   Attributes a = {};
   if (syscall(SYS_sched_getattr, 0, &a, sizeof(a), 0) != 0 || a.policy != SCHED_OTHER) return;
-  a.runtime = 100'000;
+  a.runtime = std::chrono::nanoseconds(length).count();
   syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
+void BeNicer(int by) {
+  AskForSlices(kNicerSlice);
+  setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + by);
 }
 
 }  // namespace sessa
