@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/net/http2_guard.h"
 
@@ -201,7 +202,7 @@ TEST_F(Http2GuardTest, MessagesAreBoundedByWhatTheirPrefixSays) {
 TEST_F(Http2GuardTest, WhatIsNotHttp2EndsAtItsFirstWrongByte) {
   for (const std::string& bytes :
        {std::string("GET / HTTP/1.1\r\n"), std::string("\x16\x03\x01"),
-        std::string(kPreface).substr(0, 20) + "y", kPreface + Frame(kPing, 0, 0, 8)}) {
+        absl::StrCat(std::string(kPreface).substr(0, 20), "y"), kPreface + Frame(kPing, 0, 0, 8)}) {
     EXPECT_EQ(Http2Guard(limits_, now_).OnClientBytes(bytes, now_), Cut::kProtocol) << bytes;
   }
 }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/server/rest_fixture.h"
 
@@ -108,8 +109,9 @@ TEST_F(FramingTest, OddSpacing) {
     EXPECT_EQ(NumReplies(all), 1) << fields << all;
   }
   HttpClient nul(server_->port());
-  nul.Send(std::string("GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \0chunked\r\n\r\n", 67) +
-           kSmuggled);
+  using std::string_literals::operator""s;
+  nul.Send(
+      absl::StrCat("GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \0chunked\r\n\r\n"s, kSmuggled));
   EXPECT_EQ(NumReplies(nul.ReadAll()), 1);
 }
 
