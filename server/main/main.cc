@@ -300,7 +300,7 @@ int main(int argc, char** argv) {
   // 300 bodies of 4 MiB that were kept open the server kept 73 MiB, with a fixed bound 3.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   sessa::SignalThread::Block();
-  sessa::AskForSlices(sessa::kShortestSlice);
+  sessa::AskForSlices(sessa::kShortestSlice);  // of every thread that asks for no other
   const absl::StatusOr<sessa::MainOptions> options = sessa::ParseOptions(argc, argv);
   const absl::Status status = options.ok() ? sessa::Do(*options) : options.status();
   // Before the options are read nothing is known of the log's format: a line for people.
