@@ -1,6 +1,7 @@
 #include "kernels/cpu/int8_tiles.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cpu/tile_unit.h"
 
@@ -177,14 +178,15 @@ HWY_INLINE void CopyBias(const float* bias, int n, int panel, float* to) {
 // hardware loses a stream at the end of each page.
 template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const Int8Panels& w, int panel,
-                                  const float* zeros, float* sums) {
+                                  float* sums) {
   constexpr int kStride = kPanels * kPanel;
   constexpr int64_t kGroupTiles = kGroupSteps * kTileValues, kGroupBytes = kScaleGroup * kPanel;
+  constexpr int kAtOnce = 4, kParts = 2 * kAtOnce;
   const int groups = ScaleGroups(w.k), steps = TileSteps(w.k);
   const int8_t* data = w.data + panel * Int8PanelSize(w.k);
   const uint16_t* scales = w.scales + panel * Int8PanelScales(w.k);
   alignas(64) uint16_t tiles[3][kPanels * kGroupTiles];
-  alignas(64) float parts[3][kTileRows * kStride];
+  alignas(64) float parts[kParts][kTileRows * kStride];
   const auto steps_of = [&](int g) { return std::min(kGroupSteps, steps - g * kGroupSteps); };
   const auto widen = [&](int g, int step, int p) HWY_ATTR {
     const int8_t* from = data + p * Int8PanelSize(w.k) + g * kGroupBytes + step * kTileValues;
@@ -197,36 +199,46 @@ HWY_NOINLINE void FewRowsOfPanels(const uint16_t* a, int left_tile, int m, const
   const auto widen_all = [&](int g) HWY_ATTR {
     for (int i = 0; g < groups && i < steps_of(g) * kPanels; ++i) widen(g, i / kPanels, i % kPanels);
   };
-  const auto join = [&](int g) HWY_ATTR {
+  // The next groups, so many at once that their sums are seldom taken up and put back.
+  int joined = 0;
+  const auto join = [&](auto num_groups) HWY_ATTR {
+    constexpr int kGroups = decltype(num_groups)::value;
     for (int v = 0; v < kStride; v += static_cast<int>(kLanes)) {
-      const VF scale = LoadScale(scales + v / kPanel * Int8PanelScales(w.k) + g * kPanel + v % kPanel);
+      VF scale[kGroups];
+      SESSA_UNROLL
+      for (int i = 0; i < kGroups; ++i)
+        scale[i] = LoadScale(scales + v / kPanel * Int8PanelScales(w.k) + (joined + i) * kPanel + v % kPanel);
       for (int r = 0; r < m; ++r) {
-        float* sum = sums + r * kStride + v;
-        hn::Store(hn::MulAdd(hn::Load(kF, parts[g % 3] + r * kStride + v), scale, hn::Load(kF, sum)), kF,
-                  sum);
+        const int at = r * kStride + v;
+        VF sum = hn::Load(kF, sums + at);
+        SESSA_UNROLL
+        for (int i = 0; i < kGroups; ++i)
+          sum = hn::MulAdd(hn::Load(kF, parts[(joined + i) % kParts] + at), scale[i], sum);
+        hn::Store(sum, kF, sums + at);
       }
     }
+    joined += kGroups;
   };
+  using AtOnce = std::integral_constant<int, kAtOnce>;
+  using One = std::integral_constant<int, 1>;
   widen_all(0);
   widen_all(1);
   for (int g = 0; g < groups; ++g, a += kGroupSteps * kTerms * left_tile) {
     const int next = g + 2, next_steps = next < groups ? steps_of(next) : 0;
     FewRowsProduct<Unit, kPanels, kTerms>(a, left_tile, reinterpret_cast<const char*>(tiles[g % 3]),
-                                          kGroupTiles * 2, steps_of(g), zeros, parts[g % 3], kStride,
+                                          kGroupTiles * 2, steps_of(g), nullptr, parts[g % kParts], kStride,
                                           [&](int step, int p) HWY_ATTR {
                                             if (step < next_steps) widen(next, step, p);
                                           });
-    if (g > 1) join(g - 2);
+    if (g + 1 - joined >= kAtOnce + 2) join(AtOnce());  // what the unit has just stored it would wait for
   }
-  if (groups > 1) join(groups - 2);
-  join(groups - 1);
+  while (joined < groups) groups - joined >= kAtOnce ? join(AtOnce()) : join(One());
 }
 
 template <class Unit, int kTerms>
 void FewInt8Rows(const uint16_t* a, int left_tile, int m, const Int8Panels& w, const float* bias,
                  Epilogue epilogue, float* c, int64_t ldc) {
   constexpr int kMost = 2;  // panels at once: the tiles of four would leave the first-level cache
-  alignas(64) static constexpr float kZeros[kMost * kPanel] = {};
   const int num_panels = CeilDiv(w.n, kPanel);
   alignas(64) float sums[kTileRows * kMost * kPanel];
   Unit::Begin(m);
@@ -235,8 +247,8 @@ void FewInt8Rows(const uint16_t* a, int left_tile, int m, const Int8Panels& w, c
     const int stride = panels * kPanel;
     for (int i = 0; i < panels; ++i) CopyBias(bias, w.n, p + i, sums + i * kPanel);
     for (int r = 1; r < m; ++r) std::copy_n(sums, stride, sums + r * stride);
-    panels == kMost ? FewRowsOfPanels<Unit, kMost, kTerms>(a, left_tile, m, w, p, kZeros, sums)
-                    : FewRowsOfPanels<Unit, 1, kTerms>(a, left_tile, m, w, p, kZeros, sums);
+    panels == kMost ? FewRowsOfPanels<Unit, kMost, kTerms>(a, left_tile, m, w, p, sums)
+                    : FewRowsOfPanels<Unit, 1, kTerms>(a, left_tile, m, w, p, sums);
     Apply(epilogue, sums, stride, m, std::min(w.n - p * kPanel, stride), c + p * kPanel, ldc);
   }
   Unit::End();

@@ -219,15 +219,22 @@ HWY_INLINE void AddProducts(const char* b) {
 }
 
 // A single row tile and kPanels panels: as many chains of products, each of which waits 52 cycles for the one
-// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step,
-// panel) is what the thread does while the unit works.
+// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. bias: null is 0,
+// which needs no load. meanwhile(step, panel) is what the thread does while the unit works.
 template <class Unit, int kPanels, int kTerms, class Meanwhile>
 HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, int64_t panel, int steps,
                                const float* bias, float* c, int64_t ldc, const Meanwhile& meanwhile) {
-  Unit::template Load<0>(bias, 0);
-  if constexpr (kPanels > 1) Unit::template Load<1>(bias + kPanel, 0);
-  if constexpr (kPanels > 2) Unit::template Load<2>(bias + 2 * kPanel, 0);
-  if constexpr (kPanels > 3) Unit::template Load<3>(bias + 3 * kPanel, 0);
+  if (bias == nullptr) {
+    Unit::template Zero<0>();
+    if constexpr (kPanels > 1) Unit::template Zero<1>();
+    if constexpr (kPanels > 2) Unit::template Zero<2>();
+    if constexpr (kPanels > 3) Unit::template Zero<3>();
+  } else {
+    Unit::template Load<0>(bias, 0);
+    if constexpr (kPanels > 1) Unit::template Load<1>(bias + kPanel, 0);
+    if constexpr (kPanels > 2) Unit::template Load<2>(bias + 2 * kPanel, 0);
+    if constexpr (kPanels > 3) Unit::template Load<3>(bias + 3 * kPanel, 0);
+  }
   for (int i = 0; i < steps; ++i, a += kTerms * left_tile, b += kTileValues * 2) {
     Unit::template Load<4>(a, 64);
     if constexpr (kTerms == 3) Unit::template Load<5>(a + left_tile, 64);
