@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Streams without end over REST, and when their tokens came (those that came together count once): a process of its own, of real-time priority where that is allowed, as clients
-have machines of their own. It does next to nothing for a token, so that it does not take the cores whose gaps it measures: four gRPC streams in
-one Python took a fifth of a core at steps of 3 ms, and read every sixth token late.
+"""Streams without end over REST, and when their tokens came (those that came together count once): a process of its own, of real-time
+priority where that is allowed, as clients have machines of their own. It does next to nothing for a token, so that it does not take the cores
+whose gaps it measures: four gRPC streams in one Python took a fifth of a core at steps of 3 ms, and read every sixth token late.
 
     python3 tests/attacks/token_reader.py HOST PORT STREAMS    commands on stdin: clear; get: the gaps since then, in seconds, as JSON
 """

@@ -31,11 +31,12 @@ def long_request(stub, max_tokens):
 def slices(pid):
     """{(slice in ns, how much nicer than the process): threads}, as sched_getattr(2) tells them; slice 0: of a Linux without."""
     libc, number, found = ctypes.CDLL(None), {"x86_64": 315, "aarch64": 275}[platform.machine()], collections.Counter()
+    own = os.getpriority(os.PRIO_PROCESS, pid)
     for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
         attributes = ctypes.create_string_buffer(48)
         if libc.syscall(number, int(thread.name), attributes, 48, 0) == 0:
             _, _, _, nice, _, runtime = struct.unpack_from("IIQiIQ", attributes)
-            found[runtime, nice - os.getpriority(os.PRIO_PROCESS, pid)] += 1
+            found[runtime, nice - own] += 1
     return found
 
 
