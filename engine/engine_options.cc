@@ -100,12 +100,15 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
     return Bad("state_dtype", "must be f32, bf16 or int8");
   if (o.state_dtype == DType::kI8 && config.is_recurrent())
     return Bad("state_dtype", "this model keeps its state in float32 always, not by token");
-  if (!is_float(o.activation_dtype)) return Bad("activation_dtype", "must be f32 or bf16");
-  if (o.activation_dtype == DType::kBF16 && o.device != DeviceType::kCpu)
-    return Bad("activation_dtype", "bf16 is for the CPU");
+  if (!is_float(o.activation_dtype) && o.activation_dtype != DType::kI8)
+    return Bad("activation_dtype", "must be f32, bf16 or int8");
+  if (o.activation_dtype != DType::kF32 && o.device != DeviceType::kCpu)
+    return Bad("activation_dtype", "bf16 and int8 are for the CPU");
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kF32)
     return Bad("activation_dtype", "bf16 needs bf16 weights, or int8 ones on AMX");
   if (o.device != DeviceType::kCpu || !CpuHasAmx()) o.amx = false;
+  if (o.activation_dtype == DType::kI8 && (o.weight_dtype != DType::kI8 || !o.amx))
+    return Bad("activation_dtype", "int8 needs int8 weights and AMX");
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kI8 && !o.amx)
     return Bad("activation_dtype", "bf16 beside int8 weights needs AMX: else they become 16-bit integers");
   if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot() && !o.amx) {

@@ -62,7 +62,7 @@ class Workers::Impl {
   }
 
   absl::Status Load(const ModelConfig& config, const WeightSource& weights) {
-    const CpuOptions cpu = {options_.num_threads, options_.activation_dtype == DType::kBF16,
+    const CpuOptions cpu = {options_.num_threads, options_.activation_dtype,
                             options_.amx ? MatrixUnit::kAmx : MatrixUnit::kVector};
     const DeviceOptions device = {options_.device, options_.tensor_parallel_size, cpu,
                                   options_.batch_invariant};

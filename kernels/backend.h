@@ -64,7 +64,8 @@ class Backend {
   virtual void CopyOut(const void* device, size_t bytes, void* host) = 0;
   // weight [n, k] of f32, f16 or bf16 (unaligned is fine); bias [n] of any of these, or null. `to`: f32,
   // bf16, or int8, weights alone, each group of 64 along k with a bf16 scale of its own (symmetric, rounded
-  // to nearest); INVALID_ARGUMENT when a weight to quantise is not finite.
+  // to nearest), or as the device's own kernels want them (kernels/cpu/int8_tiles.h); INVALID_ARGUMENT when a
+  // weight to quantise is not finite.
   virtual absl::StatusOr<LinearWeights> MakeLinear(const TensorView& weight, const TensorView* bias,
                                                    DType to) = 0;
   // The values of a table that is read by rows, as f32 or bf16.
@@ -129,11 +130,13 @@ enum class MatrixUnit { kVector, kAmx, kAmxModel };
 
 struct CpuOptions {
   int num_threads = 1;  // the caller's included
-  // Linears with bf16 weights round their input to bf16, and so do reads of bf16 state their queries and
-  // probabilities: twice as fast and more where arithmetic sets the pace. With other weights or state they
-  // stay float32. (The tile of 64 tokens that a row itself is in is read in float32 by dot products of the
-  // vector unit, and its feedback states are on every unit.) Requires CpuHasBf16Dot() or a matrix unit.
-  bool bf16_activations = false;
+  // kBF16: linears with bf16 weights round their input to bf16, and so do reads of bf16 state their queries
+  // and probabilities: twice as fast and more where arithmetic sets the pace. With other weights or state
+  // they stay float32. (The tile of 64 tokens that a row itself is in is read in float32 by dot products of
+  // the vector unit, and its feedback states are on every unit.) Requires CpuHasBf16Dot() or a matrix unit.
+  // kI8: the same, and linears with int8 weights round their input to 8 bits rather than 16. Requires a
+  // matrix unit.
+  DType activation_dtype = DType::kF32;
   // kAmx requires CpuHasAmx(). Float32 activations go through it as sums of three bf16 (kernels/cpu/tiles.h).
   MatrixUnit matrix_unit = MatrixUnit::kVector;
 };

@@ -22,9 +22,9 @@ namespace {
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
-      : reads_{.dot = options.bf16_activations && cpu::HasBf16Dot(),
+      : reads_{.dot = options.activation_dtype != DType::kF32 && cpu::HasBf16Dot(),
                .unit = options.matrix_unit,
-               .terms = cpu::TileTerms(options.bf16_activations)},
+               .terms = cpu::TileTerms(options.activation_dtype != DType::kF32)},
         step_(options.num_threads),
         linear_(step_.pool(), options),
         attention_(&step_, reads_),

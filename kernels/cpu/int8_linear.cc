@@ -155,14 +155,13 @@ HWY_EXPORT(QuantizeRows);
 HWY_EXPORT(Int8LinearPanels);
 HWY_EXPORT(Int8TargetName);
 
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int together, int8_t* panel,
-                   uint16_t* scales) {
+void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, uint16_t* scales) {
   for (int begin = 0; begin < k; begin += kScaleGroup, scales += kPanel, panel += kScaleGroup * kPanel) {
     const int count = std::min(k - begin, kScaleGroup);
     for (int j = 0; j < num_rows; ++j) {
       int8_t q[kScaleGroup];
       scales[j] = QuantizeGroup(rows + j * ldr + begin, count, q);
-      for (int i = 0; i < count; ++i) panel[(i / together * kPanel + j) * together + i % together] = q[i];
+      for (int i = 0; i < count; ++i) panel[(i / 2 * kPanel + j) * 2 + i % 2] = q[i];
     }
   }
 }

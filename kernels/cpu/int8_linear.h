@@ -25,8 +25,8 @@ constexpr int64_t QuantizedSize(int m, int k) {  // words
 }
 void QuantizeRows(const float* a, int64_t lda, int m, int k, int tile, uint32_t* packed);
 
-// Weights [n, k]: panels [ceil(n / 16)][groups][32 pairs of k][16][2] (int8_tiles.h: 64 of k), zero padded, and
-// scales [ceil(n / 16)][groups][16].
+// Weights [n, k]: panels [ceil(n / 16)][groups][32 pairs of k][16][2], zero padded, and scales [ceil(n /
+// 16)][groups][16].
 struct Int8Panels {
   const int8_t* data;
   const uint16_t* scales;  // bf16
@@ -35,10 +35,8 @@ struct Int8Panels {
 constexpr int64_t Int8PanelScales(int k) { return static_cast<int64_t>(ScaleGroups(k)) * kPanel; }
 constexpr int64_t Int8PanelSize(int k) { return Int8PanelScales(k) * kScaleGroup; }  // bytes
 // Quantises the rows of a panel (num_rows of k floats, ldr apart), symmetric, to nearest; its scales are
-// rounded to bf16 first. together: neighbours along k that lie side by side, kPair or kTileRow.
-inline constexpr int kPair = 2;
-void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int together, int8_t* panel,
-                   uint16_t* scales);
+// rounded to bf16 first.
+void QuantizePanel(const float* rows, int64_t ldr, int num_rows, int k, int8_t* panel, uint16_t* scales);
 
 // C[:, 16 p .. 16 p + 16) = A W^T + bias for the panels p in [first, last). scratch: Int8Scratch() floats. c
 // has columns for n outputs only.

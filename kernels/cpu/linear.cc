@@ -4,9 +4,9 @@
 #include <atomic>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
-#include "kernels/cpu/int8_tiles.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/tiles.h"
@@ -29,21 +29,26 @@ cpu::Int8Panels Int8PanelsOf(const LinearWeights& w, int panel, int columns) {
   return {static_cast<const int8_t*>(w.weight.data()) + panel * cpu::Int8PanelSize(w.k),
           static_cast<const uint16_t*>(w.scale.data()) + panel * cpu::Int8PanelScales(w.k), columns, w.k};
 }
+cpu::Int8TilePanels Int8TilePanelsOf(const LinearWeights& w, int panel, int columns) {
+  return {static_cast<const int8_t*>(w.weight.data()) + panel * cpu::Int8TilePanelSize(w.k),
+          w.scale.floats() + panel * kPanel, columns, w.k};
+}
 
 }  // namespace
 
 LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
     : pool_(pool),
       unit_(options.matrix_unit),
-      bf16_activations_(options.bf16_activations),
+      activation_dtype_(options.activation_dtype),
       scratch_(pool->num_threads()),
       products_(pool->num_threads()) {}
 
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kF32) return Format::kFloat;
-  if (unit_ != MatrixUnit::kVector) return Format::kTiles;
-  if (dtype == DType::kI8) return Format::kInt8;
-  return bf16_activations_ ? Format::kPairs : Format::kFloat;
+  const bool on_unit = unit_ != MatrixUnit::kVector;
+  if (dtype == DType::kI8) return on_unit ? Format::kInt8Tiles : Format::kInt8;
+  if (on_unit) return Format::kTiles;
+  return bf16_activations() ? Format::kPairs : Format::kFloat;
 }
 
 const char* LinearLayers::PanelOf(Format format, const LinearWeights& w, int panel) {
@@ -51,7 +56,8 @@ const char* LinearLayers::PanelOf(Format format, const LinearWeights& w, int pan
 }
 
 int64_t LinearLayers::PanelBytes(Format format, const LinearWeights& w) {
-  if (w.dtype == DType::kI8) return cpu::Int8PanelSize(w.k);
+  if (format == Format::kInt8Tiles) return cpu::Int8TilePanelSize(w.k);
+  if (format == Format::kInt8) return cpu::Int8PanelSize(w.k);
   return SizeOf(w.dtype) * kPanel *
          (format == Format::kTiles ? cpu::TilePanelRows(w.k) : cpu::PanelRows(w.k));
 }
@@ -62,11 +68,17 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
   w.n = n, w.k = k, w.dtype = to;
   const Format format = FormatOf(to);
   const int64_t panel_bytes = PanelBytes(format, w);
+  if (format == Format::kInt8Tiles && k > cpu::kMostInt8Depth) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("int8 weights of ", k, " inputs: at most ", cpu::kMostInt8Depth, " on AMX"));
+  }
   auto memory = AllocateMemory(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
   w.weight = *std::move(memory);
   if (to == DType::kI8) {
-    memory = AllocateMemory(Panels(n) * cpu::Int8PanelScales(k) * SizeOf(DType::kBF16));
+    memory = AllocateMemory(Panels(n) * (format == Format::kInt8Tiles
+                                             ? kPanel * sizeof(float)
+                                             : cpu::Int8PanelScales(k) * SizeOf(DType::kBF16)));
     if (!memory.ok()) return memory.status();
     w.scale = *std::move(memory);
   }
@@ -84,8 +96,13 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
     if (to == DType::kI8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
       if (!finite) return;
-      cpu::QuantizePanel(rows.data(), k, num_rows, k, format == Format::kTiles ? cpu::kTileRow : cpu::kPair,
-                         reinterpret_cast<int8_t*>(panel),
+      auto* data = reinterpret_cast<int8_t*>(panel);
+      if (format == Format::kInt8Tiles) {
+        std::vector<float> rotated(cpu::Int8Rotated(k));
+        cpu::PackInt8Panel(rows.data(), k, num_rows, k, rotated.data(), data, w.scale.floats() + p * kPanel);
+        return;
+      }
+      cpu::QuantizePanel(rows.data(), k, num_rows, k, data,
                          static_cast<uint16_t*>(w.scale.data()) + p * cpu::Int8PanelScales(k));
       return;
     }
@@ -115,6 +132,15 @@ const void* LinearLayers::Prepare(Matrix x, Format format) {
       uint16_t* packed = GrownLines(&tiles_, cpu::TiledSize(x.rows, x.cols, Terms()));
       pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int) {
         cpu::PackTiles(x.data, x.stride, x.rows, x.cols, Terms(), t, packed);
+      });
+      return packed;
+    }
+    case Format::kInt8Tiles: {
+      int8_t* packed = GrownLines(&int8_tiles_, cpu::Int8TiledSize(x.rows, x.cols, Int8Terms()));
+      float* scales = Grown(&row_scales_, x.rows);
+      pool_->ParallelFor(cpu::TilesOf(x.rows), [&](int t, int thread) {
+        cpu::PackInt8Tiles(x.data, x.stride, x.rows, x.cols, Int8Terms(), t,
+                           Grown(&scratch_[thread], cpu::Int8Rotated(x.cols)), packed, scales);
       });
       return packed;
     }
@@ -167,8 +193,8 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
-    if (call->epilogue == Epilogue::kSiluGate && format == Format::kTiles && x.rows > cpu::kTileRows)
-      return RunGated(x, begin, left, *call, first, y, between);
+    if (call->epilogue == Epilogue::kSiluGate && IsOnUnit(format) && x.rows > cpu::kTileRows)
+      return RunGated(x, begin, format, left, *call, first, y, between);
     if (call->epilogue == Epilogue::kSiluGate)
       RunPanels(x, begin, format, left, *call->up, first, last, Epilogue::kNone, thread, y);
     RunPanels(x, begin, format, left, w, first, last, call->epilogue, thread, y);
@@ -176,34 +202,40 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
 }
 
 int LinearLayers::RowsAtOnce(Matrix x, Format format) const {
-  if (format != Format::kTiles) return x.rows;
+  if (!IsOnUnit(format)) return x.rows;
   // From so many rows on each thread has some of its own: what it wrote before is in its cache, and the
   // weights, which all then read, are far from what memory can give.
   constexpr int kOwnRows = 128;
-  const int blocks = std::max(CeilDiv(x.rows, cpu::TileRowsAtOnce(x.cols, Terms())),
-                              std::min(pool_->num_threads(), x.rows / kOwnRows));
+  const int at_once = format == Format::kTiles ? cpu::TileRowsAtOnce(x.cols, Terms() * sizeof(uint16_t))
+                                               : cpu::TileRowsAtOnce(x.cols, Int8Terms());
+  const int blocks = std::max(CeilDiv(x.rows, at_once), std::min(pool_->num_threads(), x.rows / kOwnRows));
   return RoundUp(CeilDiv(x.rows, std::max(1, blocks)), 2 * cpu::kTileRows);
 }
 
-void LinearLayers::RunGated(Matrix x, int begin, const void* left, const LinearCall& call, int first,
-                            Matrix y, uint16_t* between) {
+cpu::Int8Left LinearLayers::Int8LeftFrom(Matrix x, const void* left, int row) const {
+  return {static_cast<const int8_t*>(left) + cpu::Int8TiledSize(row, x.cols, Int8Terms()),
+          row_scales_.data() + row, Int8Terms(), cpu::Int8TileStride(x.rows)};
+}
+
+void LinearLayers::RunGated(Matrix x, int begin, Format format, const void* left, const LinearCall& call,
+                            int first, Matrix y, uint16_t* between) {
   static_assert(kItem * kPanel % cpu::kTileDepth == 0);
   const LinearWeights &gate = *call.weights, &up = *call.up;
   const int n = gate.n;
   if (between != nullptr)
     between += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
+  if (format == Format::kInt8Tiles) {
+    return cpu::Int8TileGated(unit_, Int8LeftFrom(x, left, begin), y.rows,
+                              Int8TilePanelsOf(gate, first, y.cols), Int8TilePanelsOf(up, first, y.cols),
+                              BiasOf(gate, first), BiasOf(up, first), y.data, y.stride);
+  }
   const cpu::TileOutput out{y.data, y.stride, between, cpu::TileSteps(n)};
   const auto* a = static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms());
-  if (gate.dtype == DType::kI8) {
-    cpu::Int8TileGated(unit_, a, y.rows, Terms(), Int8PanelsOf(gate, first, y.cols),
-                       Int8PanelsOf(up, first, y.cols), BiasOf(gate, first), BiasOf(up, first), out);
-  } else {
-    const auto panels = [&](const LinearWeights& w) -> cpu::Panels {
-      return {PanelOf(Format::kTiles, w, first), w.dtype, y.cols, w.k};
-    };
-    cpu::TileGated(unit_, a, y.rows, Terms(), panels(gate), panels(up), BiasOf(gate, first),
-                   BiasOf(up, first), out);
-  }
+  const auto panels = [&](const LinearWeights& w) -> cpu::Panels {
+    return {PanelOf(format, w, first), w.dtype, y.cols, w.k};
+  };
+  cpu::TileGated(unit_, a, y.rows, Terms(), panels(gate), panels(up), BiasOf(gate, first), BiasOf(up, first),
+                 out);
 }
 
 void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* left, const LinearWeights& w,
@@ -213,13 +245,12 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
   const int panels = last - first;
   if (format == Format::kTiles) {
     const auto* a = static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms());
-    const int left_tile = cpu::TileStride(x.rows);
-    if (w.dtype == DType::kI8) {
-      return cpu::Int8TileLinear(unit_, a, left_tile, y.rows, Terms(), Int8PanelsOf(w, first, y.cols), bias,
-                                 epilogue, y.data, y.stride);
-    }
-    return cpu::TileLinear(unit_, a, left_tile, y.rows, Terms(), {data, w.dtype, y.cols, w.k}, bias, epilogue,
-                           y.data, y.stride);
+    return cpu::TileLinear(unit_, a, cpu::TileStride(x.rows), y.rows, Terms(), {data, w.dtype, y.cols, w.k},
+                           bias, epilogue, y.data, y.stride);
+  }
+  if (format == Format::kInt8Tiles) {
+    return cpu::Int8TileLinear(unit_, Int8LeftFrom(x, left, begin), y.rows,
+                               Int8TilePanelsOf(w, first, y.cols), bias, epilogue, y.data, y.stride);
   }
   Matrix products = y;
   if (epilogue != Epilogue::kNone && epilogue != Epilogue::kGelu) {
@@ -227,7 +258,8 @@ void LinearLayers::RunPanels(Matrix x, int begin, Format format, const void* lef
     products = {Grown(&products_[thread], static_cast<size_t>(y.rows) * kStride), y.rows, y.cols, kStride};
   }
   switch (format) {
-    case Format::kTiles: break;
+    case Format::kTiles:
+    case Format::kInt8Tiles: break;
     case Format::kPairs:
       cpu::LinearPanels(static_cast<const cpu::Bf16Pair*>(left), x.rows, {data, w.dtype, y.cols, w.k}, bias,
                         0, panels, products.data, products.stride,

@@ -53,39 +53,103 @@ void PackTiles(const float* a, int64_t lda, int m, int k, int terms, int tile, u
   }
 }
 
-// Steps of k at once, at most 18: the weights of two panels are 36 KiB of the first-level cache's 48, and
-// serve up to kMostPairs pairs of row tiles there.
-constexpr int StepsAtOnce(int steps) { return CeilDiv(steps, CeilDiv(steps, 18)); }
+// What sums begin as: a row for each panel, of all their rows; or what they were [2 row tiles][2 panels].
+struct StartOfSums {
+  const float* data;
+  bool rows;
+  template <class Unit, int kSum>
+  HWY_INLINE void Load() const {
+    rows ? Unit::template Load<kSum>(data + kSum % 2 * kPanel, 0)
+         : Unit::template Load<kSum>(data + kSum * kTileSums, kPanel * sizeof(float));
+  }
+};
+
+// Some steps of kRowTiles x kPanels tiles of C: tiles 0 to 3 are sums [2 row tiles][2 panels], 4 and 5 the
+// left side, 6 and 7 the weights. `row_tile` values are between tiles of the left side, `panel` bytes between
+// panels (of two matrices, where they are gated). The weights serve many rows, and stay in the first-level
+// cache as the left side goes past it.
+template <class Unit, int kRowTiles, int kPanels, int kTerms>
+HWY_INLINE void TileProduct(const uint16_t* a, int64_t row_tile, const char* b, int64_t panel, int steps,
+                            const StartOfSums& start, float* sums, Background<>* background) {
+  start.Load<Unit, 0>();
+  if constexpr (kPanels == 2) start.Load<Unit, 1>();
+  if constexpr (kRowTiles == 2) start.Load<Unit, 2>();
+  if constexpr (kRowTiles == 2 && kPanels == 2) start.Load<Unit, 3>();
+  for (int i = 0; i < steps; ++i, b += kTileValues * 2) {
+    background->Step();
+    SESSA_UNROLL
+    for (int t = 0; t < kTerms; ++t, a += kTileValues) {
+      if (t == 0) Unit::template Load<6>(b, 64);
+      Unit::template LoadPast<4>(a, 64);
+      if constexpr (kPanels == 2) {
+        if (t == 0) Unit::template Load<7>(b + panel, 64);
+      }
+      Unit::template DotBf16<0, 4, 6>();
+      if constexpr (kRowTiles == 2) Unit::template LoadPast<5>(a + row_tile, 64);
+      if constexpr (kPanels == 2) Unit::template DotBf16<1, 4, 7>();
+      if constexpr (kRowTiles == 2) Unit::template DotBf16<2, 5, 6>();
+      if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template DotBf16<3, 5, 7>();
+    }
+  }
+  Unit::template Store<0>(sums, 64);
+  if constexpr (kPanels == 2) Unit::template Store<1>(sums + kTileSums, 64);
+  if constexpr (kRowTiles == 2) Unit::template Store<2>(sums + 2 * kTileSums, 64);
+  if constexpr (kRowTiles == 2 && kPanels == 2) Unit::template Store<3>(sums + 3 * kTileSums, 64);
+}
 
 // kPanels panels for all row tiles.
 template <class Unit, int kPanels, int kTerms>
 HWY_NOINLINE void TileProducts(const uint16_t* a, int m, const char* b, int64_t panel, int steps, int column,
-                               int columns, const float* bias, Background* background) {
-  constexpr int kRows = kMostPairs * 2 * kTileRows;
+                               int columns, const float* bias, Background<>* background) {
   const int64_t row_tile = static_cast<int64_t>(steps) * kTileValues * kTerms;
-  const int at_once = StepsAtOnce(steps);
-  for (int first_row = 0; first_row < m; first_row += kRows, a += kRows / kTileRows * row_tile) {
-    const int end = std::min(m, first_row + kRows);
-    const int first_pair = m <= 2 * kTileRows ? background->OtherPair() : 0;
-    for (int step = 0; step < steps; step += at_once) {
-      const int now = std::min(at_once, steps - step);
-      const bool is_first = step == 0, is_last = step + now == steps;
-      const uint16_t* left = a + int64_t{step} * kTileValues * kTerms;
-      const char* right = b + int64_t{step} * kTileValues * 2;
-      for (int row = first_row, pair = first_pair; row < end;
-           row += 2 * kTileRows, ++pair, left += 2 * row_tile) {
-        const int rows = std::min(end - row, 2 * kTileRows);
-        float* sums = background->sums(pair);
-        const StartOfSums start{is_first ? bias : sums, is_first};
-        if (is_last) background->WriteSoon(row, rows, column, columns);
-        rows > kTileRows ? TileProduct<Unit, 2, kPanels, kTerms>(left, row_tile, right, panel, now, start,
-                                                                 sums, background)
-                         : TileProduct<Unit, 1, kPanels, kTerms>(left, row_tile, right, panel, now, start,
-                                                                 sums, background);
-        if (is_last) background->HandOn(pair, row, rows, column, columns);
-      }
-    }
+  ForRows<2 * kTileRows>(m, steps, column, columns, SumsAsTheyAre(), background,
+                         [&](int row, int rows, int step, int now, bool begins, float* sums) HWY_ATTR {
+                           const uint16_t* left =
+                               a + row / kTileRows * row_tile + int64_t{step} * kTileValues * kTerms;
+                           const char* right = b + int64_t{step} * kTileValues * 2;
+                           const StartOfSums start{begins ? bias : sums, begins};
+                           rows > kTileRows ? TileProduct<Unit, 2, kPanels, kTerms>(
+                                                  left, row_tile, right, panel, now, start, sums, background)
+                                            : TileProduct<Unit, 1, kPanels, kTerms>(
+                                                  left, row_tile, right, panel, now, start, sums, background);
+                         });
+}
+
+// The products of one tile of the left side's terms (4 to 6) with a tile of weights, to the sums kSum.
+template <class Unit, int kTerms, int kSum>
+HWY_INLINE void AddProducts(const char* b) {
+  Unit::template Load<7>(b, 64);
+  Unit::template DotBf16<kSum, 4, 7>();
+  if constexpr (kTerms == 3) {
+    Unit::template DotBf16<kSum, 5, 7>();
+    Unit::template DotBf16<kSum, 6, 7>();
   }
+}
+
+// A single row tile and kPanels panels: as many chains of products, each of which waits 52 cycles for the one
+// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step,
+// panel) is what the thread does while the unit works.
+template <class Unit, int kPanels, int kTerms, class Meanwhile>
+HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, int64_t panel, int steps,
+                               const float* bias, float* c, int64_t ldc, const Meanwhile& meanwhile) {
+  Unit::template Load<0>(bias, 0);
+  if constexpr (kPanels > 1) Unit::template Load<1>(bias + kPanel, 0);
+  if constexpr (kPanels > 2) Unit::template Load<2>(bias + 2 * kPanel, 0);
+  if constexpr (kPanels > 3) Unit::template Load<3>(bias + 3 * kPanel, 0);
+  for (int i = 0; i < steps; ++i, a += kTerms * left_tile, b += kTileValues * 2) {
+    Unit::template Load<4>(a, 64);
+    if constexpr (kTerms == 3) Unit::template Load<5>(a + left_tile, 64);
+    if constexpr (kTerms == 3) Unit::template Load<6>(a + 2 * left_tile, 64);
+    AddProducts<Unit, kTerms, 0>(b), meanwhile(i, 0);
+    if constexpr (kPanels > 1) AddProducts<Unit, kTerms, 1>(b + panel), meanwhile(i, 1);
+    if constexpr (kPanels > 2) AddProducts<Unit, kTerms, 2>(b + 2 * panel), meanwhile(i, 2);
+    if constexpr (kPanels > 3) AddProducts<Unit, kTerms, 3>(b + 3 * panel), meanwhile(i, 3);
+  }
+  const int64_t stride = ldc * sizeof(float);
+  Unit::template Store<0>(c, stride);
+  if constexpr (kPanels > 1) Unit::template Store<1>(c + kPanel, stride);
+  if constexpr (kPanels > 2) Unit::template Store<2>(c + 2 * kPanel, stride);
+  if constexpr (kPanels > 3) Unit::template Store<3>(c + 3 * kPanel, stride);
 }
 
 // At most kTileRows rows.
@@ -133,7 +197,7 @@ void TileLinearOn(const uint16_t* a, int left_tile, int m, const Panels& w, cons
   if (tiles == 1) return FewRows<Unit, kTerms>(a, left_tile, m, w, bias, epilogue, c, ldc);
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* data = static_cast<const char*>(w.data);
-  Background background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, StepsAtOnce(steps));
+  Background<> background(epilogue, /*gated=*/false, {.c = c, .ldc = ldc}, StepsAtOnce(steps));
   Unit::Begin(kTileRows);
   for (int p = 0, panels; p < num_panels; p += panels) {
     panels = std::min(2, num_panels - p);
@@ -156,7 +220,7 @@ void TileGatedOn(const uint16_t* a, int m, const Panels& gate, const Panels& up,
   const int64_t panel = static_cast<int64_t>(steps) * kTileValues * 2;
   const char* b = static_cast<const char*>(gate.data);
   const int64_t second = static_cast<const char*>(up.data) - b;
-  Background background(Epilogue::kSiluGate, /*gated=*/true, out, StepsAtOnce(steps));
+  Background<> background(Epilogue::kSiluGate, /*gated=*/true, out, StepsAtOnce(steps));
   Unit::Begin(kTileRows);
   for (int column = 0; column < gate.n; column += kPanel, b += panel) {
     const int columns = std::min(gate.n - column, kPanel);

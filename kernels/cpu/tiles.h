@@ -51,8 +51,8 @@ constexpr int TilePanelRows(int k) { return RoundUp(k, kTileDepth); }
 // Rows of A that a caller passes at once, a multiple of a pair of tiles: 1 MiB of them stays in the
 // second-level cache (2 MiB where there is AMX) while all weights go by; the third level was seen to give a
 // core 12 GB/s.
-constexpr int TileRowsAtOnce(int k, int terms) {
-  return 2 * kTileRows * std::max(1, (1 << 20) / (2 * kTileRows * TileSteps(k) * kTileDepth * terms * 2));
+constexpr int TileRowsAtOnce(int k, int bytes) {  // of a value, in all its terms
+  return 2 * kTileRows * std::max(1, (1 << 20) / (2 * kTileRows * TileSteps(k) * kTileDepth * bytes));
 }
 
 // C [m, n] becomes what the epilogue makes of A W^T + bias (or null) and of what it holds (kSiluGate: the

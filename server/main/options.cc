@@ -25,17 +25,15 @@
 namespace sessa {
 namespace {
 
-absl::Status ParseDType(absl::string_view flag, absl::string_view value, bool allow_int8,
-                        std::optional<DType>* dtype) {
+absl::Status ParseDType(absl::string_view flag, absl::string_view value, std::optional<DType>* dtype) {
   if (value == "auto") return absl::OkStatus();
   for (DType known : {DType::kF32, DType::kBF16, DType::kI8}) {
-    if (value == Name(known) && (known != DType::kI8 || allow_int8)) {
+    if (value == Name(known)) {
       *dtype = known;
       return absl::OkStatus();
     }
   }
-  return FlagError(
-      flag, absl::StrCat("'", value, "' is not auto, f32", allow_int8 ? ", bf16 or int8" : " or bf16"));
+  return FlagError(flag, absl::StrCat("'", value, "' is not auto, f32, bf16 or int8"));
 }
 
 absl::Status CheckPort(absl::string_view flag, int port) {
@@ -214,12 +212,10 @@ absl::Status ParseFormats(MainOptions* options) {
   if (device != "cpu" && device != "cuda")
     return FlagError("device", absl::StrCat("'", device, "' is not cpu or cuda"));
   options->engine.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
-  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), /*allow_int8=*/true,
-                                  &options->weight_dtype);
-  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), /*allow_int8=*/true,
-                          &options->state_dtype));
-  dtype.Update(ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), /*allow_int8=*/false,
-                          &options->activation_dtype));
+  absl::Status dtype = ParseDType("weight_dtype", absl::GetFlag(FLAGS_weight_dtype), &options->weight_dtype);
+  dtype.Update(ParseDType("state_dtype", absl::GetFlag(FLAGS_state_dtype), &options->state_dtype));
+  dtype.Update(
+      ParseDType("activation_dtype", absl::GetFlag(FLAGS_activation_dtype), &options->activation_dtype));
   const std::string amx = absl::GetFlag(FLAGS_amx);
   if (amx != "auto" && amx != "off")
     dtype.Update(FlagError("amx", absl::StrCat("'", amx, "' is not auto or off")));

@@ -73,7 +73,7 @@ class ModelBench {
     o.weight_dtype = weight_dtype;
     o.state_dtype = state_dtype;
     o.num_threads = cpu.num_threads;
-    o.activation_dtype = cpu.bf16_activations ? DType::kBF16 : DType::kF32;
+    o.activation_dtype = cpu.activation_dtype;
     o.amx = cpu.matrix_unit == MatrixUnit::kAmx;
     o.max_step_tokens = 2048;
     o.state_cache_bytes = int64_t{1} << 40;

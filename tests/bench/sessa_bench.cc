@@ -48,7 +48,8 @@ class Measured {
     report("of_fma", flops, (before_.fma_flops + after.fma_flops) / 2);
     report("of_gemm", flops, (before_.gemm_flops + after.gemm_flops) / 2);
     if (cpu.matrix_unit == MatrixUnit::kAmx)
-      report("of_amx", flops * (cpu.bf16_activations ? 1 : 3), (before_.amx_flops + after.amx_flops) / 2);
+      report("of_amx", flops * (cpu.activation_dtype == DType::kF32 ? 3 : 1),
+             (before_.amx_flops + after.amx_flops) / 2);
   }
 
  private:
@@ -218,9 +219,9 @@ void BM_Sample(benchmark::State& state, int V, Draw draw) {
 // The one model in memory: the next shape takes its place.
 ModelBench* Model(DType dtype, DType state_dtype, CpuOptions cpu, const ModelConfig& config) {
   constexpr int kTokens = 40960;
-  static std::tuple<DType, DType, bool, MatrixUnit, int> shape;
+  static std::tuple<DType, DType, DType, MatrixUnit, int> shape;
   static std::unique_ptr<ModelBench> model;
-  if (const std::tuple wanted(dtype, state_dtype, cpu.bf16_activations, cpu.matrix_unit, config.hidden_size);
+  if (const std::tuple wanted(dtype, state_dtype, cpu.activation_dtype, cpu.matrix_unit, config.hidden_size);
       shape != wanted) {
     model.reset();
     model = std::make_unique<ModelBench>(dtype, state_dtype, cpu, config, kTokens);
@@ -281,14 +282,16 @@ void Register() {
   using absl::StrCat;
   // bf16 weights with float32 and, where the CPU has instructions for them, bf16 activations and AMX; int8.
   const CpuOptions f32{.num_threads = num_threads};
-  CpuOptions dot = f32, amx = f32, amx_bf16 = f32;
-  dot.bf16_activations = amx_bf16.bf16_activations = true;
-  amx.matrix_unit = amx_bf16.matrix_unit = MatrixUnit::kAmx;
+  CpuOptions dot = f32, amx = f32, amx_bf16 = f32, amx_int8 = f32;
+  dot.activation_dtype = amx_bf16.activation_dtype = DType::kBF16;
+  amx_int8.activation_dtype = DType::kI8;
+  for (CpuOptions* on_amx : {&amx, &amx_bf16, &amx_int8}) on_amx->matrix_unit = MatrixUnit::kAmx;
   std::vector<std::tuple<std::string, DType, CpuOptions>> formats = {{"bf16", DType::kBF16, f32}};
   if (CpuHasBf16Dot()) formats.push_back({"bf16dot", DType::kBF16, dot});
   if (CpuHasAmx()) formats.push_back({"amx", DType::kBF16, amx});
   if (CpuHasAmx()) formats.push_back({"amx_bf16", DType::kBF16, amx_bf16});
   if (CpuHasAmx()) formats.push_back({"amx_int8", DType::kI8, amx_bf16});
+  if (CpuHasAmx()) formats.push_back({"amx_w8a8", DType::kI8, amx_int8});
   formats.push_back({"int8", DType::kI8, f32});
   for (const auto& [name, dtype, cpu] : formats) {
     for (int m : {1, 4, 16, 64, 256, 512}) {

@@ -96,7 +96,7 @@ class Bench {
       : config_(config),
         backend_(
             MakeCpuBackend({.num_threads = NumThreads(),
-                            .bf16_activations = absl::GetFlag(FLAGS_bf16_activations),
+                            .activation_dtype = absl::GetFlag(FLAGS_bf16_activations) ? DType::kBF16 : DType::kF32,
                             .matrix_unit = absl::GetFlag(FLAGS_amx) && CpuHasAmx() ? MatrixUnit::kAmx
                                                                                    : MatrixUnit::kVector})),
         communicator_(std::move(MakeThreadCommunicators(1)[0])) {

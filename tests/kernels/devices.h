@@ -20,6 +20,7 @@ struct TestDevice {
   int impulse_tokens = 100000;  // of the power law
   bool batch_invariant = true;  // also where many rows share a linear
   bool rounds = false;          // activations to bf16, where they meet bf16 weights or state
+  bool rotates = false;         // int8 weights (kernels/cpu/int8_tiles.h)
 };
 inline void PrintTo(const TestDevice& device, std::ostream* out) { *out << device.name; }
 
@@ -29,13 +30,14 @@ std::vector<TestDevice> TestDevices();
 inline TestDevice CpuTiles(const std::string& name, bool bf16_activations) {
   const bool has_unit = CpuHasAmx();
   const CpuOptions options{.num_threads = 2,
-                           .bf16_activations = bf16_activations,
+                           .activation_dtype = bf16_activations ? DType::kBF16 : DType::kF32,
                            .matrix_unit = has_unit ? MatrixUnit::kAmx : MatrixUnit::kAmxModel};
   return {.name = name,
           .make = [options] { return MakeCpuBackend(options); },
           .large = has_unit,
           .impulse_tokens = has_unit ? 20000 : 1500,
-          .rounds = bf16_activations};
+          .rounds = bf16_activations,
+          .rotates = true};
 }
 
 }  // namespace sessa

@@ -20,6 +20,7 @@
 #include "kernels/cpu/int8_linear.h"
 #include "kernels/cpu/simd.h"
 #include "tests/engine/model_harness.h"
+#include "tests/kernels/int8_weights.h"
 #include "tests/reference/random_model.h"
 #include "tests/reference/reference_model.h"
 
@@ -151,32 +152,19 @@ class AlteredWeights : public WeightSource {
   mutable std::map<std::string, std::vector<float>> values_;
 };
 
-// A linear layer's weights as the int8 format holds them: groups of 64 along k, the scale (largest / 127)
-// rounded to bf16.
-void RoundToInt8(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* w) {
-  if (shape.size() != 2 || name == "embed.weight" || name.find("gamma_ctx") != std::string::npos) return;
-  const int64_t k = shape[1];
-  for (int64_t row = 0; row < shape[0] * k; row += k) {
-    for (int64_t begin = row; begin < row + k; begin += 64) {
-      const auto first = w->begin() + begin, last = w->begin() + std::min(row + k, begin + 64);
-      float scale = 0;
-      for (auto x = first; x != last; ++x) scale = std::max(scale, std::abs(*x));
-      scale /= 127;
-      uint16_t bits;
-      cpu::Store(&scale, 1, DType::kBF16, &bits);
-      cpu::Load(&bits, 1, DType::kBF16, &scale);
-      for (auto x = first; x != last; ++x) {
-        *x = scale > 0 ? std::min(127.0f, std::max(-127.0f, std::nearbyint(*x / scale))) * scale : 0;
-      }
-    }
-  }
+// The linear layers' weights, as `round` leaves those of an output.
+auto RoundOutputs(void (*round)(absl::Span<float>)) {
+  return [round](const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* w) {
+    if (shape.size() != 2 || name == "embed.weight" || name.find("gamma_ctx") != std::string::npos) return;
+    for (int64_t j = 0; j < shape[0]; ++j) round(absl::MakeSpan(*w).subspan(j * shape[1], shape[1]));
+  };
 }
 
 TEST_F(DispatchTest, Int8IsTheModelOfTheRoundedWeights) {
   ModelConfig config = Config(192, 6, 2);
   config.tie_word_embeddings = false;  // the table of the input stays as it is
   const auto weights = RandomModel(config, 3);
-  const AlteredWeights rounded(*weights, RoundToInt8);
+  const AlteredWeights rounded(*weights, RoundOutputs(RoundInGroups));
   const std::vector<int32_t> ids = Tokens(150);
   const auto oracle = ReferenceModel(config, rounded).Forward(ids),
              exact = ReferenceModel(config, *weights).Forward(ids);
@@ -213,12 +201,12 @@ TEST_F(DispatchTest, Int8KernelsHaveTheSameBitsEverywhere) {
     std::vector<int8_t> data(panels * cpu::Int8PanelSize(k));
     std::vector<uint16_t> scales(panels * cpu::Int8PanelScales(k));
     for (int p = 0; p < panels; ++p) {
-      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k, cpu::kPair,
+      cpu::QuantizePanel(weights.data() + p * 16 * k, k, std::min(16, n - p * 16), k,
                          data.data() + p * cpu::Int8PanelSize(k),
                          scales.data() + p * cpu::Int8PanelScales(k));
     }
     const std::vector<int64_t> shape = {n, k};
-    RoundToInt8("w", shape, &weights);
+    RoundOutputs(RoundInGroups)("w", shape, &weights);
     std::vector<float> first;
     const auto product = [&](int row, int m) {
       std::vector<uint32_t> packed(cpu::QuantizedSize(m, k));
@@ -310,7 +298,7 @@ TEST_F(DispatchTest, Bf16DotProduct) {
     for (DType state : {DType::kF32, DType::kBF16}) {  // of bf16 the reads are dot products too
       SCOPED_TRACE(testing::Message() << "D " << D << ", state " << Name(state));
       ModelHarness::Options options{
-          .weight_dtype = DType::kBF16, .state_dtype = state, .cpu = {.bf16_activations = true}};
+          .weight_dtype = DType::kBF16, .state_dtype = state, .cpu = {.activation_dtype = DType::kBF16}};
       const std::vector<float> whole = Logits(config, *weights, options, ids, 150);
       EXPECT_LE(Error(oracle->logits, whole), 1e-2);
       EXPECT_GE(Error(oracle->logits, whole), 1e-5) << "activations were not rounded";
@@ -341,8 +329,9 @@ TEST_F(DispatchTest, MatrixUnit) {
       SCOPED_TRACE(testing::Message()
                    << "D " << D << ", bf16 activations " << bf16_activations << ", state " << Name(state));
       ModelHarness::Options options{.weight_dtype = DType::kBF16, .state_dtype = state};
-      options.cpu = {
-          .num_threads = 2, .bf16_activations = bf16_activations, .matrix_unit = MatrixUnit::kAmxModel};
+      options.cpu = {.num_threads = 2,
+                     .activation_dtype = bf16_activations ? DType::kBF16 : DType::kF32,
+                     .matrix_unit = MatrixUnit::kAmxModel};
       const std::vector<float> whole = Logits(config, *weights, options, ids, 50);
       EXPECT_LE(Error(oracle->logits, whole), state == DType::kI8 ? 2e-2 : bf16_activations ? 1e-2 : 1e-5);
       if (bf16_activations) {
@@ -358,22 +347,24 @@ TEST_F(DispatchTest, MatrixUnit) {
   std::printf("ran: %s\n", CpuHasAmx() ? "AMX and its model" : "the model of AMX");
 }
 
-// Int8 weights there: the model of the rounded weights.
+// Int8 weights there: the model of the rounded weights; 8 bits of activations cost more than 16.
 TEST_F(DispatchTest, MatrixUnitOfInt8Weights) {
   ModelConfig config = Config(96, 3, 1);
   config.tie_word_embeddings = false;
   const auto weights = RandomModel(config, 4);
-  const AlteredWeights rounded(*weights, RoundToInt8);
+  const AlteredWeights rounded(*weights, RoundOutputs(RoundRotated));
   const std::vector<int32_t> ids = Tokens(40);
   const auto oracle = ReferenceModel(config, rounded).Forward(ids);
   ASSERT_TRUE(oracle.ok()) << oracle.status();
-  for (bool bf16_activations : {false, true}) {
-    SCOPED_TRACE(testing::Message() << "bf16 activations " << bf16_activations);
+  double before = 0;
+  for (auto [activations, error] : {std::pair{DType::kF32, 2e-4}, {DType::kBF16, 1e-2}, {DType::kI8, 3e-2}}) {
+    SCOPED_TRACE(testing::Message() << "activations " << Name(activations));
     ModelHarness::Options options{.weight_dtype = DType::kI8};
-    options.cpu = {
-        .num_threads = 2, .bf16_activations = bf16_activations, .matrix_unit = MatrixUnit::kAmxModel};
+    options.cpu = {.num_threads = 2, .activation_dtype = activations, .matrix_unit = MatrixUnit::kAmxModel};
     const std::vector<float> whole = Logits(config, *weights, options, ids, 40);
-    EXPECT_LE(Error(oracle->logits, whole), bf16_activations ? 1e-2 : 1e-5);
+    EXPECT_LE(Error(oracle->logits, whole), error);
+    EXPECT_GE(Error(oracle->logits, whole), activations == DType::kI8 ? 10 * before : before);
+    before = Error(oracle->logits, whole);
     if (CpuHasAmx()) options.cpu.matrix_unit = MatrixUnit::kAmx;
     for (int chunk : {1, 17, 40}) EXPECT_EQ(whole, Logits(config, *weights, options, ids, chunk));
     options.ranks = 4;

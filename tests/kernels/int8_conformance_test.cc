@@ -1,7 +1,6 @@
-// Linears of int8 weights on every backend: the product with what the weights stand for, by the rounding that
-// all share (kernels/quantize.h).
-#include "kernels/quantize.h"
+// Linears of int8 weights on every backend: the product with what the weights stand for.
 #include "tests/kernels/conformance.h"
+#include "tests/kernels/int8_weights.h"
 
 namespace sessa {
 namespace {
@@ -15,17 +14,12 @@ class Int8Test : public ConformanceTest {
     return *std::move(w);
   }
   // What the weights stand for.
-  static std::vector<double> Rounded(const std::vector<float>& weight, int n, int k) {
-    std::vector<double> rounded;
+  static std::vector<float> Rounded(std::vector<float> weight, int n, int k) {
     for (int j = 0; j < n; ++j) {
-      for (int first = 0; first < k; first += kScaleGroup) {
-        int8_t q[kScaleGroup];
-        const int count = std::min(kScaleGroup, k - first);
-        const uint16_t bits = QuantizeGroup(&weight[j * k + first], count, q);
-        for (int i = 0; i < count; ++i) rounded.push_back(q[i] * double{ToFloat(&bits, 0, DType::kBF16)});
-      }
+      const absl::Span<float> output = absl::MakeSpan(weight).subspan(j * k, k);
+      GetParam().rotates ? RoundRotated(output) : RoundInGroups(output);
     }
-    return rounded;
+    return weight;
   }
 };
 
@@ -49,7 +43,7 @@ TEST_P(Int8Test, ProductsOfRoundedWeights) {
         for (int r = 0; r < rows; ++r) {
           for (int j = 0; j < n; ++j) {
             double dot = bias[j];
-            for (int i = 0; i < k; ++i) dot += x[r * k + i] * rounded[j * k + i];
+            for (int i = 0; i < k; ++i) dot += double{x[r * k + i]} * rounded[j * k + i];
             expected.push_back(dot);
             added.push_back(before[r * n + j] + dot);
             gated.push_back(dot / (1 + std::exp(-dot)) * dot);

@@ -11,6 +11,7 @@
 
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_tiles.h"
+#include "tests/kernels/int8_weights.h"
 
 namespace sessa {
 namespace {
@@ -138,65 +139,117 @@ struct Int8Matrix {
     for (auto* v : {&values, &bias}) {
       for (float& x : *v) x = normal(*random);
     }
-    values[values.size() / 2] = 1e-39f;  // a group of one may have a scale that counts as 0
+    std::fill_n(values.begin(), k, 1e-39f);  // may count as 0
     const int panels = CeilDiv(n, cpu::kPanel);
-    data.resize(panels * cpu::Int8PanelSize(k));
-    scales.resize(panels * cpu::Int8PanelScales(k));
+    data.resize(panels * cpu::Int8TilePanelSize(k), int8_t{1});
+    scales.resize(panels * cpu::kPanel, 1.0f);
+    std::vector<float> rotated(cpu::Int8Rotated(k));
     for (int p = 0; p < panels; ++p) {
-      cpu::QuantizePanel(&values[p * cpu::kPanel * k], k, std::min(cpu::kPanel, n - p * cpu::kPanel), k,
-                         cpu::kTileRow, &data[p * cpu::Int8PanelSize(k)],
-                         &scales[p * cpu::Int8PanelScales(k)]);
+      cpu::PackInt8Panel(&values[p * cpu::kPanel * k], k, std::min(cpu::kPanel, n - p * cpu::kPanel), k,
+                         rotated.data(), &data[p * cpu::Int8TilePanelSize(k)], &scales[p * cpu::kPanel]);
     }
   }
-  cpu::Int8Panels panels() const { return {data.data(), scales.data(), n, k}; }
+  cpu::Int8TilePanels panels() const { return {data.data(), scales.data(), n, k}; }
+  int integer(int j, int i) const {
+    return data[j / cpu::kPanel * cpu::Int8TilePanelSize(k) + (i / 4 * cpu::kPanel + j % cpu::kPanel) * 4 +
+                i % 4];
+  }
+  // What the integers stand for.
   double at(int j, int i) const {
-    const int64_t panel = j / cpu::kPanel, group = i / kScaleGroup;
-    return double{ToFloat(&scales[panel * cpu::Int8PanelScales(k) + group * cpu::kPanel + j % cpu::kPanel], 0,
-                          DType::kBF16)} *
-           data[panel * cpu::Int8PanelSize(k) + i * cpu::kPanel + j % cpu::kPanel];
+    int sum = 0;
+    for (int b = 0; b < cpu::kInt8Depth; ++b)
+      sum += integer(j, i / cpu::kInt8Depth * cpu::kInt8Depth + b) * Hadamard(i % cpu::kInt8Depth, b);
+    return double{scales[j]} * sum;
   }
   const int n, k;
   std::vector<float> values, bias;
   std::vector<int8_t> data;
-  std::vector<uint16_t> scales;
+  std::vector<float> scales;
 };
 
-// As above: the processor and the model, each row alone and among others, sums in double; and gated products,
-// as floats and as the next left side, those of two linears.
+TEST(TilesTest, Int8WeightsErrByTheStepOfTheirOutputsAfterTheRotation) {
+  std::mt19937 random(6);
+  for (int k : {64, 97, 700}) {
+    Int8Matrix w(20, k, &random);
+    for (int j = 1; j < w.n; ++j) {
+      // Rotated values are 8 times as large; so is the rotation's sum back, of which a 64th is taken.
+      const double step = double{w.scales[j]} * 8;
+      double squares = 0, largest = 0;
+      for (int i = 0; i < k; ++i) {
+        squares += std::pow(w.at(j, i) - w.values[j * k + i], 2);
+        largest = std::max(largest, std::abs(double{w.values[j * k + i]}));
+      }
+      EXPECT_LE(std::sqrt(squares / k), step / std::sqrt(12) * 1.25) << "k " << k << ", output " << j;
+      EXPECT_GE(std::sqrt(squares / k), step / std::sqrt(12) * 0.5);
+      EXPECT_LE(step, largest / 127 * 8);
+      for (int i = 0; i < cpu::Int8Rotated(k); ++i) EXPECT_LE(std::abs(w.integer(j, i)), 127);
+    }
+    EXPECT_EQ(w.scales[0], 0);
+  }
+}
+
+// A single outlier does not take the others' bits.
+TEST(TilesTest, AnOutlierIsSpreadOverItsBlock) {
+  constexpr int kK = 64;
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(kK), w(kK), rotated(kK);
+  for (float& v : x) v = normal(random);
+  std::copy(x.begin(), x.end(), w.begin());
+  x[5] = 400, w[5] = 0;
+  std::vector<int8_t> tiles(cpu::Int8TiledSize(1, kK, 1)), panel(cpu::Int8TilePanelSize(kK));
+  float row_scale, scales[cpu::kPanel], y = 0;
+  cpu::PackInt8Tiles(x.data(), kK, 1, kK, 1, 0, rotated.data(), tiles.data(), &row_scale);
+  cpu::PackInt8Panel(w.data(), kK, 1, kK, rotated.data(), panel.data(), scales);
+  cpu::Int8TileLinear(MatrixUnit::kAmxModel, {tiles.data(), &row_scale, 1, cpu::Int8TileStride(1)}, 1,
+                      {panel.data(), scales, 1, kK}, nullptr, Epilogue::kNone, &y, 1);
+  double expected = 0;
+  for (int i = 0; i < kK; ++i) expected += double{x[i]} * w[i];
+  EXPECT_NEAR(expected, y, 3);  // in steps of 400 / 127 most other values would be 0
+  EXPECT_GE(expected, 30);
+}
+
+// As above: the processor and the model, each row alone and among others, what the integers stand for in
+// double; and gated products, those of two linears.
 TEST(TilesTest, Int8WeightsGiveTheSameBitsOnTheProcessorAndTheModel) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   for (int m : {1, 2, 16, 17, 33, 65, 530}) {  // the last: more than go at once
-    for (int k : {1, 33, 64, 97, 700}) {       // the last: of more groups than go at once
+    for (int k : {1, 33, 64, 97, 1300}) {      // the last: of more steps than go at once
       if (m == 530 && k != 97) continue;       // the model is slow
-      for (int terms : {1, 3}) {
+      for (int terms : {1, 2}) {
         const int n = std::array{64, 48, 80, 95, 4}[(m + k) % 5];
         SCOPED_TRACE(testing::Message() << m << " rows, k " << k << ", terms " << terms << ", outputs " << n);
         const Int8Matrix w(n, k, &random), up(n, k, &random);
-        std::vector<float> a(m * k);
+        std::vector<float> a(m * k), rotated(cpu::Int8Rotated(k)), scales(m);
         for (float& x : a) x = normal(random);
-        const auto left_of = [&](int row, int rows) {
-          std::vector<uint16_t> left(cpu::TiledSize(rows, k, terms));
-          for (int t = 0; t < cpu::TilesOf(rows); ++t)
-            cpu::PackTiles(a.data() + row * k, k, rows, k, terms, t, left.data());
-          return left;
+        std::vector<int8_t> tiles;
+        const auto left_of = [&](int row, int rows) -> cpu::Int8Left {
+          tiles.resize(cpu::Int8TiledSize(rows, k, terms));
+          for (int t = 0; t < cpu::TilesOf(rows); ++t) {
+            cpu::PackInt8Tiles(a.data() + row * k, k, rows, k, terms, t, rotated.data(), tiles.data(),
+                               scales.data());
+          }
+          return {tiles.data(), scales.data(), terms, cpu::Int8TileStride(rows)};
         };
         const auto product = [&](MatrixUnit unit, const Int8Matrix& b, int row, int rows,
                                  Epilogue epilogue = Epilogue::kNone, std::vector<float> c = {}) {
           c.resize(rows * n, -1.0f);
-          cpu::Int8TileLinear(unit, left_of(row, rows).data(), cpu::TileStride(rows), rows, terms, b.panels(),
-                              b.bias.data(), epilogue, c.data(), n);
+          cpu::Int8TileLinear(unit, left_of(row, rows), rows, b.panels(), b.bias.data(), epilogue, c.data(),
+                              n);
           return c;
         };
         const std::vector<float> c = product(MatrixUnit::kAmxModel, w, 0, m);
         for (int r = 0; r < m; r += m == 530 ? 23 : 1) {
-          for (int j = 0; j < n; ++j) {
-            double sum = w.bias[j], size = std::abs(sum);
+          for (int j = 0; j < n; j += k == 1300 ? 7 : 1) {
+            double sum = w.bias[j], size = std::abs(sum), integers = 0;
             for (int i = 0; i < k; ++i) {
-              const double term = w.at(j, i) * (terms == 1 ? ToBf16AndBack(a[r * k + i]) : a[r * k + i]);
-              sum += term, size += std::abs(term);
+              sum += w.at(j, i) * a[r * k + i];
+              size += std::abs(w.at(j, i) * a[r * k + i]);
             }
-            EXPECT_NEAR(sum, c[r * n + j], size * 0x1p-17) << "row " << r << ", output " << j;
+            for (int i = 0; i < cpu::Int8Rotated(k); ++i) integers += std::abs(w.integer(j, i));
+            const double half_steps = integers * w.scales[j] * scales[r] / 2;
+            EXPECT_NEAR(sum, c[r * n + j], half_steps + size * 0x1p-19) << "row " << r << ", output " << j;
           }
         }
         const MatrixUnit unit = CpuHasAmx() ? MatrixUnit::kAmx : MatrixUnit::kAmxModel;
@@ -214,20 +267,34 @@ TEST(TilesTest, Int8WeightsGiveTheSameBitsOnTheProcessorAndTheModel) {
           const std::vector<float> gated =
               product(unit, w, 0, m, Epilogue::kSiluGate, product(unit, up, 0, m));
           std::vector<float> at_once(m * n);
-          const auto gate = [&](const cpu::TileOutput& out) {
-            cpu::Int8TileGated(unit, left_of(0, m).data(), m, terms, w.panels(), up.panels(), w.bias.data(),
-                               up.bias.data(), out);
-          };
-          gate({at_once.data(), n});
+          cpu::Int8TileGated(unit, left_of(0, m), m, w.panels(), up.panels(), w.bias.data(), up.bias.data(),
+                             at_once.data(), n);
           ExpectSameBits(gated, at_once);
-          if (n % cpu::kTileDepth != 0 || spoiled) continue;
-          std::vector<uint16_t> tiles(cpu::TiledSize(m, n, 1)), expected(tiles.size());
-          gate({.tiles = tiles.data(), .steps = cpu::TileSteps(n)});
-          for (int t = 0; t < cpu::TilesOf(m); ++t)
-            cpu::PackTiles(gated.data(), n, m, n, 1, t, expected.data());
-          EXPECT_EQ(expected, tiles);
         }
       }
+    }
+  }
+}
+
+// The longest rows of the largest values: sums of low bytes just fit.
+TEST(TilesTest, Int8SumsOfTheMostInputsFit) {
+  constexpr int kK = cpu::kMostInt8Depth;
+  std::vector<float> x(kK, 1.0f), rotated(kK);
+  std::vector<int8_t> panel(cpu::Int8TilePanelSize(kK));
+  float scales[cpu::kPanel];
+  for (int i = 0; i < kK; ++i) x[i] = i % 64 == 0 ? 1.0f : 0.0f;  // whose rotation is 1 everywhere
+  cpu::PackInt8Panel(x.data(), kK, 1, kK, rotated.data(), panel.data(), scales);
+  for (float last : {1.0f, -1.0f}) {
+    std::vector<float> a = x;
+    for (float& v : a) v *= last;
+    std::vector<int8_t> tiles(cpu::Int8TiledSize(1, kK, 2));
+    float row_scale, y = 0;
+    cpu::PackInt8Tiles(a.data(), kK, 1, kK, 2, 0, rotated.data(), tiles.data(), &row_scale);
+    for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
+      if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
+      cpu::Int8TileLinear(unit, {tiles.data(), &row_scale, 2, cpu::Int8TileStride(1)}, 1,
+                          {panel.data(), scales, 1, kK}, nullptr, Epilogue::kNone, &y, 1);
+      EXPECT_NEAR(y, last * kK / 64, 1e-3);
     }
   }
 }

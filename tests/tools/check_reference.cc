@@ -25,8 +25,10 @@
 
 ABSL_FLAG(std::string, weight_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(std::string, state_dtype, "f32", "f32, bf16 or int8");
-ABSL_FLAG(std::string, activation_dtype, "f32",
-          "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product or AMX");
+ABSL_FLAG(
+    std::string, activation_dtype, "f32",
+    "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product or AMX, or int8 with int8 ones "
+    "on AMX");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
@@ -53,13 +55,15 @@ int Run(const std::string& dir) {
     *dtype = flag == "f32" ? DType::kF32 : flag == "int8" ? DType::kI8 : DType::kBF16;
   }
   const std::string activations = absl::GetFlag(FLAGS_activation_dtype);
-  options.cpu.bf16_activations = activations == "bf16";
-  if (activations != "f32" && !options.cpu.bf16_activations)
-    return Fail(absl::InvalidArgumentError("--activation_dtype must be f32 or bf16"));
+  if (activations != "f32" && activations != "bf16" && activations != "int8")
+    return Fail(absl::InvalidArgumentError("--activation_dtype must be f32, bf16 or int8"));
+  if (activations != "f32") options.cpu.activation_dtype = activations == "bf16" ? DType::kBF16 : DType::kI8;
   const bool served = options.weight_dtype == DType::kBF16
                           ? CpuHasBf16Dot() || CpuHasAmx()
                           : options.weight_dtype == DType::kI8 && CpuHasAmx();
-  if (options.cpu.bf16_activations && !served) {
+  if (activations == "int8" && (options.weight_dtype != DType::kI8 || !CpuHasAmx()))
+    return Fail(absl::InvalidArgumentError("--activation_dtype int8 needs int8 weights and AMX"));
+  if (activations == "bf16" && !served) {
     return Fail(absl::InvalidArgumentError(
         "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product, or int8 weights "
         "and AMX"));
