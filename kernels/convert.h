@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/tensor.h"
 
@@ -28,6 +29,18 @@ inline float ToFloat(const void* data, int64_t i, DType dtype) {
   uint16_t h;
   std::memcpy(&h, p, sizeof h);
   return dtype == DType::kBF16 ? std::bit_cast<float>(static_cast<uint32_t>(h) << 16) : HalfToFloat(h);
+}
+
+// `count` values from `first` on; a loop for each dtype, of vectors.
+inline void ToFloats(const void* data, int64_t first, int64_t count, DType dtype, float* to) {
+  const auto convert = [&](auto known) {
+    for (int64_t i = 0; i < count; ++i) to[i] = ToFloat(data, first + i, known);
+  };
+  switch (dtype) {
+    case DType::kF32: return convert(std::integral_constant<DType, DType::kF32>());
+    case DType::kBF16: return convert(std::integral_constant<DType, DType::kBF16>());
+    default: return convert(std::integral_constant<DType, DType::kF16>());
+  }
 }
 
 // To nearest even; NaN stays NaN.

@@ -54,8 +54,7 @@ class CpuBackend final : public Backend {
     step_.pool()->ParallelFor(static_cast<int>(CeilDiv(n, kBlock)), [&](int block, int) {
       const int64_t begin = block * kBlock;
       std::vector<float> floats(std::min(n - begin, kBlock));
-      for (int64_t i = 0; i < std::ssize(floats); ++i)
-        floats[i] = ToFloat(values.data, begin + i, values.dtype);
+      ToFloats(values.data, begin, std::ssize(floats), values.dtype, floats.data());
       cpu::Store(floats.data(), static_cast<int>(floats.size()), to, ElementAt(*table, begin, to));
     });
     return table;

@@ -102,15 +102,23 @@ void PackInt8Tiles(const float* a, int64_t lda, int m, int k, int terms, int til
 
 void PackInt8Panel(const float* rows, int64_t ldr, int num_rows, int k, float* rotated, int8_t* panel,
                    float* scales) {
+  const hn::Rebind<int8_t, decltype(kI32)> bytes;
   std::fill_n(panel, Int8TilePanelSize(k), int8_t{0});
   std::fill_n(scales, kPanel, 0.0f);
   for (int j = 0; j < num_rows; ++j) {
     const float largest = RotateRow(rows + j * ldr, k, rotated);
     if (largest < 1e-30f) continue;
     scales[j] = largest / 127 / kInt8Depth;  // both sides' 1/8
-    for (int i = 0; i < Int8Rotated(k); ++i)
-      panel[(i / 4 * kPanel + j) * 4 + i % 4] =
-          static_cast<int8_t>(std::nearbyint(rotated[i] * (127 / largest)));
+    const VF factor = hn::Set(kF, 127 / largest);
+    for (int i = 0; i < Int8Rotated(k); i += kInt8Depth) {
+      alignas(64) int8_t q[kInt8Depth];
+      for (int v = 0; v < kInt8Depth; v += kVector) {
+        const VI rounded = hn::NearestInt(hn::LoadU(kF, rotated + i + v) * factor);
+        hn::StoreU(hn::DemoteTo(bytes, rounded), bytes, q + v);
+      }
+      for (int quad = 0; quad < kInt8Depth; quad += 4)
+        std::memcpy(panel + (i + quad) * kPanel + j * 4, q + quad, 4);
+    }
   }
 }
 

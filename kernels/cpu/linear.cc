@@ -92,7 +92,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
       return;
     }
     std::vector<float> rows(static_cast<size_t>(num_rows) * k);
-    for (int64_t i = 0; i < std::ssize(rows); ++i) rows[i] = ToFloat(weight.data, first + i, weight.dtype);
+    ToFloats(weight.data, first, std::ssize(rows), weight.dtype, rows.data());
     if (to == DType::kI8) {
       if (!std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); })) finite = false;
       if (!finite) return;
@@ -114,7 +114,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
     memory = AllocateMemory(n * sizeof(float));
     if (!memory.ok()) return memory.status();
     w.bias = *std::move(memory);
-    for (int j = 0; j < n; ++j) w.bias.floats()[j] = ToFloat(bias->data, j, bias->dtype);
+    ToFloats(bias->data, 0, n, bias->dtype, w.bias.floats());
   }
   return w;
 }

@@ -4,6 +4,7 @@ The model sees `id 0` before each prompt (add_bos_token), answers greedily up to
 arithmetic must answer as many questions rightly, though some texts may differ.
 """
 import concurrent.futures
+import pathlib
 import unittest
 
 import openai
@@ -49,7 +50,10 @@ class RecallTest(unittest.TestCase):
 
     def test_coarser_formats_know_as_much(self):
         # By default activations are rounded with bf16 weights where the CPU multiplies these faster.
-        for flags in (["--weight_dtype=bf16"], ["--weight_dtype=bf16", "--activation_dtype=f32"], ["--weight_dtype=int8"]):
+        formats = [["--weight_dtype=bf16"], ["--weight_dtype=bf16", "--activation_dtype=f32"], ["--weight_dtype=int8"]]
+        if "amx_int8" in pathlib.Path("/proc/cpuinfo").read_text():
+            formats.append(["--weight_dtype=int8", "--activation_dtype=int8"])
+        for flags in formats:
             right = self.run_with(*flags, same_texts=False)
             self.assertTrue(recall_check.knows_as_much(right, EXPECTED), f"{flags}: {right}")
         # State in 8 bits errs more (docs/performance.md): a few answers are others, some of them right.

@@ -55,6 +55,7 @@ PROGRAMS = (
     ours("ours-f32", "sessa-server, float32 activations", "bf16", "--activation_dtype=f32"),
     ours("ours-noamx", "sessa-server, without AMX", "bf16", "--amx=off", models=("smollm2",)),
     ours("ours-int8", "sessa-server", "int8", "--weight_dtype=int8"),
+    ours("ours-w8a8", "sessa-server, 8-bit activations", "int8", "--weight_dtype=int8", "--activation_dtype=int8"),
     ours("ours-sessa", "sessa-server, a Sessa", "bf16", **SESSA),
     ours("ours-sessa-int8", "sessa-server, a Sessa", "int8", "--weight_dtype=int8", **SESSA),
     llama_cpp("llama.cpp", "bf16"),
