@@ -35,7 +35,11 @@ std::string FormatsLine(const EngineOptions& engine, bool in_processes) {
   if (engine.amx && engine.weight_dtype != DType::kF32) {
     absl::StrAppend(&line, ", linears", engine.state_dtype != DType::kF32 ? " and attention" : "", " on AMX");
   }
-  if (engine.activation_dtype == DType::kBF16) {
+  if (engine.activation_dtype == DType::kI8) {
+    absl::StrAppend(&line,
+                    "; 8 bits of a linear's input cost up to 3 % of the largest logit; "
+                    "--activation_dtype=bf16 keeps 16, and takes in prompts 0.7 to 0.8 times as fast");
+  } else if (engine.activation_dtype == DType::kBF16 && engine.weight_dtype == DType::kBF16) {
     absl::StrAppend(&line,
                     "; rounding activations costs up to 1 % of the largest logit, which "
                     "--activation_dtype=f32 saves at half the speed");

@@ -35,7 +35,8 @@ LimitMeter* meter = nullptr;
 class Measured {
  public:
   explicit Measured(benchmark::State& state) : state_(state), before_(meter->Measure()) {}
-  // Work of one iteration; 0: does not count. Float32 activations are three products for AMX.
+  // Work of one iteration; 0: does not count. Float32 activations are three products for AMX, those of
+  // bytes half of one.
   void Report(double bytes, double flops, const CpuOptions& cpu = {}) {
     using benchmark::Counter;
     const MachineLimits after = meter->Measure();
@@ -47,9 +48,13 @@ class Measured {
     report("GFLOP/s", flops, 1e9);
     report("of_fma", flops, (before_.fma_flops + after.fma_flops) / 2);
     report("of_gemm", flops, (before_.gemm_flops + after.gemm_flops) / 2);
-    if (cpu.matrix_unit == MatrixUnit::kAmx)
-      report("of_amx", flops * (cpu.activation_dtype == DType::kF32 ? 3 : 1),
-             (before_.amx_flops + after.amx_flops) / 2);
+    if (cpu.matrix_unit != MatrixUnit::kAmx) return;
+    const DType activations = cpu.activation_dtype;
+    report("of_amx",
+           flops * (activations == DType::kF32  ? 3
+                    : activations == DType::kI8 ? 0.5
+                                                : 1),
+           (before_.amx_flops + after.amx_flops) / 2);
   }
 
  private:
