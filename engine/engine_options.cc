@@ -107,8 +107,8 @@ absl::StatusOr<EngineOptions> CompleteOptions(EngineOptions o, const ModelConfig
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kF32)
     return Bad("activation_dtype", "bf16 needs bf16 weights, or int8 ones on AMX");
   if (o.device != DeviceType::kCpu || !CpuHasAmx()) o.amx = false;
-  if (o.activation_dtype == DType::kI8 && (o.weight_dtype != DType::kI8 || !o.amx))
-    return Bad("activation_dtype", "int8 needs int8 weights and AMX");
+  if (o.activation_dtype == DType::kI8 && (o.weight_dtype != DType::kI8 || !CpuHasInt8Dot()))
+    return Bad("activation_dtype", "int8 needs int8 weights and a CPU with AVX-512 VNNI or AMX");
   if (o.activation_dtype == DType::kBF16 && o.weight_dtype == DType::kI8 && !o.amx)
     return Bad("activation_dtype", "bf16 beside int8 weights needs AMX: else they become 16-bit integers");
   if (o.activation_dtype == DType::kBF16 && !CpuHasBf16Dot() && !o.amx) {

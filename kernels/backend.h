@@ -135,13 +135,14 @@ struct CpuOptions {
   // they stay float32. (The tile of 64 tokens that a row itself is in is read in float32 by dot products of
   // the vector unit, and its feedback states are on every unit.) Requires CpuHasBf16Dot() or a matrix unit.
   // kI8: the same, and linears with int8 weights round their input to 8 bits rather than 16. Requires a
-  // matrix unit.
+  // matrix unit or CpuHasInt8Dot().
   DType activation_dtype = DType::kF32;
   // kAmx requires CpuHasAmx(). Float32 activations go through it as sums of three bf16 (kernels/cpu/tiles.h).
   MatrixUnit matrix_unit = MatrixUnit::kVector;
 };
 std::unique_ptr<Backend> MakeCpuBackend(const CpuOptions& options);
 bool CpuHasBf16Dot();
+bool CpuHasInt8Dot();
 bool CpuHasAmx();
 
 }  // namespace sessa

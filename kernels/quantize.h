@@ -1,4 +1,5 @@
-// Int8 weights, as every backend rounds them: groups of kScaleGroup neighbours along k, each with a scale.
+// Int8 weights in groups of kScaleGroup neighbours along k, each with a scale: on CUDA, and on CPUs without
+// dot products of bytes (kernels/cpu/int8_linear.h).
 #pragma once
 
 #include <algorithm>

@@ -52,7 +52,7 @@ HWY_INLINE VF RoughExp2OfNegative(VF x) {
 
 // 1 / x for x of about 1 to 1000, or NaN. (A division takes as long as 16 multiplications.)
 HWY_INLINE VF Reciprocal(VF x) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET == HWY_AVX3
   const VF y = hn::ApproximateReciprocal(x);  // to 2^-14, and after a step of Newton's to 2^-23
   return hn::MulAdd(y, hn::NegMulAdd(x, y, hn::Set(kF, 1.0f)), y);
 #else

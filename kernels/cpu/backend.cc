@@ -157,6 +157,7 @@ class CpuBackend final : public Backend {
 
 bool CpuHasBf16Dot() { return cpu::HasBf16Dot(); }
 
+bool CpuHasInt8Dot() { return cpu::HasInt8Dot(); }
 bool CpuHasAmx() { return cpu::HasAmx(); }
 
 std::unique_ptr<Backend> MakeCpuBackend(const CpuOptions& options) {

@@ -22,19 +22,12 @@ inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
 using VI = hn::Vec<decltype(kI32)>;
 
 // Vectors of 32-bit lanes, each a pair of int16; and sum + a0 b0 + a1 b1 in each lane.
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 inline constexpr hn::Repartition<int16_t, decltype(kI32)> kI16;
 inline constexpr hn::Rebind<int8_t, decltype(kI16)> kI8;
 HWY_INLINE VI LoadPairs(const int8_t* p) { return hn::BitCast(kI32, hn::PromoteTo(kI16, hn::LoadU(kI8, p))); }
 HWY_INLINE VI AddPairs(VI sum, VI a, VI b) {
-#if HWY_TARGET == HWY_AVX3_DL
-  asm("vpdpwssd %2, %1, %0"
-      : "+v"(sum.raw)
-      : "v"(a.raw), "v"(b.raw));  // Highway 1.0 has this target without avx512vnni
-  return sum;
-#else
   return hn::ReorderWidenMulAccumulate(kI32, hn::BitCast(kI16, a), hn::BitCast(kI16, b), sum, sum);
-#endif
 }
 #else
 HWY_INLINE VI LoadPairs(const int8_t* p) {

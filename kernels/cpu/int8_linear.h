@@ -1,9 +1,10 @@
-// Linear layers of int8 weights: groups of 64 along k, each with a bf16 scale for every output. The
+// Linear layers of int8 weights on CPUs without dot products of bytes (int8_tiles.h has the others'):
+// groups of 64 along k, each with a bf16 scale for every output, as on CUDA (kernels/quantize.h). The
 // activations of a group become 16-bit integers with a float scale of their own (the group's largest
 // magnitude / 32767, rounding error at most half of that: 1.5e-5 of the largest), so that a group's sum is
-// exact in int32 and the instruction for pairs of 16-bit products (AVX2, AVX-512: vpmaddwd; VNNI: vpdpwssd)
-// does twice the work of a float FMA. The groups' sums are joined in float, one FMA chain over the groups:
-// every batch and thread count gives the same bits, and so does every instruction set that has FMA.
+// exact in int32 and the instruction for pairs of 16-bit products (AVX2, AVX-512: vpmaddwd) does twice the
+// work of a float FMA. The groups' sums are joined in float, one FMA chain over the groups: every batch
+// and thread count gives the same bits, and so does every instruction set that has FMA.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +45,6 @@ constexpr int64_t Int8Scratch() { return 2 * kRowTile * kPanel; }
 void Int8LinearPanels(const uint32_t* packed, int m, const Int8Panels& w, const float* bias, int first,
                       int last, float* c, int64_t ldc, float* scratch);
 
-const char* Int8TargetName();  // of the instruction set in use; these kernels are built for VNNI too
+const char* Int8TargetName();  // of the instruction set in use
 
 }  // namespace sessa::cpu

@@ -1,9 +1,6 @@
 #include "kernels/cpu/int8_tiles.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/tile_unit.h"
@@ -22,105 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
 using VI = hn::Vec<decltype(kI32)>;
-inline constexpr int kVector = static_cast<int>(kLanes), kBlockVectors = kInt8Depth / kVector;
-
-// A block times the Hadamard matrix of 64, the rotation but for a factor of 1/8: sums and differences of
-// what lies 32 apart, then 16, and so on.
-HWY_INLINE void Rotate(VF (&x)[kBlockVectors]) {
-  SESSA_UNROLL
-  for (int apart = kBlockVectors / 2; apart > 0; apart /= 2) {
-    SESSA_UNROLL
-    for (int i = 0; i < kBlockVectors; ++i) {
-      if ((i & apart) != 0) continue;
-      const VF a = x[i], b = x[i + apart];
-      x[i] = a + b, x[i + apart] = a - b;
-    }
-  }
-  const auto lane = hn::Iota(kI32, 0);
-  SESSA_UNROLL
-  for (int apart = kVector / 2; apart > 0; apart /= 2) {
-    const auto bit = hn::Set(kI32, apart);
-    const auto other = hn::IndicesFromVec(kF, hn::Xor(lane, bit));
-    const VF one = hn::Set(kF, 1.0f);
-    const VF sign =
-        hn::IfThenElse(hn::RebindMask(kF, hn::And(lane, bit) == hn::Zero(kI32)), one, hn::Neg(one));
-    SESSA_UNROLL
-    for (int i = 0; i < kBlockVectors; ++i) x[i] = hn::MulAdd(x[i], sign, hn::TableLookupLanes(x[i], other));
-  }
-}
-
-// y = the rotated row, padded by zeros; its largest magnitude, of which NaN is more than infinity.
-HWY_INLINE float RotateRow(const float* x, int k, float* y) {
-  VI largest = hn::Zero(kI32);
-  for (int first = 0; first < k; first += kInt8Depth, y += kInt8Depth) {
-    alignas(64) float tail[kInt8Depth] = {};
-    const float* from = x + first;
-    if (k - first < kInt8Depth) from = std::copy_n(from, k - first, tail) - (k - first);
-    VF block[kBlockVectors];
-    SESSA_UNROLL
-    for (int i = 0; i < kBlockVectors; ++i) block[i] = hn::LoadU(kF, from + i * kVector);
-    Rotate(block);
-    SESSA_UNROLL
-    for (int i = 0; i < kBlockVectors; ++i) {
-      hn::StoreU(block[i], kF, y + i * kVector);
-      largest = hn::Max(largest, hn::BitCast(kI32, hn::Abs(block[i])));  // bits order as magnitudes do
-    }
-  }
-  return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(kI32, largest)));
-}
-
-void PackInt8Tiles(const float* a, int64_t lda, int m, int k, int terms, int tile, float* rotated,
-                   int8_t* tiles, float* scales) {
-  const hn::Rebind<int8_t, decltype(kI32)> bytes;
-  const hn::Rebind<uint8_t, decltype(kI32)> low_bytes;
-  const int first = tile * kTileRows, rows = std::min(m - first, kTileRows), steps = Int8Steps(k),
-            stride = Int8TileStride(m);
-  const float most = terms == 1 ? 127 : 32767;
-  tiles += int64_t{tile} * steps * terms * stride;
-  for (int r = 0; r < rows; ++r, tiles += kInt8Depth) {
-    const float largest = RotateRow(a + (first + r) * lda, k, rotated);
-    float scale = largest / most, factor = most / largest;
-    if (!std::isfinite(largest)) scale = std::nanf(""), factor = 0;
-    if (largest < 1e-30f) scale = factor = 0;
-    scales[first + r] = scale;
-    int8_t* to = tiles;
-    for (int i = 0; i < steps; ++i, to += terms * stride) {
-      for (int j = 0; j < kInt8Depth; j += kVector) {
-        VI q = hn::Zero(kI32);
-        if (factor > 0) q = hn::NearestInt(hn::LoadU(kF, rotated + i * kInt8Depth + j) * hn::Set(kF, factor));
-        if (terms == 1) {
-          hn::StoreU(hn::DemoteTo(bytes, q), bytes, to + j);
-          continue;
-        }
-        hn::StoreU(hn::DemoteTo(bytes, hn::ShiftRight<8>(q)), bytes, to + j);
-        hn::StoreU(hn::DemoteTo(low_bytes, hn::And(q, hn::Set(kI32, 0xff))), low_bytes,
-                   reinterpret_cast<uint8_t*>(to + stride + j));
-      }
-    }
-  }
-}
-
-void PackInt8Panel(const float* rows, int64_t ldr, int num_rows, int k, float* rotated, int8_t* panel,
-                   float* scales) {
-  const hn::Rebind<int8_t, decltype(kI32)> bytes;
-  std::fill_n(panel, Int8TilePanelSize(k), int8_t{0});
-  std::fill_n(scales, kPanel, 0.0f);
-  for (int j = 0; j < num_rows; ++j) {
-    const float largest = RotateRow(rows + j * ldr, k, rotated);
-    if (largest < 1e-30f) continue;
-    scales[j] = largest / 127 / kInt8Depth;  // both sides' 1/8
-    const VF factor = hn::Set(kF, 127 / largest);
-    for (int i = 0; i < Int8Rotated(k); i += kInt8Depth) {
-      alignas(64) int8_t q[kInt8Depth];
-      for (int v = 0; v < kInt8Depth; v += kVector) {
-        const VI rounded = hn::NearestInt(hn::LoadU(kF, rotated + i + v) * factor);
-        hn::StoreU(hn::DemoteTo(bytes, rounded), bytes, q + v);
-      }
-      for (int quad = 0; quad < kInt8Depth; quad += 4)
-        std::memcpy(panel + (i + quad) * kPanel + j * 4, q + quad, 4);
-    }
-  }
-}
+inline constexpr int kVector = static_cast<int>(kLanes);
 
 // What the sums of up to kPanels panels become: times the scales of their rows and columns, plus the bias.
 // With two terms, a row's low bytes' sums lie two tiles behind the high ones'.
@@ -250,38 +149,75 @@ HWY_INLINE void FewRowsProduct(const Int8Left& a, const int8_t* b, int64_t panel
 }
 
 #if HWY_TARGET == HWY_AVX3
-// kPanels panels of one row on the vector unit: AMX sleeps between single rows (tiles.cc). The instruction's
-// left bytes have no sign: 128 more than the high ones, whose products are taken off again.
-HWY_INLINE void AddQuads(VI* sum, VI a, VI b) {
+HWY_INLINE void AddQuads(VI* sum, VI a, VI b) {                          // a: without signs
   asm("vpdpbusd %2, %1, %0" : "+v"(sum->raw) : "v"(a.raw), "v"(b.raw));  // not among Highway 1.0's
 }
-template <int kTerms, int kPanels>
-HWY_NOINLINE void OneRowProduct(const Int8Left& a, const int8_t* b, int64_t panel, int steps, float* sums) {
-  const VI offset = hn::Set(kI32, static_cast<int32_t>(0x80808080));
-  VI high[kPanels], low[kPanels], added[kPanels];
-  for (int p = 0; p < kPanels; ++p) high[p] = low[p] = added[p] = hn::Zero(kI32);
-  const int8_t* left = a.tiles;
-  for (int i = 0; i < steps; ++i, left += kTerms * a.stride) {
+
+// kRows rows of a tile and kPanels panels on the vector unit. The instruction's first bytes have no sign: the
+// weights' have 128 added, times the row's sum too much in the end. ask: for the panels that come next.
+template <int kTerms, int kRows, int kPanels>
+HWY_NOINLINE void VectorProduct(const int8_t* left, int stride, const int8_t* b, int64_t panel, int steps,
+                                bool ask, float* sums) {
+  const VI offset = hn::Set(kI32, static_cast<int32_t>(0x80808080)), ones = hn::Set(kI32, 0x01010101);
+  const auto load = [](const int8_t* p)
+                        HWY_ATTR { return hn::LoadU(kI32, reinterpret_cast<const int32_t*>(p)); };
+  const auto set = [](const int8_t* p) HWY_ATTR {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return hn::Set(kI32, quad);
+  };
+  VI high[kRows][kPanels], low[kRows][kPanels], row_sum[kRows];
+  SESSA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    row_sum[r] = hn::Zero(kI32);
+    SESSA_UNROLL
+    for (int p = 0; p < kPanels; ++p) high[r][p] = low[r][p] = hn::Zero(kI32);
+  }
+  for (int i = 0; i < steps; ++i, left += kTerms * stride) {
+    SESSA_UNROLL
+    for (int r = 0; r < kRows; ++r) AddQuads(&row_sum[r], ones, load(left + r * kInt8Depth));
     for (int quad = 0; quad < kInt8Depth; quad += 4, b += 4 * kPanel) {
-      std::array<int32_t, 2> x = {};
-      for (int t = 0; t < kTerms; ++t) std::memcpy(&x[t], left + t * a.stride + quad, 4);
-      const VI x0 = hn::Xor(hn::Set(kI32, x[0]), offset), x1 = hn::Set(kI32, x[1]);
+      VI y[kPanels], y_added[kPanels];
       SESSA_UNROLL
       for (int p = 0; p < kPanels; ++p) {
-        __builtin_prefetch(b + (kPanels + p) * panel, 0, 2);  // the next panels
-        const VI y = hn::LoadU(kI32, reinterpret_cast<const int32_t*>(b + p * panel));
-        AddQuads(&high[p], x0, y);
-        AddQuads(&added[p], offset, y);
-        if constexpr (kTerms == 2) AddQuads(&low[p], x1, y);
+        if (ask) __builtin_prefetch(b + (kPanels + p) * panel, 0, 2);
+        y[p] = load(b + p * panel);
+        y_added[p] = hn::Xor(y[p], offset);
+      }
+      SESSA_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const int8_t* x = left + r * kInt8Depth + quad;
+        SESSA_UNROLL
+        for (int p = 0; p < kPanels; ++p) {
+          AddQuads(&high[r][p], y_added[p], set(x));
+          if constexpr (kTerms == 2) AddQuads(&low[r][p], set(x + stride), y[p]);
+        }
       }
     }
   }
-  for (int p = 0; p < kPanels; ++p) {
-    hn::Store(hn::BitCast(kF, high[p] - added[p]), kF, sums + p * kTileSums);
-    if constexpr (kTerms == 2) hn::Store(hn::BitCast(kF, low[p]), kF, sums + (p + 2) * kTileSums);
+  SESSA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const VI added = hn::ShiftLeft<7>(hn::SumOfLanes(kI32, row_sum[r]));
+    SESSA_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      float* to = sums + p * kTileSums + r * kPanel;
+      hn::Store(hn::BitCast(kF, high[r][p] - added), kF, to);
+      if constexpr (kTerms == 2) hn::Store(hn::BitCast(kF, low[r][p]), kF, to + 2 * kTileSums);
+    }
   }
 }
 #endif
+
+// Some rows' sums [panels][rows of 16], as outputs.
+template <class Scaled>
+HWY_INLINE void HandOn(const Scaled& scaled, float* sums, int row, int rows, int panel, int panels, int n,
+                       Epilogue epilogue, float* c, int64_t ldc) {
+  for (int p = 0; p < panels; ++p, sums += kTileSums) {
+    const int column = (panel + p) * kPanel;
+    scaled(sums, row, rows, p);
+    Apply(epilogue, sums, kPanel, rows, std::min(n - column, kPanel), c + column, ldc);
+  }
+}
 
 // At most kTileRows rows: product.operator()<kPanels>(panels' weights, sums) sums up to `kMost` panels.
 template <int kTerms, class Product>
@@ -302,14 +238,43 @@ HWY_INLINE void ForFewRows(const Int8Left& a, int m, const Int8TilePanels& w, co
       default:
         if constexpr (kMost > 2) product.template operator()<4>(b, sums);
     }
-    const ScaledSums<kTerms, kMost> scaled(a, w, p, panels, bias);
-    for (int i = 0; i < panels; ++i) {
-      const int column = (p + i) * kPanel;
-      scaled(sums + i * kTileSums, 0, m, i);
-      Apply(epilogue, sums + i * kTileSums, kPanel, m, std::min(w.n - column, kPanel), c + column, ldc);
+    HandOn(ScaledSums<kTerms, kMost>(a, w, p, panels, bias), sums, 0, m, p, panels, w.n, epilogue, c, ldc);
+  }
+}
+
+#if HWY_TARGET == HWY_AVX3
+// On the vector unit: two panels at once stay in the first-level cache for all rows.
+template <int kTerms>
+HWY_NOINLINE void VectorRows(const Int8Left& a, int m, const Int8TilePanels& w, const float* bias,
+                             Epilogue epilogue, float* c, int64_t ldc) {
+  const int steps = Int8Steps(w.k), num_panels = CeilDiv(w.n, kPanel);
+  const int64_t panel = Int8TilePanelSize(w.k);
+  constexpr int kMost = kTerms == 1 ? 8 : 4;  // rows at once: what there are registers for
+  alignas(64) float sums[4 * kTileSums];
+  for (int p = 0, panels; p < num_panels; p += panels) {
+    panels = std::min(num_panels - p, 2);
+    const int8_t* b = w.data + p * panel;
+    const ScaledSums<kTerms, 2> scaled(a, w, p, panels, bias);
+    for (int row = 0, rows; row < m; row += rows) {
+      const int left = std::min(m, RoundUp(row + 1, kTileRows)) - row;  // in the tile
+      rows = left >= kMost ? kMost : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+      const int8_t* x =
+          a.tiles + int64_t{row / kTileRows} * steps * kTerms * a.stride + row % kTileRows * kInt8Depth;
+      const auto product = [&]<int kRows>() HWY_ATTR {
+        panels == 2 ? VectorProduct<kTerms, kRows, 2>(x, a.stride, b, panel, steps, row == 0, sums)
+                    : VectorProduct<kTerms, kRows, 1>(x, a.stride, b, panel, steps, row == 0, sums);
+      };
+      switch (rows) {
+        case 8: product.template operator()<kMost>(); break;
+        case 4: product.template operator()<4>(); break;
+        case 2: product.template operator()<2>(); break;
+        default: product.template operator()<1>();
+      }
+      HandOn(scaled, sums, row, rows, p, panels, w.n, epilogue, c + row * ldc, ldc);
     }
   }
 }
+#endif
 
 template <class Unit, int kTerms>
 void Int8TileLinearOn(const Int8Left& a, int m, const Int8TilePanels& w, const float* bias, Epilogue epilogue,
@@ -370,13 +335,15 @@ template <int kTerms>
 void Int8TileLinearWith(MatrixUnit unit, const Int8Left& a, int m, const Int8TilePanels& w, const float* bias,
                         Epilogue epilogue, float* c, int64_t ldc) {
 #if HWY_TARGET == HWY_AVX3
-  if (unit == MatrixUnit::kAmx) {
-    if (m > 1) return Int8TileLinearOn<Amx, kTerms>(a, m, w, bias, epilogue, c, ldc);
+  if (m == 1 && unit != MatrixUnit::kAmxModel) {  // AMX sleeps between single rows (tiles.cc)
     return ForFewRows<kTerms>(
         a, m, w, bias, epilogue, c, ldc, [&]<int kPanels>(const int8_t* b, float* sums) HWY_ATTR {
-          OneRowProduct<kTerms, kPanels>(a, b, Int8TilePanelSize(w.k), Int8Steps(w.k), sums);
+          VectorProduct<kTerms, 1, kPanels>(a.tiles, a.stride, b, Int8TilePanelSize(w.k), Int8Steps(w.k),
+                                            /*ask=*/true, sums);
         });
   }
+  if (unit == MatrixUnit::kAmx) return Int8TileLinearOn<Amx, kTerms>(a, m, w, bias, epilogue, c, ldc);
+  if (unit == MatrixUnit::kVector) return VectorRows<kTerms>(a, m, w, bias, epilogue, c, ldc);
 #endif
   (void)unit;
   Int8TileLinearOn<TileModel, kTerms>(a, m, w, bias, epilogue, c, ldc);
@@ -411,19 +378,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sessa::cpu {
 
-HWY_EXPORT(PackInt8Tiles);
-HWY_EXPORT(PackInt8Panel);
 HWY_EXPORT(Int8TileLinear);
 HWY_EXPORT(Int8TileGated);
 
-void PackInt8Tiles(const float* a, int64_t lda, int m, int k, int terms, int tile, float* rotated,
-                   int8_t* tiles, float* scales) {
-  HWY_DYNAMIC_DISPATCH(PackInt8Tiles)(a, lda, m, k, terms, tile, rotated, tiles, scales);
-}
-void PackInt8Panel(const float* rows, int64_t ldr, int num_rows, int k, float* rotated, int8_t* panel,
-                   float* scales) {
-  HWY_DYNAMIC_DISPATCH(PackInt8Panel)(rows, ldr, num_rows, k, rotated, panel, scales);
-}
 void Int8TileLinear(MatrixUnit unit, const Int8Left& a, int m, const Int8TilePanels& w, const float* bias,
                     Epilogue epilogue, float* c, int64_t ldc) {
   HWY_DYNAMIC_DISPATCH(Int8TileLinear)(unit, a, m, w, bias, epilogue, c, ldc);

@@ -1,6 +1,6 @@
-// Linear layers of int8 weights on a tile unit (tiles.h), by its products of bytes: 64 of a row and a column
-// at a time (Intel SDM, volume 2, TDPBSSD), twice the rate of bf16's. Sums are integers and exact in any
-// order, so all kernels have the same bits.
+// Linear layers of int8 weights on a tile unit (tiles.h), by its products of bytes: 64 of a row and a
+// column at a time (Intel SDM, volume 2, TDPBSSD), twice the rate of bf16's; or on the vector unit
+// (AVX-512 VNNI, VPDPBUSD). Sums are integers and exact in any order, so all kernels have the same bits.
 //
 // An output has one scale, and so has a row of activations: nothing but integers is summed along k. (With a
 // scale for each group of 64, joining the groups' sums took as long as two of their products.) What that
@@ -55,7 +55,8 @@ constexpr int64_t Int8TiledSize(int m, int k, int terms) {
 void PackInt8Tiles(const float* a, int64_t lda, int m, int k, int terms, int tile, float* rotated,
                    int8_t* tiles, float* scales);
 
-// As TileLinear. Requires k <= kMostInt8Depth.
+// As TileLinear, also on MatrixUnit::kVector, which requires HasInt8Dot(). Requires k <=
+// kMostInt8Depth.
 void Int8TileLinear(MatrixUnit unit, const Int8Left& a, int m, const Int8TilePanels& w, const float* bias,
                     Epilogue epilogue, float* c, int64_t ldc);
 

@@ -46,7 +46,8 @@ LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kF32) return Format::kFloat;
   const bool on_unit = unit_ != MatrixUnit::kVector;
-  if (dtype == DType::kI8) return on_unit ? Format::kInt8Tiles : Format::kInt8;
+  if (dtype == DType::kI8)
+    return on_unit || cpu::HasInt8Dot() ? Format::kInt8Tiles : Format::kInt8;
   if (on_unit) return Format::kTiles;
   return bf16_activations() ? Format::kPairs : Format::kFloat;
 }
@@ -70,7 +71,7 @@ absl::StatusOr<LinearWeights> LinearLayers::Make(const TensorView& weight, const
   const int64_t panel_bytes = PanelBytes(format, w);
   if (format == Format::kInt8Tiles && k > cpu::kMostInt8Depth) {
     return absl::InvalidArgumentError(
-        absl::StrCat("int8 weights of ", k, " inputs: at most ", cpu::kMostInt8Depth, " on AMX"));
+        absl::StrCat("int8 weights of ", k, " inputs: at most ", cpu::kMostInt8Depth, " on this CPU"));
   }
   auto memory = AllocateMemory(Panels(n) * panel_bytes);
   if (!memory.ok()) return memory.status();
@@ -184,6 +185,7 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
   const int block = RowsAtOnce(x, format);
   int total = 0;  // of a block of rows
   for (const LinearCall& c : calls) total += Items(c.weights->n);
+  const bool is_on_unit = unit_ != MatrixUnit::kVector && IsOfTiles(format);
   pool_->ParallelFor(total * CeilDiv(x.rows, block), [&](int item, int thread) {
     const int begin = item / total * block, end = std::min(x.rows, begin + block);
     item %= total;
@@ -193,7 +195,7 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
     const int first = item * kItem, last = std::min(Panels(w.n), first + kItem);
     Matrix y = call->y.Columns(first * kPanel, std::min(w.n, last * kPanel));
     y.data = y.row(begin), y.rows = end - begin;
-    if (call->epilogue == Epilogue::kSiluGate && IsOnUnit(format) && x.rows > cpu::kTileRows)
+    if (call->epilogue == Epilogue::kSiluGate && is_on_unit && x.rows > cpu::kTileRows)
       return RunGated(x, begin, format, left, *call, first, y, between);
     if (call->epilogue == Epilogue::kSiluGate)
       RunPanels(x, begin, format, left, *call->up, first, last, Epilogue::kNone, thread, y);
@@ -202,7 +204,7 @@ void LinearLayers::RunItems(Matrix x, Format format, const void* left, absl::Spa
 }
 
 int LinearLayers::RowsAtOnce(Matrix x, Format format) const {
-  if (!IsOnUnit(format)) return x.rows;
+  if (!IsOfTiles(format)) return x.rows;
   // From so many rows on each thread has some of its own: what it wrote before is in its cache, and the
   // weights, which all then read, are far from what memory can give.
   constexpr int kOwnRows = 128;

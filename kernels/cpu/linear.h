@@ -30,7 +30,7 @@ class LinearLayers {
   // int8_tiles.h.
   enum class Format { kFloat, kPairs, kInt8, kTiles, kInt8Tiles };
   Format FormatOf(DType dtype) const;
-  static bool IsOnUnit(Format format) { return format == Format::kTiles || format == Format::kInt8Tiles; }
+  static bool IsOfTiles(Format format) { return format == Format::kTiles || format == Format::kInt8Tiles; }
   int Terms() const { return cpu::TileTerms(bf16_activations()); }
   int Int8Terms() const { return cpu::Int8Terms(activation_dtype_ == DType::kI8); }
   bool bf16_activations() const { return activation_dtype_ != DType::kF32; }

@@ -355,6 +355,15 @@ void TileGated(MatrixUnit unit, const uint16_t* a, int m, int terms, const Panel
   HWY_DYNAMIC_DISPATCH(TileGated)(unit, a, m, terms, gate, up, gate_bias, up_bias, out);
 }
 
+bool HasInt8Dot() {
+#if defined(__x86_64__)
+  constexpr int64_t kAvx512 = HWY_AVX3 | (HWY_AVX3 - 1);  // and what extends it
+  return __builtin_cpu_supports("avx512vnni") && (hwy::SupportedTargets() & kAvx512) != 0;
+#else
+  return false;
+#endif
+}
+
 bool HasAmx() {
 #if defined(__x86_64__) && defined(__linux__)
   static const bool has = [] {
@@ -366,7 +375,7 @@ bool HasAmx() {
     // sandbox or an older system says no.
     constexpr int kArchReqXcompPerm = 0x1023, kXfeatureXtiledata = 18;
     if (syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtiledata) != 0) return false;
-    return (hwy::SupportedTargets() & HWY_AVX3) != 0;
+    return HasInt8Dot();
   }();
   return has;
 #else

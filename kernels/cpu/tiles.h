@@ -25,6 +25,8 @@ namespace sessa::cpu {
 // Whether this processor has AMX with bf16 and int8 and the system lets this process use it (asks for it,
 // once).
 bool HasAmx();
+bool HasInt8Dot();  // AVX-512's dot products of bytes (VNNI), which AMX's single rows of int8 weights need
+                    // too
 
 inline constexpr int kTileRows = 16, kTileDepth = 32;  // of the left side's tiles; values along k
 inline constexpr int kTileValues = kTileRows * kTileDepth;

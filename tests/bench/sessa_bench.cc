@@ -287,9 +287,9 @@ void Register() {
   using absl::StrCat;
   // bf16 weights with float32 and, where the CPU has instructions for them, bf16 activations and AMX; int8.
   const CpuOptions f32{.num_threads = num_threads};
-  CpuOptions dot = f32, amx = f32, amx_bf16 = f32, amx_int8 = f32;
+  CpuOptions dot = f32, amx = f32, amx_bf16 = f32, amx_int8 = f32, int8 = f32;
   dot.activation_dtype = amx_bf16.activation_dtype = DType::kBF16;
-  amx_int8.activation_dtype = DType::kI8;
+  amx_int8.activation_dtype = int8.activation_dtype = DType::kI8;
   for (CpuOptions* on_amx : {&amx, &amx_bf16, &amx_int8}) on_amx->matrix_unit = MatrixUnit::kAmx;
   std::vector<std::tuple<std::string, DType, CpuOptions>> formats = {{"bf16", DType::kBF16, f32}};
   if (CpuHasBf16Dot()) formats.push_back({"bf16dot", DType::kBF16, dot});
@@ -297,6 +297,7 @@ void Register() {
   if (CpuHasAmx()) formats.push_back({"amx_bf16", DType::kBF16, amx_bf16});
   if (CpuHasAmx()) formats.push_back({"amx_int8", DType::kI8, amx_bf16});
   if (CpuHasAmx()) formats.push_back({"amx_w8a8", DType::kI8, amx_int8});
+  if (CpuHasInt8Dot()) formats.push_back({"w8a8", DType::kI8, int8});
   formats.push_back({"int8", DType::kI8, f32});
   for (const auto& [name, dtype, cpu] : formats) {
     for (int m : {1, 4, 16, 64, 256, 512}) {

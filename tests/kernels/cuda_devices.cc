@@ -4,7 +4,10 @@
 namespace sessa {
 
 std::vector<TestDevice> TestDevices() {
-  return {{"Cpu", [] { return MakeCpuBackend({.num_threads = 2}); }, /*large=*/true, /*impulse_tokens=*/2000},
+  return {{.name = "Cpu",
+           .make = [] { return MakeCpuBackend({.num_threads = 2}); },
+           .impulse_tokens = 2000,
+           .rotates = CpuHasInt8Dot()},
           {"Cuda", [] { return MakeCudaBackend({}); }, /*large=*/true, /*impulse_tokens=*/100000,
            /*batch_invariant=*/false},
           {"CudaBatchInvariant", [] { return MakeCudaBackend({.batch_invariant = true}); }, /*large=*/true,

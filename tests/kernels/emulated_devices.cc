@@ -7,7 +7,8 @@ std::vector<TestDevice> TestDevices() {
   constexpr int kTokens = 1500;
   return {{.name = "Cpu",
            .make = [] { return MakeCpuBackend({.num_threads = 2}); },
-           .impulse_tokens = 20000},  // impulse_test has more
+           .impulse_tokens = 20000,  // impulse_test has more
+           .rotates = CpuHasInt8Dot()},
           CpuTiles("CpuTiles", false),
           {"EmulatedCuda", [] { return MakeCudaBackend({}); }, /*large=*/false, kTokens,
            /*batch_invariant=*/false},

@@ -255,13 +255,16 @@ TEST(TilesTest, Int8WeightsGiveTheSameBitsOnTheProcessorAndTheModel) {
         const MatrixUnit unit = CpuHasAmx() ? MatrixUnit::kAmx : MatrixUnit::kAmxModel;
         for (bool spoiled : {false, true}) {
           if (spoiled) Spoil(&a, &random);
-          const std::vector<float> all = product(unit, w, 0, m);
-          ExpectSameBits(product(MatrixUnit::kAmxModel, w, 0, m), all);
-          for (int row : {0, m / 2, m - 1}) {
-            const auto first = all.begin() + row * n;
-            ExpectSameBits(product(unit, w, row, 1), {first, first + n});
-            const int rows = std::min(3, m - row);
-            ExpectSameBits(product(unit, w, row, rows), {first, first + rows * n});
+          const std::vector<float> all = product(MatrixUnit::kAmxModel, w, 0, m);
+          for (MatrixUnit other : {unit, MatrixUnit::kVector}) {
+            if (other == MatrixUnit::kVector && (terms == 2 || !CpuHasInt8Dot())) continue;
+            ExpectSameBits(product(other, w, 0, m), all);
+            for (int row : {0, m / 2, m - 1}) {
+              const auto first = all.begin() + row * n;
+              ExpectSameBits(product(other, w, row, 1), {first, first + n});
+              const int rows = std::min(3, m - row);
+              ExpectSameBits(product(other, w, row, rows), {first, first + rows * n});
+            }
           }
           if (m == 1) continue;
           const std::vector<float> gated =

@@ -28,7 +28,7 @@ ABSL_FLAG(std::string, state_dtype, "f32", "f32, bf16 or int8");
 ABSL_FLAG(
     std::string, activation_dtype, "f32",
     "f32, or bf16 with bf16 weights on a CPU with a fast bf16 dot product or AMX, or int8 with int8 ones "
-    "on AMX");
+    "and AVX-512 VNNI or AMX");
 ABSL_FLAG(int, chunk, 0, "tokens in one step; 0: the whole prompt at once");
 ABSL_FLAG(int, page_size, 64, "16, 32 or 64 tokens");
 ABSL_FLAG(int, tensor_parallel_size, 1, "1, 2, 4 or 8; beyond 1 the cache tensors are left out");
@@ -61,8 +61,10 @@ int Run(const std::string& dir) {
   const bool served = options.weight_dtype == DType::kBF16
                           ? CpuHasBf16Dot() || CpuHasAmx()
                           : options.weight_dtype == DType::kI8 && CpuHasAmx();
-  if (activations == "int8" && (options.weight_dtype != DType::kI8 || !CpuHasAmx()))
-    return Fail(absl::InvalidArgumentError("--activation_dtype int8 needs int8 weights and AMX"));
+  if (activations == "int8" && (options.weight_dtype != DType::kI8 || !CpuHasInt8Dot())) {
+    return Fail(absl::InvalidArgumentError(
+        "--activation_dtype int8 needs int8 weights and a CPU with AVX-512 VNNI or AMX"));
+  }
   if (activations == "bf16" && !served) {
     return Fail(absl::InvalidArgumentError(
         "--activation_dtype bf16 needs bf16 weights and a CPU with a fast bf16 dot product, or int8 weights "
