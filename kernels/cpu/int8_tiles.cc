@@ -26,7 +26,7 @@ inline constexpr int kVector = static_cast<int>(kLanes);
 template <int kTerms, int kPanels>
 struct ScaledSums {
   ScaledSums() = default;
-  // From a panel on, each `next` panels from the one before.
+  // Of `panels` panels from `panel` on.
   ScaledSums(const Int8Left& a, const Int8TilePanels& w, int panel, int panels, const float* b)
       : row_scales(a.scales) {
     for (int p = 0; p < panels; ++p) Set(p, w, panel + p, b);

@@ -104,10 +104,8 @@ ABSL_FLAG(std::string, state_dtype, "auto",
 ABSL_FLAG(
     std::string, activation_dtype, "auto",
     "auto, f32, or bf16: linears round what they read, as far as bf16 weights were rounded; or int8: of "
-    "int8 weights, to 8 bits rather than 16, on CPUs with AVX-512 VNNI or AMX, for faster prompts; auto: "
-    "bf16 "
-    "for bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), for int8 ones on AMX, "
-    "else "
+    "int8 weights, to 8 bits rather than 16, with AVX-512 VNNI or AMX, for faster prompts; auto: bf16 for "
+    "bf16 weights on CPUs that multiply bf16 faster (AMX; AVX-512 BF16 of AMD), for int8 ones on AMX, else "
     "f32");
 ABSL_FLAG(
     std::string, amx, "auto",

@@ -73,6 +73,18 @@ TEST_P(Int8Test, RefusesWhatIsNotFinite) {
   }
 }
 
+// Where integers are summed along all of k, an int32 sets the limit (kernels/cpu/int8_tiles.h).
+TEST_P(Int8Test, RefusesMoreInputsThanSumsHold) {
+  const int most = 1 << 16;
+  const std::vector<float> weight(most + 1, 1.0f);
+  for (int k : {most, most + 1}) {
+    const auto w = backend_->MakeLinear(ViewOf(weight, {1, k}), nullptr, DType::kI8);
+    EXPECT_EQ(w.ok(), !GetParam().rotates || k == most) << w.status();
+    if (w.ok()) continue;
+    EXPECT_EQ(w.status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, Int8Test, testing::ValuesIn(TestDevices()),
                          [](const auto& info) { return info.param.name; });
 
