@@ -28,7 +28,7 @@ struct LinearWeights {
   int n = 0, k = 0;  // outputs, inputs
   DType dtype = DType::kF32;
   Buffer weight;
-  Buffer scale;  // int8 alone: of groups of weights
+  Buffer scale;  // int8 alone: of groups of weights, or of outputs
   Buffer bias;   // [n] f32, or empty
 };
 

@@ -27,6 +27,7 @@ inline constexpr size_t kLanes = HWY_MAX_BYTES / 4 < 16 ? HWY_MAX_BYTES / 4 : 16
 inline constexpr hn::CappedTag<float, kLanes> kF;
 inline constexpr hn::RebindToSigned<hn::CappedTag<float, kLanes>> kI32;
 using VF = hn::Vec<decltype(kF)>;
+using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kVectors = kPanel / kLanes;  // of a panel row
 
 // The elements T of B: float, bfloat16_t (the product is of floats), or Bf16Pair (as the bf16 dot product

@@ -19,7 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
 inline constexpr hn::Rebind<hwy::bfloat16_t, hn::CappedTag<float, kLanes>> kB;
-using VI = hn::Vec<decltype(kI32)>;
 
 // Vectors of 32-bit lanes, each a pair of int16; and sum + a0 b0 + a1 b1 in each lane.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
@@ -52,6 +51,16 @@ HWY_INLINE float Largest(const float* x) {
   return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(kI32, largest)));
 }
 
+// How values of at most `largest` become integers of at most `most`: scale is NaN where it is not finite, and
+// factor 0 there and where it counts as 0.
+struct Rounding {
+  HWY_INLINE Rounding(float largest, float most) : scale(largest / most), factor(most / largest) {
+    if (!std::isfinite(largest)) scale = std::nanf(""), factor = 0;
+    if (largest < 1e-30f) scale = factor = 0;
+  }
+  float scale, factor;
+};
+
 // A group of activations, `count` of them or 64, as integers: the scale is its largest magnitude / 32767, NaN
 // where one is not finite.
 HWY_INLINE float QuantizeValues(const float* x, int count, int32_t* q) {
@@ -60,14 +69,11 @@ HWY_INLINE float QuantizeValues(const float* x, int count, int32_t* q) {
     std::copy_n(x, count, tail);
     x = tail;
   }
-  const float largest = Largest(x);
-  float scale = largest / 32767, factor = 32767 / largest;
-  if (!std::isfinite(largest)) scale = std::nanf(""), factor = 0;
-  if (largest < 1e-30f) scale = factor = 0;
-  if (factor == 0) std::fill_n(q, kScaleGroup, 0);
-  for (int i = 0; i < kScaleGroup && factor > 0; i += kLanes)
-    hn::StoreU(hn::NearestInt(hn::LoadU(kF, x + i) * hn::Set(kF, factor)), kI32, q + i);
-  return scale;
+  const Rounding rounding(Largest(x), 32767);
+  if (rounding.factor == 0) std::fill_n(q, kScaleGroup, 0);
+  for (int i = 0; i < kScaleGroup && rounding.factor > 0; i += kLanes)
+    hn::StoreU(hn::NearestInt(hn::LoadU(kF, x + i) * hn::Set(kF, rounding.factor)), kI32, q + i);
+  return rounding.scale;
 }
 
 }  // namespace sessa::cpu::HWY_NAMESPACE

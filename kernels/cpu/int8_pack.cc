@@ -1,7 +1,6 @@
 // Rows and weights as the integers of int8_tiles.h.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/int8_tiles.h"
@@ -12,12 +11,12 @@
 // clang-format off
 #include "hwy/highway.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/int8-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kVector = static_cast<int>(kLanes), kBlockVectors = kInt8Depth / kVector;
 
 // A block times the Hadamard matrix of 64, the rotation but for a factor of 1/8: sums and differences of
@@ -74,16 +73,14 @@ void PackInt8Tiles(const float* a, int64_t lda, int m, int k, int terms, int til
   const float most = terms == 1 ? 127 : 32767;
   tiles += int64_t{tile} * steps * terms * stride;
   for (int r = 0; r < rows; ++r, tiles += kInt8Depth) {
-    const float largest = RotateRow(a + (first + r) * lda, k, rotated);
-    float scale = largest / most, factor = most / largest;
-    if (!std::isfinite(largest)) scale = std::nanf(""), factor = 0;
-    if (largest < 1e-30f) scale = factor = 0;
-    scales[first + r] = scale;
+    const Rounding rounding(RotateRow(a + (first + r) * lda, k, rotated), most);
+    scales[first + r] = rounding.scale;
     int8_t* to = tiles;
     for (int i = 0; i < steps; ++i, to += terms * stride) {
       for (int j = 0; j < kInt8Depth; j += kVector) {
         VI q = hn::Zero(kI32);
-        if (factor > 0) q = hn::NearestInt(hn::LoadU(kF, rotated + i * kInt8Depth + j) * hn::Set(kF, factor));
+        if (rounding.factor > 0)
+          q = hn::NearestInt(hn::LoadU(kF, rotated + i * kInt8Depth + j) * hn::Set(kF, rounding.factor));
         if (terms == 1) {
           hn::StoreU(hn::DemoteTo(bytes, q), bytes, to + j);
           continue;
@@ -102,10 +99,10 @@ void PackInt8Panel(const float* rows, int64_t ldr, int num_rows, int k, float* r
   std::fill_n(panel, Int8TilePanelSize(k), int8_t{0});
   std::fill_n(scales, kPanel, 0.0f);
   for (int j = 0; j < num_rows; ++j) {
-    const float largest = RotateRow(rows + j * ldr, k, rotated);
-    if (largest < 1e-30f) continue;
-    scales[j] = largest / 127 / kInt8Depth;  // both sides' 1/8
-    const VF factor = hn::Set(kF, 127 / largest);
+    const Rounding rounding(RotateRow(rows + j * ldr, k, rotated), 127);
+    if (rounding.factor == 0) continue;
+    scales[j] = rounding.scale / kInt8Depth;  // both sides' 1/8
+    const VF factor = hn::Set(kF, rounding.factor);
     for (int i = 0; i < Int8Rotated(k); i += kInt8Depth) {
       alignas(64) int8_t q[kInt8Depth];
       for (int v = 0; v < kInt8Depth; v += kVector) {

@@ -18,7 +18,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace sessa::cpu::HWY_NAMESPACE {
 
-using VI = hn::Vec<decltype(kI32)>;
 inline constexpr int kVector = static_cast<int>(kLanes);
 
 // What the sums of up to kPanels panels become: times the scales of their rows and columns, plus the bias.

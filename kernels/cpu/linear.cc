@@ -46,8 +46,7 @@ LinearLayers::LinearLayers(ThreadPool* pool, const CpuOptions& options)
 LinearLayers::Format LinearLayers::FormatOf(DType dtype) const {
   if (dtype == DType::kF32) return Format::kFloat;
   const bool on_unit = unit_ != MatrixUnit::kVector;
-  if (dtype == DType::kI8)
-    return on_unit || cpu::HasInt8Dot() ? Format::kInt8Tiles : Format::kInt8;
+  if (dtype == DType::kI8) return on_unit || cpu::HasInt8Dot() ? Format::kInt8Tiles : Format::kInt8;
   if (on_unit) return Format::kTiles;
   return bf16_activations() ? Format::kPairs : Format::kFloat;
 }
@@ -223,14 +222,14 @@ void LinearLayers::RunGated(Matrix x, int begin, Format format, const void* left
                             int first, Matrix y, uint16_t* between) {
   static_assert(kItem * kPanel % cpu::kTileDepth == 0);
   const LinearWeights &gate = *call.weights, &up = *call.up;
-  const int n = gate.n;
-  if (between != nullptr)
-    between += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
   if (format == Format::kInt8Tiles) {
     return cpu::Int8TileGated(unit_, Int8LeftFrom(x, left, begin), y.rows,
                               Int8TilePanelsOf(gate, first, y.cols), Int8TilePanelsOf(up, first, y.cols),
                               BiasOf(gate, first), BiasOf(up, first), y.data, y.stride);
   }
+  const int n = gate.n;
+  if (between != nullptr)
+    between += cpu::TiledSize(begin, n, 1) + first * kPanel / cpu::kTileDepth * cpu::kTileValues;
   const cpu::TileOutput out{y.data, y.stride, between, cpu::TileSteps(n)};
   const auto* a = static_cast<const uint16_t*>(left) + cpu::TiledSize(begin, x.cols, Terms());
   const auto panels = [&](const LinearWeights& w) -> cpu::Panels {

@@ -127,23 +127,27 @@ HWY_INLINE void AddProducts(const char* b) {
 }
 
 // A single row tile and kPanels panels: as many chains of products, each of which waits 52 cycles for the one
-// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. meanwhile(step,
-// panel) is what the thread does while the unit works.
-template <class Unit, int kPanels, int kTerms, class Meanwhile>
+// before. kRowTiles == 1 of TileProduct has two, and one row took it 1.5 times as long. The panels that come
+// next are asked for, as long ahead: the hardware loses a stream at the end of each page.
+template <class Unit, int kPanels, int kTerms>
 HWY_INLINE void FewRowsProduct(const uint16_t* a, int left_tile, const char* b, int64_t panel, int steps,
-                               const float* bias, float* c, int64_t ldc, const Meanwhile& meanwhile) {
+                               const float* bias, float* c, int64_t ldc) {
   Unit::template Load<0>(bias, 0);
   if constexpr (kPanels > 1) Unit::template Load<1>(bias + kPanel, 0);
   if constexpr (kPanels > 2) Unit::template Load<2>(bias + 2 * kPanel, 0);
   if constexpr (kPanels > 3) Unit::template Load<3>(bias + 3 * kPanel, 0);
   for (int i = 0; i < steps; ++i, a += kTerms * left_tile, b += kTileValues * 2) {
+    const auto ask = [&](int p) {
+      const char* next = b + (kPanels + p) * panel;
+      for (int line = 0; line < kTileValues * 2; line += 64) __builtin_prefetch(next + line, 0, 2);
+    };
     Unit::template Load<4>(a, 64);
     if constexpr (kTerms == 3) Unit::template Load<5>(a + left_tile, 64);
     if constexpr (kTerms == 3) Unit::template Load<6>(a + 2 * left_tile, 64);
-    AddProducts<Unit, kTerms, 0>(b), meanwhile(i, 0);
-    if constexpr (kPanels > 1) AddProducts<Unit, kTerms, 1>(b + panel), meanwhile(i, 1);
-    if constexpr (kPanels > 2) AddProducts<Unit, kTerms, 2>(b + 2 * panel), meanwhile(i, 2);
-    if constexpr (kPanels > 3) AddProducts<Unit, kTerms, 3>(b + 3 * panel), meanwhile(i, 3);
+    AddProducts<Unit, kTerms, 0>(b), ask(0);
+    if constexpr (kPanels > 1) AddProducts<Unit, kTerms, 1>(b + panel), ask(1);
+    if constexpr (kPanels > 2) AddProducts<Unit, kTerms, 2>(b + 2 * panel), ask(2);
+    if constexpr (kPanels > 3) AddProducts<Unit, kTerms, 3>(b + 3 * panel), ask(3);
   }
   const int64_t stride = ldc * sizeof(float);
   Unit::template Store<0>(c, stride);
@@ -168,22 +172,11 @@ void FewRows(const uint16_t* a, int left_tile, int m, const Panels& w, const flo
     if (bias != nullptr) std::copy_n(bias + p * kPanel, columns, start);
     const char* b = static_cast<const char*>(w.data) + p * panel;
     constexpr int kStride = kMost * kPanel;
-    // The panels that come next, as long ahead: the hardware loses a stream at the end of each page.
-    const auto ask = [&](int step, int i) {
-      const char* next = b + (panels + i) * panel + int64_t{step} * kTileValues * 2;
-      for (int line = 0; line < kTileValues * 2; line += 64) __builtin_prefetch(next + line, 0, 2);
-    };
     switch (panels) {
-      case 1:
-        FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
-        break;
-      case 2:
-        FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
-        break;
-      case 3:
-        FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
-        break;
-      default: FewRowsProduct<Unit, 4, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride, ask);
+      case 1: FewRowsProduct<Unit, 1, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
+      case 2: FewRowsProduct<Unit, 2, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
+      case 3: FewRowsProduct<Unit, 3, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride); break;
+      default: FewRowsProduct<Unit, 4, kTerms>(a, left_tile, b, panel, steps, start, sums, kStride);
     }
     Apply(epilogue, sums, kStride, m, columns, c + p * kPanel, ldc);
   }

@@ -2,12 +2,14 @@
 // cut, batch and number of ranks. cuBLASLt is not run here; a plain loop stands in for it (plain_gemm.cc).
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
-#include "hwy/targets.h"
 #include "kernels/cuda/backend.h"
 #include "tests/cuda/device_guard.h"
 #include "tests/engine/model_harness.h"
 #include "tests/engine/published_folder.h"
+#include "tests/kernels/targets.h"
 
 namespace sessa {
 namespace {
@@ -82,14 +84,10 @@ TEST_P(EmulatedModelTest, BatchInvariantIsTheSameBits) {
 TEST_P(EmulatedModelTest, Int8Weights) {
   const ModelHarness::Options options{.weight_dtype = DType::kI8};
   // The CPU's kernels of before AVX-512 have the same weights; activations are rounded to 16 bits there.
-  const auto use = [](int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  };
-  use(hwy::SupportedTargets() & ~(HWY_AVX2 - 1));
+  std::optional<OnlyTargets> only(hwy::SupportedTargets() & ~(HWY_AVX2 - 1));
   auto cpu = *ModelHarness::Create(folder_.checkpoint->config(), *folder_.checkpoint, options);
   ASSERT_TRUE(cpu->Finish(cpu->AddSequence(folder_.ids[0]), folder_.T).ok());
-  use(0);  // all
+  only.reset();
   const auto whole = Run(options, true, folder_.T);
   EXPECT_LE(Error(cpu->logits(0), whole->logits(0)), 1e-3);
   EXPECT_LE(Error(cpu->logits(0), Run(options, false, folder_.T)->logits(0)), 2e-2 * Steep());

@@ -15,12 +15,12 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
-#include "hwy/targets.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/int8_linear.h"
 #include "kernels/cpu/simd.h"
 #include "tests/engine/model_harness.h"
 #include "tests/kernels/int8_weights.h"
+#include "tests/kernels/targets.h"
 #include "tests/reference/random_model.h"
 #include "tests/reference/reference_model.h"
 
@@ -71,21 +71,13 @@ class DispatchTest : public testing::Test {
   void ForEachTarget(const Body& body) {
     std::set<std::string> names;
     for (int64_t targets = hwy::SupportedTargets(); targets != 0; targets &= targets - 1) {
-      Use(targets & -targets);
+      const OnlyTargets only(targets & -targets);
       if (!names.insert(cpu::Int8TargetName()).second) continue;  // not built: stands for another
       SCOPED_TRACE(cpu::Int8TargetName());
       body();
     }
-    Use(0);
     EXPECT_TRUE(names.contains(cpu::Int8TargetName()));
     std::printf("ran:%s\n", absl::StrJoin(names, " ").c_str());
-  }
-  void TearDown() override { Use(0); }
-
- private:
-  static void Use(int64_t targets) {  // 0: all
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   }
 };
 

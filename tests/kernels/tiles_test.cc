@@ -257,7 +257,7 @@ TEST(TilesTest, Int8WeightsGiveTheSameBitsOnTheProcessorAndTheModel) {
           if (spoiled) Spoil(&a, &random);
           const std::vector<float> all = product(MatrixUnit::kAmxModel, w, 0, m);
           for (MatrixUnit other : {unit, MatrixUnit::kVector}) {
-            if (other == MatrixUnit::kVector && (terms == 2 || !CpuHasInt8Dot())) continue;
+            if (other == MatrixUnit::kVector && !CpuHasInt8Dot()) continue;
             ExpectSameBits(product(other, w, 0, m), all);
             for (int row : {0, m / 2, m - 1}) {
               const auto first = all.begin() + row * n;
@@ -293,8 +293,9 @@ TEST(TilesTest, Int8SumsOfTheMostInputsFit) {
     std::vector<int8_t> tiles(cpu::Int8TiledSize(1, kK, 2));
     float row_scale, y = 0;
     cpu::PackInt8Tiles(a.data(), kK, 1, kK, 2, 0, rotated.data(), tiles.data(), &row_scale);
-    for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx}) {
+    for (MatrixUnit unit : {MatrixUnit::kAmxModel, MatrixUnit::kAmx, MatrixUnit::kVector}) {
       if (unit == MatrixUnit::kAmx && !CpuHasAmx()) continue;
+      if (unit == MatrixUnit::kVector && !CpuHasInt8Dot()) continue;
       cpu::Int8TileLinear(unit, {tiles.data(), &row_scale, 2, cpu::Int8TileStride(1)}, 1,
                           {panel.data(), scales, 1, kK}, nullptr, Epilogue::kNone, &y, 1);
       EXPECT_NEAR(y, last * kK / 64, 1e-3);
